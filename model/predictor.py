@@ -1,0 +1,162 @@
+"""The model as the worker sees it: windows and utterances in, predictions and new arrays out.
+
+No clock, network, metric or environment. `stream` imports this module's dataclasses and
+`load_predictor`; it never imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from state.window import Applied, StateSpec, Window
+
+Modality = Literal["text", "audio", "video"]
+
+
+class ModelError(Exception):
+    """Root of what the model raises."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that cannot be used (missing, corrupt, mismatched); says what to do."""
+
+
+class EncoderMissing(ModelError):
+    """Raw text arrived and no sentence encoder is installed; holds the exact install line."""
+
+
+class DeviceExhausted(ModelError):
+    """The device ran out of memory for this batch; a smaller one may pass."""
+
+
+class DeviceLost(ModelError):
+    """The device is gone; the process must end."""
+
+
+class NotFinite(ModelError):
+    """A row's result holds NaN or Inf. `rows` are its indices in the batch."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(f"the model returned NaN or Inf for batch rows {list(rows)}")
+        self.rows = tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A feature vector as it came over the wire: little-endian bytes, moved to the device as is."""
+
+    dtype: Literal["float16", "bfloat16", "float32"]
+    shape: tuple[int, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One utterance to predict, with the window it is heard in.
+
+    `features` holds only what is present; sizes were checked against `ModelInfo.inputs`. `text` is
+    raw text to be encoded here when ``features`` has no "text".
+    """
+
+    window: Window
+    speaker_id: str
+    features: Mapping[Modality, Tensor]
+    persona: tuple[float, ...] | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one utterance, calibrated; probabilities sum to 1.
+
+    `shift` is the flattened C x C matrix P(speaker's previous emotion, current emotion), or None
+    for the speaker's first utterance of the session (or a speaker returning after being forgotten).
+    """
+
+    probabilities: tuple[float, ...]  # [C], label order of `ModelInfo.labels`
+    shift: tuple[float, ...] | None  # [C * C]
+    shift_probability: float | None  # 1 - trace
+    modalities_used: tuple[str, ...]  # subset of text, audio, video, persona
+    applied: Applied
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a checkpoint says of itself."""
+
+    name: str  # "pcgnet"
+    version: str
+    digest: str  # sha256 hex over weights and config
+    labels: tuple[str, ...]
+    sentiment: Mapping[str, str]  # label -> positive | neutral | negative
+    inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
+    extractors: Mapping[str, str]  # modality -> name of the recipe its vectors come from
+    calibration: str  # e.g. "temperature(emotion=1.31, shift=1.12; fitted on dev)"
+    abstain_below: float  # confidence under which a prediction is marked abstained
+    shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
+    shift_exit: float  # hysteresis: the rule re-arms below this
+
+
+class Predictor(Protocol):
+    """A loaded model on a device."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def spec(self) -> StateSpec: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def warm_up(self) -> None:
+        """Run every code path once, so that the first utterance is as fast as the next."""
+        ...
+
+    def can_encode_text(self) -> bool:
+        """Whether raw text can be answered (the sentence encoder is installed)."""
+        ...
+
+    def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
+        """Predict a batch, at most one turn of a conversation in it; order is kept.
+
+        A row's bytes do not depend on what shares its batch (architecture §3a). A turn without any
+        known modality is predicted from context alone (`modalities_used` is empty).
+        Raises `NotFinite`, `DeviceExhausted`, `DeviceLost`, `EncoderMissing`.
+        """
+        ...
+
+    def device_memory_bytes(self) -> int:
+        """Device memory in use; 0 on CPU."""
+        ...
+
+
+def load_predictor(
+    path: Path | None = None,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    window: int | None = None,
+    idle_s: float | None = None,
+    max_session_s: float | None = None,
+    threads: int = 1,
+    encoder: Path | None = None,
+) -> Predictor:
+    """Load a checkpoint folder (the shipped one when `path` is None) for serving.
+
+    `window`, `idle_s` and `max_session_s` override the recurrence stored in the checkpoint and are
+    part of `StateSpec.digest`. Raises `CheckpointError` naming file, reason and cure.
+    """
+    from model.pcgnet_predictor import PcgnetPredictor
+
+    return PcgnetPredictor.load(
+        path,
+        device=device,
+        window=window,
+        idle_s=idle_s,
+        max_session_s=max_session_s,
+        threads=threads,
+        encoder=encoder,
+    )

@@ -1,0 +1,129 @@
+"""The seam between the worker and where conversations are kept: protocol, semantics, errors.
+
+Two implementations ship (`memory_store`, `redis_store`) and one contract suite runs on both.
+
+A store keeps, per `StateKey`: a `Conversation` written under one spec digest, and the *outputs* of
+positions applied but not yet confirmed as committed by the broker, so that a redelivered record is
+answered with the same bytes. Every write is a compare-and-append: it carries a fence token and the
+offset the writer believes to be stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from state.window import Change, Conversation, StateKey, StateSpec
+
+
+class StoreError(Exception):
+    """Root of what a store raises."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or refuses work for now; nothing is known to be written. Retry."""
+
+
+class StoreRefused(StoreError):
+    """The store is of a kind we must not use (too old, may evict, wrong function); says the cure."""
+
+
+class StateCorrupt(StoreError):
+    """Stored bytes do not decode; names the key. The caller treats the state as missing."""
+
+
+class SaveResult(Enum):
+    """What became of one compare-and-append."""
+
+    SAVED = "saved"
+    REPLAY = "replay"  # the position was already applied: also a timed-out call sent again
+    FENCED = "fenced"  # a newer owner of the partition has written: nothing written
+    LOST = "lost"  # the state the writer built upon is not there: nothing written
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOutput:
+    """What was sent for one position; `payload` is opaque to the store."""
+
+    outcome: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is stored under one key.
+
+    `conversation` is None when nothing is there or it was written under another spec digest
+    (`foreign`). `offset` and `outputs` are valid in both cases: positions are compared, and stored
+    outputs are replayed, whoever wrote them. `offset` is -1 where nothing was ever applied.
+    """
+
+    conversation: Conversation | None
+    offset: int
+    outputs: Mapping[int, StoredOutput]
+    foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """One compare-and-append: applied iff token >= stored token and stored offset == expected.
+
+    A missing state counts as stored offset -1. With `replace_foreign`, a state under another
+    digest is replaced whole (rows, speakers, arrays), outputs kept.
+    """
+
+    key: StateKey
+    token: int
+    expected_offset: int
+    change: Change
+    output: StoredOutput
+    committed_offset: int  # broker-confirmed: outputs at offsets below it are dropped
+    replace_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Answer to one `Save`; `token` and `offset` are what is stored now (for FENCED and LOST)."""
+
+    result: SaveResult
+    token: int
+    offset: int
+
+
+class Store(Protocol):
+    """Conversations by key. One round trip a call; a call may block up to the store's timeout."""
+
+    def check(self) -> None:
+        """Raise `StoreRefused` or `StoreUnavailable` with a sentence that says what to do."""
+        ...
+
+    def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
+        """Return a fence token greater than any claimed before for this partition.
+
+        It is max(stored + 1, `at_least`, store time in us): it cannot go back when the store is
+        emptied.
+        """
+        ...
+
+    def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
+        """Return what is stored under each key, in order. Raises `StoreUnavailable`."""
+        ...
+
+    def save_many(self, saves: Sequence[Save]) -> list[Saved]:
+        """Apply each save on its own, in order, in one round trip. Raises `StoreUnavailable`.
+
+        A save that was applied although its answer was lost answers REPLAY when sent again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        ...
+
+
+class StoreFactory(Protocol):
+    """How the composition root makes a store for a model's spec."""
+
+    def __call__(self, spec: StateSpec) -> Store: ...

@@ -1,0 +1,336 @@
+"""What a conversation remembers between utterances: plain frozen data, in and out.
+
+A model declares a `StateSpec`; this module keeps arrays of that shape per utterance (a ring of at
+most W rows), per conversation and per speaker, together with everything that decides what "before"
+means: position in the log, clock, session, duplicate horizon. Arrays are raw bytes here; only the
+model knows their meaning. Nothing in this module reads a clock, a network or the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final, Literal, NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+ConversationId = NewType("ConversationId", str)
+UtteranceId = NewType("UtteranceId", str)
+SpeakerId = NewType("SpeakerId", str)
+
+Bytes1 = NDArray[np.uint8]  # [n]
+Bytes2 = NDArray[np.uint8]  # [rows, n]
+
+NO_OFFSET: Final = -1
+NO_CLOCK: Final = -1
+HASH_BYTES: Final = 8
+ITEM_BYTES: Final = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4}
+
+DType = Literal["float16", "bfloat16", "float32", "int32"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """One named array of the state, e.g. ``ArraySpec("f", (3, 200))``; little endian bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType = "float16"
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape)) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """The settings that, with the weights, decide what an utterance can see (architecture §3b)."""
+
+    window: int = 10
+    max_speakers: int = 32
+    idle_s: float = 900.0
+    max_session_s: float = 43_200.0
+    duplicate_horizon: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("window", "max_speakers", "idle_s", "max_session_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, not {getattr(self, name)!r}")
+        if self.duplicate_horizon < 0:
+            raise ValueError(f"duplicate_horizon must be >= 0, not {self.duplicate_horizon!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """The arrays a model keeps, and the recurrence they belong to.
+
+    `digest` names the weights and the recurrence: a state written under another digest is never
+    read (it is rebuilt, or the prediction says ``context.truncated``).
+    """
+
+    utterance: tuple[ArraySpec, ...]
+    conversation: tuple[ArraySpec, ...]
+    speaker: tuple[ArraySpec, ...]
+    recurrence: Recurrence
+    model_digest: str
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(a.nbytes for a in self.utterance)
+
+    @property
+    def conversation_bytes(self) -> int:
+        return sum(a.nbytes for a in self.conversation)
+
+    @property
+    def speaker_bytes(self) -> int:
+        return sum(a.nbytes for a in self.speaker)
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over model digest, recurrence settings and array layout."""
+        r = self.recurrence
+        layout = [(a.name, a.shape, a.dtype) for a in self.utterance]
+        layout += [(a.name, a.shape, a.dtype) for a in self.conversation]
+        layout += [(a.name, a.shape, a.dtype) for a in self.speaker]
+        settings = (r.window, r.max_speakers, r.idle_s, r.max_session_s, r.duplicate_horizon)
+        text = repr((self.model_digest, settings, layout))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class StateKey:
+    """One state: a conversation on one partition of one topic (a recreated topic is another)."""
+
+    conversation_id: str
+    topic_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """What is remembered of one speaker of the session."""
+
+    last_index: int  # session index of this speaker's latest utterance
+    last_utterance_id: str
+    arrays: Bytes1  # [speaker_bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a model may see of a session: its last W utterances, oldest first, and its speakers.
+
+    `speakers` is ordered from the least to the most recently heard and never longer than
+    `Recurrence.max_speakers`. `rows[i]`, `row_speakers[i]` and `row_utterances[i]` belong together.
+    The session index of ``rows[-1]`` is ``count - 1``.
+    """
+
+    rows: Bytes2  # [n <= W, row_bytes]
+    row_speakers: tuple[str, ...]
+    row_utterances: tuple[str, ...]
+    arrays: Bytes1 | None  # [conversation_bytes]; None before the first utterance of a session
+    speakers: Mapping[str, Speaker]
+    count: int  # utterances of the session so far
+
+    @staticmethod
+    def empty(spec: StateSpec) -> Window:
+        """The window a session starts with."""
+        rows: Bytes2 = np.empty((0, spec.row_bytes), np.uint8)
+        return Window(rows, (), (), None, MappingProxyType({}), 0)
+
+    def push(
+        self,
+        recurrence: Recurrence,
+        *,
+        utterance_id: str,
+        speaker_id: str,
+        row: Bytes1,
+        arrays: Bytes1,
+        speaker: Bytes1,
+    ) -> tuple[Window, tuple[str, ...]]:
+        """Append one utterance; return the new window and the speakers forgotten by it.
+
+        The oldest row beyond W leaves; the least recently heard speaker beyond the limit leaves.
+        """
+        keep = recurrence.window - 1
+        old = self.rows[-keep:] if keep else self.rows[:0]
+        speakers = dict(self.speakers)
+        speakers.pop(speaker_id, None)
+        speakers[speaker_id] = Speaker(self.count, utterance_id, speaker)
+        forgotten = tuple(speakers)[: max(0, len(speakers) - recurrence.max_speakers)]
+        for gone in forgotten:
+            del speakers[gone]
+        window = Window(
+            rows=np.concatenate((old, row[None, :])),
+            row_speakers=((self.row_speakers[-keep:] if keep else ()) + (speaker_id,)),
+            row_utterances=((self.row_utterances[-keep:] if keep else ()) + (utterance_id,)),
+            arrays=arrays,
+            speakers=MappingProxyType(speakers),
+            count=self.count + 1,
+        )
+        return window, forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session of a conversation: what came before the first utterance does not count in it."""
+
+    started_ms: int
+    first_offset: int  # offset of the session's first utterance (`context.first_position`)
+    truncated: bool = False  # true when earlier utterances of the session could not be seen
+    ended: bool = False  # the last utterance said `end_of_conversation`
+    last_seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """All the state of one `StateKey` after the utterance at `offset`."""
+
+    window: Window
+    session: Session
+    offset: int  # last position applied
+    clock_ms: int  # max of the record timestamps applied
+    recent: bytes = b""  # hashes of the last applied utterance ids, oldest first, 8 bytes each
+    alert: bytes = b""  # alert rule state, opaque here
+
+    def is_recent(self, utterance_id: str) -> bool:
+        """Whether this id was applied within the duplicate horizon."""
+        wanted = utterance_hash(utterance_id)
+        at = self.recent.find(wanted)
+        while at != -1 and at % HASH_BYTES:
+            at = self.recent.find(wanted, at + 1)
+        return at != -1
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a record meets what is stored: the conversation to step from, and what it starts anew.
+
+    `before` is what the model sees. Decided by `open_at`, pure, so that worker and oracle agree.
+    """
+
+    before: Conversation
+    new_session: bool
+    horizon_cleared: bool  # an idle gap: ids heard before it are no duplicates any more
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one record changed: all a store needs to go from the state before to `after`."""
+
+    after: Conversation
+    new_session: bool = False  # rows and speakers of the old session leave first
+    row_appended: bool = False  # false for a record dead-lettered late: arrays unchanged
+    speaker_id: str | None = None  # whose entry changed
+    forgotten: tuple[str, ...] = ()  # speakers beyond the limit
+    id_hash: bytes | None = None  # appended to `recent`
+    horizon_cleared: bool = False
+
+
+def utterance_hash(utterance_id: str) -> bytes:
+    """8 bytes that stand for an utterance id in the duplicate horizon."""
+    return hashlib.blake2b(utterance_id.encode(), digest_size=HASH_BYTES).digest()
+
+
+def clock_at(timestamp_ms: int, stored: Conversation | None) -> int:
+    """The conversation's clock at a record: it never goes back; -1 (no timestamp) moves nothing."""
+    last = NO_CLOCK if stored is None else stored.clock_ms
+    return max(timestamp_ms, last)
+
+
+def open_at(
+    stored: Conversation | None,
+    *,
+    spec: StateSpec,
+    timestamp_ms: int,
+    offset: int,
+    truncated: bool,
+) -> Opening:
+    """Say which session the record at `offset` belongs to.
+
+    A session ends after the utterance that said ``end_of_conversation``, when the clock jumps by
+    more than ``idle_s``, or ``max_session_s`` after it began. `truncated` is what a session that
+    starts here *without* stored state must say (architecture §3d); it is ignored otherwise.
+    """
+    clock_ms = clock_at(timestamp_ms, stored)
+    r = spec.recurrence
+    if stored is None:
+        session = Session(clock_ms, offset, truncated=truncated)
+        fresh = Conversation(Window.empty(spec), session, NO_OFFSET, clock_ms)
+        return Opening(fresh, new_session=True, horizon_cleared=True)
+    idle = clock_ms - stored.clock_ms > r.idle_s * 1000
+    too_long = clock_ms - stored.session.started_ms > r.max_session_s * 1000
+    before = replace(stored, recent=b"") if idle else stored
+    if not (idle or too_long or stored.session.ended):
+        return Opening(before, new_session=False, horizon_cleared=False)
+    session = Session(clock_ms, offset)
+    before = replace(before, window=Window.empty(spec), session=session, alert=b"")
+    return Opening(before, new_session=True, horizon_cleared=idle)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the model returned for one utterance, as raw bytes in the layout of the spec."""
+
+    row: Bytes1 = field(repr=False)  # [row_bytes]
+    arrays: Bytes1 = field(repr=False)  # [conversation_bytes]
+    speaker: Bytes1 = field(repr=False)  # [speaker_bytes]
+
+
+def apply(
+    opening: Opening,
+    applied: Applied,
+    *,
+    recurrence: Recurrence,
+    utterance_id: str,
+    speaker_id: str,
+    offset: int,
+    timestamp_ms: int,
+    end_of_conversation: bool = False,
+    seq: int | None = None,
+    alert: bytes = b"",
+) -> Change:
+    """Append one predicted utterance to the conversation that `open_at` returned."""
+    before = opening.before
+    window, forgotten = before.window.push(
+        recurrence,
+        utterance_id=utterance_id,
+        speaker_id=speaker_id,
+        row=applied.row,
+        arrays=applied.arrays,
+        speaker=applied.speaker,
+    )
+    id_hash = utterance_hash(utterance_id)
+    horizon = recurrence.duplicate_horizon * HASH_BYTES
+    after = Conversation(
+        window=window,
+        session=replace(
+            before.session,
+            ended=end_of_conversation,
+            last_seq=before.session.last_seq if seq is None else seq,
+        ),
+        offset=offset,
+        clock_ms=clock_at(timestamp_ms, before),
+        recent=(before.recent + id_hash)[-horizon:] if horizon else b"",
+        alert=alert,
+    )
+    return Change(
+        after=after,
+        new_session=opening.new_session,
+        row_appended=True,
+        speaker_id=speaker_id,
+        forgotten=forgotten,
+        id_hash=id_hash,
+        horizon_cleared=opening.horizon_cleared,
+    )
+
+
+def apply_nothing(stored: Conversation | None, *, spec: StateSpec, offset: int) -> Change:
+    """Move the position past a record that left no trace in the arrays (dead-lettered late)."""
+    if stored is None:
+        empty = Session(NO_CLOCK, offset, ended=True)  # the next utterance starts a new session
+        stored = Conversation(Window.empty(spec), empty, NO_OFFSET, NO_CLOCK)
+    return Change(after=replace(stored, offset=offset))
