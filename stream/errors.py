@@ -1,0 +1,73 @@
+"""The error tree of `stream`: what a person did or met, in one sentence that says what to do.
+
+The console prints the message of an `EmotrackError` and ends with its `exit_code`, without a
+traceback; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EmotrackError(Exception):
+    """Root of what a person can cause or cure. The message says what to do, in one line."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(EmotrackError):
+    """A setting or an argument that cannot be used; names it and the cure."""
+
+    exit_code = 2
+
+
+class BrokerUnreachable(EmotrackError):
+    """No Kafka broker answers at the address given."""
+
+    exit_code = 3
+
+
+class TopicMissing(EmotrackError):
+    """A topic does not exist; holds the command that creates it."""
+
+    exit_code = 4
+
+
+class TopicUnfit(EmotrackError):
+    """A topic exists with settings that would break a promise (timestamps, sizes)."""
+
+    exit_code = 4
+
+
+class StoreUnfit(EmotrackError):
+    """The state store is unreachable, too old, or may evict."""
+
+    exit_code = 5
+
+
+class ModelUnfit(EmotrackError):
+    """The checkpoint or the sentence encoder cannot be used."""
+
+    exit_code = 6
+
+
+class SourceError(EmotrackError):
+    """What is to be published cannot be read; names the file and the line."""
+
+    exit_code = 7
+
+
+class InvalidUtterance(EmotrackError):
+    """An utterance the worker would dead-letter, refused before it is sent; `code` says why."""
+
+    exit_code = 8
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class NotDelivered(EmotrackError):
+    """The broker did not acknowledge a record in time; it may or may not be in the log."""
+
+    exit_code = 9
