@@ -1,0 +1,67 @@
+"""Servers for the whole suite: real Apache Kafka, redis-server and Prometheus on loopback.
+
+A missing server skips with a reason on a laptop and fails where CI=true, so that a green run there
+means that everything ran.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from stream import local_servers
+from stream.local_servers import RunningKafka, RunningRedis, ServerMissing
+
+Server = TypeVar("Server")
+ROOT = Path(__file__).parent.parent
+
+
+def enter(server: AbstractContextManager[Server]) -> Server:
+    """Start a server, or skip with the reason (fail under CI=true)."""
+    try:
+        return server.__enter__()
+    except ServerMissing as missing:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must have every server: {missing}")
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
+    """One Apache Kafka for the session; tests use topics of their own prefix."""
+    server = local_servers.apache_kafka(
+        tmp_path_factory.mktemp("kafka"), ROOT / ".servers/kafka/jars"
+    )
+    running = enter(server)
+    yield running
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
+    """One redis-server for the session; tests use keys or databases of their own."""
+    server = local_servers.redis_server(tmp_path_factory.mktemp("redis"))
+    running = enter(server)
+    yield running
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path | None:
+    """The real conversations (EMOTRACK_DATA, else ../shared/data), or None where there are none.
+
+    Tests that use it run on generated conversations instead, and print so.
+    """
+    named = os.environ.get("EMOTRACK_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if (folder / "meld_meta.json").exists():
+        return folder
+    if named:
+        pytest.fail(f"EMOTRACK_DATA={named} holds no meld_meta.json")
+    print("no real conversations found: running on generated ones")
+    return None
