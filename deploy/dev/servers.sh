@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Get redis-server (7 or newer) and Prometheus from Debian's packages, or say what to install.
+set -euo pipefail
+
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v prometheus >/dev/null || missing+=(prometheus)
+[ ${#missing[@]} = 0 ] && exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  # The packages would start their own services; ours run as children of the tests.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
+  exit 0
+fi
+echo "not installed: ${missing[*]}. Debian/Ubuntu: sudo apt-get install ${missing[*]}    macOS: brew install redis prometheus"
+[ "${CI:-}" = true ] && exit 1
+echo "Until then the tests that need them are skipped."
