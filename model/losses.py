@@ -1,0 +1,135 @@
+"""What training minimises: emotion, emotion shift, and the shift-aware contrast of pair vectors.
+
+PCGNet's three losses with the published faults repaired: "same shift" is tested before "reversed
+shift", batches without a pair give a zero that can be differentiated, and the balancer cannot blow
+up a loss that is nearly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SAME, SAME_FROM, SAME_TO, UNRELATED, REVERSED = range(5)
+MAX_CONTRAST_PAIRS: Final = 50  # at most 50 * 49 ordered couples a batch
+BALANCE_FLOOR: Final = 0.05
+
+
+def focal_loss(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    gamma: float = 0.5,
+    class_weight: Tensor | None = None,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Mean of -(1 - p_y)^gamma log p_y over rows [N, C]; rows labelled below 0 count for nothing.
+
+    `smoothing` mixes that share of the uniform distribution into the target. Zero (and still
+    differentiable) when no row is labelled.
+    """
+    labelled = labels >= 0
+    if not bool(labelled.any()):
+        return logits.sum() * 0.0
+    log_p = F.log_softmax(logits[labelled], -1)  # [n, C]
+    target = labels[labelled]
+    log_py = log_p.gather(1, target[:, None]).squeeze(1)  # [n]
+    loss = -((1 - log_py.exp()).clamp_min(1e-6) ** gamma) * log_py
+    loss = (1 - smoothing) * loss - smoothing * log_p.mean(1)
+    if class_weight is None:
+        return loss.mean()
+    weight = class_weight[target]
+    return (loss * weight).sum() / weight.sum()
+
+
+def shift_labels(labels: Tensor, pairs: Tensor, classes: int) -> Tensor:
+    """from * C + to of each pair [P, 2] of rows; -1 where either end is unlabelled."""
+    before, after = labels[pairs[:, 0]], labels[pairs[:, 1]]
+    joint = before * classes + after
+    return torch.where((before >= 0) & (after >= 0), joint, torch.full_like(joint, -1))
+
+
+def shift_loss(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy over (from, to) classes [P, C * C]; zero when no pair is labelled."""
+    labelled = labels >= 0
+    if not bool(labelled.any()):
+        return logits.sum() * 0.0
+    return F.cross_entropy(logits[labelled], labels[labelled], label_smoothing=smoothing)
+
+
+def couple_labels(shifts: Tensor, classes: int) -> Tensor:
+    """How shift a->b of pair q relates to shift c->d of pair r, [P, P].
+
+    SAME (a=c, b=d) is decided before REVERSED (a=d, b=c): two equal "no shift" pairs are the same.
+    """
+    before, after = shifts // classes, shifts % classes
+    same_from = before[:, None] == before[None, :]
+    same_to = after[:, None] == after[None, :]
+    reverse = (before[:, None] == after[None, :]) & (after[:, None] == before[None, :])
+    relation = torch.full_like(same_from, UNRELATED, dtype=torch.long)
+    relation[same_from] = SAME_FROM
+    relation[same_to] = SAME_TO
+    relation[reverse] = REVERSED
+    relation[same_from & same_to] = SAME
+    return relation
+
+
+def shift_contrast(
+    vectors: Tensor,
+    shifts: Tensor,
+    *,
+    classes: int,
+    generator: torch.Generator,
+    temperature: float = 0.07,
+) -> Tensor:
+    """Supervised contrast over ordered couples of pair vectors [P, D] (shift-aware, PCGNet A5.3).
+
+    Couples whose shifts relate alike are drawn together. At most `MAX_CONTRAST_PAIRS` labelled
+    pairs are sampled with `generator`. Zero when fewer than two couples could be compared.
+    """
+    kept = torch.nonzero(shifts >= 0).squeeze(1)
+    chosen = kept[torch.randperm(len(kept), generator=generator)[:MAX_CONTRAST_PAIRS]]
+    if len(chosen) < 2:
+        return vectors.sum() * 0.0
+    vectors, shifts = vectors[chosen], shifts[chosen]
+    first, second = torch.nonzero(~torch.eye(len(chosen), dtype=torch.bool), as_tuple=True)
+    relation = couple_labels(shifts, classes)[first, second]  # [Q]
+    # |(u ; v)|^2 = |u|^2 + |v|^2, and (u;v).(x;y) = u.x + v.y: couples need no 12H-wide rows.
+    products = vectors @ vectors.T  # [P, P]
+    norm = products.diagonal()
+    length = (norm[first] + norm[second]).clamp_min(1e-12).sqrt()  # [Q]
+    similar = products[first][:, first] + products[second][:, second]  # [Q, Q]
+    similar = similar / (length[:, None] * length[None, :]) / temperature
+    return _supervised_contrast(similar, relation)
+
+
+def _supervised_contrast(similar: Tensor, relation: Tensor) -> Tensor:
+    """-log(sum over alike / sum over others), one term an anchor, rare relations weighing more."""
+    itself = torch.eye(len(relation), dtype=torch.bool)
+    alike = (relation[:, None] == relation[None, :]) & ~itself
+    anchors = alike.any(1)
+    if not bool(anchors.any()):
+        return similar.sum() * 0.0
+    lowest = torch.finfo(similar.dtype).min
+    over_alike = similar.masked_fill(~alike, lowest)[anchors].logsumexp(1)
+    over_all = similar.masked_fill(itself, lowest)[anchors].logsumexp(1)
+    counts = torch.bincount(relation, minlength=5)
+    weight = len(relation) / counts[relation][anchors].to(similar.dtype)
+    return (weight * (over_all - over_alike)).mean() / weight.mean()
+
+
+def balanced(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum of weight * loss / |loss| detached, so that each task pulls with its weight.
+
+    The divisor has a floor: a loss that is nearly solved is left alone instead of exploding.
+    """
+    terms = [
+        weights[name] * loss / loss.detach().clamp_min(BALANCE_FLOOR)
+        for name, loss in losses.items()
+        if weights[name] > 0
+    ]
+    return torch.stack(terms).sum()
