@@ -1,0 +1,90 @@
+"""Read a worker's own `/metrics` page: totals, and quantiles from its histograms.
+
+Needs only the standard library, so that the demo, the benchmarks and the client can use it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+SAMPLE: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
+LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+Labels = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Cumulative bucket counts by upper bound (seconds or another base unit), labels summed."""
+
+    buckets: Mapping[float, float]
+    total: float
+    count: float
+
+    def quantile(self, q: float) -> float:
+        """Estimate as Prometheus' histogram_quantile does: linear in the bucket; NaN if empty."""
+        if not self.count:
+            return math.nan
+        rank, below, floor = q * self.count, 0.0, 0.0
+        for bound in sorted(self.buckets):
+            reached = self.buckets[bound]
+            if reached >= rank:
+                if math.isinf(bound):
+                    return floor
+                inside = reached - below
+                return bound if not inside else floor + (bound - floor) * (rank - below) / inside
+            below, floor = reached, bound
+        return floor
+
+    def minus(self, earlier: Histogram) -> Histogram:
+        """What was observed since an earlier scrape."""
+        return Histogram(
+            {le: n - earlier.buckets.get(le, 0.0) for le, n in self.buckets.items()},
+            self.total - earlier.total,
+            self.count - earlier.count,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One scrape: every sample by name and labels."""
+
+    samples: Mapping[tuple[str, Labels], float] = field(repr=False)
+
+    def value(self, name: str, **labels: str) -> float:
+        """Sum of the samples of this name that carry these labels; 0 where there is none."""
+        wanted = set(labels.items())
+        return sum(v for (n, have), v in self.samples.items() if n == name and wanted <= set(have))
+
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """Samples of this name, summed by one label's value."""
+        found: dict[str, float] = {}
+        for (sample, labels), value in self.samples.items():
+            if sample == name and (key := dict(labels).get(label)) is not None:
+                found[key] = found.get(key, 0.0) + value
+        return found
+
+    def histogram(self, name: str) -> Histogram:
+        """The histogram of this name, summed over its labels."""
+        buckets = {float(le): n for le, n in self.by_label(f"{name}_bucket", "le").items()}
+        return Histogram(buckets, self.value(f"{name}_sum"), self.value(f"{name}_count"))
+
+
+def parse(text: str) -> Page:
+    """Parse the Prometheus text format (comments and timestamps are ignored)."""
+    samples: dict[tuple[str, Labels], float] = {}
+    for line in text.splitlines():
+        if (found := SAMPLE.match(line)) is not None:
+            name, labels, value = found.groups()
+            samples[name, tuple(LABEL.findall(labels or ""))] = float(value)
+    return Page(samples)
+
+
+def scrape(url: str, timeout_s: float = 5.0) -> Page:
+    """Fetch and parse `url`; raises OSError when it does not answer."""
+    with urllib.request.urlopen(url, timeout=timeout_s) as answer:
+        return parse(answer.read().decode())
