@@ -163,8 +163,7 @@ def _features(
     persona = folder / f"{name}_persona.npz"
     if persona.is_file():
         vectors = _arrays(persona)["persona"].astype(np.float32)
-        known: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1)
-        found["persona"] = (vectors, known)
+        found["persona"] = (vectors, np.isfinite(vectors).sum(axis=1) == vectors.shape[1])
     return found
 
 
@@ -195,6 +194,8 @@ def _dialogue(
 def _extractors(
     name: str, meta: Mapping[str, Any], features: Mapping[str, Floats]
 ) -> dict[str, str]:
+    if "extractors" in meta:
+        return {modality: str(meta["extractors"][modality]) for modality in features}
     recipes = {
         "text": str(meta.get("text_encoder", "unknown")).split(",")[0],
         "audio": "praat: " + " ".join(meta.get("audio_columns", ())),
@@ -251,6 +252,7 @@ def write_data_set(folder: Path, data: DataSet) -> None:
         "text": columns["text"].astype(np.float16),
     }
     meta: dict[str, Any] = {"labels": list(data.labels), "splits": list(SPLITS)}
+    meta["extractors"] = dict(data.extractors)
     for modality, key in (("audio", "audio"), ("video", "visual")):
         if modality in columns:
             shown = present[:, MODALITIES.index(modality)]
