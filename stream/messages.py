@@ -125,7 +125,7 @@ class InputRef(msgspec.Struct, frozen=True):
     offset: int
 
 
-class PredictionEvent(msgspec.Struct, frozen=True, omit_defaults=True):
+class PredictionEvent(msgspec.Struct, frozen=True):
     """`emotrack.prediction.v1`."""
 
     conversation_id: str

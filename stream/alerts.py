@@ -1,0 +1,115 @@
+"""The one built-in alert rule: a speaker's emotion has probably just shifted.
+
+A pure function from rule state and shift probability to new state and whether it fires. Its state
+is a few bytes for each speaker inside the conversation record, opaque to the store; it names the
+rule by digest, and the state of another rule is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final, Literal
+
+MAX_SPEAKERS: Final = 32
+_VERSION: Final = 1
+_HEAD: Final = struct.Struct("<B8s")
+_SPEAKER: Final = struct.Struct("<8sBH")
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftRule:
+    """Fire where the calibrated shift probability reaches `enter`.
+
+    After firing, a speaker is re-armed by a probability below `exit` (hysteresis) and silent for
+    `cooldown` further utterances of that speaker.
+    """
+
+    enter: float
+    exit: float
+    cooldown: int = 3
+    name: str = "emotion_shift"
+    severity: Literal["info", "warning", "critical"] = "warning"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.exit <= self.enter <= 1.0:
+            raise ValueError(
+                f"need 0 <= exit <= enter <= 1, not exit={self.exit!r} and enter={self.enter!r}"
+            )
+        if not 0 <= self.cooldown <= 0xFFFF:
+            raise ValueError(f"cooldown must be 0..65535 utterances, not {self.cooldown!r}")
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over everything that decides when it fires and what it says."""
+        text = repr((_VERSION, self.name, self.enter, self.exit, self.cooldown, self.severity))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """What the rule remembers of one speaker."""
+
+    speaker: bytes  # 8-byte hash of the id
+    armed: bool = True
+    silent_for: int = 0
+
+
+def decide(
+    rule: ShiftRule, state: bytes, speaker_id: str, shift_probability: float | None
+) -> tuple[bytes, bool]:
+    """Return the new rule state of a conversation and whether an alert fires.
+
+    `state` is what the last call returned, b"" at a session's start. `shift_probability` is None
+    for a speaker's first utterance (of the session, or since being forgotten): nothing fires and
+    the speaker starts afresh. At most 32 speakers are remembered, least recently heard leaves.
+    """
+    watches = _read(rule, state)
+    speaker = hashlib.blake2b(speaker_id.encode(), digest_size=8).digest()
+    before = watches.pop(speaker, _Watch(speaker))
+    if shift_probability is None:
+        after, fired = _Watch(speaker), False
+    else:
+        after, fired = _advance(rule, before, shift_probability)
+    watches[speaker] = after
+    return _write(rule, list(watches.values())[-MAX_SPEAKERS:]), fired
+
+
+def _advance(rule: ShiftRule, watch: _Watch, probability: float) -> tuple[_Watch, bool]:
+    if watch.armed and watch.silent_for == 0 and probability >= rule.enter:
+        return replace(watch, armed=False, silent_for=rule.cooldown), True
+    armed = watch.armed or probability < rule.exit
+    return replace(watch, armed=armed, silent_for=max(0, watch.silent_for - 1)), False
+
+
+def largest_move(shift: Sequence[float], labels: Sequence[str]) -> tuple[str, str]:
+    """The largest off-diagonal cell (from, to) of a flattened C x C matrix; the first of equals."""
+    width = len(labels)
+    moves = (cell for cell in range(width * width) if cell // width != cell % width)
+    best = max(moves, key=lambda cell: shift[cell])
+    return labels[best // width], labels[best % width]
+
+
+def _read(rule: ShiftRule, state: bytes) -> dict[bytes, _Watch]:
+    """Speakers from least to most recently heard; nothing of another rule, nothing of no rule."""
+    if len(state) < _HEAD.size or state[: _HEAD.size] != _head(rule):
+        return {}
+    body = state[_HEAD.size :]
+    whole = len(body) - len(body) % _SPEAKER.size
+    return {
+        speaker: _Watch(speaker, bool(armed), silent_for)
+        for speaker, armed, silent_for in _SPEAKER.iter_unpack(body[:whole])
+    }
+
+
+def _write(rule: ShiftRule, watches: Sequence[_Watch]) -> bytes:
+    packed = [_SPEAKER.pack(w.speaker, w.armed, w.silent_for) for w in watches]
+    return _head(rule) + b"".join(packed)
+
+
+@lru_cache(maxsize=8)
+def _head(rule: ShiftRule) -> bytes:
+    return _HEAD.pack(_VERSION, bytes.fromhex(rule.digest))

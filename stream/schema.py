@@ -1,0 +1,54 @@
+"""JSON Schema of the event types, generated from the types themselves.
+
+`docs/schema` holds what `emotrack schema export` writes; a test fails where they differ.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from stream.cloudevents import ALERT_TYPE, PREDICTION_TYPE, UTTERANCE_TYPE
+from stream.messages import RESERVED_FIELDS, PredictionEvent, ShiftAlert, Utterance
+
+EVENT_TYPES: Final[dict[str, type[msgspec.Struct]]] = {
+    UTTERANCE_TYPE: Utterance,
+    PREDICTION_TYPE: PredictionEvent,
+    ALERT_TYPE: ShiftAlert,
+}
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(event_type: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one event type's data."""
+    (reference,), components = msgspec.json.schema_components(
+        [EVENT_TYPES[event_type]], ref_template="#/$defs/{name}"
+    )
+    name = reference["$ref"].rsplit("/", 1)[1]
+    schema: dict[str, Any] = {"$schema": _DIALECT, "$id": f"urn:{event_type}"}
+    schema |= components.pop(name)
+    if event_type == UTTERANCE_TYPE:
+        schema["anyOf"] = [{"required": ["text"]}, {"required": ["features"]}]
+        schema["not"] = {"anyOf": [{"required": [field]} for field in RESERVED_FIELDS]}
+    if components:
+        schema["$defs"] = components
+    return schema
+
+
+def schema_text(event_type: str) -> str:
+    """The schema as the file of `export` holds it."""
+    return json.dumps(schema_of(event_type), indent=2, ensure_ascii=False) + "\n"
+
+
+def export(folder: Path) -> list[Path]:
+    """Write one file for each event type; return their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for event_type in EVENT_TYPES:
+        path = folder / f"{event_type}.json"
+        path.write_text(schema_text(event_type), encoding="utf-8")
+        written.append(path)
+    return written
