@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from stream.poison import Poison, Reason
-from stream.ports import Outgoing, Record
+from stream.ports import Headers, Outgoing, Record
 
 DLQ_ID: Final = "emotrack_dlq_id"
 DLQ_REASON: Final = "emotrack_dlq_reason"
@@ -64,6 +64,6 @@ def _reasons(record: Record, poison: Poison, omitted: list[str]) -> tuple[tuple[
     return tuple((name, text.encode(errors="replace")) for name, text in said.items())
 
 
-def _size(key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...]) -> int:
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     in_headers = sum(len(name.encode()) + len(text or b"") + 10 for name, text in headers)
     return len(key or b"") + len(value or b"") + in_headers

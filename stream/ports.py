@@ -1,0 +1,149 @@
+"""The seams between the worker and a log of records: what is read, what is written, who may fail.
+
+Two real implementations ship: `kafka_io` (confluent-kafka) and `local_io` (in memory, for tests and
+replays). The worker follows one topic, so a partition is a plain number here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = tuple[tuple[str, bytes | None], ...]
+NO_TIMESTAMP = -1
+
+
+class PortError(Exception):
+    """Root of what a source or a sink raises."""
+
+
+class CommitRefused(PortError):
+    """The broker says that we no longer own what we tried to commit."""
+
+
+class LogUnavailable(PortError):
+    """The log cannot be reached for now; nothing is known to have happened. Retry."""
+
+
+class DeliveryFailed(PortError):
+    """Some records handed to the sink were not acknowledged; they may or may not be in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read. `timestamp_ms` is broker time, -1 where the log has none."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One record to write; the partition follows from the key (murmur2, like every producer)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where an assigned partition is read from.
+
+    `committed` is the group's offset there, -1 for none; `beginning` says that reading starts at
+    the very first record the partition ever held (nothing committed, nothing cut by retention).
+    """
+
+    committed: int
+    beginning: bool
+
+
+class Assignments(Protocol):
+    """Told by the source, from inside `poll` only, on the thread that polls."""
+
+    def assigned(self, starts: Mapping[int, Start]) -> None:
+        """These partitions are ours from now on."""
+        ...
+
+    def revoked(self, partitions: Sequence[int]) -> None:
+        """These are about to leave: last moment to commit."""
+        ...
+
+    def lost(self, partitions: Sequence[int]) -> None:
+        """These already belong to somebody else: a commit would be refused."""
+        ...
+
+
+class Source(Protocol):
+    """A group member that reads one topic. Used by one thread only."""
+
+    @property
+    def topic_id(self) -> str:
+        """The topic's id, which tells a recreated topic apart; the zero UUID where unknown."""
+        ...
+
+    def subscribe(self, assignments: Assignments) -> None:
+        """Join the group; assignments arrive in `poll`."""
+        ...
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Return what is there, in log order per partition; wait at most `timeout_s` for a first.
+
+        Only records of partitions owned when it returns. Raises `LogUnavailable` on a fault that
+        will not heal by itself.
+        """
+        ...
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Return nothing of these partitions until `resume`; membership is kept by polling."""
+        ...
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        """Undo `pause`."""
+        ...
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read this partition on from `offset`."""
+        ...
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit next offsets and wait. Raises `CommitRefused` or `LogUnavailable`."""
+        ...
+
+    def lag(self) -> Mapping[int, int]:
+        """Records behind the end of each owned partition, as far as known without asking."""
+        ...
+
+    def reachable(self) -> bool:
+        """Whether the log answered last time; may ask again, for at most a second."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group; idempotent. Partitions still held are revoked first."""
+        ...
+
+
+class Sink(Protocol):
+    """Writes records. Used by one thread only."""
+
+    def produce(self, records: Sequence[Outgoing]) -> None:
+        """Hand records over in order; they are durable only after `flush`."""
+        ...
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until all is acknowledged; false when `timeout_s` passed first.
+
+        Raises `DeliveryFailed` when a record was given up; the others are settled then.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        ...
