@@ -1,0 +1,78 @@
+"""Temperatures and operating points."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from model.calibration import (
+    calibrate,
+    emotion_temperature,
+    operating_point,
+    shift_probability,
+    shift_temperature,
+    softmax,
+)
+from model.scores import Doubles, Ints
+
+
+def sampled(seed: int, rows: int, classes: int) -> tuple[Doubles, Ints]:
+    """Logits, and labels drawn from exactly the probabilities they state."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(rows, classes)) * 2
+    draw = rng.random((rows, 1))
+    labels = (softmax(logits).cumsum(1) < draw).sum(1).clip(max=classes - 1)
+    return logits, labels
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_a_scale(scale: float) -> None:
+    logits, labels = sampled(0, 6000, 5)
+    assert emotion_temperature(logits * scale, labels) == pytest.approx(scale, rel=0.06)
+
+
+def test_the_shift_temperature_undoes_a_scale_of_what_is_stated() -> None:
+    logits, labels = sampled(1, 20000, 9)
+    shifted = labels // 3 != labels % 3
+    assert shift_temperature(logits * 2, shifted, 3) == pytest.approx(2, rel=0.1)
+
+
+def test_shift_probability_is_one_minus_the_trace() -> None:
+    logits, _ = sampled(2, 20, 9)
+    joint = softmax(logits).reshape(20, 3, 3)
+    traces = np.array([np.trace(j) for j in joint])
+    np.testing.assert_allclose(shift_probability(logits, 3), 1 - traces, atol=1e-12)
+
+
+@pytest.mark.parametrize("budget", [0.0, 2.0, 5.0, 10.0])
+def test_the_operating_point_is_the_lowest_within_its_budget(budget: float) -> None:
+    rng = np.random.default_rng(3)
+    stated = rng.integers(0, 100, 500) / 100  # ties
+    shifted = rng.random(500) < stated
+    threshold = operating_point(stated, shifted, budget)
+
+    def false_alarms(at: float) -> int:
+        return int(((stated >= at) & ~shifted).sum())
+
+    assert false_alarms(threshold) <= budget * 5
+    lower = stated[stated < threshold].max()
+    assert false_alarms(float(lower)) > budget * 5
+
+
+def test_a_budget_nobody_can_overrun_alerts_always() -> None:
+    assert operating_point(np.array([0.2, 0.4]), np.array([True, True]), 0.0) == 0.0
+
+
+def test_calibration_abstains_on_its_share_and_rearms_below_its_threshold() -> None:
+    logits, labels = sampled(4, 1000, 3)
+    joint, shifts = sampled(5, 800, 9)
+    fitted = calibrate(logits, labels, joint, shifts, 3)
+    confidence = softmax(logits, fitted.emotion_temperature).max(1)
+    assert (confidence < fitted.abstain_below).mean() == pytest.approx(0.05, abs=0.002)
+    assert 0 < fitted.shift_exit < fitted.shift_threshold < 1
+
+
+def test_a_set_without_pairs_can_be_calibrated_and_never_alerts() -> None:
+    logits, labels = sampled(6, 100, 3)
+    fitted = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
+    assert (fitted.shift_temperature, fitted.shift_threshold) == (1.0, 1.0)
