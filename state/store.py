@@ -23,15 +23,19 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or refuses work for now; nothing is known to be written. Retry."""
+    """The store cannot be reached or refuses work for now. What was sent may be written: retry."""
 
 
 class StoreRefused(StoreError):
-    """The store is of a kind we must not use (too old, may evict, wrong function); says the cure."""
+    """The store is one we must not use (too old, may evict); says the cure."""
 
 
 class StateCorrupt(StoreError):
-    """Stored bytes do not decode; names the key. The caller treats the state as missing."""
+    """Stored bytes do not decode; names the key.
+
+    `load_many` does not raise it, so that one damaged state never stops the others of its batch:
+    it answers `Loaded.corrupt`.
+    """
 
 
 class SaveResult(Enum):
@@ -40,7 +44,7 @@ class SaveResult(Enum):
     SAVED = "saved"
     REPLAY = "replay"  # the position was already applied: also a timed-out call sent again
     FENCED = "fenced"  # a newer owner of the partition has written: nothing written
-    LOST = "lost"  # the state the writer built upon is not there: nothing written
+    LOST = "lost"  # what is stored is not what the writer built upon: nothing written
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +59,27 @@ class StoredOutput:
 class Loaded:
     """What is stored under one key.
 
-    `conversation` is None when nothing is there or it was written under another spec digest
-    (`foreign`). `offset` and `outputs` are valid in both cases: positions are compared, and stored
-    outputs are replayed, whoever wrote them. `offset` is -1 where nothing was ever applied.
+    `conversation` is None when nothing is there, or when something is that must not be read
+    (`foreign`: written under another spec digest, or damaged). `offset` and `outputs` are valid in
+    all cases: positions are compared, and stored outputs are replayed, whoever wrote them. `offset`
+    is -1 where nothing was ever applied. `corrupt` says, for the log, what did not decode: the
+    whole conversation when `foreign`, else only some outputs.
     """
 
     conversation: Conversation | None
     offset: int
     outputs: Mapping[int, StoredOutput]
     foreign: bool = False
+    corrupt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Save:
     """One compare-and-append: applied iff token >= stored token and stored offset == expected.
 
-    A missing state counts as stored offset -1. With `replace_foreign`, a state under another
-    digest is replaced whole (rows, speakers, arrays), outputs kept.
+    A missing state counts as stored offset -1. A state under another digest answers LOST, unless
+    `replace_foreign`: then what is stored is replaced whole by `change.after` (rows, speakers,
+    arrays, ids), outputs kept.
     """
 
     key: StateKey

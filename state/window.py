@@ -154,12 +154,13 @@ class Window:
         """Append one utterance; return the new window and the speakers forgotten by it.
 
         The oldest row beyond W leaves; the least recently heard speaker beyond the limit leaves.
+        Arrays are copied: a view would keep the buffer of the whole batch alive.
         """
         keep = recurrence.window - 1
         old = self.rows[-keep:] if keep else self.rows[:0]
         speakers = dict(self.speakers)
         speakers.pop(speaker_id, None)
-        speakers[speaker_id] = Speaker(self.count, utterance_id, speaker)
+        speakers[speaker_id] = Speaker(self.count, utterance_id, speaker.copy())
         forgotten = tuple(speakers)[: max(0, len(speakers) - recurrence.max_speakers)]
         for gone in forgotten:
             del speakers[gone]
@@ -167,7 +168,7 @@ class Window:
             rows=np.concatenate((old, row[None, :])),
             row_speakers=((self.row_speakers[-keep:] if keep else ()) + (speaker_id,)),
             row_utterances=((self.row_utterances[-keep:] if keep else ()) + (utterance_id,)),
-            arrays=arrays,
+            arrays=arrays.copy(),
             speakers=MappingProxyType(speakers),
             count=self.count + 1,
         )
@@ -266,7 +267,9 @@ def open_at(
     before = replace(stored, recent=b"") if idle else stored
     if not (idle or too_long or stored.session.ended):
         return Opening(before, new_session=False, horizon_cleared=False)
-    session = Session(clock_ms, offset)
+    # A session that has seen nothing yet (`apply_nothing`) hands on what it could not see.
+    unseen = stored.window.count == 0 and stored.session.truncated
+    session = Session(clock_ms, offset, truncated=unseen)
     before = replace(before, window=Window.empty(spec), session=session, alert=b"")
     return Opening(before, new_session=True, horizon_cleared=idle)
 
@@ -328,9 +331,16 @@ def apply(
     )
 
 
-def apply_nothing(stored: Conversation | None, *, spec: StateSpec, offset: int) -> Change:
-    """Move the position past a record that left no trace in the arrays (dead-lettered late)."""
+def apply_nothing(
+    stored: Conversation | None, *, spec: StateSpec, offset: int, truncated: bool = False
+) -> Change:
+    """Move the position past a record that left no trace in the arrays (dead-lettered late).
+
+    `truncated` is what `open_at` was told: without stored state, the session that the next
+    utterance starts must still say it.
+    """
     if stored is None:
-        empty = Session(NO_CLOCK, offset, ended=True)  # the next utterance starts a new session
+        # the next utterance starts a new session
+        empty = Session(NO_CLOCK, offset, truncated=truncated, ended=True)
         stored = Conversation(Window.empty(spec), empty, NO_OFFSET, NO_CLOCK)
     return Change(after=replace(stored, offset=offset))

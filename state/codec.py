@@ -1,0 +1,395 @@
+"""Versioned bytes of everything a store keeps, and the check that they are what was written.
+
+Both stores keep the same bytes: a list of rows, one hash, a list of utterance-id hashes, and
+outputs by offset. Integers are big endian; arrays are the model's own little-endian bytes.
+
+    entry    version u8 (1), crc32 u32 over role and body, body
+    row      index u32, len u16 utterance id, len u16 speaker id, both ids, arrays [row_bytes]
+    hash     t    fence token, decimal
+             o    position (offset) last applied, decimal
+             d    digest of the StateSpec, 8 bytes: another digest is never decoded
+             m    entry: offset i64, clock_ms i64, started_ms i64, first_offset i64, last_seq i64,
+                  flags u8 (1 truncated, 2 ended, 4 last_seq), count u32, speakers u32,
+                  crc32 u32 of the id hashes, alert rule state
+             c    entry: count u32, arrays [conversation_bytes]; absent before the first utterance
+             s<speaker id>   entry: last_index u32, len u16 utterance id, id, arrays [speaker_bytes]
+    id       8 bytes: state.window.utterance_hash, oldest first
+    output   offset u64, entry: packing u8 (0 plain, 1 deflate), outcome, NUL, payload
+
+The redundancy is deliberate: row indices, counts and the checksum of the ids tell a torn state
+(half of one write, half of another) from a whole one.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+
+from state.codec_dictionary import DEFLATE_DICTIONARY
+from state.store import Loaded, Save, StateCorrupt, StoredOutput
+from state.window import (
+    NO_OFFSET,
+    Bytes1,
+    Bytes2,
+    Conversation,
+    Session,
+    Speaker,
+    StateKey,
+    StateSpec,
+    Window,
+)
+
+VERSION: Final = 1
+TOKEN, OFFSET, DIGEST, META, ARRAYS, SPEAKER = b"t", b"o", b"d", b"m", b"c", b"s"
+
+_ENTRY: Final = struct.Struct(">BI")
+_ROW: Final = struct.Struct(">IHH")
+_META: Final = struct.Struct(">qqqqqBIII")
+_COUNT: Final = struct.Struct(">I")
+_SPEAKER: Final = struct.Struct(">IH")
+_OFFSET: Final = struct.Struct(">Q")
+_TRUNCATED, _ENDED, _HAS_SEQ = 1, 2, 4
+_PLAIN, _DEFLATE = 0, 1
+_DEFLATE_FROM: Final = 64  # shorter payloads gain nothing
+_DEFLATE_LEVEL: Final = 1  # level 6 saves 18 of 240 bytes and costs 3 us more
+
+
+@dataclass(slots=True)
+class Entries:
+    """All that is stored under one key, as bytes. The memory store's own record is one of these."""
+
+    rows: list[bytes] = field(default_factory=list)  # oldest first, at most W
+    fields: dict[bytes, bytes] = field(default_factory=dict)
+    ids: list[bytes] = field(default_factory=list)
+    outputs: list[bytes] = field(default_factory=list)  # by offset
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One compare-and-append as bytes: what `Save` asks, ready for either store.
+
+    A state that is created or replaced is written whole, otherwise only what the change touched.
+    """
+
+    token: int
+    expected: int
+    offset: int
+    committed: int
+    digest: bytes
+    replace: bool  # whatever is stored there is overwritten, another digest included
+    clear_state: bool  # rows and hash leave first
+    clear_ids: bool
+    fields: dict[bytes, bytes]  # set in the hash; token, offset and digest are set beside them
+    forgotten: tuple[bytes, ...]  # fields that leave the hash
+    rows: tuple[bytes, ...]
+    ids: bytes  # whole hashes, 8 bytes each
+    output: bytes
+
+
+def key_tag(key: StateKey) -> str:
+    """20 characters for a key: a 120-bit hash, so that ids may hold anything, braces included."""
+    parts = (key.conversation_id.encode(), key.topic_id.encode(), b"%d" % key.partition)
+    return _tag(parts)
+
+
+def partition_tag(topic_id: str, partition: int) -> str:
+    """20 characters for a partition of a topic."""
+    return _tag((topic_id.encode(), b"%d" % partition))
+
+
+def _tag(parts: Sequence[bytes]) -> str:
+    digest = blake2b(digest_size=15)
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)  # lengths keep ("ab", "c") from ("a", "bc")
+    return urlsafe_b64encode(digest.digest()).decode()
+
+
+def stored_int(value: bytes | None) -> int | None:
+    """Read a decimal field; None where it is missing or unreadable (which counts as missing)."""
+    digits = (value or b"").removeprefix(b"-")
+    return int(value or b"") if digits.isdigit() and len(digits) <= 16 else None
+
+
+class Codec:
+    """Bytes of the states of one `StateSpec`. Pure; one instance serves a store for life."""
+
+    def __init__(self, spec: StateSpec) -> None:
+        self.spec = spec
+        self.digest = bytes.fromhex(spec.digest)
+        self._sizes = (spec.row_bytes, spec.conversation_bytes, spec.speaker_bytes)
+
+    def encode(self, save: Save) -> Append:
+        """Turn a save into bytes. Raises ValueError where arrays do not have the spec's size."""
+        change, after = save.change, save.change.after
+        whole = save.replace_foreign or save.expected_offset == NO_OFFSET
+        recent = after.recent if whole else change.id_hash or b""
+        n_rows = len(after.window.rows) if whole else int(change.row_appended)
+        if self.spec.recurrence.duplicate_horizon == 0:
+            recent = b""
+        return Append(
+            token=save.token,
+            expected=save.expected_offset,
+            offset=after.offset,
+            committed=save.committed_offset,
+            digest=self.digest,
+            replace=save.replace_foreign,
+            clear_state=whole or change.new_session,
+            clear_ids=whole or change.horizon_cleared,
+            fields=dict(self._fields(save, whole)),
+            forgotten=tuple(SPEAKER + gone.encode() for gone in change.forgotten),
+            rows=self._rows(after.window, n_rows),
+            ids=recent,
+            output=encode_output(after.offset, save.output),
+        )
+
+    def decode(self, key: StateKey, entries: Entries) -> Loaded:
+        """Return what is stored. Raises `StateCorrupt` naming the key where the state is not whole.
+
+        Outputs that do not decode are left out and named in `Loaded.corrupt`.
+        """
+        outputs, broken = _decode_outputs(entries.outputs)
+        corrupt = f"outputs of {name(key)}: {broken}" if broken else None
+        offset = stored_int(entries.fields.get(OFFSET))
+        if offset is None:
+            if entries.fields:
+                raise StateCorrupt(f"{name(key)}: no readable position")
+            return Loaded(None, NO_OFFSET, outputs, corrupt=corrupt)
+        if entries.fields.get(DIGEST) != self.digest:
+            return Loaded(None, offset, outputs, foreign=True, corrupt=corrupt)
+        try:
+            conversation = self._conversation(entries, offset)
+        except (ValueError, struct.error) as error:
+            raise StateCorrupt(f"{name(key)}: {error}") from error
+        return Loaded(conversation, offset, outputs, corrupt=corrupt)
+
+    def decode_or_missing(self, key: StateKey, entries: Entries) -> Loaded:
+        """Like `decode`; a state that is not whole counts as foreign, and `corrupt` says why."""
+        try:
+            return self.decode(key, entries)
+        except StateCorrupt as error:
+            outputs, _ = _decode_outputs(entries.outputs)
+            offset = stored_int(entries.fields.get(OFFSET))
+            at = NO_OFFSET if offset is None else offset
+            return Loaded(None, at, outputs, foreign=True, corrupt=str(error))
+
+    def _rows(self, window: Window, last: int) -> tuple[bytes, ...]:
+        """Encode the window's last `last` rows."""
+        n = len(window.rows)
+        if last and window.rows.shape[1] != self._sizes[0]:
+            raise ValueError(f"a row has {window.rows.shape[1]} bytes, not {self._sizes[0]}")
+        return tuple(
+            _encode_row(
+                window.count - n + i,
+                window.row_utterances[i].encode(),
+                window.row_speakers[i].encode(),
+                window.rows[i].tobytes(),
+            )
+            for i in range(n - last, n)
+        )
+
+    def _fields(self, save: Save, whole: bool) -> Iterator[tuple[bytes, bytes]]:
+        change, window = save.change, save.change.after.window
+        yield META, _encode_meta(change.after)
+        if window.arrays is not None and (whole or change.row_appended):
+            arrays = self._sized(window.arrays, self._sizes[1], "the conversation")
+            yield ARRAYS, _entry(ARRAYS, _COUNT.pack(window.count) + arrays)
+        changed = tuple(window.speakers) if whole else (change.speaker_id,)
+        for speaker_id in changed:
+            if speaker_id is not None:
+                speaker = window.speakers[speaker_id]
+                arrays = self._sized(speaker.arrays, self._sizes[2], "a speaker")
+                heard = speaker.last_utterance_id.encode()
+                body = _SPEAKER.pack(speaker.last_index, len(heard)) + heard + arrays
+                yield SPEAKER + speaker_id.encode(), _entry(SPEAKER, body)
+
+    @staticmethod
+    def _sized(arrays: Bytes1, nbytes: int, whose: str) -> bytes:
+        if arrays.nbytes != nbytes:
+            raise ValueError(f"the arrays of {whose} have {arrays.nbytes} bytes, not {nbytes}")
+        return arrays.tobytes()
+
+    def _conversation(self, entries: Entries, offset: int) -> Conversation:
+        meta = _decode_meta(entries.fields.get(META, b""))
+        _require(meta.offset == offset, "position and record disagree")
+        recent = b"".join(entries.ids)
+        _require(zlib.crc32(recent) == meta.ids_crc, "the utterance-id hashes were damaged")
+        window = self._window(entries, meta.count)
+        _require(len(window.speakers) == meta.speakers, "a speaker is missing or left over")
+        return Conversation(window, meta.session, offset, meta.clock_ms, recent, meta.alert)
+
+    def _window(self, entries: Entries, count: int) -> Window:
+        kept = min(count, self.spec.recurrence.window)
+        _require(len(entries.rows) == kept, f"{len(entries.rows)} rows instead of {kept}")
+        decoded = [_decode_row(row, self._sizes[0]) for row in entries.rows]
+        indices = [index for index, _, _, _ in decoded]
+        _require(indices == list(range(count - kept, count)), "rows are not those of one session")
+        rows: Bytes2 = np.frombuffer(
+            bytearray().join(arrays for _, _, _, arrays in decoded), np.uint8
+        ).reshape(kept, self._sizes[0])
+        return Window(
+            rows=rows,
+            row_speakers=tuple(speaker for _, _, speaker, _ in decoded),
+            row_utterances=tuple(utterance for _, utterance, _, _ in decoded),
+            arrays=self._arrays(entries.fields.get(ARRAYS), count),
+            speakers=self._speakers(entries.fields, count),
+            count=count,
+        )
+
+    def _arrays(self, value: bytes | None, count: int) -> Bytes1 | None:
+        _require((value is None) == (count == 0), "conversation arrays missing or left over")
+        if value is None:
+            return None
+        body = _body(ARRAYS, value)
+        _require(_COUNT.unpack_from(body) == (count,), "conversation arrays of another utterance")
+        return _arrays_of(body[_COUNT.size :], self._sizes[1])
+
+    def _speakers(self, fields: Mapping[bytes, bytes], count: int) -> Mapping[str, Speaker]:
+        found: list[tuple[int, str, Speaker]] = []
+        for name_, value in fields.items():
+            if name_.startswith(SPEAKER):
+                body = _body(SPEAKER, value)
+                index, n = _SPEAKER.unpack_from(body)
+                start = _SPEAKER.size
+                heard = body[start : start + n].decode()
+                arrays = _arrays_of(body[start + n :], self._sizes[2])
+                found.append((index, name_[1:].decode(), Speaker(index, heard, arrays)))
+        found.sort(key=lambda entry: entry[0])  # indices are distinct: the order of hearing
+        indices = {index for index, _, _ in found}
+        _require(len(indices) == len(found), "two speakers of one utterance")
+        _require(not indices or max(indices) == count - 1, "the last speaker is missing")
+        return MappingProxyType({speaker_id: speaker for _, speaker_id, speaker in found})
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    offset: int
+    clock_ms: int
+    session: Session
+    count: int
+    speakers: int
+    ids_crc: int
+    alert: bytes
+
+
+def name(key: StateKey) -> str:
+    """How a key is named in messages."""
+    return f"state of conversation {key.conversation_id!r} ({key.topic_id}, {key.partition})"
+
+
+def encode_output(offset: int, output: StoredOutput) -> bytes:
+    """Encode one stored output; its first 8 bytes are the offset, so equal payloads differ."""
+    body = output.outcome.encode() + b"\0" + output.payload
+    packing = _PLAIN
+    if len(body) >= _DEFLATE_FROM:
+        packer = zlib.compressobj(
+            _DEFLATE_LEVEL, zlib.DEFLATED, -12, 5, zlib.Z_DEFAULT_STRATEGY, DEFLATE_DICTIONARY
+        )
+        packed = packer.compress(body) + packer.flush()
+        if len(packed) < len(body):
+            body, packing = packed, _DEFLATE
+    return _OFFSET.pack(offset) + _entry(b"x" + _OFFSET.pack(offset), bytes((packing,)) + body)
+
+
+def output_offset(member: bytes) -> int:
+    """Return the offset an encoded output belongs to."""
+    return int.from_bytes(member[: _OFFSET.size], "big")
+
+
+def decode_output(member: bytes) -> tuple[int, StoredOutput]:
+    """Decode one stored output. Raises ValueError, struct.error or zlib.error when damaged."""
+    (offset,) = _OFFSET.unpack_from(member)
+    body = _body(b"x" + member[: _OFFSET.size], member[_OFFSET.size :])
+    packing, body = body[0], body[1:]
+    _require(packing in (_PLAIN, _DEFLATE), f"packing {packing}")
+    if packing == _DEFLATE:
+        body = zlib.decompressobj(-12, zdict=DEFLATE_DICTIONARY).decompress(body)
+    outcome, _, payload = body.partition(b"\0")
+    return offset, StoredOutput(outcome.decode(), payload)
+
+
+def _decode_outputs(members: Sequence[bytes]) -> tuple[Mapping[int, StoredOutput], str]:
+    """Decode all that can be; the second value names the first failure, or is empty."""
+    outputs, broken = {}, ""
+    for member in members:
+        try:
+            offset, output = decode_output(member)
+        except (ValueError, struct.error, zlib.error) as error:
+            broken = broken or str(error)
+        else:
+            outputs[offset] = output
+    return MappingProxyType(outputs), broken
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _entry(role: bytes, body: bytes) -> bytes:
+    return _ENTRY.pack(VERSION, zlib.crc32(body, zlib.crc32(role))) + body
+
+
+def _body(role: bytes, value: bytes) -> bytes:
+    """Return an entry's body. Raises ValueError or struct.error."""
+    version, crc = _ENTRY.unpack_from(value)
+    _require(version == VERSION, f"format version {version}, this build reads {VERSION}")
+    body = value[_ENTRY.size :]
+    _require(zlib.crc32(body, zlib.crc32(role)) == crc, f"checksum of entry {role[:1]!r} differs")
+    return body
+
+
+def _arrays_of(value: bytes, nbytes: int) -> Bytes1:
+    _require(len(value) == nbytes, f"arrays of {len(value)} bytes instead of {nbytes}")
+    return np.frombuffer(bytearray(value), np.uint8)
+
+
+def _encode_row(index: int, utterance_id: bytes, speaker_id: bytes, arrays: bytes) -> bytes:
+    head = _ROW.pack(index, len(utterance_id), len(speaker_id))
+    return _entry(b"r", head + utterance_id + speaker_id + arrays)
+
+
+def _decode_row(value: bytes, nbytes: int) -> tuple[int, str, str, bytes]:
+    body = _body(b"r", value)
+    index, n, m = _ROW.unpack_from(body)
+    ids, arrays = body[_ROW.size : _ROW.size + n + m], body[_ROW.size + n + m :]
+    _require(len(arrays) == nbytes, f"a row of {len(arrays)} bytes instead of {nbytes}")
+    return index, ids[:n].decode(), ids[n:].decode(), arrays
+
+
+def _encode_meta(after: Conversation) -> bytes:
+    session = after.session
+    flags = _TRUNCATED * session.truncated | _ENDED * session.ended
+    seq = session.last_seq
+    head = _META.pack(
+        after.offset,
+        after.clock_ms,
+        session.started_ms,
+        session.first_offset,
+        seq or 0,
+        flags | (0 if seq is None else _HAS_SEQ),
+        after.window.count,
+        len(after.window.speakers),
+        zlib.crc32(after.recent),
+    )
+    return _entry(META, head + after.alert)
+
+
+def _decode_meta(value: bytes) -> _Meta:
+    body = _body(META, value)
+    offset, clock_ms, started_ms, first, seq, flags, count, speakers, crc = _META.unpack_from(body)
+    session = Session(
+        started_ms=started_ms,
+        first_offset=first,
+        truncated=bool(flags & _TRUNCATED),
+        ended=bool(flags & _ENDED),
+        last_seq=seq if flags & _HAS_SEQ else None,
+    )
+    return _Meta(offset, clock_ms, session, count, speakers, crc, body[_META.size :])

@@ -1,0 +1,83 @@
+#!lua name=emotrack_v1
+-- Compare-and-append of one conversation's state, and the fence token of a partition.
+-- The keys and what they hold: docstring of state/redis_store.py. The same decisions in Python, for
+-- the memory store: state/memory_store.py; one contract suite runs on both.
+-- Redis >= 7. Touches only the keys it is given, which share a hash tag: runs in a cluster.
+
+local SAVED, REPLAY, FENCED, LOST = 0, 1, 2, 3
+local CLEAR_STATE, CLEAR_IDS, REPLACE = 1, 2, 4
+local ID_BYTES = 8
+
+-- A decimal as written below; anything else counts as missing. Doubles are exact to 16 digits.
+local function stored_int(value, missing)
+  local digits = value and string.match(value, '^%-?(%d+)$')
+  if not digits or #digits > 16 then return missing end
+  return tonumber(value)
+end
+
+-- tostring() would write 1.8e+15
+local function decimal(number)
+  return string.format('%.0f', number)
+end
+
+-- KEYS: rows, hash, ids, outputs.
+-- ARGV 1: token, expected, offset, committed (f64), ttl in ms (f64), window, horizon, number of
+--         rows, of fields, of forgotten fields (u32), flags (u8), big endian;
+--      2: digest, 3: output, 4: ids; then the rows, field and value pairs, forgotten fields.
+-- Returns {result, stored token, stored offset}.
+local function save(keys, args)
+  local rows, hash, ids, outputs = keys[1], keys[2], keys[3], keys[4]
+  local token, expected, offset, committed, ttl, window, horizon, n_rows, n_fields, n_forgotten,
+    flags = struct.unpack('>dddddI4I4I4I4I4B', args[1])
+  local digest = args[2]
+
+  local held = redis.pcall('HMGET', hash, 't', 'o', 'd')
+  if held.err then held = {} end -- not a hash: damaged, counts as missing
+  local stored_token, stored = stored_int(held[1], 0), stored_int(held[2], -1)
+  if token < stored_token then return {FENCED, stored_token, stored} end
+  if stored >= offset then return {REPLAY, stored_token, stored} end
+  local replace = bit.band(flags, REPLACE) ~= 0
+  local foreign = stored ~= -1 and held[3] ~= digest
+  if stored ~= expected or (foreign and not replace) then
+    return {LOST, stored_token, stored}
+  end
+
+  if bit.band(flags, CLEAR_STATE) ~= 0 then redis.call('DEL', rows, hash) end
+  if bit.band(flags, CLEAR_IDS) ~= 0 then redis.call('DEL', ids) end
+  if expected == -1 or replace then -- what is left of a damaged or half expired state
+    local kind = redis.call('TYPE', outputs).ok
+    if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', outputs) end
+  end
+
+  local at = 4
+  for i = at + 1, at + n_rows do redis.call('RPUSH', rows, args[i]) end
+  redis.call('LTRIM', rows, -window, -1)
+  at = at + n_rows
+  redis.call('HSET', hash, 't', decimal(token), 'o', decimal(offset), 'd', digest)
+  for i = at + 1, at + 2 * n_fields, 2 do redis.call('HSET', hash, args[i], args[i + 1]) end
+  at = at + 2 * n_fields
+  for i = at + 1, at + n_forgotten do redis.call('HDEL', hash, args[i]) end
+  for i = 1, #args[4], ID_BYTES do
+    redis.call('RPUSH', ids, string.sub(args[4], i, i + ID_BYTES - 1))
+  end
+  if horizon > 0 then redis.call('LTRIM', ids, -horizon, -1) end
+  redis.call('ZREMRANGEBYSCORE', outputs, decimal(offset), decimal(offset))
+  redis.call('ZADD', outputs, decimal(offset), args[3])
+  redis.call('ZREMRANGEBYSCORE', outputs, '-inf', '(' .. decimal(committed))
+  for i = 1, 4 do redis.call('PEXPIRE', keys[i], decimal(ttl)) end
+  return {SAVED, token, offset}
+end
+
+-- KEYS: fence. ARGV: at least, ttl in ms. Returns a token greater than any returned before.
+local function claim(keys, args)
+  local time = redis.call('TIME')
+  local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  local held = redis.pcall('GET', keys[1])
+  local stored = stored_int(type(held) == 'string' and held, 0)
+  local token = math.max(stored + 1, tonumber(args[1]), now_us)
+  redis.call('SET', keys[1], decimal(token), 'PX', args[2])
+  return token
+end
+
+redis.register_function('emotrack_v1_save', save)
+redis.register_function('emotrack_v1_claim', claim)

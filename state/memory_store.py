@@ -1,0 +1,110 @@
+"""Conversations in this process: for the demo without Redis, and for tests.
+
+Keeps the very bytes that Redis would keep and takes the same decisions, so that one contract suite
+holds both to the same answers. Bounded by the same TTL. Not for two threads at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from state.codec import DIGEST, OFFSET, TOKEN, Append, Codec, Entries, output_offset, stored_int
+from state.store import Loaded, Save, Saved, SaveResult
+from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec
+
+
+@dataclass(slots=True)
+class Kept:
+    """What memory stores share as workers share a Redis: entries and fences by key.
+
+    Ordered by expiry: every write moves its key to the end.
+    """
+
+    states: OrderedDict[StateKey, tuple[float, Entries]] = field(default_factory=OrderedDict)
+    fences: dict[tuple[str, int], int] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A `Store` in memory. `now` returns seconds since the epoch; `kept` may be shared."""
+
+    def __init__(
+        self, spec: StateSpec, *, now: Callable[[], float] = time.time, kept: Kept | None = None
+    ) -> None:
+        self._codec = Codec(spec)
+        self._now = now
+        self._kept = Kept() if kept is None else kept
+        self._ttl_s = 2 * spec.recurrence.idle_s
+
+    def check(self) -> None:
+        """Memory is always fit."""
+
+    def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
+        """Return a fence token greater than any claimed before for this partition."""
+        stored = self._kept.fences.get((topic_id, partition), 0)
+        token = max(stored + 1, at_least, int(self._now() * 1_000_000))
+        self._kept.fences[topic_id, partition] = token
+        return token
+
+    def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
+        """Return what is stored under each key, in order."""
+        self._expire()
+        return [self._codec.decode_or_missing(key, self.entries(key)) for key in keys]
+
+    def save_many(self, saves: Sequence[Save]) -> list[Saved]:
+        """Apply each save on its own, in order."""
+        self._expire()
+        return [self._apply(save.key, self._codec.encode(save)) for save in saves]
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def entries(self, key: StateKey) -> Entries:
+        """The stored bytes of a key, empty where there are none."""
+        held = self._kept.states.get(key)
+        return Entries() if held is None else held[1]
+
+    def _expire(self) -> None:
+        now = self._now()
+        states = self._kept.states
+        while states and next(iter(states.values()))[0] <= now:
+            states.popitem(last=False)
+
+    def _apply(self, key: StateKey, append: Append) -> Saved:
+        entries = self.entries(key)
+        token = stored_int(entries.fields.get(TOKEN)) or 0
+        offset = stored_int(entries.fields.get(OFFSET))
+        stored = NO_OFFSET if offset is None else offset
+        if append.token < token:
+            return Saved(SaveResult.FENCED, token, stored)
+        if stored >= append.offset:
+            return Saved(SaveResult.REPLAY, token, stored)
+        foreign = stored != NO_OFFSET and entries.fields.get(DIGEST) != append.digest
+        if stored != append.expected or (foreign and not append.replace):
+            return Saved(SaveResult.LOST, token, stored)
+        self._write(entries, append)
+        self._kept.states[key] = (self._now() + self._ttl_s, entries)
+        self._kept.states.move_to_end(key)
+        return Saved(SaveResult.SAVED, append.token, append.offset)
+
+    def _write(self, entries: Entries, append: Append) -> None:
+        r = self._codec.spec.recurrence
+        if append.clear_state:
+            entries.rows.clear()
+            entries.fields.clear()
+        if append.clear_ids:
+            entries.ids.clear()
+        entries.rows[:] = (entries.rows + list(append.rows))[-r.window :]
+        entries.fields |= append.fields
+        entries.fields[TOKEN] = b"%d" % append.token
+        entries.fields[OFFSET] = b"%d" % append.offset
+        entries.fields[DIGEST] = append.digest
+        for gone in append.forgotten:
+            entries.fields.pop(gone, None)
+        new = [append.ids[i : i + HASH_BYTES] for i in range(0, len(append.ids), HASH_BYTES)]
+        entries.ids[:] = (entries.ids + new)[-r.duplicate_horizon :] if r.duplicate_horizon else []
+        kept = (o for o in entries.outputs if output_offset(o) != append.offset)
+        outputs = [o for o in (*kept, append.output) if output_offset(o) >= append.committed]
+        entries.outputs[:] = sorted(outputs)

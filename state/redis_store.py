@@ -1,0 +1,280 @@
+"""Conversations in Redis >= 7, written by one Redis Function per state and batch.
+
+Keys of one state, under one hash tag (a 120-bit hash of conversation id, topic id and partition),
+so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
+
+    et:{<20 characters>}:r   list    rows, exactly the last W of the session
+    et:{<20 characters>}:h   hash    fence token, position, spec digest, record, arrays, speakers
+    et:{<20 characters>}:i   list    hashes of the last utterance ids since the last idle gap
+    et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
+    et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
+
+Every write sets a TTL of 2 x idle_s on all of them. Writing is one pipeline of FCALLs, reading one
+pipeline of four plain commands a key: a window is never returned from Lua (3-7x slower).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any, Final, NoReturn, TypeVar
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ClusterError, NoPermissionError
+from redis.retry import Retry
+
+from state.codec import Append, Codec, Entries, key_tag, partition_tag
+from state.store import Loaded, Save, Saved, SaveResult, StoreRefused, StoreUnavailable
+from state.window import NO_OFFSET, StateKey, StateSpec
+
+LIBRARY: Final = "emotrack_v1"  # a changed function gets a new name: workers of both run at once
+SAVE: Final = "emotrack_v1_save"
+CLAIM: Final = "emotrack_v1_claim"
+MIN_REDIS: Final = (7, 0)
+RESENDS: Final = 2  # a call without an answer is sent again: one that was applied answers REPLAY
+
+_SCALARS: Final = struct.Struct(">dddddIIIIIB")
+_CLEAR_STATE, _CLEAR_IDS, _REPLACE = 1, 2, 4
+_RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
+# Errors of a server that will do better later, by the word they start with.
+_LATER: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN")
+_LATER_TYPES: Final = (redis.OutOfMemoryError, redis.ReadOnlyError, ClusterError)
+
+T = TypeVar("T")
+
+
+def library_source() -> str:
+    """The Redis Function library, as loaded into the server."""
+    return (files("state") / "functions" / "emotrack.lua").read_text(encoding="utf-8")
+
+
+def state_keys(key: StateKey) -> tuple[str, str, str, str]:
+    """The Redis keys of a state: rows, hash, ids, outputs."""
+    stem = f"et:{{{key_tag(key)}}}:"
+    return stem + "r", stem + "h", stem + "i", stem + "o"
+
+
+def fence_key(topic_id: str, partition: int) -> str:
+    """The Redis key of a partition's fence token."""
+    return f"et:fence:{{{partition_tag(topic_id, partition)}}}"
+
+
+class RedisStore:
+    """A `Store` in Redis. Connects on first use; a call blocks at most 3 x `timeout_s`.
+
+    Raises `StoreRefused` for an address that is none.
+    """
+
+    def __init__(self, spec: StateSpec, url: str, *, timeout_s: float = 2.0) -> None:
+        self._codec = Codec(spec)
+        self._ttl_ms = int(2 * spec.recurrence.idle_s * 1000)
+        try:
+            self._redis = redis.Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), RESENDS),
+                protocol=2,
+            )
+        except ValueError as error:
+            raise StoreRefused(
+                "the Redis address must read redis://HOST:PORT/DB (or rediss://, unix://)"
+            ) from error
+        self._address = _address(self._redis)
+
+    def check(self) -> None:
+        """Refuse a Redis that is too old or may evict; load our function where it is not."""
+        info = self._call(lambda: self._redis.info())
+        version = str(info.get("redis_version", "0"))
+        if tuple(int(n) for n in version.split(".")[:2] if n.isdigit()) < MIN_REDIS:
+            raise StoreRefused(
+                f"Redis at {self._address} is version {version}; emotrack needs Redis >= 7 (it "
+                "runs a Redis Function): upgrade the server, or point at another one"
+            )
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy != "noeviction":
+            raise StoreRefused(
+                f"Redis at {self._address} may evict state (maxmemory-policy {policy}): run "
+                "`redis-cli CONFIG SET maxmemory-policy noeviction` and set it in redis.conf"
+            )
+        self._call(self._ensure_library)
+
+    def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
+        """Return a fence token greater than any claimed before for this partition."""
+        key = fence_key(topic_id, partition)
+        arguments = (CLAIM, 1, key, at_least, self._ttl_ms)
+        return int(self._call(lambda: self._fcall(arguments)))
+
+    def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
+        """Return what is stored under each key, in order, in one round trip."""
+        answers = self._call(lambda: self._read(keys, atomic=False)) if keys else []
+        return [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
+
+    def save_many(self, saves: Sequence[Save]) -> list[Saved]:
+        """Apply each save on its own, in order, in one round trip."""
+        commands = [self._command(save) for save in saves]
+        answers = self._call(lambda: self._pipeline(commands)) if commands else []
+        return [
+            Saved(_RESULTS[result], int(token), int(offset)) for result, token, offset in answers
+        ]
+
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        self._redis.close()
+
+    def entries(self, key: StateKey) -> Entries:
+        """The stored bytes of a key, empty where there are none."""
+        return _entries(self._call(lambda: self._read([key], atomic=True))[0])
+
+    def _decode(self, key: StateKey, four: list[Any]) -> Loaded:
+        loaded = self._decode_once(key, four)
+        if loaded.corrupt is None:
+            return loaded
+        # Another worker may have written between the four reads: look again, atomically.
+        again = self._call(lambda: self._read([key], atomic=True))
+        return self._decode_once(key, again[0])
+
+    def _decode_once(self, key: StateKey, four: list[Any]) -> Loaded:
+        wrong = [answer for answer in four if isinstance(answer, redis.ResponseError)]
+        if wrong:
+            reason = f"{state_keys(key)} of {key}: {wrong[0]}"
+            return Loaded(None, NO_OFFSET, {}, foreign=True, corrupt=reason)
+        return self._codec.decode_or_missing(key, _entries(four))
+
+    def _read(self, keys: Sequence[StateKey], *, atomic: bool) -> list[list[Any]]:
+        """Return the four answers of each key; one that holds another type is its error."""
+        pipeline = self._redis.pipeline(transaction=atomic)
+        for key in keys:
+            rows, hash_, ids, outputs = state_keys(key)
+            pipeline.lrange(rows, 0, -1)
+            pipeline.hgetall(hash_)
+            pipeline.lrange(ids, 0, -1)
+            pipeline.zrange(outputs, 0, -1)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, redis.RedisError) and not _is_wrong_type(answer):
+                raise answer
+        return [answers[i : i + 4] for i in range(0, len(answers), 4)]
+
+    def _command(self, save: Save) -> tuple[Any, ...]:
+        append = self._codec.encode(save)
+        fields = [part for pair in append.fields.items() for part in pair]
+        return (
+            SAVE,
+            4,
+            *state_keys(save.key),
+            self._scalars(append),
+            append.digest,
+            append.output,
+            append.ids,
+            *append.rows,
+            *fields,
+            *append.forgotten,
+        )
+
+    def _scalars(self, append: Append) -> bytes:
+        r = self._codec.spec.recurrence
+        flags = _CLEAR_STATE * append.clear_state | _CLEAR_IDS * append.clear_ids
+        return _SCALARS.pack(
+            append.token,
+            append.expected,
+            append.offset,
+            append.committed,
+            self._ttl_ms,
+            min(r.window, 2**32 - 1),
+            min(r.duplicate_horizon, 2**32 - 1),
+            len(append.rows),
+            len(append.fields),
+            len(append.forgotten),
+            flags | _REPLACE * append.replace,
+        )
+
+    def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send FCALLs in one round trip; load the library and send those again that missed it."""
+        answers = self._send(commands)
+        missed = [i for i, answer in enumerate(answers) if _is_missing_function(answer)]
+        if missed:
+            self._ensure_library()
+            again = self._send([commands[i] for i in missed])
+            for i, answer in zip(missed, again, strict=True):
+                answers[i] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    def _send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.fcall(*command)
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        return answers
+
+    def _fcall(self, command: tuple[Any, ...]) -> Any:
+        return self._pipeline([command])[0]
+
+    def _ensure_library(self) -> None:
+        """Load our library unless the very same source is there."""
+        source = library_source()
+        if source.encode() not in _flat(self._redis.function_list(LIBRARY, withcode=True)):
+            self._redis.function_load(source, replace=True)
+
+    def _call(self, action: Callable[[], T]) -> T:
+        """Run `action`; what Redis raises becomes one of our errors."""
+        try:
+            return action()
+        except redis.RedisError as error:
+            self._raise(error)
+
+    def _raise(self, error: redis.RedisError) -> NoReturn:
+        text = str(error)
+        if isinstance(error, redis.AuthenticationError | NoPermissionError):
+            raise StoreRefused(
+                f"Redis at {self._address} refused us ({text}): put user and password into the "
+                "address (redis://USER:PASSWORD@HOST:PORT/DB) and allow the user ~et:* with "
+                "FCALL, FUNCTION, INFO and the read commands"
+            ) from error
+        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+            raise StoreUnavailable(
+                f"Redis at {self._address} cannot be reached ({text or type(error).__name__}): "
+                "start it, or correct the address"
+            ) from error
+        if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
+            raise StoreUnavailable(f"Redis at {self._address} cannot write now: {text}") from error
+        if "unknown command" in text.lower() or "unknown subcommand" in text.lower():
+            raise StoreRefused(
+                f"Redis at {self._address} has no Functions ({text}): emotrack needs Redis >= 7"
+            ) from error
+        raise StoreRefused(f"Redis at {self._address} refused a call: {text}") from error
+
+
+def _entries(four: list[Any]) -> Entries:
+    rows, fields, ids, outputs = four
+    return Entries(rows=rows, fields=fields, ids=ids, outputs=outputs)
+
+
+def _address(client: redis.Redis) -> str:
+    """host:port (or the socket's path), without user and password."""
+    settings = client.connection_pool.connection_kwargs
+    if "path" in settings:
+        return str(settings["path"])
+    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+
+
+def _is_wrong_type(answer: object) -> bool:
+    return isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
+
+
+def _is_missing_function(answer: object) -> bool:
+    return isinstance(answer, redis.ResponseError) and "Function not found" in str(answer)
+
+
+def _flat(answer: Any) -> list[Any]:
+    """All leaves of a nested answer."""
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    if not isinstance(answer, list):
+        return [answer]
+    return [leaf for part in answer for leaf in _flat(part)]
