@@ -1,0 +1,41 @@
+"""Label sets in the order the weights know them, and what sentiment each label has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+MELD_LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+IEMOCAP_LABELS: Final = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
+EMORYNLP_LABELS: Final = ("joyful", "mad", "neutral", "peaceful", "powerful", "sad", "scared")
+
+SENTIMENTS: Final = ("positive", "neutral", "negative")
+
+# Surprise goes either way; neutral is the reading that raises no false alarm.
+SENTIMENT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "neutral": "neutral",
+        "surprise": "neutral",
+        "fear": "negative",
+        "sadness": "negative",
+        "joy": "positive",
+        "disgust": "negative",
+        "anger": "negative",
+        "happy": "positive",
+        "sad": "negative",
+        "angry": "negative",
+        "excited": "positive",
+        "frustrated": "negative",
+        "joyful": "positive",
+        "mad": "negative",
+        "peaceful": "positive",
+        "powerful": "positive",
+        "scared": "negative",
+    }
+)
+
+
+def sentiment_of(labels: tuple[str, ...]) -> dict[str, str]:
+    """Map each label to its sentiment; a label nobody has described is neutral."""
+    return {label: SENTIMENT.get(label.lower(), "neutral") for label in labels}
