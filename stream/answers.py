@@ -1,0 +1,224 @@
+"""From what the model said to what is sent and kept: events, their bytes, and how they are stored.
+
+Pure. What is stored for a position is lean: headers are rebuilt from the redelivered record, which
+is the same record, so that a replay is byte-equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+
+from model.predictor import ModelInfo, Prediction
+from state.store import StoredOutput
+from state.window import Opening
+from stream.alerts import ShiftRule, largest_move
+from stream.cloudevents import (
+    ALERT_TYPE,
+    PREDICTION_TYPE,
+    Encoding,
+    Envelope,
+    event_headers,
+    read_envelope,
+)
+from stream.dead_letters import dead_letter
+from stream.messages import (
+    Context,
+    InputRef,
+    ModelRef,
+    Outcome,
+    PredictionEvent,
+    Shift,
+    ShiftAlert,
+    Utterance,
+    alert_id,
+    encode,
+    prediction_id,
+)
+from stream.poison import Poison, Reason, Rejected
+from stream.ports import Outgoing, Record
+
+DECIMALS: Final = 6  # of a probability on the wire: below what calibration can mean
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """Where answers go and how they are written."""
+
+    predictions: str
+    shift_alerts: str
+    dead_letters: str
+    encoding: Encoding
+    source: str
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True):
+    """One thing sent for a position, without what the redelivered record tells anyway."""
+
+    kind: Literal["p", "a", "d"]  # prediction, alert, dead letter
+    id: str  # prediction id, alert id, or the reason of the dead letter
+    body: bytes  # the value, or the sentence of the dead letter
+    encoding: Encoding = "json"
+
+
+_PAYLOAD: Final = msgspec.msgpack.Decoder(tuple[Sent, ...])
+
+
+def stored_output(outcome: Outcome, sent: Sequence[Sent]) -> StoredOutput:
+    """What the store keeps of an answer until its offset is committed."""
+    return StoredOutput(outcome, msgspec.msgpack.encode(tuple(sent)))
+
+
+def sent_before(output: StoredOutput) -> tuple[Sent, ...]:
+    """What was sent for a stored output. Raises `msgspec.DecodeError` for foreign bytes."""
+    return _PAYLOAD.decode(output.payload)
+
+
+def late_dead_letter(poison: Poison) -> Sent:
+    """The stored form of a dead letter found after decoding."""
+    return Sent("d", poison.reason.value, poison.sentence.encode())
+
+
+def outgoing(sent: Sent, record: Record, wire: Wire) -> Outgoing:
+    """The record to write for `sent`, which answers `record`; equal arguments give equal bytes."""
+    if sent.kind == "d":
+        poison = Poison(Reason(sent.id), sent.body.decode())
+        return dead_letter(record, poison, topic=wire.dead_letters)
+    envelope = envelope_of(record)
+    alert = sent.kind == "a"
+    headers = event_headers(
+        id=sent.id,
+        type=ALERT_TYPE if alert else PREDICTION_TYPE,
+        source=wire.source,
+        encoding=sent.encoding,
+        time_ms=record.timestamp_ms,
+        traceparent=envelope.traceparent,
+        causation_id=(envelope.id or position_id(record)) if alert else None,
+    )
+    topic = wire.shift_alerts if alert else wire.predictions
+    return Outgoing(topic, record.key, sent.body, tuple(headers))
+
+
+def envelope_of(record: Record) -> Envelope:
+    """The envelope of a record that was decoded before; a bare one if it cannot be read."""
+    try:
+        return read_envelope(record.headers)
+    except Rejected:
+        return Envelope()
+
+
+def position_id(record: Record) -> str:
+    """The id of an utterance event that came without one."""
+    return f"{record.topic}-{record.partition}-{record.offset}"
+
+
+def prediction_event(
+    utterance: Utterance,
+    prediction: Prediction,
+    opening: Opening,
+    info: ModelInfo,
+    record: Record,
+) -> PredictionEvent:
+    """The prediction as people read it."""
+    window, session = opening.before.window, opening.before.session
+    position = InputRef(record.topic, record.partition, record.offset)
+    best = max(range(len(info.labels)), key=prediction.probabilities.__getitem__)
+    confidence = prediction.probabilities[best]
+    reason = why_abstained(prediction, confidence, info)
+    return PredictionEvent(
+        conversation_id=utterance.conversation_id,
+        utterance_id=utterance.utterance_id,
+        speaker_id=utterance.speaker_id,
+        prediction_id=prediction_id(
+            conversation_id=utterance.conversation_id,
+            utterance_id=utterance.utterance_id,
+            input=position,
+            first_position=session.first_offset,
+            revision=0,
+            model_digest=info.digest,
+        ),
+        emotion=info.labels[best],
+        probabilities=named(info.labels, prediction.probabilities),
+        confidence=round(confidence, DECIMALS),
+        sentiment=info.sentiment[info.labels[best]],
+        shift=shift_of(utterance, prediction, opening, info.labels),
+        modalities_used=list(prediction.modalities_used),
+        context=Context(
+            utterances=len(window.rows),
+            oldest_utterance_id=window.row_utterances[0] if window.row_utterances else None,
+            first_position=session.first_offset,
+            truncated=session.truncated,
+        ),
+        model=ModelRef(info.name, info.version, info.digest, info.calibration),
+        input=position,
+        abstained=reason is not None,
+        reason=reason,
+        flags=disorder(utterance.seq, session.last_seq),
+    )
+
+
+def named(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
+    """Probabilities by label, in label order, rounded for the wire."""
+    return {label: round(p, DECIMALS) for label, p in zip(labels, probabilities, strict=True)}
+
+
+def why_abstained(prediction: Prediction, confidence: float, info: ModelInfo) -> str | None:
+    """Why a prediction should not be acted on; None when it may be."""
+    if not any(m != "persona" for m in prediction.modalities_used):
+        return "no_known_modality"
+    return "low_confidence" if confidence < info.abstain_below else None
+
+
+def shift_of(
+    utterance: Utterance, prediction: Prediction, opening: Opening, labels: Sequence[str]
+) -> Shift | None:
+    """How likely the speaker's emotion moved; None for the speaker's first utterance."""
+    before = opening.before.window.speakers.get(utterance.speaker_id)
+    if prediction.shift is None or prediction.shift_probability is None or before is None:
+        return None
+    source, target = largest_move(prediction.shift, labels)
+    moved = round(prediction.shift_probability, DECIMALS)
+    return Shift(moved, source, target, before.last_utterance_id)
+
+
+def disorder(seq: int | None, last_seq: int | None) -> list[str]:
+    """Flags of a `seq` that does not follow the last one of the session; order is never changed."""
+    if seq is None or last_seq is None or seq == last_seq + 1:
+        return []
+    return ["seq_gap"] if seq > last_seq else ["seq_disorder"]
+
+
+def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:
+    """The alert of a prediction on which the rule fired."""
+    assert event.shift is not None, "the rule fires on shifts only"
+    return ShiftAlert(
+        alert_id=alert_id(event.prediction_id, rule.digest),
+        conversation_id=event.conversation_id,
+        speaker_id=event.speaker_id,
+        from_=event.shift.from_,
+        to=event.shift.to,
+        probability=event.shift.probability,
+        rule=rule.name,
+        severity=rule.severity,
+        utterance_id=event.utterance_id,
+        previous_utterance_id=event.shift.previous_utterance_id,
+        prediction_id=event.prediction_id,
+        model=event.model,
+        input=event.input,
+    )
+
+
+def sent_for(event: PredictionEvent, alert: ShiftAlert | None, encoding: Encoding) -> list[Sent]:
+    """A prediction, and its alert if there is one, as they are stored and sent."""
+    sent = [Sent("p", event.prediction_id, encode(event, encoding), encoding)]
+    if alert is not None:
+        sent.append(Sent("a", alert.alert_id, encode(alert, encoding), encoding))
+    return sent
+
+
+def rule_of(info: ModelInfo) -> ShiftRule:
+    """The built-in rule at the operating point the checkpoint was given on its dev split."""
+    return ShiftRule(enter=info.shift_threshold, exit=info.shift_exit)

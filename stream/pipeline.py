@@ -1,0 +1,338 @@
+"""The data path of a batch, from decoded records to what is sent: start reading at `Pipeline.step`.
+
+Load windows, replay what was applied before, predict the rest in one batch, run the alert rule,
+save with fence and position, and hand back what to produce. The caller produces, flushes and then
+commits; doing a batch again at any point repeats bytes and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, assert_never
+
+import msgspec
+
+from model.predictor import Prediction, Predictor
+from state.store import (
+    Loaded,
+    Save,
+    Saved,
+    SaveResult,
+    Store,
+    StoredOutput,
+    StoreUnavailable,
+)
+from state.window import Change, Opening, StateKey, apply, apply_nothing, open_at
+from stream.alerts import decide
+from stream.answers import (
+    Sent,
+    Wire,
+    late_dead_letter,
+    outgoing,
+    prediction_event,
+    rule_of,
+    sent_before,
+    sent_for,
+    shift_alert,
+    stored_output,
+)
+from stream.batcher import Item
+from stream.dead_letters import dead_letter
+from stream.messages import Outcome, PredictionEvent, Utterance
+from stream.offenders import as_turn, predict
+from stream.poison import Control, Poison, Reason
+from stream.ports import NO_TIMESTAMP, Outgoing
+from stream.window_cache import WindowCache
+
+ROUNDS: Final = 3  # tries before a state that changes under our hands is called unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What owning a partition means for a step."""
+
+    token: int
+    committed: int  # broker-confirmed: outputs below it are needed no more
+    proves_new: bool  # read from its very first record, lately: no key means no earlier utterance
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one record, and what must be acknowledged before it may be committed."""
+
+    item: Item
+    outcome: Outcome
+    send: tuple[Outgoing, ...] = ()
+    event: PredictionEvent | None = None  # None unless predicted in this very step
+    alerted: bool = False
+    reason: Reason | None = None  # of a dead letter
+    replay: Literal["sent", "no_entry"] | None = None
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds the batch spent in each stage."""
+
+    load_s: float = 0.0
+    infer_s: float = 0.0
+    save_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Step:
+    """What a batch came to. `fenced` records met a newer owner: nothing of them was written."""
+
+    results: list[Result] = field(default_factory=list)
+    fenced: list[Item] = field(default_factory=list)
+    met_token: int = 0  # the highest token met where fenced
+    saves: list[SaveResult] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)  # hit | found | missing | foreign, per load
+    times: Times = field(default_factory=Times)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One utterance between load and save."""
+
+    item: Item
+    utterance: Utterance
+    key: StateKey
+    loaded: Loaded
+    opening: Opening
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One utterance about to be saved: what changes, what is kept, what is sent."""
+
+    opened: Opened
+    change: Change
+    output: StoredOutput
+    result: Result
+
+
+class Pipeline:
+    """Executes batches against a model and a store; keeps nothing but the window cache."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        store: Store,
+        cache: WindowCache,
+        wire: Wire,
+        *,
+        now_ms: Callable[[], int],
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._predictor, self._store, self._cache, self._wire = predictor, store, cache, wire
+        self._now_ms, self._clock_s = now_ms, clock_s
+        self._rule = rule_of(predictor.info)
+
+    def step(self, items: Sequence[Item], leases: Mapping[int, Lease]) -> Step:
+        """Give each record of a batch its outcome; at most one utterance of a conversation in it.
+
+        Every item is in `results` or in `fenced` afterwards. Raises `StoreUnavailable` (nothing is
+        known to be written: do the batch again) and `DeviceLost`.
+        """
+        step = Step(results=[self._refused(i) for i in items if i.key is None])
+        todo = [i for i in items if i.key is not None]
+        lost: set[StateKey] = set()
+        for _ in range(ROUNDS):
+            opened = self._open(todo, lost, leases, step)  # replays and duplicates end here
+            answered = self._answer(opened, step)
+            saved = self._save(answered, leases, step)
+            todo = []
+            for answer, save in zip(answered, saved, strict=True):
+                if save.result is SaveResult.SAVED:
+                    step.results.append(answer.result)
+                elif save.result is SaveResult.FENCED:
+                    step.fenced.append(answer.opened.item)
+                    step.met_token = max(step.met_token, save.token)
+                elif save.result in (SaveResult.LOST, SaveResult.REPLAY):
+                    if save.result is SaveResult.LOST:
+                        lost.add(answer.opened.key)
+                    todo.append(answer.opened.item)  # again, from what the store really holds
+                else:
+                    assert_never(save.result)
+            if not todo:
+                return step
+        raise StoreUnavailable(f"the state of {len(todo)} conversations keeps changing")
+
+    def forget(self, items: Sequence[Item]) -> None:
+        """Drop the cached windows of a batch that must be done again."""
+        for item in items:
+            if item.key is not None:
+                self._cache.drop(item.key)
+
+    def _refused(self, item: Item) -> Result:
+        """The outcome of a record that reaches no conversation."""
+        if isinstance(item.message, Poison):
+            letter = dead_letter(item.record, item.message, topic=self._wire.dead_letters)
+            return Result(item, "dead_lettered", (letter,), reason=item.message.reason)
+        assert isinstance(item.message, Control), "an utterance has a key"
+        return Result(item, "control")
+
+    def _open(
+        self, items: Sequence[Item], lost: set[StateKey], leases: Mapping[int, Lease], step: Step
+    ) -> list[Opened]:
+        """Load windows; settle what was applied before; open the rest at its record."""
+        began = self._clock_s()
+        loaded = self._load(items, step)
+        step.times.load_s += self._clock_s() - began
+        opened: list[Opened] = []
+        for item, found in zip(items, loaded, strict=True):
+            if item.record.offset <= found.offset:
+                step.results.append(self._replay(item, found))
+                continue
+            lease = leases[item.record.partition]
+            one = self._open_one(item, found, lease, was_lost=item.key in lost)
+            if one.opening.before.is_recent(one.utterance.utterance_id):
+                step.results.append(Result(item, "duplicate"))
+            else:
+                opened.append(one)
+        return opened
+
+    def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
+        """What is stored for each item: from the cache, else in one round trip."""
+        found: dict[StateKey, Loaded] = {}
+        for item in items:
+            assert item.key is not None
+            cached = self._cache.get(item.key)
+            if cached is not None and cached.offset < item.record.offset:
+                found[item.key] = Loaded(cached, cached.offset, {})
+                step.loads.append("hit")
+        missing = [i.key for i in items if i.key is not None and i.key not in found]
+        if missing:
+            for key, loaded in zip(missing, self._store.load_many(missing), strict=True):
+                found[key] = loaded
+                step.loads.append(kind_of(loaded))
+        return [found[i.key] for i in items if i.key is not None]
+
+    def _replay(self, item: Item, found: Loaded) -> Result:
+        """Answer a position already applied with the bytes it was answered with."""
+        output = found.outputs.get(item.record.offset)
+        if output is None:  # a duplicate then, or offsets were reset by hand
+            return Result(item, "duplicate", replay="no_entry")
+        try:
+            sent = sent_before(output)
+        except msgspec.DecodeError:
+            return Result(item, "duplicate", replay="no_entry")
+        send = tuple(outgoing(s, item.record, self._wire) for s in sent)
+        reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
+        return Result(item, as_outcome(output.outcome), send, reason=reason, replay="sent")
+
+    def _open_one(self, item: Item, found: Loaded, lease: Lease, *, was_lost: bool) -> Opened:
+        record, utterance, key = item.record, item.message, item.key
+        assert isinstance(utterance, Utterance) and key is not None
+        spec = self._predictor.spec
+        fresh = record.timestamp_ms != NO_TIMESTAMP and (
+            self._now_ms() - record.timestamp_ms < spec.recurrence.idle_s * 1000
+        )
+        # A missing key proves a new session only while its state cannot have expired yet.
+        truncated = was_lost or found.foreign or not (lease.proves_new or fresh)
+        opening = open_at(
+            found.conversation,
+            spec=spec,
+            timestamp_ms=record.timestamp_ms,
+            offset=record.offset,
+            truncated=truncated,
+        )
+        if was_lost and not opening.before.session.truncated:  # older than what we had written
+            session = replace(opening.before.session, truncated=True)
+            opening = replace(opening, before=replace(opening.before, session=session))
+        return Opened(item, utterance, key, found, opening, truncated)
+
+    def _answer(self, opened: Sequence[Opened], step: Step) -> list[Answered]:
+        """Predict in one batch, run the rule, and write down what changes and what is sent."""
+        began = self._clock_s()
+        inputs = self._predictor.info.inputs
+        turns = [as_turn(o.utterance, o.opening.before.window, inputs) for o in opened]
+        predictions = predict(self._predictor, turns)
+        answered = [
+            self._dead_lettered(o, p) if isinstance(p, Poison) else self._predicted(o, p)
+            for o, p in zip(opened, predictions, strict=True)
+        ]
+        step.times.infer_s += self._clock_s() - began
+        return answered
+
+    def _predicted(self, o: Opened, prediction: Prediction) -> Answered:
+        record, utterance, before = o.item.record, o.utterance, o.opening.before
+        event = prediction_event(utterance, prediction, o.opening, self._predictor.info, record)
+        moved = None if event.shift is None else event.shift.probability
+        alert_state, fired = decide(self._rule, before.alert, utterance.speaker_id, moved)
+        alert = shift_alert(event, self._rule) if fired else None
+        sent = sent_for(event, alert, self._wire.encoding)
+        seqs = [s for s in (utterance.seq, before.session.last_seq) if s is not None]
+        change = apply(
+            o.opening,
+            prediction.applied,
+            recurrence=self._predictor.spec.recurrence,
+            utterance_id=utterance.utterance_id,
+            speaker_id=utterance.speaker_id,
+            offset=record.offset,
+            timestamp_ms=record.timestamp_ms,
+            end_of_conversation=utterance.end_of_conversation,
+            seq=max(seqs, default=None),
+            alert=alert_state,
+        )
+        outcome: Outcome = "abstained" if event.abstained else "predicted"
+        send = tuple(outgoing(s, record, self._wire) for s in sent)
+        result = Result(o.item, outcome, send, event=event, alerted=fired)
+        return Answered(o, change, stored_output(outcome, sent), result)
+
+    def _dead_lettered(self, o: Opened, poison: Poison) -> Answered:
+        """A record refused after decoding: saved as an output first, arrays unchanged."""
+        spec, offset = self._predictor.spec, o.item.record.offset
+        stored = o.loaded.conversation
+        change = apply_nothing(stored, spec=spec, offset=offset, truncated=o.truncated)
+        sent: Sent = late_dead_letter(poison)
+        send = (outgoing(sent, o.item.record, self._wire),)
+        result = Result(o.item, "dead_lettered", send, reason=poison.reason)
+        return Answered(o, change, stored_output("dead_lettered", [sent]), result)
+
+    def _save(
+        self, answered: Sequence[Answered], leases: Mapping[int, Lease], step: Step
+    ) -> list[Saved]:
+        """Compare and append, all in one round trip; what is saved is cached, the rest dropped."""
+        if not answered:
+            return []
+        began = self._clock_s()
+        saved = self._store.save_many([as_save(a, leases) for a in answered])
+        for answer, save in zip(answered, saved, strict=True):
+            if save.result is SaveResult.SAVED:
+                self._cache.put(answer.opened.key, answer.change.after)
+            else:
+                self._cache.drop(answer.opened.key)
+        step.saves += [s.result for s in saved]
+        step.times.save_s += self._clock_s() - began
+        return saved
+
+
+def as_save(answer: Answered, leases: Mapping[int, Lease]) -> Save:
+    """The compare-and-append of one answer."""
+    opened = answer.opened
+    lease = leases[opened.item.record.partition]
+    return Save(
+        key=opened.key,
+        token=lease.token,
+        expected_offset=opened.loaded.offset,
+        change=answer.change,
+        output=answer.output,
+        committed_offset=max(lease.committed, 0),
+        replace_foreign=opened.loaded.foreign,
+    )
+
+
+def kind_of(loaded: Loaded) -> str:
+    """How a load ended, as counted."""
+    if loaded.foreign:
+        return "foreign" if loaded.corrupt is None else "corrupt"
+    return "found" if loaded.conversation is not None else "missing"
+
+
+def as_outcome(text: str) -> Outcome:
+    """A stored outcome as one of ours. Raises `msgspec.ValidationError` for any other."""
+    outcome: Outcome = msgspec.convert(text, Outcome)
+    return outcome
