@@ -105,6 +105,6 @@ class MemoryStore:
             entries.fields.pop(gone, None)
         new = [append.ids[i : i + HASH_BYTES] for i in range(0, len(append.ids), HASH_BYTES)]
         entries.ids[:] = (entries.ids + new)[-r.duplicate_horizon :] if r.duplicate_horizon else []
-        kept = (o for o in entries.outputs if output_offset(o) != append.offset)
-        outputs = [o for o in (*kept, append.output) if output_offset(o) >= append.committed]
-        entries.outputs[:] = sorted(outputs)
+        kept = (o for o in entries.outputs if output_offset(o) < append.offset)
+        outputs = (*kept, append.output)
+        entries.outputs[:] = [o for o in outputs if output_offset(o) >= append.committed]

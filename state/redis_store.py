@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -59,6 +60,14 @@ def state_keys(key: StateKey) -> tuple[str, str, str, str]:
 def fence_key(topic_id: str, partition: int) -> str:
     """The Redis key of a partition's fence token."""
     return f"et:fence:{{{partition_tag(topic_id, partition)}}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a Redis server says it has received since its start, and holds."""
+
+    received_bytes: int
+    data_bytes: int  # memory in use, clients' buffers left out
 
 
 class RedisStore:
@@ -123,6 +132,12 @@ class RedisStore:
     def close(self) -> None:
         """Release connections; idempotent."""
         self._redis.close()
+
+    def usage(self) -> Usage:
+        """Ask the server what it has received and holds (all of it, not our keys alone)."""
+        info = self._call(lambda: self._redis.info())
+        data = int(info["used_memory"]) - int(info.get("mem_clients_normal", 0))
+        return Usage(int(info["total_net_input_bytes"]), data)
 
     def entries(self, key: StateKey) -> Entries:
         """The stored bytes of a key, empty where there are none."""

@@ -7,6 +7,7 @@
 local SAVED, REPLAY, FENCED, LOST = 0, 1, 2, 3
 local CLEAR_STATE, CLEAR_IDS, REPLACE = 1, 2, 4
 local ID_BYTES = 8
+local FIELDS_AT_ONCE = 64 -- Lua unpacks only so many values
 
 -- A decimal as written below; anything else counts as missing. Doubles are exact to 16 digits.
 local function stored_int(value, missing)
@@ -47,21 +48,26 @@ local function save(keys, args)
   if expected == -1 or replace then -- what is left of a damaged or half expired state
     local kind = redis.call('TYPE', outputs).ok
     if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', outputs) end
+    redis.call('ZREMRANGEBYSCORE', outputs, decimal(offset), '+inf')
   end
 
-  local at = 4
-  for i = at + 1, at + n_rows do redis.call('RPUSH', rows, args[i]) end
-  redis.call('LTRIM', rows, -window, -1)
+  -- Each call costs about as much as copying 2 KB: none is made that does nothing.
+  local at, length = 4, 0
+  for i = at + 1, at + n_rows do length = redis.call('RPUSH', rows, args[i]) end
+  if length > window then redis.call('LTRIM', rows, -window, -1) end
   at = at + n_rows
-  redis.call('HSET', hash, 't', decimal(token), 'o', decimal(offset), 'd', digest)
-  for i = at + 1, at + 2 * n_fields, 2 do redis.call('HSET', hash, args[i], args[i + 1]) end
+  redis.call('HSET', hash, 't', decimal(token), 'o', decimal(offset), 'd', digest,
+    unpack(args, at + 1, at + 2 * math.min(n_fields, FIELDS_AT_ONCE)))
+  for i = at + 2 * FIELDS_AT_ONCE + 1, at + 2 * n_fields, 2 do
+    redis.call('HSET', hash, args[i], args[i + 1])
+  end
   at = at + 2 * n_fields
   for i = at + 1, at + n_forgotten do redis.call('HDEL', hash, args[i]) end
+  length = 0
   for i = 1, #args[4], ID_BYTES do
-    redis.call('RPUSH', ids, string.sub(args[4], i, i + ID_BYTES - 1))
+    length = redis.call('RPUSH', ids, string.sub(args[4], i, i + ID_BYTES - 1))
   end
-  if horizon > 0 then redis.call('LTRIM', ids, -horizon, -1) end
-  redis.call('ZREMRANGEBYSCORE', outputs, decimal(offset), decimal(offset))
+  if length > horizon then redis.call('LTRIM', ids, -horizon, -1) end
   redis.call('ZADD', outputs, decimal(offset), args[3])
   redis.call('ZREMRANGEBYSCORE', outputs, '-inf', '(' .. decimal(committed))
   for i = 1, 4 do redis.call('PEXPIRE', keys[i], decimal(ttl)) end
