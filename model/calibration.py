@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.checkpoint import Calibration, Thresholds
 from model.scores import Doubles, Ints
 
 FALSE_ALARMS_PER_100: Final = 5.0  # budget of the built-in alert rule, per 100 pairs of dev
 ABSTAIN_SHARE: Final = 0.05  # of the dev utterances are answered "not sure"
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Temperatures and operating points fitted on dev."""
-
-    emotion_temperature: float
-    shift_temperature: float
-    shift_threshold: float  # alert at or above
-    shift_exit: float  # the rule re-arms below
-    abstain_below: float  # confidence
-
-    def __str__(self) -> str:
-        return (
-            f"temperature(emotion={self.emotion_temperature:.3f}, "
-            f"shift={self.shift_temperature:.3f}; fitted on dev)"
-        )
 
 
 def softmax(logits: Doubles, temperature: float = 1.0) -> Doubles:
@@ -101,7 +84,7 @@ def operating_point(
 
 def calibrate(
     emotion_logits: Doubles, labels: Ints, shift_logits: Doubles, shifts: Ints, classes: int
-) -> Calibration:
+) -> tuple[Calibration, Thresholds]:
     """Fit temperatures and thresholds on the dev split's logits ([N, C], [P, C * C]) and labels.
 
     The rule alerts where dev shows at most `FALSE_ALARMS_PER_100` false alarms per 100 pairs and
@@ -112,10 +95,11 @@ def calibrate(
     confidence = softmax(emotion_logits, emotion).max(1)
     abstain = float(np.quantile(confidence, ABSTAIN_SHARE))
     if len(shifts) == 0:
-        return Calibration(emotion, 1.0, 1.0, 0.9, abstain)
+        return Calibration(emotion, 1.0, "dev"), Thresholds(abstain, 1.0, 0.9)
     shifted = shifts // classes != shifts % classes
     shift = shift_temperature(shift_logits, shifted, classes)
     stated = shift_probability(shift_logits, classes, shift)
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
-    return Calibration(emotion, shift, enter, min(leave, 0.95 * enter), abstain)
+    thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
+    return Calibration(emotion, shift, "dev"), thresholds

@@ -66,13 +66,13 @@ def test_a_budget_nobody_can_overrun_alerts_always() -> None:
 def test_calibration_abstains_on_its_share_and_rearms_below_its_threshold() -> None:
     logits, labels = sampled(4, 1000, 3)
     joint, shifts = sampled(5, 800, 9)
-    fitted = calibrate(logits, labels, joint, shifts, 3)
-    confidence = softmax(logits, fitted.emotion_temperature).max(1)
-    assert (confidence < fitted.abstain_below).mean() == pytest.approx(0.05, abs=0.002)
-    assert 0 < fitted.shift_exit < fitted.shift_threshold < 1
+    fitted, thresholds = calibrate(logits, labels, joint, shifts, 3)
+    confidence = softmax(logits, fitted.emotion).max(1)
+    assert (confidence < thresholds.abstain_below).mean() == pytest.approx(0.05, abs=0.002)
+    assert 0 < thresholds.shift_exit < thresholds.shift < 1
 
 
 def test_a_set_without_pairs_can_be_calibrated_and_never_alerts() -> None:
     logits, labels = sampled(6, 100, 3)
-    fitted = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
-    assert (fitted.shift_temperature, fitted.shift_threshold) == (1.0, 1.0)
+    fitted, thresholds = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
+    assert (fitted.shift, thresholds.shift) == (1.0, 1.0)
