@@ -1,0 +1,192 @@
+"""A model on disk: a folder of weights, settings and a digest over both. No pickle anywhere.
+
+model.safetensors   matrices as float16 (the model *is* its float16 weights), the rest float32
+config.json         sizes, labels, recurrence, calibration, thresholds, extractors, version
+digest              sha256 over the two files above: names the model in states and predictions
+README.md           the model card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from model.config import PcgnetConfig
+from model.predictor import CheckpointError
+from state.window import Recurrence
+
+if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
+    from model.pcgnet import Pcgnet
+
+FORMAT: Final = 1
+WEIGHTS_FILE: Final = "model.safetensors"
+CONFIG_FILE: Final = "config.json"
+DIGEST_FILE: Final = "digest"
+CARD_FILE: Final = "README.md"
+DEFAULT: Final = "pcgnet-meld"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Temperatures the logits are divided by, and what they were fitted on."""
+
+    emotion: float = 1.0
+    shift: float = 1.0
+    fitted_on: str = "nothing"
+
+    def __str__(self) -> str:
+        return (
+            f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}; "
+            f"fitted on {self.fitted_on})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Operating points, chosen on dev."""
+
+    abstain_below: float = 0.0  # confidence
+    shift: float = 0.5  # probability at which the built-in rule raises an alert
+    shift_exit: float = 0.4  # and below which it re-arms
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint; `weights` are float32 tensors that float16 matrices were read into."""
+
+    config: PcgnetConfig
+    weights: Mapping[str, Tensor]
+    calibration: Calibration
+    thresholds: Thresholds
+    extractors: Mapping[str, str]
+    name: str
+    version: str
+    digest: str
+
+    def model(self) -> Pcgnet:
+        """Build the whole-conversation form, in evaluation mode."""
+        from model.pcgnet import Pcgnet
+
+        model = Pcgnet(self.config)
+        model.load_state_dict(dict(self.weights))
+        return model.eval()
+
+
+def default_checkpoint() -> Path:
+    """Where the shipped checkpoint lies; raises `CheckpointError` in a build without one."""
+    folder = Path(__file__).parent / "checkpoints" / DEFAULT
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(
+            f"this build ships no checkpoint at {folder}: name one with --checkpoint, "
+            "or make one with `emotrack train`"
+        )
+    return folder
+
+
+def save_checkpoint(
+    folder: Path,
+    model: Pcgnet,
+    *,
+    calibration: Calibration,
+    thresholds: Thresholds,
+    extractors: Mapping[str, str],
+    card: str,
+    name: str = "pcgnet",
+    version: str = "1",
+) -> str:
+    """Write a checkpoint folder and return its digest; the same model gives the same bytes.
+
+    Matrices are rounded to float16 here: evaluate what `load_checkpoint` returns, not `model`.
+    """
+    weights = save(_stored(model.state_dict()))
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "model": asdict(model.config),
+        "calibration": asdict(calibration),
+        "thresholds": asdict(thresholds),
+        "extractors": dict(extractors),
+    }
+    settings = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
+    digest = _digest(weights, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    (folder / CONFIG_FILE).write_bytes(settings)
+    (folder / DIGEST_FILE).write_text(digest + "\n")
+    (folder / CARD_FILE).write_text(card)
+    return digest
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read and verify a checkpoint folder.
+
+    Raises `CheckpointError`, one sentence naming the file, what is wrong with it and the cure.
+    """
+    weights, settings = _read(folder, WEIGHTS_FILE), _read(folder, CONFIG_FILE)
+    digest = _digest(weights, settings)
+    recorded = _read(folder, DIGEST_FILE).decode(errors="replace").strip()
+    if recorded != digest:
+        raise CheckpointError(
+            f"{folder / DIGEST_FILE} does not match {WEIGHTS_FILE} and {CONFIG_FILE}: a file is "
+            "damaged or was edited; copy the checkpoint again or train it anew"
+        )
+    try:
+        return _parse(weights, settings, digest)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {folder} does not fit this version of emotrack ({error}); "
+            "use the version that wrote it or train it anew"
+        ) from error
+
+
+def _parse(weights: bytes, settings: bytes, digest: str) -> Checkpoint:
+    config = json.loads(settings)
+    if config["format"] != FORMAT:
+        raise ValueError(f"format {config['format']}, this version reads {FORMAT}")
+    fields: dict[str, Any] = dict(config["model"])
+    fields["labels"] = tuple(fields["labels"])
+    fields["recurrence"] = Recurrence(**fields["recurrence"])
+    model = PcgnetConfig(**fields)
+    return Checkpoint(
+        config=model,
+        weights={name: tensor.float() for name, tensor in load(weights).items()},
+        calibration=Calibration(**config["calibration"]),
+        thresholds=Thresholds(**config["thresholds"]),
+        extractors=config["extractors"],
+        name=config["name"],
+        version=config["version"],
+        digest=digest,
+    )
+
+
+def _stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    stored = {}
+    for name, value in state.items():
+        kept = value.detach().to("cpu", torch.float32)
+        matrix = kept.dim() >= 2 and "bias" not in name and "b_" not in name
+        stored[name] = kept.to(torch.float16).contiguous() if matrix else kept.contiguous()
+    return stored
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder / name} cannot be read ({error.strerror}): a checkpoint is a folder with "
+            f"{WEIGHTS_FILE}, {CONFIG_FILE} and {DIGEST_FILE}, as `emotrack train` writes it"
+        ) from error
+
+
+def _digest(weights: bytes, settings: bytes) -> str:
+    return hashlib.sha256(weights + settings).hexdigest()
