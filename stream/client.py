@@ -1,0 +1,361 @@
+"""The light client: publish utterances, watch predictions and alerts.
+
+For programs that talk to emotrack: synchronous, typed, on kafka-python; brings no torch.
+
+    from stream.client import AlertSubscriber, Publisher
+    from stream.messages import Utterance
+
+    with Publisher("127.0.0.1:9092") as publisher:
+        publisher.publish(Utterance("call-7", "u1", "anna", text="Where is my order?"))
+
+    with AlertSubscriber("127.0.0.1:9092", timeout_s=30) as alerts:
+        for alert in alerts:
+            print(alert.speaker_id, alert.from_, "->", alert.to)
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+import kafka
+import kafka.errors
+import msgspec
+
+from stream.cloudevents import (
+    ALERT_TYPE,
+    CLIENT_SOURCE,
+    PREDICTION_TYPE,
+    UTTERANCE_TYPE,
+    Encoding,
+    event_headers,
+    read_envelope,
+)
+from stream.errors import BrokerUnreachable, InvalidUtterance, NotDelivered, TopicMissing
+from stream.messages import PredictionEvent, ShiftAlert, Utterance, check, encode
+from stream.poison import MAX_VALUE_BYTES, Reason, Rejected
+
+DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
+DEFAULT_PREFIX: Final = "emotrack."
+# The oldest protocol with all we use. Apache Kafka >= 2.3 speaks it, and so does librdkafka's mock
+# cluster (the demo's broker), whose answer to a version probe this client does not understand.
+API_VERSION: Final = (2, 3)
+_POLL_MS: Final = 200
+
+E = TypeVar("E", PredictionEvent, ShiftAlert)
+
+
+class Publisher:
+    """Publishes utterances, keyed by conversation so that each conversation keeps its order.
+
+    Delivery is idempotent (a retry is not a second record). `publish` hands over and returns; only
+    `flush`, and leaving the context, wait until the broker has everything.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str = DEFAULT_BOOTSTRAP,
+        *,
+        topic: str = DEFAULT_PREFIX + "utterances",
+        encoding: Encoding = "msgpack",
+        source: str = CLIENT_SOURCE,
+        timeout_s: float = 10.0,
+        linger_ms: int = 2,
+    ) -> None:
+        """Connect. Raises `BrokerUnreachable` or `TopicMissing`, each saying what to do."""
+        require_topic(bootstrap, topic, timeout_s)
+        self._bootstrap, self._topic, self._encoding = bootstrap, topic, encoding
+        self._source, self._timeout_s = source, timeout_s
+        self._failure: BaseException | None = None
+        self.sent = 0
+        self.acknowledged = 0
+        self._producer: Any = kafka.KafkaProducer(
+            bootstrap_servers=broker_addresses(bootstrap),
+            api_version=API_VERSION,
+            linger_ms=linger_ms,
+            max_block_ms=int(timeout_s * 1000),
+            delivery_timeout_ms=max(int(timeout_s * 1000), 2000),
+            request_timeout_ms=max(int(timeout_s * 1000) - linger_ms - 1, 1000),
+            max_request_size=2 * MAX_VALUE_BYTES,
+            allow_auto_create_topics=False,
+        )
+
+    def publish(
+        self,
+        utterance: Utterance,
+        *,
+        traceparent: str | None = None,
+        encoding: Encoding | None = None,
+    ) -> None:
+        """Send one utterance; `traceparent` (W3C) is passed on to its prediction and alerts.
+
+        Raises `InvalidUtterance` for what the worker would dead-letter (sizes of vectors excepted:
+        only the model knows them), `NotDelivered` when an earlier one has failed or none gets out.
+        """
+        self._raise_failure()
+        encoding = encoding or self._encoding
+        value = _encoded(utterance, encoding)
+        headers = event_headers(
+            id=f"{utterance.conversation_id}/{utterance.utterance_id}",
+            type=UTTERANCE_TYPE,
+            source=self._source,
+            encoding=encoding,
+            traceparent=traceparent,
+        )
+        key = utterance.conversation_id.encode()
+        try:
+            future = self._producer.send(self._topic, key=key, value=value, headers=headers)
+        except kafka.errors.KafkaError as error:
+            raise self._not_delivered(error) from error
+        self.sent += 1
+        future.add_callback(self._acknowledge)
+        future.add_errback(self._fail)
+
+    def _acknowledge(self, _metadata: object) -> None:
+        self.acknowledged += 1  # only ever on the sender's thread
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until the broker has everything. Raises `NotDelivered` when it has not."""
+        try:
+            self._producer.flush(timeout=self._timeout_s if timeout_s is None else timeout_s)
+        except kafka.errors.KafkaError as error:
+            raise self._not_delivered(error) from error
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Flush and disconnect; idempotent. Raises `NotDelivered`."""
+        try:
+            self.flush()
+        finally:
+            self._producer.close(timeout=1)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise self._not_delivered(failure) from failure
+
+    def _not_delivered(self, error: BaseException) -> NotDelivered:
+        return NotDelivered(
+            f"{self.sent - self.acknowledged} utterances are not acknowledged by {self._bootstrap} "
+            f"(topic {self._topic}): {error}. Check the broker and publish them again; the worker "
+            "drops an utterance id it has already seen"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:  # what is in flight may still go out, but must not hide the error
+            self._producer.close(timeout=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[E]):
+    """An event with what its record says: timing and trace are in the headers."""
+
+    event: E
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+    partition: int
+    offset: int
+
+
+class _Subscriber(Generic[E]):
+    """Iterates over the events of one topic, oldest first within a partition.
+
+    Without a `group` every partition is read from the end (`from_beginning`: from the start), and
+    nothing written after the constructor returned is missed. With one, subscribers of that group
+    share the partitions and go on where the group stopped: after a crash the last seconds of events
+    come again. Iteration ends when nothing came for `timeout_s` (None: never). Records that are not
+    events of this type are skipped and counted in `skipped`.
+    """
+
+    _event: type[E]
+    _event_type: str
+    _suffix: str
+
+    def __init__(
+        self,
+        bootstrap: str = DEFAULT_BOOTSTRAP,
+        *,
+        topic: str | None = None,
+        group: str | None = None,
+        from_beginning: bool = False,
+        timeout_s: float | None = None,
+        connect_timeout_s: float = 10.0,
+    ) -> None:
+        """Connect. Raises `BrokerUnreachable` or `TopicMissing`, each saying what to do."""
+        self._topic = topic or DEFAULT_PREFIX + self._suffix
+        require_topic(bootstrap, self._topic, connect_timeout_s)
+        self._timeout_s = timeout_s
+        self.skipped = 0
+        self._decoders: dict[Encoding, Callable[[bytes], E]] = {
+            "json": msgspec.json.Decoder(self._event).decode,
+            "msgpack": msgspec.msgpack.Decoder(self._event).decode,
+        }
+        self._consumer: Any = kafka.KafkaConsumer(
+            bootstrap_servers=broker_addresses(bootstrap),
+            api_version=API_VERSION,
+            group_id=group,
+            auto_offset_reset="earliest" if from_beginning else "latest",
+            enable_auto_commit=group is not None,
+            allow_auto_create_topics=False,
+            fetch_max_wait_ms=50,
+        )
+        if group is None:
+            self._assign_all(from_beginning)
+        else:
+            self._consumer.subscribe([self._topic])
+
+    def _assign_all(self, from_beginning: bool) -> None:
+        numbers = self._consumer.partitions_for_topic(self._topic) or set()
+        partitions = [kafka.TopicPartition(self._topic, number) for number in sorted(numbers)]
+        self._consumer.assign(partitions)
+        seek = self._consumer.seek_to_beginning if from_beginning else self._consumer.seek_to_end
+        seek(*partitions)
+        for partition in partitions:
+            self._consumer.position(partition)  # seeking is lazy: make "the end" mean now
+
+    def __iter__(self) -> Iterator[E]:
+        for received in self.records():
+            yield received.event
+
+    def records(self) -> Iterator[Received[E]]:
+        """Iterate with headers and positions."""
+        last = time.monotonic()
+        while self._timeout_s is None or time.monotonic() - last < self._timeout_s:
+            batches = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
+            for records in batches.values():
+                for record in records:
+                    received = self._received(record)
+                    if received is not None:
+                        yield received
+                    last = time.monotonic()
+
+    def _received(self, record: Any) -> Received[E] | None:
+        try:
+            envelope = read_envelope(record.headers)
+            if record.value is None or envelope.type != self._event_type:
+                self.skipped += 1
+                return None
+            event = self._decoders[envelope.encoding](record.value)
+        except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.skipped += 1
+            return None
+        return Received(
+            event, tuple(record.headers), record.timestamp, record.partition, record.offset
+        )
+
+    def close(self) -> None:
+        """Disconnect; with a group, commit what was read. Idempotent."""
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AlertSubscriber(_Subscriber[ShiftAlert]):
+    """Iterates over shift alerts.
+
+    with AlertSubscriber("127.0.0.1:9092", group="supervisor-desk") as alerts:
+        for alert in alerts:
+            notify(alert.conversation_id, alert.speaker_id, alert.from_, alert.to)
+    """
+
+    __doc__ = f"{__doc__}\n{_Subscriber.__doc__}"
+    _event, _event_type, _suffix = ShiftAlert, ALERT_TYPE, "shift-alerts"
+
+
+class PredictionSubscriber(_Subscriber[PredictionEvent]):
+    """Iterates over predictions.
+
+    with PredictionSubscriber("127.0.0.1:9092", from_beginning=True, timeout_s=5) as predictions:
+        for prediction in predictions:
+            print(prediction.speaker_id, prediction.emotion, prediction.confidence)
+    """
+
+    __doc__ = f"{__doc__}\n{_Subscriber.__doc__}"
+    _event, _event_type, _suffix = PredictionEvent, PREDICTION_TYPE, "predictions"
+
+
+def require_topic(bootstrap: str, topic: str, timeout_s: float = 10.0) -> None:
+    """Return when the broker answers and has `topic`.
+
+    Raises `BrokerUnreachable` or `TopicMissing`.
+    """
+    require_broker(bootstrap, timeout_s)
+    try:
+        consumer: Any = kafka.KafkaConsumer(
+            bootstrap_servers=broker_addresses(bootstrap),
+            api_version=API_VERSION,
+            bootstrap_timeout_ms=int(timeout_s * 1000),
+            request_timeout_ms=max(int(timeout_s * 1000), 1000),
+        )
+        try:
+            topics: set[str] = consumer.topics()
+        finally:
+            consumer.close()
+    except kafka.errors.KafkaError as error:
+        raise BrokerUnreachable(
+            f"something listens at {bootstrap} but does not answer as a Kafka broker: {error}"
+        ) from error
+    if topic not in topics:
+        raise TopicMissing(
+            f"topic {topic} does not exist on {bootstrap}: create the topics with "
+            f"`emotrack topics create --bootstrap {bootstrap}`"
+        )
+
+
+def require_broker(bootstrap: str, timeout_s: float = 10.0) -> None:
+    """Return when one of the addresses accepts a connection; raises `BrokerUnreachable`."""
+    faults = []
+    for address in broker_addresses(bootstrap):
+        host, _, port = address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout_s):
+                return
+        except (OSError, ValueError) as error:
+            faults.append(f"{address}: {error}")
+    raise BrokerUnreachable(
+        f"no Kafka broker answers ({'; '.join(faults) or 'no address given'}): start one, or give "
+        "its host:port as --bootstrap or EMOTRACK_BOOTSTRAP"
+    )
+
+
+def broker_addresses(bootstrap: str) -> list[str]:
+    """Split `host:port,host:port`; 9092 where no port is given."""
+    named = [address.strip() for address in bootstrap.split(",") if address.strip()]
+    return [address if ":" in address else f"{address}:9092" for address in named]
+
+
+def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:
+    try:
+        check(utterance, {})
+    except Rejected as met:
+        raise InvalidUtterance(met.poison.reason, met.poison.sentence) from None
+    value = encode(utterance, encoding)
+    if len(value) > MAX_VALUE_BYTES:
+        raise InvalidUtterance(
+            Reason.TOO_LARGE,
+            f"utterance {utterance.utterance_id} has {len(value)} bytes, more than "
+            f"{MAX_VALUE_BYTES}: send vectors as float16, or the text in several utterances",
+        )
+    return value
