@@ -87,7 +87,7 @@ class LocalSource:
         for p in partitions:
             committed = self._log.committed.get((self._group, self._topic, p), -1)
             self._position[p] = max(committed, 0)
-            starts[p] = Start(committed, beginning=committed < 0)
+            starts[p] = Start(committed)
         self._listener.assigned(starts)
 
     def take_away(self, partitions: Sequence[int], *, lost: bool = False) -> None:

@@ -57,12 +57,21 @@ class Outgoing:
 class Start:
     """Where an assigned partition is read from.
 
-    `committed` is the group's offset there, -1 for none; `beginning` says that reading starts at
-    the very first record the partition ever held (nothing committed, nothing cut by retention).
+    `committed` is the group's offset there, -1 for none; `low` the first offset still in the log.
     """
 
     committed: int
-    beginning: bool
+    low: int = 0
+
+    @property
+    def beginning(self) -> bool:
+        """Whether reading starts at the very first record the partition ever held."""
+        return self.committed < 0 and self.low == 0
+
+    @property
+    def gap(self) -> bool:
+        """Whether retention took records that the group had not read."""
+        return 0 <= self.committed < self.low
 
 
 class Assignments(Protocol):

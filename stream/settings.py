@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     )
     session_timeout_ms: int = Field(10_000, gt=0, description="classic groups only")
     max_poll_interval_ms: int = Field(300_000, gt=0, description="longest step before expulsion")
-    fetch_max_wait_ms: int = Field(10, ge=0, description="how long a broker may hold a fetch")
+    fetch_max_wait_ms: int = Field(500, ge=0, description="how long a broker may hold a fetch")
     delivery_timeout_ms: int = Field(30_000, gt=0, description="when an output is sent again")
 
     # State
