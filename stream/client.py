@@ -144,9 +144,9 @@ class Publisher:
 
     def _not_delivered(self, error: BaseException) -> NotDelivered:
         return NotDelivered(
-            f"{self.sent - self.acknowledged} utterances are not acknowledged by {self._bootstrap} "
-            f"(topic {self._topic}): {error}. Check the broker and publish them again; the worker "
-            "drops an utterance id it has already seen"
+            f"{self.acknowledged} of {self.sent} utterances are acknowledged by {self._bootstrap} "
+            f"(topic {self._topic}): {error}. Check the broker and publish the rest again; "
+            "the worker drops an utterance id that it has already seen"
         )
 
     def __enter__(self) -> Self:
