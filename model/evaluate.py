@@ -6,7 +6,8 @@ is causal: an answer has seen its own utterance and earlier ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.calibration import shift_probability, softmax
-from model.checkpoint import Calibration, Thresholds
+from model.checkpoint import Calibration, Checkpoint, Thresholds
 from model.collate import ConversationTensors, collate_conversations
 from model.config import INPUTS, PcgnetConfig
-from model.data import UNLABELLED, Dialogue
+from model.data import UNLABELLED, DataSource, Dialogue, Split
 from model.pcgnet import Pcgnet
+from model.predictor import CheckpointError
 from model.scores import (
     Doubles,
     Interval,
@@ -85,6 +87,39 @@ class Report:
     alert_false_per_100: float  # false alarms per 100 pairs, there
     abstained: float  # share of utterances under the abstain threshold
     abstained_accuracy: float  # how often those would have been right
+
+
+@contextmanager
+def thread_count(threads: int) -> Iterator[None]:
+    """Run torch's CPU work on that many threads, then on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def evaluate(checkpoint: Checkpoint, data: DataSource, split: Split, *, threads: int = 1) -> Report:
+    """Score a checkpoint on one split of a data set.
+
+    Raises `CheckpointError` when the set's labels or vector widths are not the checkpoint's.
+    """
+    config = checkpoint.config
+    if data.labels != config.labels:
+        raise CheckpointError(
+            f"the checkpoint answers {', '.join(config.labels)}, the set {data.name} has "
+            f"{', '.join(data.labels)}: evaluate a checkpoint trained on that set"
+        )
+    for name, width in data.widths.items():
+        if config.widths[name] not in (0, width):
+            raise CheckpointError(
+                f"{name} vectors of {data.name} have {width} numbers, the checkpoint reads "
+                f"{config.widths[name]}: evaluate a checkpoint trained on that set"
+            )
+    with thread_count(threads):
+        answers = answer(checkpoint.model(), data.split(split))
+    return score(answers, checkpoint.calibration, checkpoint.thresholds, config.labels)
 
 
 def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> ConversationTensors:

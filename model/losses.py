@@ -61,6 +61,24 @@ def shift_loss(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Ten
     return F.cross_entropy(logits[labelled], labels[labelled], label_smoothing=smoothing)
 
 
+def moved_loss(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean negative log-likelihood of *shifted or not*, the probability that alerts are made of.
+
+    1 - trace of the joint (from, to) distribution [P, C * C]: the joint cross-entropy spends most
+    of its effort on telling emotions apart, this term on whether there was a shift at all.
+    """
+    labelled = labels >= 0
+    if not bool(labelled.any()):
+        return logits.sum() * 0.0
+    joint = logits[labelled].view(-1, classes, classes)  # [p, from, to]
+    stays = torch.eye(classes, dtype=torch.bool)
+    total = joint.flatten(1).logsumexp(1)
+    log_moved = joint[:, ~stays].logsumexp(1) - total
+    log_stayed = joint[:, stays].logsumexp(1) - total
+    moved = labels[labelled] // classes != labels[labelled] % classes
+    return -torch.where(moved, log_moved, log_stayed).mean()
+
+
 def couple_labels(shifts: Tensor, classes: int) -> Tensor:
     """How shift a->b of pair q relates to shift c->d of pair r, [P, P].
 

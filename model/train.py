@@ -21,9 +21,10 @@ from model.checkpoint import Calibration, Thresholds
 from model.collate import Batch, ConversationTensors, collate_conversations
 from model.config import INPUTS, PcgnetConfig
 from model.data import DataSource, Dialogue, column_statistics, label_counts
-from model.evaluate import answer, conversation_tensors, emotion_weighted_f1
-from model.losses import focal_loss, shift_contrast, shift_labels, shift_loss
+from model.evaluate import answer, conversation_tensors, emotion_weighted_f1, thread_count
+from model.losses import focal_loss, moved_loss, shift_contrast, shift_labels, shift_loss
 from model.pcgnet import Pcgnet, WholeOutput
+from state.window import Recurrence
 
 TEXT: Final = INPUTS.index("text")
 
@@ -43,6 +44,7 @@ class Recipe:
     smoothing: float = 0.1
     class_weight_power: float = 0.3  # weight of a class = (1 / its share) ** power
     shift_weight: float = 0.5
+    moved_weight: float = 0.5
     contrast_weight: float = 0.0
     drop_text: float = 0.05  # chance that an utterance loses it while training
     drop_other: float = 0.1  # ... its audio, its video, its persona, each
@@ -82,17 +84,35 @@ def train(
     recipe: Recipe,
     *,
     seed: int,
+    threads: int = 1,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
     `on_step` hears the share done (0..1], `on_epoch` each epoch. Equal arguments give equal bytes
-    on one machine and thread count. torch's global generator is left as it was.
+    on one machine and thread count. torch's global generator and threads are left as they were.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
         return _Training(data, config, recipe, seed).run(on_step, on_epoch)
+
+
+def fitting_config(
+    data: DataSource, *, hidden: int = 128, window: int = 10, input_dropout: float = 0.1
+) -> PcgnetConfig:
+    """The model that fits a data set's labels and vector widths; what it lacks gets width 0."""
+    widths = data.widths
+    return PcgnetConfig(
+        labels=data.labels,
+        text=widths.get("text", 0),
+        audio=widths.get("audio", 0),
+        video=widths.get("video", 0),
+        persona=widths.get("persona", 5),  # a set without personas: never present
+        hidden=hidden,
+        input_dropout=input_dropout,
+        recurrence=Recurrence(window=window),
+    )
 
 
 class _Training:
@@ -183,6 +203,7 @@ class _Training:
             smoothing=r.smoothing,
         )
         loss = emotion + r.shift_weight * shift_loss(out.shift, shifts)
+        loss = loss + r.moved_weight * moved_loss(out.shift, shifts, classes)
         if r.contrast_weight:
             contrast = shift_contrast(
                 out.pair_vectors, shifts, classes=classes, generator=self.generator

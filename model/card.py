@@ -1,0 +1,116 @@
+"""The model card that lies beside the weights: what it is, what it was fed, how good, what not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Final
+
+from model.calibration import ABSTAIN_SHARE, FALSE_ALARMS_PER_100
+from model.evaluate import Report
+from model.train import Recipe, Trained
+
+_LIMITS: Final = """\
+## Limits
+
+- An answer is an estimate of the emotion a listener would name for an utterance. It is not a
+  finding about a person's inner state, and no decision about a person should rest on it.
+- The labels are scripted television dialogue, in English, judged by a few annotators. Other
+  languages, unscripted speech and other label sets are outside of what was measured.
+- Rare classes ({rare}) are recognised poorly: see their F1.
+- Persona vectors come from published files whose recipe is not public. Nobody can compute them for
+  new speakers: leave them out, the model is trained to do without.
+- The weights were trained on data for research use, some of it without a stated licence. Check
+  whether that suits your use.
+"""
+
+
+def model_card(
+    trained: Trained,
+    report: Report,
+    *,
+    data: str,
+    extractors: Mapping[str, str],
+    recipe: Recipe,
+    seed: int,
+    command: str,
+) -> str:
+    """Markdown for the checkpoint's README; `report` is of the dev split."""
+    config = trained.model.config
+    f1 = report.class_f1
+    rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
+    inputs = "\n".join(
+        f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
+    )
+    settings = ", ".join(f"{name}={value}" for name, value in asdict(recipe).items())
+    points = trained.thresholds
+    weights = sum(p.numel() for p in trained.model.parameters())
+    return f"""\
+# PCGNet, causal, trained on {data}
+
+Answers utterance by utterance: the emotion of the utterance ({", ".join(config.labels)}) and, from
+a speaker's second utterance on, how likely that speaker's emotion has just shifted. It hears the
+past only. {weights:,} weights, stored as float16; hidden width {config.hidden}, window
+{config.recurrence.window} utterances.
+
+## Inputs
+
+Any subset of them; each vector describes one utterance alone. Values are given raw: the
+normalisation (mean and deviation of the train split, bounded to {config.input_clip:g} deviations)
+is inside the checkpoint. A value that could not be measured must be replaced before publishing, by
+the train mean of its column.
+
+| input | width | recipe |
+|---|---|---|
+{inputs}
+
+Raw text is encoded by the worker with the same sentence encoder.
+
+## Training
+
+`{command}`
+
+Train split of {data} only; the epoch ({trained.chosen.number}) was chosen on the dev split by
+weighted F1; one seed ({seed}). {settings}
+
+## How good, on the dev split
+
+| score | value |
+|---|---|
+{_scores(report)}
+
+F1 by class: {", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items())}.
+Intervals are 95 % bootstrap intervals over whole dialogues. Temperatures and thresholds were
+fitted on this same split: the alert rule fires at a shift probability of {points.shift:.3f}, where
+dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-arms below
+{points.shift_exit:.3f}; an answer with a confidence under {points.abstain_below:.3f}
+({100 * ABSTAIN_SHARE:g} % of dev) is marked as abstained.
+So the dev scores flatter: the test scores, and how often the test split was looked at, are in
+`docs/test-ledger.csv` of the project.
+
+{_LIMITS.format(rare=rare)}"""
+
+
+def _scores(report: Report) -> str:
+    f1, area, c2 = report.weighted_f1, report.shift_auroc, report.shift_c2_weighted_f1
+    base = f"{100 * report.shift_base_rate:.1f} % of {report.pairs} pairs shift"
+    rows = [
+        ("utterances", f"{report.utterances}"),
+        ("accuracy", f"{100 * report.accuracy:.1f}"),
+        ("weighted F1", f"{100 * f1.value:.1f} ({100 * f1.low:.1f}, {100 * f1.high:.1f})"),
+        (f"shift AUROC ({base})", f"{area.value:.3f} ({area.low:.3f}, {area.high:.3f})"),
+        ("shift average precision", f"{report.shift_average_precision:.3f}"),
+        (
+            "(from, to) weighted F1",
+            f"{100 * c2.value:.1f} ({100 * c2.low:.1f}, {100 * c2.high:.1f})",
+        ),
+        (
+            "calibration error, emotion (before)",
+            f"{100 * report.emotion_ece:.1f} % ({100 * report.emotion_ece_raw:.1f} %)",
+        ),
+        (
+            "calibration error, shift (before)",
+            f"{100 * report.shift_ece:.1f} % ({100 * report.shift_ece_raw:.1f} %)",
+        ),
+    ]
+    return "\n".join(f"| {name} | {value} |" for name, value in rows)
