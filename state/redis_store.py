@@ -123,8 +123,11 @@ class RedisStore:
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         """Apply each save on its own, in order, in one round trip."""
-        commands = [self._command(save) for save in saves]
-        answers = self._call(lambda: self._pipeline(commands)) if commands else []
+        return self.send([self.encoded(save) for save in saves])
+
+    def send(self, calls: Sequence[tuple[Any, ...]]) -> list[Saved]:
+        """Send `encoded` saves in one round trip."""
+        answers = self._call(lambda: self._pipeline(calls)) if calls else []
         return [
             Saved(_RESULTS[result], int(token), int(offset)) for result, token, offset in answers
         ]
@@ -173,7 +176,8 @@ class RedisStore:
                 raise answer
         return [answers[i : i + 4] for i in range(0, len(answers), 4)]
 
-    def _command(self, save: Save) -> tuple[Any, ...]:
+    def encoded(self, save: Save) -> tuple[Any, ...]:
+        """Return the FCALL of a save: its function, keys and arguments."""
         append = self._codec.encode(save)
         fields = [part for pair in append.fields.items() for part in pair]
         return (
