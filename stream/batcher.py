@@ -44,6 +44,7 @@ class Batcher:
     _heads: list[tuple[int, Item]] = field(default_factory=list)  # heap: first of each idle queue
     _busy: set[StateKey] = field(default_factory=set)
     _uncommitted: Counter[int] = field(default_factory=Counter)
+    _awaits_commit: bool = False
 
     def put(self, item: Item) -> None:
         """Queue one record; records of a partition must come in log order."""
@@ -61,18 +62,16 @@ class Batcher:
         It is time when the batch is full, when its oldest record has waited for `deadline_s`, or
         when the records left behind could not join it anyway: their conversations are in it.
         """
-        if not self._heads:
-            return ()
-        full = len(self._heads) >= self.batch_max
-        joined_already = self.depth > len(self._heads)
-        if not (full or joined_already or now >= self._heads[0][1].polled_at + self.deadline_s):
-            return ()
-        return tuple(self._take())
+        return tuple(self._take()) if self.wait_s(now) == 0 else ()
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until the oldest record that may go must go; None when none may."""
-        if not self._heads:
+        """Seconds until a batch is released if nothing else comes; None when only that can help."""
+        if not self._heads or self._awaits_commit:
             return None
+        full = len(self._heads) >= self.batch_max
+        joined_already = self.depth > len(self._heads)
+        if full or joined_already:
+            return 0.0
         return max(0.0, self._heads[0][1].polled_at + self.deadline_s - now)
 
     def finish(self, batch: Iterable[Item]) -> None:
@@ -86,6 +85,7 @@ class Batcher:
     def committed(self, partition: int, count: int) -> None:
         """The broker has confirmed `count` more released records of this partition."""
         self._uncommitted[partition] -= count
+        self._awaits_commit = False
 
     def full(self, partition: int) -> bool:
         """Whether nothing of this partition may be released before a commit."""
@@ -102,6 +102,7 @@ class Batcher:
         self._heads = [e for e in self._heads if e[1].record.partition not in gone]
         heapq.heapify(self._heads)
         self._busy = {key for key in self._busy if key.partition not in gone}
+        self._awaits_commit = False
         self.depth = sum(len(queue) for queue in self._queues.values())
         for partition in gone:
             self._uncommitted.pop(partition, None)
@@ -123,6 +124,7 @@ class Batcher:
                 held_back.append(entry)
                 continue
             batch.append(self._release(entry))
+        self._awaits_commit = not batch  # all that could go belongs to full partitions
         for entry in held_back:
             heapq.heappush(self._heads, entry)
         return batch
@@ -139,38 +141,3 @@ class Batcher:
         self._uncommitted[item.record.partition] += 1
         self.depth -= 1
         return item
-
-
-@dataclass(slots=True)
-class Watermark:
-    """The contiguous low watermark of one partition: what may be committed, and what it counts.
-
-    Records are admitted in log order and finished in any; only the finished ones below the first
-    unfinished one may be committed. Offsets may have gaps (compaction, transactions).
-    """
-
-    _open: deque[int] = field(default_factory=deque)
-    _done: dict[int, str] = field(default_factory=dict)
-    _passed: deque[tuple[int, str]] = field(default_factory=deque)
-
-    def admit(self, offset: int) -> None:
-        """This record was read."""
-        self._open.append(offset)
-
-    def finish(self, offset: int, outcome: str) -> None:
-        """This record has its outcome, and all it sends is acknowledged."""
-        self._done[offset] = outcome
-        while self._open and self._open[0] in self._done:
-            first = self._open.popleft()
-            self._passed.append((first, self._done.pop(first)))
-
-    def committable(self) -> int | None:
-        """The next offset to commit; None while there is nothing new."""
-        return self._passed[-1][0] + 1 if self._passed else None
-
-    def confirm(self, committed: int) -> list[str]:
-        """The broker holds `committed`: return the outcomes that are final by it."""
-        outcomes: list[str] = []
-        while self._passed and self._passed[0][0] < committed:
-            outcomes.append(self._passed.popleft()[1])
-        return outcomes

@@ -65,7 +65,8 @@ class Result:
     outcome: Outcome
     send: tuple[Outgoing, ...] = ()
     event: PredictionEvent | None = None  # None unless predicted in this very step
-    alerted: bool = False
+    alerted: str | None = None  # the rule that fired
+    state_bytes: int = 0  # arrays of the conversation afterwards
     reason: Reason | None = None  # of a dead letter
     replay: Literal["sent", "no_entry"] | None = None
 
@@ -279,8 +280,21 @@ class Pipeline:
         )
         outcome: Outcome = "abstained" if event.abstained else "predicted"
         send = tuple(outgoing(s, record, self._wire) for s in sent)
-        result = Result(o.item, outcome, send, event=event, alerted=fired)
+        result = Result(
+            o.item,
+            outcome,
+            send,
+            event=event,
+            alerted=self._rule.name if fired else None,
+            state_bytes=self._size(change),
+        )
         return Answered(o, change, stored_output(outcome, sent), result)
+
+    def _size(self, change: Change) -> int:
+        """Bytes of the arrays a conversation has after a change."""
+        spec, window = self._predictor.spec, change.after.window
+        of_speakers = len(window.speakers) * spec.speaker_bytes
+        return len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers
 
     def _dead_lettered(self, o: Opened, poison: Poison) -> Answered:
         """A record refused after decoding: saved as an output first, arrays unchanged."""

