@@ -32,54 +32,77 @@ class Settings(BaseSettings):
     )
 
     # Kafka
-    bootstrap: str = Field("127.0.0.1:9092", description="brokers, host:port[,host:port]")
-    group: str = Field("emotrack", min_length=1, description="consumer group of the workers")
-    topic_prefix: str = Field("emotrack.", description="prefix of the four topics")
-    group_protocol: Literal["auto", "consumer", "classic"] = Field(
-        "auto", description="consumer: KIP-848 (Apache Kafka >= 4); classic: cooperative-sticky"
+    bootstrap: str = Field(default="127.0.0.1:9092", description="brokers, host:port[,host:port]")
+    group: str = Field(
+        default="emotrack", min_length=1, description="consumer group of the workers"
     )
-    mock_broker: bool = Field(False, description="librdkafka's mock cluster: no admin API")
-    allow_create_time: bool = Field(False, description="accept a topic without broker time")
+    topic_prefix: str = Field(default="emotrack.", description="prefix of the four topics")
+    group_protocol: Literal["auto", "consumer", "classic"] = Field(
+        default="auto",
+        description="consumer: KIP-848 (Apache Kafka >= 4); classic: cooperative-sticky",
+    )
+    mock_broker: bool = Field(default=False, description="librdkafka's mock cluster: no admin API")
+    allow_create_time: bool = Field(default=False, description="accept a topic without broker time")
     kafka_options: dict[str, str] = Field(
         default_factory=dict, repr=False, description="librdkafka options, as JSON (security …)"
     )
-    session_timeout_ms: int = Field(10_000, gt=0, description="classic groups only")
-    max_poll_interval_ms: int = Field(300_000, gt=0, description="longest step before expulsion")
-    fetch_max_wait_ms: int = Field(500, ge=0, description="how long a broker may hold a fetch")
-    delivery_timeout_ms: int = Field(30_000, gt=0, description="when an output is sent again")
+    session_timeout_ms: int = Field(default=10_000, gt=0, description="classic groups only")
+    max_poll_interval_ms: int = Field(
+        default=300_000, gt=0, description="longest step before expulsion"
+    )
+    fetch_max_wait_ms: int = Field(
+        default=500, ge=0, description="how long a broker may hold a fetch"
+    )
+    delivery_timeout_ms: int = Field(
+        default=30_000, gt=0, description="when an output is sent again"
+    )
 
     # State
     redis_url: str = Field(
-        "redis://127.0.0.1:6379/0", repr=False, description="redis[s]://… or memory://"
+        default="redis://127.0.0.1:6379/0", repr=False, description="redis[s]://… or memory://"
     )
-    cache_conversations: int = Field(20_000, ge=1, description="windows kept by their owner")
+    cache_conversations: int = Field(
+        default=20_000, ge=1, description="windows kept by their owner"
+    )
 
     # Model
-    model: Path | None = Field(None, description="checkpoint folder; none: the shipped one")
-    encoder: Path | None = Field(None, description="sentence encoder folder; none: the installed")
+    model: Path | None = Field(default=None, description="checkpoint folder; none: the shipped one")
+    encoder: Path | None = Field(
+        default=None, description="sentence encoder folder; none: the installed"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(1, ge=1, description="threads of the model's CPU work")
-    window: int | None = Field(None, ge=1, description="utterances seen; none: the checkpoint's")
-    idle_s: float | None = Field(None, gt=0, description="silence that ends a session")
-    max_session_s: float | None = Field(None, gt=0, description="longest session")
+    threads: int = Field(default=1, ge=1, description="threads of the model's CPU work")
+    window: int | None = Field(
+        default=None, ge=1, description="utterances seen; none: the checkpoint's"
+    )
+    idle_s: float | None = Field(default=None, gt=0, description="silence that ends a session")
+    max_session_s: float | None = Field(default=None, gt=0, description="longest session")
 
     # Flow
-    batch_max: int = Field(64, ge=1, description="utterances answered together")
-    batch_deadline_ms: float = Field(2.0, ge=0, description="longest wait for a fuller batch")
-    max_uncommitted: int = Field(512, ge=1, description="bound of what a kill repeats, partition")
-    high_water: int = Field(2_000, ge=1, description="queued records that pause reading")
-    low_water: int = Field(500, ge=0, description="queued records that resume it")
-    commit_interval_ms: float = Field(100.0, ge=0, description="longest time between commits")
-    retry_ms: float = Field(500.0, gt=0, description="wait between tries of a store that is away")
-    drain_budget_s: float = Field(20.0, gt=0, description="time to finish after SIGTERM")
+    batch_max: int = Field(default=64, ge=1, description="utterances answered together")
+    batch_deadline_ms: float = Field(
+        default=2.0, ge=0, description="longest wait for a fuller batch"
+    )
+    max_uncommitted: int = Field(
+        default=512, ge=1, description="bound of what a kill repeats, partition"
+    )
+    high_water: int = Field(default=2_000, ge=1, description="queued records that pause reading")
+    low_water: int = Field(default=500, ge=0, description="queued records that resume it")
+    commit_interval_ms: float = Field(
+        default=100.0, ge=0, description="longest time between commits"
+    )
+    retry_ms: float = Field(
+        default=500.0, gt=0, description="wait between tries of a store that is away"
+    )
+    drain_budget_s: float = Field(default=20.0, gt=0, description="time to finish after SIGTERM")
 
     # What goes out
     output_format: Literal["json", "msgpack"] = "json"
-    source: str = Field("/emotrack", description="`ce_source` of what the worker writes")
+    source: str = Field(default="/emotrack", description="`ce_source` of what the worker writes")
 
     # What is watched
-    metrics_host: str = Field("127.0.0.1", description="where /metrics … listen")
-    metrics_port: int = Field(9464, ge=0, le=65_535, description="0: any free port")
+    metrics_host: str = Field(default="127.0.0.1", description="where /metrics … listen")
+    metrics_port: int = Field(default=9464, ge=0, le=65_535, description="0: any free port")
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

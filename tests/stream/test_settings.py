@@ -1,0 +1,98 @@
+"""Flags win over the environment, the environment over the file; mistakes name their cure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stream.errors import ConfigError
+from stream.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the machine that runs the tests."""
+    for name in list(os.environ):
+        if name.startswith("EMOTRACK_"):
+            monkeypatch.delenv(name)
+
+
+def test_flags_win_over_the_environment_and_the_environment_over_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "emotrack.toml"
+    file.write_text('group = "file"\nbatch_max = 7\nthreads = 2\n')
+    monkeypatch.setenv("EMOTRACK_GROUP", "environment")
+    monkeypatch.setenv("EMOTRACK_BATCH_MAX", "8")
+    got = load_settings({"group": "flag", "threads": None}, file)
+    assert (got.group, got.batch_max, got.threads) == ("flag", 8, 2)
+
+
+def test_the_file_may_be_named_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('topic_prefix = "other."\n')
+    monkeypatch.setenv("EMOTRACK_CONFIG", str(file))
+    assert load_settings().utterances == "other.utterances"
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_an_unknown_key_names_the_nearest_one(
+    where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = None
+    if where == "environment":
+        monkeypatch.setenv("EMOTRACK_BACH_MAX", "3")
+    else:
+        file = tmp_path / "x.toml"
+        file.write_text("bach_max = 3\n")
+    with pytest.raises(ConfigError, match="nearest one is batch_max"):
+        load_settings(file=file)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"batch_max": 0}, "batch_max: .*greater than or equal to 1.*it is 0"),
+        ({"device": "tpu"}, "device: .*'auto', 'cpu' or 'cuda'"),
+        ({"low_water": 2_000}, "low_water must be less than high_water"),
+        ({"metrics_port": 70_000}, "metrics_port"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_what_may_be(
+    flags: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_settings(flags)
+
+
+@pytest.mark.parametrize("text", ["not toml", "[half"])
+def test_a_file_that_is_not_toml_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.toml is not TOML"):
+        load_settings(file=file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml cannot be read"):
+        load_settings(file=tmp_path / "none.toml")
+
+
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"sasl.password": "hunter2"}')
+    got = load_settings({"redis_url": "redis://user:hunter2@db:6379/1"})
+    assert "hunter2" not in repr(got)
+    assert got.masked_redis_url == "redis://user:***@db:6379/1"
+    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '["hunter2"]')
+    with pytest.raises(ConfigError) as met:
+        load_settings()
+    assert "hunter2" not in str(met.value)
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(Settings(), "group", "x")  # noqa: B010 -- a checker would refuse the assignment
