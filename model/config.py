@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from model.labels import IEMOCAP_LABELS, MELD_LABELS, sentiment_of
+from model.predictor import Modality
 from state.window import Recurrence
 
-MODALITIES: Final = ("text", "audio", "video")
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
 INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
 

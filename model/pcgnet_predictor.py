@@ -1,0 +1,337 @@
+"""PCGNet for serving: windows and utterances in, calibrated predictions and new arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
+from model.config import MODALITIES, PcgnetConfig
+from model.encoder import SentenceEncoder, find_encoder
+from model.pcgnet_step import TORCH_DTYPES, PcgnetStep, state_spec
+from model.predictor import (
+    CheckpointError,
+    DeviceExhausted,
+    DeviceLost,
+    EncoderMissing,
+    Modality,
+    ModelError,
+    ModelInfo,
+    NotFinite,
+    Prediction,
+    Tensor,
+    Turn,
+)
+from model.rows import CANDIDATE_SIZES, proven_sizes
+from model.turns import TurnBuffer
+from state.window import Applied, Recurrence, Speaker, StateSpec, Window
+
+CUDA_SIZES: Final = (16, 64, 256, 1024)
+# Bits that are all set in a stored number that is NaN or infinite.
+EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
+
+
+class PcgnetPredictor:
+    """A checkpoint on a device: a `model.predictor.Predictor`, for one thread at a time."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, encoder: Path | None = None
+    ) -> None:
+        """Prove batch sizes on this machine: a fraction of a second."""
+        config = checkpoint.config
+        self._checkpoint, self._config, self._device = checkpoint, config, device
+        self._encoder_folder = encoder
+        self._encoder: SentenceEncoder | None = None
+        self._spec = state_spec(config, checkpoint.digest)
+        self._step = PcgnetStep(config, checkpoint.weights, device)
+        self._buffers: dict[int, TurnBuffer] = {}
+        candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
+        self._sizes = self._prove(candidates)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        window: int | None = None,
+        idle_s: float | None = None,
+        max_session_s: float | None = None,
+        threads: int = 1,
+        encoder: Path | None = None,
+    ) -> Self:
+        """Load a checkpoint folder, see `model.predictor.load_predictor`.
+
+        Sets the process's number of torch threads: sizes are proven for it.
+        """
+        checkpoint = load_checkpoint(default_checkpoint() if path is None else path)
+        recurrence = _overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
+        config = replace(checkpoint.config, recurrence=recurrence)
+        torch.set_num_threads(threads)
+        chosen = _device(device)
+        try:
+            with _device_errors():
+                return cls(replace(checkpoint, config=config), chosen, encoder)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"checkpoint {path}: weights and settings do not fit each other ({error}); "
+                "copy the checkpoint again or train it anew"
+            ) from error
+
+    @property
+    def info(self) -> ModelInfo:
+        c = self._checkpoint
+        return ModelInfo(
+            name=c.name,
+            version=c.version,
+            digest=c.digest,
+            labels=c.config.labels,
+            sentiment=c.config.sentiment,
+            inputs={name: width for name, width in c.config.widths.items() if width},
+            extractors=c.extractors,
+            calibration=str(c.calibration),
+            abstain_below=c.thresholds.abstain_below,
+            shift_threshold=c.thresholds.shift,
+            shift_exit=c.thresholds.shift_exit,
+        )
+
+    @property
+    def spec(self) -> StateSpec:
+        return self._spec
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Numbers of rows a batch is padded to: those proven to give a row the same bytes."""
+        return self._sizes
+
+    def warm_up(self) -> None:
+        """Run each batch size once, and load and run the sentence encoder where there is one."""
+        with _device_errors():
+            for size in self._sizes:
+                self._compute([_empty_turn(self._spec)] * size)
+        if self.can_encode_text():
+            self._encode(["Hello."])
+
+    def can_encode_text(self) -> bool:
+        """Whether raw text can be answered: an encoder of the model's text width is there."""
+        try:
+            return self._text_encoder().width == self._config.text
+        except EncoderMissing:
+            return False
+
+    def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
+        """Predict a batch, see `model.predictor.Predictor.predict`."""
+        with _device_errors():
+            turns = self._with_text(turns)
+            largest = self._sizes[-1]
+            predictions: list[Prediction] = []
+            bad: list[int] = []
+            for at in range(0, len(turns), largest):
+                chunk = turns[at : at + largest]
+                numbers, stored = self._compute(chunk)
+                bad += [at + row for row in self._not_finite(numbers, stored)]
+                if not bad:
+                    predictions += self._read(chunk, numbers, stored)
+        if bad:
+            raise NotFinite(bad)
+        return predictions
+
+    def device_memory_bytes(self) -> int:
+        """Device memory in use; 0 on CPU."""
+        if self._device.type != "cuda":
+            return 0
+        return int(torch.cuda.memory_allocated(self._device))
+
+    def _compute(self, turns: Sequence[Turn]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """Probabilities [rows, C + C * C] and bytes to store [rows, row + conversation + speaker].
+
+        One transfer to the device and one back.
+        """
+        size = next(s for s in self._sizes if s >= len(turns))
+        if size not in self._buffers:
+            self._buffers[size] = TurnBuffer(size, self._config, self._spec)
+        buffer = self._buffers[size]
+        buffer.fill(turns)
+        temperature = self._checkpoint.calibration
+        with torch.inference_mode():
+            out = self._step(buffer.on(self._device))
+            numbers = torch.cat(
+                (
+                    torch.softmax(out.emotion / temperature.emotion, dim=1),
+                    torch.softmax(out.shift / temperature.shift, dim=1),
+                ),
+                dim=1,
+            )
+            answer = torch.cat((numbers.view(torch.uint8), out.stored.view(torch.uint8)), dim=1)
+            rows = answer.cpu().numpy()[: len(turns)]
+        cut = numbers.shape[1] * 4
+        return np.ascontiguousarray(rows[:, :cut]).view(np.float32), rows[:, cut:]
+
+    def _read(
+        self,
+        turns: Sequence[Turn],
+        numbers: NDArray[np.float32],
+        stored: NDArray[np.uint8],
+    ) -> list[Prediction]:
+        classes = self._config.classes
+        row_end = self._spec.row_bytes
+        conversation_end = row_end + self._spec.conversation_bytes
+        predictions = []
+        for turn, values, kept in zip(turns, numbers.tolist(), stored, strict=True):
+            shift: tuple[float, ...] | None = None
+            probability: float | None = None
+            if turn.speaker_id in turn.window.speakers:
+                shift = tuple(values[classes:])
+                probability = max(0.0, 1.0 - sum(shift[:: classes + 1]))
+            applied = Applied(  # copies: a view would keep the whole batch alive
+                row=kept[:row_end].copy(),
+                arrays=kept[row_end:conversation_end].copy(),
+                speaker=kept[conversation_end:].copy(),
+            )
+            used = _used(turn, self._config)
+            predictions.append(
+                Prediction(tuple(values[:classes]), shift, probability, used, applied)
+            )
+        return predictions
+
+    def _not_finite(self, numbers: NDArray[np.float32], stored: NDArray[np.uint8]) -> list[int]:
+        dtype = self._config.store_dtype
+        mask = EXPONENT[dtype]
+        bits: NDArray[np.unsignedinteger[Any]] = np.ascontiguousarray(stored).view(
+            np.uint32 if dtype == "float32" else np.uint16
+        )
+        bad = ((bits & mask) == mask).any(axis=1) | ~np.isfinite(numbers).all(axis=1)
+        return [int(row) for row in np.flatnonzero(bad)]
+
+    def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Encode raw text where no text vector came with it."""
+        raw = [i for i, t in enumerate(turns) if t.text is not None and "text" not in t.features]
+        if not raw or not self._config.text:
+            return turns
+        vectors = self._encode([cast(str, turns[i].text) for i in raw])
+        changed = list(turns)
+        for i, vector in zip(raw, vectors, strict=True):
+            text = Tensor("float16", vector.shape, vector.tobytes())
+            changed[i] = replace(turns[i], features={**turns[i].features, "text": text})
+        return changed
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
+        encoder = self._text_encoder()
+        if encoder.width != self._config.text:
+            raise EncoderMissing(
+                f"the sentence encoder gives {encoder.width} numbers, the model needs "
+                f"{self._config.text}: name the model's own encoder folder with --encoder, or "
+                "publish text vectors"
+            )
+        return encoder.encode(texts)
+
+    def _text_encoder(self) -> SentenceEncoder:
+        if self._encoder is None:
+            self._encoder = SentenceEncoder.load(find_encoder(self._encoder_folder))
+        return self._encoder
+
+    def _prove(self, candidates: Sequence[int]) -> tuple[int, ...]:
+        turns = _sample_turns(self._spec, self._config, max(candidates))
+        self._sizes = tuple(candidates)
+
+        def compute(numbers: Sequence[int]) -> list[bytes]:
+            answers, stored = self._compute([turns[i] for i in numbers])
+            return [a.tobytes() + s.tobytes() for a, s in zip(answers, stored, strict=True)]
+
+        return proven_sizes(compute, len(turns), candidates)
+
+
+def _used(turn: Turn, config: PcgnetConfig) -> tuple[str, ...]:
+    widths = config.widths
+    used = [name for name in MODALITIES if name in turn.features and widths[name]]
+    return (*used, "persona") if turn.persona is not None else tuple(used)
+
+
+def _empty_turn(spec: StateSpec) -> Turn:
+    return Turn(Window.empty(spec), "nobody", {})
+
+
+def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
+    """Different turns for proving sizes: windows of every length, any subset of inputs."""
+    draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    dtype = TORCH_DTYPES[config.store_dtype]
+    turns = []
+
+    def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
+        values = (
+            torch.rand(count * nbytes // dtype.itemsize, generator=seed).mul(2).sub(1).to(dtype)
+        )
+        return values.view(torch.uint8).numpy().reshape(count, nbytes)
+
+    for i in range(rows):
+        past = i % (config.recurrence.window + 1)
+        names = tuple(f"speaker {j % 3}" for j in range(past))
+        speakers = {
+            name: Speaker(max(j for j in range(past) if names[j] == name), "", arrays(1, n)[0])
+            for name in names
+            for n in (spec.speaker_bytes,)
+        }
+        window = Window(
+            rows=arrays(past, spec.row_bytes),
+            row_speakers=names,
+            row_utterances=("",) * past,
+            arrays=arrays(1, spec.conversation_bytes)[0] if past else None,
+            speakers=speakers,
+            count=past,
+        )
+        features: dict[Modality, Tensor] = {}
+        for column, name in enumerate(MODALITIES):
+            if config.widths[name] and (i >> column) % 2 == 0:
+                vector = draw.normal(size=config.widths[name]).astype(np.float32)
+                features[name] = Tensor("float32", vector.shape, vector.tobytes())
+        persona = tuple(draw.uniform(size=config.persona).tolist()) if i % 3 else None
+        turns.append(Turn(window, f"speaker {i % 4}", features, persona))
+    return turns
+
+
+def _overridden(
+    stored: Recurrence, window: int | None, idle_s: float | None, max_session_s: float | None
+) -> Recurrence:
+    return replace(
+        stored,
+        window=stored.window if window is None else window,
+        idle_s=stored.idle_s if idle_s is None else idle_s,
+        max_session_s=stored.max_session_s if max_session_s is None else max_session_s,
+    )
+
+
+def _device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ModelError(
+            "device cuda was asked for, but torch sees no CUDA device: use auto or cpu"
+        )
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Turn torch's memory and device errors into ours."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceExhausted(str(error)) from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):  # torch has no class of its own for it
+            raise DeviceExhausted(str(error)) from error
+        if "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error):
+            raise DeviceLost(str(error)) from error
+        raise

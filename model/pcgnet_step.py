@@ -1,0 +1,337 @@
+"""PCGNet, one utterance of each of many conversations: the dense form that serves.
+
+Same weights and same mathematics as `model.pcgnet.Pcgnet`, which see. Every operation works on rows
+apart from each other, and matrix products go through `model.rows`, so that with a proven batch
+size a row's bytes do not depend on the other rows.
+
+Shapes: B rows (conversations), W past slots (right-aligned: slot W - 1 is the utterance before),
+slot W the utterance itself, M = 3 modalities, H hidden, heads x D = H, S values a row stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.config import INPUTS, MODALITIES, PERSONA, PcgnetConfig
+from model.graph import INTER, INTRA, SAME_TIME, TO_ERC, TO_ES
+from model.rows import RowLinear, row_linear
+from state.window import ArraySpec, StateSpec
+
+TORCH_DTYPES: Final = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+SLOPE: Final = 0.2
+NOT_HEARD: Final = 0  # else INTRA (1) or INTER (2)
+
+
+def state_spec(config: PcgnetConfig, model_digest: str) -> StateSpec:
+    """What a conversation keeps between utterances; 6.65 KiB are written a step at H=200.
+
+    Per utterance the attention values of both graphs and the persona; per conversation the context
+    GRU; per speaker the three speaker GRUs and the shift node of the speaker's last utterance.
+    """
+    h, m, dtype = config.hidden, len(MODALITIES), config.store_dtype
+    return StateSpec(
+        utterance=(
+            ArraySpec("persona_value", (m, h), dtype),
+            ArraySpec("graph_value", (m, h), dtype),
+            ArraySpec("persona", (config.persona,), dtype),
+        ),
+        conversation=(ArraySpec("context_h", (2, h), dtype),),
+        speaker=(ArraySpec("speaker_h", (m, 2, h), dtype), ArraySpec("shift_node", (m, h), dtype)),
+        recurrence=config.recurrence,
+        model_digest=model_digest,
+    )
+
+
+def multiply_adds(config: PcgnetConfig) -> int:
+    """Multiply-adds of one step's matrix products (twice that in FLOP), shift head included."""
+    h, m, c = config.hidden, len(MODALITIES), config.classes
+    projections = sum(config.widths[name] for name in MODALITIES) * h
+    grus = (1 + m) * 2 * 2 * 3 * h * h
+    gates = (2 * m + 2 * m + m + 2 * m) * h * h  # speaker, persona, interactive (D1 z; D2 y)
+    values = 2 * m * h * h
+    return projections + grus + gates + values + m * h * c + 2 * m * h * c * c
+
+
+@dataclass(frozen=True, slots=True)
+class StepInput:
+    """What a step reads, on its device."""
+
+    inputs: dict[str, Tensor]  # [B, width] float32; zero where absent
+    present: Tensor  # [B, 4] float32, 0 or 1
+    ring: Tensor  # [B, W, row] stored dtype, right-aligned, zero where there is no utterance
+    relation: Tensor  # [B, W] int32: slot + W * (NOT_HEARD, INTRA or INTER)
+    started: Tensor  # [B] float32: 1 where slot W - 1 holds an utterance
+    state: Tensor  # [B, 11 H] stored dtype: context_h, speaker_h, shift_node; zero where new
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step returns, on its device."""
+
+    emotion: Tensor  # [B, C] logits
+    shift: Tensor  # [B, C * C] logits; meaningless where the speaker is new
+    stored: Tensor  # [B, row + 11 H] stored dtype: the new ring row, then the state as above
+    nodes: Tensor  # [B, 2, 3, H] ERC and ES nodes
+
+
+class PcgnetStep:
+    """The weights, laid out for one step."""
+
+    def __init__(
+        self, config: PcgnetConfig, weights: Mapping[str, Tensor], device: torch.device
+    ) -> None:
+        """Raises KeyError or ValueError where `weights` are not those of `config`."""
+        self.config = config
+        self.store = TORCH_DTYPES[config.store_dtype]
+        self._weights = {name: tensor.to(device) for name, tensor in weights.items()}
+        h, c, m = config.hidden, config.classes, len(MODALITIES)
+        self._project = {
+            name: self._slots(f"project.{name}", 1, config.widths[name], h)[0]
+            for name in MODALITIES
+            if config.widths[name]
+        }
+        self._norm = {
+            name: (self._take(f"{name}_mean", w), self._take(f"{name}_scale", w))
+            for name, w in config.widths.items()
+        }
+        self._missing = self._take("missing", m, h)
+        self._missing_persona = self._take("missing_persona", config.persona)
+        self._gru = [self._gru_layer(layer) for layer in range(2)]
+        self._speaker_gate = self._gate("speaker_gate", m)
+        self._persona_gate = self._gate("persona_gate", m)
+        self._graph_gate = self._gate("graph_gate", 1)
+        self._persona_value = self._slots("persona_attention.value", m, h, h)
+        self._graph_value = self._slots("graph_attention.value", 1, h, h)[0]
+        self._emotion_head = self._linear("emotion_head", m * h, c)
+        self._shift_head = self._linear("shift_head", 2 * m * h, c * c)
+        self._compose_persona()
+        self._compose_graph()
+        self._weights = {}
+
+    def __call__(self, x: StepInput) -> StepOutput:
+        """One utterance a row. Padding rows are rows like others."""
+        h, rows = self.config.hidden, x.state.shape[0]
+        window = self.config.recurrence.window
+        past = torch.empty(rows, window + 1, x.ring.shape[2], device=x.ring.device)
+        past[:, :window] = x.ring  # [B, W + 1, row] float32
+        persona = self._persona(x)
+        past[:, window, 6 * h :] = persona
+        projected = self._projected(x)  # [M, B, H]
+        hidden = x.state[:, : 8 * h].reshape(rows, 4, 2, h).permute(2, 1, 0, 3).float()
+        hidden, context, speaker = self._recur(projected, hidden.contiguous())
+        f = _gated(self._speaker_gate, context, speaker)  # [M, B, H]
+        value = self._stored(torch.stack([self._persona_value[m](f[m]) for m in range(3)], 1))
+        past[:, window, : 3 * h] = value.flatten(1)
+        r = f + F.elu(self._hear_persona(past, x.relation).transpose(0, 1))
+        z = _gated(self._persona_gate, f, r).transpose(0, 1).contiguous()  # [B, M, H]
+        u = self._stored(self._graph_value(z.view(rows * 3, h)))
+        past[:, window, 3 * h : 6 * h] = u.view(rows, 3 * h)
+        node = z[:, None] + self._task[:, None]  # [B, 2, M, H]
+        heard = node + F.elu(self._hear_graph(past, x))
+        flat = (node.reshape(1, rows * 6, h), heard.reshape(1, rows * 6, h))
+        nodes = _gated(self._graph_gate, *flat).view(rows, 2, 3, h)
+        return self._answer(x, nodes, past, hidden)
+
+    def _answer(self, x: StepInput, nodes: Tensor, past: Tensor, hidden: Tensor) -> StepOutput:
+        h, rows = self.config.hidden, len(nodes)
+        before = x.state[:, 8 * h :].float()  # [B, 3H]
+        this = nodes.view(rows, 2, 3 * h)
+        emotion = self._emotion_head(F.relu(this[:, 0]))
+        shift = self._shift_head(F.relu(torch.cat((before, this[:, 1]), dim=1)))
+        state = hidden.permute(2, 1, 0, 3).reshape(rows, 8 * h)
+        stored = torch.cat((past[:, -1], state, this[:, 1]), dim=1).to(self.store)
+        return StepOutput(emotion, shift, stored, nodes)
+
+    def _projected(self, x: StepInput) -> Tensor:
+        parts = []
+        for column, name in enumerate(MODALITIES):
+            missing = self._missing[column].expand(len(x.present), -1)
+            if name in self._project:
+                there = x.present[:, column, None] > 0
+                y = self._project[name](self._normalised(x, name))
+                parts.append(torch.where(there, y, missing))
+            else:
+                parts.append(missing)
+        return torch.stack(parts)
+
+    def _persona(self, x: StepInput) -> Tensor:
+        there = x.present[:, PERSONA, None] > 0
+        p = torch.where(there, self._normalised(x, INPUTS[PERSONA]), self._missing_persona)
+        return self._stored(p)
+
+    def _normalised(self, x: StepInput, name: str) -> Tensor:
+        mean, scale = self._norm[name]
+        clip = self.config.input_clip
+        return x.inputs[name].sub(mean).mul_(scale).clamp_(-clip, clip)
+
+    def _stored(self, x: Tensor) -> Tensor:
+        return x if self.store is torch.float32 else x.to(self.store).float()
+
+    def _recur(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Advance the four GRUs: [M, B, H] and [2, 4, B, H] -> state, context and speaker views.
+
+        Cells: context (text), speaker text, speaker audio, speaker video.
+        """
+        below = [x[0], x[0], x[1], x[2]]
+        layers = []
+        for (w_ih, w_hh), h in zip(self._gru, hidden.unbind(), strict=True):
+            gates = torch.stack([w(part) for w, part in zip(w_ih, below, strict=True)])
+            h_gates = torch.stack([w(part) for w, part in zip(w_hh, h.unbind(), strict=True)])
+            below_all = self._stored(_gru_cell(gates, h_gates, h))  # [4, B, H]
+            layers.append(below_all)
+            below = list(below_all.unbind())
+        top = layers[1]
+        context = torch.cat((top[:1], x[1:]))  # [M, B, H]
+        return torch.stack(layers), context, top[1:]
+
+    def _hear_persona(self, past: Tensor, relation: Tensor) -> Tensor:
+        """[B, W + 1, row] -> [B, M, H]: attention over what was heard, and itself."""
+        h, heads = self.config.hidden, self.config.persona_heads
+        rows, slots, _ = past.shape
+        v = past[..., : 3 * h].view(rows, slots, 3, heads, h // heads)  # [B, W + 1, M, heads, D]
+        p = past[..., 6 * h :].reshape(rows * slots, -1)
+        keys = torch.addmm(self._key_bias, p, self._key).view(rows, slots, 2, 3, heads)
+        scores = ((v * self._persona_content).sum(-1) + self._content_bias)[:, :, None] * keys
+        score = F.leaky_relu(scores[:, :, 0] + scores[:, -1:, 1], SLOPE)  # [B, W + 1, M, heads]
+        score[:, :-1] += F.embedding(relation, self._unheard)[..., None]
+        weight = torch.softmax(score, dim=1)
+        return (v * weight[..., None]).sum(1).flatten(2) + self._persona_bias
+
+    def _hear_graph(self, past: Tensor, x: StepInput) -> Tensor:
+        """[B, W + 1, row] -> [B, 2, M, H]: attention of the utterance's six nodes."""
+        h, heads, window = self.config.hidden, self.config.graph_heads, past.shape[1] - 1
+        rows = len(past)
+        u = past[..., 3 * h : 6 * h].view(
+            rows, window + 1, 3, heads, h // heads
+        )  # [B, W+1, M, heads, D]
+        source = (u * self._graph_source).sum(-1)  # [B, W + 1, M, heads]
+        own = u[:, -1]
+        target = (own * self._graph_target).sum(-1)[:, None, None]  # [B, 1, 1, M, heads]
+        bias = F.embedding(x.relation, self._past_bias).view(rows, window, 2, 1, heads)
+        score = torch.cat(
+            (
+                source[:, :window, None] + target + bias,  # same task and modality, past
+                source[:, -1, :, None, None] + target + self._own_bias,  # the three modalities
+                source[:, window - 1 :, None] + target + self._cross_bias,  # other task
+            ),
+            dim=1,
+        )  # [B, W + 3 + 2, 2, M, heads]
+        score[:, -2] += torch.log(x.started)[:, None, None, None]  # -inf: no utterance before
+        weight = torch.softmax(F.leaky_relu(score, SLOPE), dim=1)[..., None]
+        past_weight, own_weight, cross = weight.split_with_sizes((window, 3, 2), dim=1)
+        back = torch.cat((past_weight[:, :-1], past_weight[:, -1:] + cross[:, :1], cross[:, 1:]), 1)
+        heard = (back * u[:, :, None]).sum(1)  # [B, 2, M, heads, D]
+        heard += (own_weight * own[:, :, None, None]).sum(1)
+        heard += self._task_value + cross.sum(1) * self._task_turn
+        return heard.flatten(3) + self._graph_bias
+
+    def _compose_persona(self) -> None:
+        """Fold projection, key and attention vectors: a key's score is linear in the persona."""
+        h, heads, m = self.config.hidden, self.config.persona_heads, len(MODALITIES)
+        d, width = h // heads, self.config.persona
+        at = "persona_attention."
+        key = self._take(at + "key.weight", m, h, h).view(m, heads, d, h)
+        key_bias = self._take(at + "key.bias", m, h).view(m, heads, d)
+        ends = torch.stack([self._take(at + end, m, heads, d) for end in ("source", "target")])
+        onto = torch.einsum("emkd,mkdh->emkh", ends, key)  # [2, M, heads, H]
+        projection = self._take("persona_projection.weight", 1, h, width)[0]
+        offset = self._take("persona_projection.bias", 1, h)[0]
+        self._key = (onto @ projection).flatten(0, 2).t().contiguous()  # [persona, 2 M heads]
+        self._key_bias = (onto @ offset + (ends * key_bias).sum(-1)).flatten()
+        self._persona_content = self._take(at + "gate", m, heads, d)
+        self._content_bias = self._take(at + "gate_bias", m, heads)
+        self._persona_bias = self._take(at + "bias", m, h)
+        window = self.config.recurrence.window
+        unheard = torch.zeros(3, window, 1, device=key.device)
+        unheard[NOT_HEARD] = -torch.inf
+        self._unheard = unheard.flatten(0, 1)  # [3 W, 1]
+
+    def _compose_graph(self) -> None:
+        """Tabulate what a score adds to content: relation, distance, and both ends' task."""
+        h, heads = self.config.hidden, self.config.graph_heads
+        at, d = "graph_attention.", h // heads
+        self._graph_source = self._take(at + "source", heads, d)
+        self._graph_target = self._take(at + "target", heads, d)
+        self._task = self._take("task", 2, h)
+        self._graph_bias = self._take(at + "bias", h)
+        task = (self._task @ self._take(at + "value.weight", 1, h, h)[0].t()).view(2, heads, d)
+        as_source, as_target = (
+            (task * self._graph_source).sum(-1),
+            (task * self._graph_target).sum(-1),
+        )
+        relation = self._take(at + "relation_bias", 8, heads)
+        far = self._take(at + "distance_weight", 6, heads)
+        reach = {INTRA: far[0], INTER: far[1], INTRA + 3: far[2], INTER + 3: far[3]}
+        reach |= {TO_ES: far[4], TO_ERC: far[5]}
+        window = self.config.recurrence.window
+        back = torch.log1p(torch.arange(window, 0, -1.0, device=task.device))[:, None]  # [W, 1]
+        table = torch.full((3, window, 2, heads), -torch.inf, device=task.device)
+        for t in range(2):
+            for code in (INTRA, INTER):
+                r = code + 3 * t
+                ends = as_source[t] + as_target[t]
+                table[code, :, t] = relation[r] + reach[r] * back + ends
+        self._past_bias = table.flatten(2).flatten(0, 1)  # [3 W, 2 heads]
+        own = torch.stack([relation[SAME_TIME], relation[SAME_TIME + 3]])
+        self._own_bias = (own + as_source + as_target)[:, None]  # [2, 1, heads]
+        other = as_source.flip(0) + as_target  # into ERC from ES, into ES from ERC
+        into = torch.stack([relation[TO_ERC], relation[TO_ES]]) + other  # [2, heads]
+        step = torch.stack([reach[TO_ERC], reach[TO_ES]]) * back[-1]
+        self._cross_bias = torch.stack([into + step, into])[:, :, None]  # [2, 2, 1, heads]
+        self._task_value = task[:, None]  # [2, 1, heads, D]
+        self._task_turn = (task.flip(0) - task)[:, None]
+
+    def _take(self, name: str, *shape: int) -> Tensor:
+        tensor = self._weights[name]
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, the settings need {shape}")
+        return tensor
+
+    def _slots(self, name: str, slots: int, inputs: int, outputs: int) -> list[RowLinear]:
+        weight = self._take(f"{name}.weight", slots, outputs, inputs)
+        bias = self._take(f"{name}.bias", slots, outputs)
+        return [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
+
+    def _linear(self, name: str, inputs: int, outputs: int) -> RowLinear:
+        weight = self._take(f"{name}.weight", outputs, inputs)
+        return row_linear(weight, self._take(f"{name}.bias", outputs))
+
+    def _gate(self, name: str, slots: int) -> tuple[list[RowLinear], list[RowLinear]]:
+        h = self.config.hidden
+        return self._slots(f"{name}.first", slots, h, h), self._slots(f"{name}.second", slots, h, h)
+
+    def _gru_layer(self, layer: int) -> tuple[list[RowLinear], list[RowLinear]]:
+        h, layers = self.config.hidden, []
+        for end in ("ih", "hh"):
+            cells = []
+            for gru, n in (("context", 1), ("speaker", 3)):
+                weight = self._take(f"{gru}.w_{end}{layer}", n, 3 * h, h)
+                bias = self._take(f"{gru}.b_{end}{layer}", n, 3 * h)
+                cells += [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
+            layers.append(cells)
+        return layers[0], layers[1]
+
+
+def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor) -> Tensor:
+    width = h.shape[-1]
+    rz = torch.sigmoid(x_gates[..., : 2 * width] + h_gates[..., : 2 * width])
+    r, z = rz[..., :width], rz[..., width:]
+    n = torch.tanh(torch.addcmul(x_gates[..., 2 * width :], r, h_gates[..., 2 * width :]))
+    return torch.lerp(n, h, z)
+
+
+def _gated(gate: tuple[list[RowLinear], list[RowLinear]], x: Tensor, y: Tensor) -> Tensor:
+    """[slots, B, H] twice -> [slots, B, H]."""
+    first = torch.stack([w(part) for w, part in zip(gate[0], x.unbind(), strict=True)])
+    second = torch.stack([w(part) for w, part in zip(gate[1], y.unbind(), strict=True)])
+    return torch.sigmoid(first) * x + torch.sigmoid(second) * y

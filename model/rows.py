@@ -1,0 +1,97 @@
+"""Linear layers and batch sizes for which a row's bytes do not depend on its batch.
+
+A matrix product adds up in another order for another number of rows, so a row's last bits depend
+on what shares its batch. Not for every size: kernels work in tiles of rows, and many sizes give
+the same bytes. `proven_sizes` finds, on this machine and for the actual computation, which do; a
+batch is then padded to one of them (architecture §3a, serving law).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+# Multiples of six keep the float16-weight kernel (six rows high) at full height: measured, it
+# reaches 0.8-1.0 of sgemm's speed from 12 rows on. The largest bounds the working set.
+CANDIDATE_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 18, 24, 30, 36, 48)
+
+
+class RowLinear(Protocol):
+    """[M, I] -> [M, O]: one weight matrix on one device."""
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class HalfLinear:
+    """float16 weights, float32 arithmetic (FBGEMM): half the memory traffic of float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+        return y
+
+
+class FullLinear:
+    """float32 weights, any device."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._weight, self._bias = weight.t().contiguous(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.addmm(self._bias, x, self._weight)
+
+
+def row_linear(weight: Tensor, bias: Tensor) -> RowLinear:
+    """Make the fastest kernel that is exact for `weight` [O, I] and `bias` [O].
+
+    The float16 kernel is taken only where rounding changes no weight: on a CPU that has it, and
+    with a checkpoint's matrices.
+    """
+    exact = torch.equal(weight, weight.to(torch.float16).to(weight.dtype))
+    if weight.device.type == "cpu" and exact and has_half_kernel():
+        return HalfLinear(weight, bias)
+    return FullLinear(weight, bias)
+
+
+def has_half_kernel() -> bool:
+    """Whether this build of torch can multiply by float16 weights on this CPU."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def proven_sizes(
+    compute: Callable[[Sequence[int]], list[bytes]],
+    rows: int,
+    candidates: Sequence[int] = CANDIDATE_SIZES,
+) -> tuple[int, ...]:
+    """Return the batch sizes that give each of `rows` sample rows the same bytes, ascending.
+
+    `compute` takes sample numbers and returns a row's bytes for each. A size is tried on all
+    samples in two orders, so that neighbours and the place in the batch both change; the largest
+    set of sizes that agree wins. `rows` must be a multiple of the largest candidate.
+    """
+    agree: dict[tuple[bytes, ...], list[int]] = {}  # sizes by the rows they give
+    for size in candidates:
+        straight = _in_batches(compute, list(range(rows)), size)
+        # 7 is coprime to every candidate's divisors, so each row meets other neighbours
+        shuffled = [(7 * i + 5) % rows for i in range(rows)]
+        if straight == _in_batches(compute, shuffled, size):
+            agree.setdefault(tuple(straight), []).append(size)
+    if not agree:
+        raise RuntimeError("no batch size gives rows that do not depend on their batch")
+    best = max(agree.values(), key=lambda sizes: (max(sizes), len(sizes)))
+    return tuple(best)
+
+
+def _in_batches(
+    compute: Callable[[Sequence[int]], list[bytes]], order: list[int], size: int
+) -> list[bytes]:
+    found: dict[int, bytes] = {}
+    for at in range(0, len(order), size):
+        batch = [order[(at + k) % len(order)] for k in range(size)]
+        found.update(zip(batch, compute(batch), strict=True))
+    return [found[i] for i in range(len(order))]
