@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -26,9 +26,9 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ClusterError, NoPermissionError
 from redis.retry import Retry
 
-from state.codec import Append, Codec, Entries, key_tag, partition_tag
+from state.codec import Append, Codec, Entries, key_tag, name, partition_tag
 from state.store import Loaded, Save, Saved, SaveResult, StoreRefused, StoreUnavailable
-from state.window import NO_OFFSET, StateKey, StateSpec
+from state.window import StateKey, StateSpec
 
 LIBRARY: Final = "emotrack_v1"  # a changed function gets a new name: workers of both run at once
 SAVE: Final = "emotrack_v1_save"
@@ -41,7 +41,12 @@ _CLEAR_STATE, _CLEAR_IDS, _REPLACE = 1, 2, 4
 _RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
 # Errors of a server that will do better later, by the word they start with.
 _LATER: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN")
-_LATER_TYPES: Final = (redis.OutOfMemoryError, redis.ReadOnlyError, ClusterError)
+_LATER_TYPES: Final = (
+    redis.OutOfMemoryError,
+    redis.ReadOnlyError,
+    redis.BusyLoadingError,
+    ClusterError,
+)
 
 T = TypeVar("T")
 
@@ -156,10 +161,13 @@ class RedisStore:
 
     def _decode_once(self, key: StateKey, four: list[Any]) -> Loaded:
         wrong = [answer for answer in four if isinstance(answer, redis.ResponseError)]
-        if wrong:
-            reason = f"{state_keys(key)} of {key}: {wrong[0]}"
-            return Loaded(None, NO_OFFSET, {}, foreign=True, corrupt=reason)
-        return self._codec.decode_or_missing(key, _entries(four))
+        if not wrong:
+            return self._codec.decode_or_missing(key, _entries(four))
+        readable = [[] if isinstance(a, redis.ResponseError) else a for a in four]
+        readable[1] = readable[1] or {}
+        loaded = self._codec.decode_or_missing(key, _entries(readable))
+        reason = f"{name(key)}: one of its keys {state_keys(key)} holds another type"
+        return replace(loaded, conversation=None, foreign=True, corrupt=reason)
 
     def _read(self, keys: Sequence[StateKey], *, atomic: bool) -> list[list[Any]]:
         """Return the four answers of each key; one that holds another type is its error."""
@@ -255,13 +263,13 @@ class RedisStore:
                 "address (redis://USER:PASSWORD@HOST:PORT/DB) and allow the user ~et:* with "
                 "FCALL, FUNCTION, INFO and the read commands"
             ) from error
+        if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
+            raise StoreUnavailable(f"Redis at {self._address} cannot serve now: {text}") from error
         if isinstance(error, redis.ConnectionError | redis.TimeoutError):
             raise StoreUnavailable(
                 f"Redis at {self._address} cannot be reached ({text or type(error).__name__}): "
                 "start it, or correct the address"
             ) from error
-        if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
-            raise StoreUnavailable(f"Redis at {self._address} cannot write now: {text}") from error
         if "unknown command" in text.lower() or "unknown subcommand" in text.lower():
             raise StoreRefused(
                 f"Redis at {self._address} has no Functions ({text}): emotrack needs Redis >= 7"

@@ -1,0 +1,440 @@
+"""What only Redis can show: keys and their lives, one slot, lost answers, unfit servers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis.cluster import RedisCluster
+
+from state.redis_store import CLAIM, LIBRARY, RedisStore, fence_key, library_source, state_keys
+from state.store import (
+    Save,
+    Saved,
+    SaveResult,
+    Store,
+    StoredOutput,
+    StoreRefused,
+    StoreUnavailable,
+)
+from state.window import Change, Conversation, StateKey, StateSpec
+from stream import local_servers
+from stream.local_servers import RunningRedis, free_ports
+
+pytestmark = pytest.mark.integration
+
+Make = Callable[..., StateSpec]
+Say = Callable[..., Change]
+OUTPUT = StoredOutput("predicted", b"{}")
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RunningRedis]:
+    """A redis-server of this test's own, to be configured, emptied and ended at will."""
+    with local_servers.redis_server(tmp_path) as running:
+        yield running
+
+
+def as_text(key: bytes | str) -> str:
+    return key if isinstance(key, str) else key.decode()
+
+
+def key_named(name: str | None = None) -> StateKey:
+    return StateKey(name or uuid.uuid4().hex, "topic", 0)
+
+
+def first_save(spec: StateSpec, say: Say, key: StateKey, offset: int = 0) -> Save:
+    return Save(key, 1, -1, say(spec, None, offset), OUTPUT, 0)
+
+
+@contextlib.contextmanager
+def opened(spec: StateSpec, url: str, timeout_s: float = 2.0) -> Iterator[RedisStore]:
+    store = RedisStore(spec, url, timeout_s=timeout_s)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def test_the_redis_store_is_a_store(make_spec: Make, redis_server: RunningRedis) -> None:
+    with opened(make_spec(), redis_server.url) as store:
+        seam: Store = store
+        seam.check()
+
+
+def test_a_changed_function_needs_a_new_name() -> None:
+    """Workers of two versions share a server: `REPLACE` under one name would change both.
+
+    If this fails: rename the library and its functions (v1 -> v2), then pin the new source.
+    """
+    pinned = ("emotrack_v1", "3b14506bb4138ad5032b913bffabeb07c4d134cd50c6486856922fa6df2e06be")
+    assert (LIBRARY, hashlib.sha256(library_source().encode()).hexdigest()) == pinned
+    assert library_source().count("emotrack_v") == 3
+
+
+def test_every_key_has_a_life_of_twice_idle_and_no_other_key_is_made(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    spec, key = make_spec(idle_s=30, window=2, duplicate_horizon=2), key_named("{caf\u00e9}")
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        store.check()
+        token = store.claim("topic", 0)
+        held: Conversation | None = None
+        for offset in range(6):
+            for name in client.keys("*"):
+                client.pexpire(name, 1_000)  # every write must renew every life
+            change = say(spec, held, offset, speaker_id=f"s{offset % 3}")
+            expected = -1 if held is None else held.offset
+            store.save_many([Save(key, token, expected, change, OUTPUT, 0)])
+            held = change.after
+            lives = {name: client.pttl(name) for name in map(as_text, client.keys("*"))}
+            assert set(lives) == {*state_keys(key), fence_key("topic", 0)}
+            assert all(59_000 < lives[name] <= 60_000 for name in state_keys(key))
+            assert lives[fence_key("topic", 0)] > 0
+        store.claim("topic", 0)
+        assert 59_000 < client.pttl(fence_key("topic", 0)) <= 60_000
+    client.close()
+
+
+@pytest.mark.parametrize("name", ["c", "}{", "{}", "{a}{b}", "x" * 256, "\U0001f642"])
+def test_all_keys_of_a_state_lie_in_one_slot(name: str) -> None:
+    slots = {redis.crc.key_slot(k.encode()) for k in state_keys(key_named(name))}
+    assert len(slots) == 1
+
+
+def test_states_spread_over_the_slots() -> None:
+    slots = {redis.crc.key_slot(state_keys(key_named(f"c{i}"))[0].encode()) for i in range(500)}
+    assert len(slots) > 450
+
+
+def test_a_cluster_runs_the_function_in_its_pipelines(
+    make_spec: Make, say: Say, tmp_path: Path
+) -> None:
+    """A server in cluster mode refuses undeclared keys and keys of two slots."""
+    with local_servers.redis_server(tmp_path, "--cluster-enabled", "yes") as running:
+        client = redis.Redis.from_url(running.url)
+        client.cluster("ADDSLOTSRANGE", 0, 16383)
+        while client.cluster("info")["cluster_state"] != "ok":
+            client.ping()
+        spec, keys = make_spec(), [key_named() for _ in range(20)]
+        with opened(spec, running.url) as store:
+            store.check()
+            assert store.claim("topic", 0) > 0
+            answers = store.save_many([first_save(spec, say, k) for k in keys])
+            assert {a.result for a in answers} == {SaveResult.SAVED}
+            assert [found.offset for found in store.load_many(keys)] == [0] * 20
+            commands = [store.encoded(first_save(spec, say, k)) for k in keys]
+        cluster = RedisCluster(host="127.0.0.1", port=running.port)
+        pipeline = cluster.pipeline()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+        for command in commands:
+            pipeline.fcall(*command)
+        assert pipeline.execute() == [[1, 1, 0]] * 20, "REPLAY: it was saved before"
+        cluster.close()
+        client.close()
+
+
+class DroppingProxy:
+    """A TCP proxy on loopback that passes requests on and drops the next answers when told to."""
+
+    def __init__(self, port: int) -> None:
+        self._upstream = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self.drop_answers = 0
+        self.dropped = 0
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._upstream))
+                self._sockets += [client, server]
+                for source, sink, answers in ((client, server, False), (server, client, True)):
+                    thread = threading.Thread(target=self._pump, args=(source, sink, answers))
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if answers and self.drop_answers:
+                    self.drop_answers -= 1
+                    self.dropped += 1
+                else:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for held in self._sockets:
+            with contextlib.suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
+            held.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+@pytest.fixture
+def proxy(redis_server: RunningRedis) -> Iterator[DroppingProxy]:
+    """A proxy before the session's Redis."""
+    running = DroppingProxy(redis_server.port)
+    yield running
+    running.close()
+
+
+def test_a_save_whose_answer_is_lost_is_sent_again_and_answers_replay(
+    make_spec: Make, say: Say, proxy: DroppingProxy, redis_server: RunningRedis
+) -> None:
+    spec, key = make_spec(), key_named()
+    with opened(spec, f"redis://127.0.0.1:{proxy.port}/0", timeout_s=0.3) as store:
+        store.check()
+        proxy.drop_answers = 1
+        assert store.save_many([first_save(spec, say, key)]) == [Saved(SaveResult.REPLAY, 1, 0)]
+        assert proxy.dropped == 1
+        assert len(store.entries(key).rows) == 1
+
+
+def test_a_server_that_never_answers_is_unavailable_and_a_later_try_is_right(
+    make_spec: Make, say: Say, proxy: DroppingProxy
+) -> None:
+    spec, key = make_spec(), key_named()
+    with opened(spec, f"redis://127.0.0.1:{proxy.port}/0", timeout_s=0.2) as store:
+        store.check()
+        proxy.drop_answers = 1_000
+        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{proxy.port} cannot be reached"):
+            store.save_many([first_save(spec, say, key)])
+        proxy.drop_answers = 0
+        (saved,) = store.save_many([first_save(spec, say, key)])
+        assert saved == Saved(SaveResult.REPLAY, 1, 0), "the first try had been applied"
+
+
+def test_a_read_torn_by_another_writer_is_read_again(
+    make_spec: Make, say: Say, redis_server: RunningRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zombie's save between our four reads must not make a healthy state look damaged."""
+    spec, key = make_spec(), key_named()
+    with opened(spec, redis_server.url) as store:
+        first = first_save(spec, say, key)
+        store.check()
+        store.save_many([first])
+        torn = store._read([key], atomic=True)[0]
+        second = say(spec, first.change.after, 1)
+        store.save_many([Save(key, 1, 0, second, OUTPUT, 0)])
+        read = store._read
+        rows_of_before = [torn[0], *read([key], atomic=True)[0][1:]]
+        monkeypatch.setattr(
+            store, "_read", lambda k, atomic: read(k, atomic=True) if atomic else [rows_of_before]
+        )
+        (loaded,) = store.load_many([key])
+        assert loaded.corrupt is None
+        assert loaded.offset == 1
+
+
+def test_a_library_that_went_with_a_restart_is_loaded_again(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    spec = make_spec()
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        assert store.claim("topic", 0) > 0, "needs no check() before"
+        client.function_flush()
+        saves = [first_save(spec, say, key_named()) for _ in range(3)]
+        assert [s.result for s in store.save_many(saves)] == [SaveResult.SAVED] * 3
+    client.close()
+
+
+def test_a_library_of_our_name_with_other_source_is_replaced(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    other = f"#!lua name={LIBRARY}\nredis.register_function('{CLAIM}', function() return 7 end)"
+    client = redis.Redis.from_url(own_redis.url)
+    client.function_load(other)
+    with opened(make_spec(), own_redis.url) as store:
+        assert store.claim("topic", 0) == 7
+        store.check()
+        assert store.claim("topic", 0) > 7
+        loads = client.info("commandstats")["cmdstat_function|load"]["calls"]
+        store.check()
+        assert client.info("commandstats")["cmdstat_function|load"]["calls"] == loads
+    client.close()
+
+
+def test_a_key_of_another_type_counts_as_damaged_and_is_replaced(
+    make_spec: Make, say: Say, redis_server: RunningRedis
+) -> None:
+    spec = make_spec()
+    client = redis.Redis.from_url(redis_server.url)
+    with opened(spec, redis_server.url) as store:
+        store.check()
+        for place in range(4):
+            key = key_named()
+            store.save_many([first_save(spec, say, key)])
+            client.set(state_keys(key)[place], "intruder")
+            (loaded,) = store.load_many([key])
+            assert loaded.foreign
+            assert loaded.corrupt is not None
+            assert key.conversation_id in loaded.corrupt
+            save = Save(key, 1, loaded.offset, say(spec, None, 5), OUTPUT, 0, replace_foreign=True)
+            (saved,) = store.save_many([save])
+            assert saved == Saved(SaveResult.SAVED, 1, 5)
+            assert store.load_many([key])[0].corrupt is None
+    client.close()
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_redis_that_may_evict_is_refused_with_the_line_that_cures_it(
+    make_spec: Make, own_redis: RunningRedis, policy: str
+) -> None:
+    client = redis.Redis.from_url(own_redis.url)
+    client.config_set("maxmemory-policy", policy)
+    with opened(make_spec(), own_redis.url) as store:
+        with pytest.raises(StoreRefused, match="CONFIG SET maxmemory-policy noeviction"):
+            store.check()
+        client.config_set("maxmemory-policy", "noeviction")
+        store.check()
+    client.close()
+
+
+def test_a_full_redis_is_unavailable_writes_nothing_and_serves_again_with_room(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    spec, key = make_spec(), key_named()
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        store.check()
+        client.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable, match=r"cannot serve now.*maxmemory"):
+            store.save_many([first_save(spec, say, key)])
+        assert store.load_many([key])[0].offset == -1
+        client.config_set("maxmemory", 0)
+        assert store.save_many([first_save(spec, say, key)])[0].result is SaveResult.SAVED
+    client.close()
+
+
+def test_a_replica_is_unavailable_for_writing(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    spec = make_spec()
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        store.check()
+        client.replicaof("127.0.0.1", free_ports(1)[0])
+        with pytest.raises(StoreUnavailable, match="cannot serve now"):
+            store.save_many([first_save(spec, say, key_named())])
+        client.replicaof("NO", "ONE")
+        saved = store.save_many([first_save(spec, say, key_named())])
+        assert saved[0].result is SaveResult.SAVED
+    client.close()
+
+
+def test_a_store_survives_a_restart_of_the_server(
+    make_spec: Make, say: Say, tmp_path: Path
+) -> None:
+    spec, key = make_spec(), key_named()
+    with local_servers.redis_server(tmp_path) as running, opened(spec, running.url) as store:
+        store.check()
+        token = store.claim("topic", 0)
+        store.save_many([first_save(spec, say, key)])
+        running.server.stop(hard=True)
+        with pytest.raises(StoreUnavailable, match="start it, or correct the address"):
+            store.load_many([key])
+        running.server.start(lambda: local_servers.answers(running.port))
+        assert store.load_many([key])[0].offset == -1
+        assert store.save_many([first_save(spec, say, key)])[0].result is SaveResult.SAVED
+        assert store.claim("topic", 0) > token
+
+
+def test_a_wrong_password_is_refused_and_never_printed(
+    make_spec: Make, own_redis: RunningRedis
+) -> None:
+    client = redis.Redis.from_url(own_redis.url)
+    client.config_set("requirepass", "right")
+    for password in ("hush", ""):
+        url = f"redis://:{password}@127.0.0.1:{own_redis.port}/0"
+        with opened(make_spec(), url) as store, pytest.raises(StoreRefused) as caught:
+            store.check()
+        assert "password" in str(caught.value)
+        assert "hush" not in str(caught.value)
+    with opened(make_spec(), f"redis://:right@127.0.0.1:{own_redis.port}/0") as store:
+        store.check()
+    client.close()
+
+
+def test_an_unreachable_redis_is_named_without_its_password(make_spec: Make) -> None:
+    (port,) = free_ports(1)
+    with opened(make_spec(), f"redis://me:hush@127.0.0.1:{port}/0") as store:
+        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}.*start it") as caught:
+            store.check()
+        assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1", "redis://h:port/0", ""])
+def test_an_address_that_is_none_is_refused(make_spec: Make, url: str) -> None:
+    with pytest.raises(StoreRefused, match="redis://HOST:PORT/DB"):
+        RedisStore(make_spec(), url)
+
+
+def test_closing_twice_is_fine(make_spec: Make, redis_server: RunningRedis) -> None:
+    store = RedisStore(make_spec(), redis_server.url)
+    store.check()
+    store.close()
+    store.close()
+
+
+class OldRedis:
+    """As much of a Redis 6.2 as answers a client's greeting, INFO, and no FUNCTION."""
+
+    def __init__(self, version: str) -> None:
+        body = f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n"
+        self._info = f"${len(body)}\r\n{body}\r\n".encode()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        self._clients: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._clients.append(client)
+                while data := client.recv(65536):
+                    for word in data.split(b"\r\n"):
+                        if word in (b"INFO", b"FUNCTION", b"CLIENT", b"HELLO"):
+                            client.sendall(self._answer(word))
+
+    def _answer(self, word: bytes) -> bytes:
+        unknown = b"-ERR unknown command '%s'\r\n" % word
+        return {b"INFO": self._info, b"CLIENT": b"+OK\r\n"}.get(word, unknown)
+
+    def close(self) -> None:
+        for held in (self._listener, *self._clients):
+            with contextlib.suppress(OSError):
+                held.shutdown(socket.SHUT_RDWR)
+            held.close()
+        self._thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("version", "says"), [("6.2.14", "version 6.2.14.*needs Redis >= 7"), ("7.0.0", "no Functions")]
+)
+def test_a_redis_without_functions_is_refused_with_the_cure(
+    make_spec: Make, version: str, says: str
+) -> None:
+    old = OldRedis(version)
+    try:
+        url = f"redis://127.0.0.1:{old.port}/0"
+        with opened(make_spec(), url) as store, pytest.raises(StoreRefused, match=says):
+            store.check()
+    finally:
+        old.close()
