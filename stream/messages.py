@@ -319,6 +319,10 @@ def parse(value: bytes, encoding: Encoding) -> Utterance:
     try:
         wire = (_JSON_IN if encoding == "json" else _MSGPACK_IN).decode(value)
     except msgspec.ValidationError as error:
+        if encoding == "msgpack" and value.startswith(b"{"):  # in MessagePack the number 123
+            raise Rejected(
+                bad, "the value is JSON, but its content-type says MessagePack"
+            ) from None
         raise _misfit(str(error)) from None
     except RecursionError:
         raise Rejected(
