@@ -1,0 +1,90 @@
+"""`emotrack bench`: every speed and size figure, as a table and with `--json`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stream.figures import machine, write_figures
+from stream.local_servers import KAFKA_JARS, redis_server
+
+app = typer.Typer(
+    no_args_is_help=True, help="Measure speed and size (alone on the machine, for honest figures)."
+)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
+Jars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` gets them")]
+
+
+@app.command()
+def model(json: JsonFile = None) -> None:
+    """The model alone: incremental step against full recompute, speed (P1, P3, P4, P9)."""
+    from stream.bench_model import run_bench_model
+
+    finish(run_bench_model(say=say), json)
+
+
+@app.command()
+def state(
+    redis_url: Annotated[
+        str | None, typer.Option(help="an idle Redis; none: one of our own is started")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """What a conversation costs in Redis: bytes an utterance, memory (P7)."""
+    from stream.bench_state import run_bench_state
+
+    if redis_url is not None:
+        return finish(run_bench_state(redis_url=redis_url), json)
+    with tempfile.TemporaryDirectory() as scratch, redis_server(Path(scratch)) as server:
+        rows = run_bench_state(redis_url=server.url)
+    return finish(rows, json)
+
+
+@app.command()
+def pipeline(
+    partitions: Annotated[int, typer.Option(min=1)] = 2,
+    runs: Annotated[int, typer.Option(min=1, help="open loops, after one to warm up")] = 5,
+    utterances: Annotated[int, typer.Option(min=500, help="for the capacity")] = 8_000,
+    conversations: Annotated[int, typer.Option(min=10, help="active ones, for P10")] = 10_000,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """The whole worker on Apache Kafka and Redis: capacity, latency, memory (P6, P8, P10)."""
+    from stream.bench_pipeline import Plan, run_bench_pipeline
+
+    plan = Plan(
+        partitions=partitions, runs=runs, flood=utterances, many_conversations=conversations
+    )
+    finish(run_bench_pipeline(plan=plan, say=say, jars=jars), json)
+
+
+def say(line: str) -> None:
+    """Tell what is going on, beside the table."""
+    Console(stderr=True).print(f"[dim]{line}[/]", highlight=False)
+
+
+def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
+    """Print the rows, and write them where asked."""
+    here = machine()
+    table = Table(title=f"{here['cpu']}, {here['cores']} cores, Python {here['python']}")
+    for column in ("figure", "value", "first", "aim", "runs", "measured"):
+        right = column in ("value", "first", "aim")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for name, row in rows.items():
+        goals = ("" if row.get(g) is None else f"{row[g]:g}" for g in ("first", "aim"))
+        runs = row.get("runs") or []
+        spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
+        value = f"{row['value']:.4g} {row['unit']}"
+        table.add_row(name, value, *goals, spread, str(row.get("reference", "")))
+    Console().print(table)
+    if file is not None:
+        write_figures(file, rows, command=shlex.join(["emotrack", *sys.argv[1:]]))

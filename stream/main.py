@@ -1,0 +1,87 @@
+"""The console entry: every command, and what people are told when something cannot work.
+
+Commands import what they need when they run, so that `--help` is quick and the client install
+(no torch, no redis, no confluent-kafka) has its commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from stream import cli_bench, cli_client, cli_demo, cli_model, cli_worker
+from stream.errors import EmotrackError
+from stream.local_servers import ServerFailed, ServerMissing
+
+INTERRUPTED: Final = 130
+EXTRA_MISSING: Final = 2
+
+app = typer.Typer(
+    name="emotrack",
+    help="Streaming real-time emotion tracker: utterances in, emotions and shift alerts out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command(rich_help_panel="Try it")(cli_demo.demo)
+app.command(rich_help_panel="Run it")(cli_worker.serve)
+cli_client.mount(app)
+app.command(rich_help_panel="Models")(cli_model.train)
+app.command(rich_help_panel="Models")(cli_model.evaluate)
+app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        print(f"emotrack {version('emotrack')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="print the version"),
+    ] = False,
+) -> None:
+    """Streaming real-time emotion tracker: utterances in, emotions and shift alerts out."""
+
+
+def main() -> None:
+    """Run the console; what a person can cure is one sentence on stderr, without a traceback."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app()
+    except EmotrackError as error:
+        errors.print(f"[bold red]error:[/] {escaped(error)}")
+        sys.exit(error.exit_code)
+    except (ServerMissing, ServerFailed) as error:
+        errors.print(f"[bold red]error:[/] {escaped(error)}")
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in OUR_PACKAGES:
+            raise
+        errors.print(
+            f"[bold red]error:[/] this command needs {error.name}, which the client install does "
+            "not bring: pip install 'emotrack\\[worker]'"
+        )
+        sys.exit(EXTRA_MISSING)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
+
+
+def escaped(error: Exception) -> str:
+    """An error's text with nothing in it that rich would take for markup."""
+    return str(error).replace("[", "\\[")
+
+
+if __name__ == "__main__":
+    main()
