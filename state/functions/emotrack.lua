@@ -32,8 +32,8 @@ local function save(keys, args)
     flags = struct.unpack('>dddddI4I4I4I4I4B', args[1])
   local digest = args[2]
 
+  -- pcall: where the key is no hash, the error has no fields either, and counts as missing
   local held = redis.pcall('HMGET', hash, 't', 'o', 'd')
-  if held.err then held = {} end -- not a hash: damaged, counts as missing
   local stored_token, stored = stored_int(held[1], 0), stored_int(held[2], -1)
   if token < stored_token then return {FENCED, stored_token, stored} end
   if stored >= offset then return {REPLAY, stored_token, stored} end

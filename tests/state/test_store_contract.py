@@ -460,6 +460,22 @@ def test_an_unreadable_position_counts_as_missing_for_readers_and_writers_alike(
         assert (saved.result, saved.offset) == (SaveResult.LOST, NO_OFFSET)
 
 
+def test_positions_done_again_after_damage_leave_no_output_of_the_first_time(
+    write: Write, backend: Backend, plain: Plain
+) -> None:
+    """One offset has one output: the one that belongs to what is stored now."""
+    w = write()
+    saves = [w.speak(offset) for offset in range(5)]
+    held = w.store.entries(w.key)
+    backend.write(w.key, replace(held, fields=held.fields | {OFFSET: b"?"}))
+    change = w.say(w.spec, None, 2, utterance_id="again", truncated=True)
+    again = w.save(change, expected_offset=NO_OFFSET, output=StoredOutput("predicted", b"again"))
+    assert w.store.save_many([again]) == [Saved(SaveResult.SAVED, 1, 2)]
+    loaded = w.load()
+    assert plain(loaded.conversation) == plain(change.after)
+    assert loaded.outputs == {0: saves[0].output, 1: saves[1].output, 2: again.output}
+
+
 def test_a_state_is_gone_twice_idle_after_its_last_utterance_and_not_before(
     write: Write, backend: Backend, plain: Plain
 ) -> None:
