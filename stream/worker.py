@@ -46,6 +46,7 @@ IDLE_POLL_S: Final = 0.1  # how long an idle worker waits for a record, and so f
 HOUSEKEEPING_S: Final = 1.0
 PING_AFTER_S: Final = 5.0  # a store not used for this long is asked whether it is there
 FLUSH_S: Final = 1.0
+POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 
 log = structlog.get_logger()
 
@@ -203,9 +204,8 @@ class Worker:
         return self.settings.utterances
 
     def _read(self) -> None:
-        room = self.settings.high_water - self._batcher.depth
-        wanted = max(1, min(room, 4 * self.settings.batch_max))
-        records = self._source.poll(wanted, self._wait_s())
+        # So the queue never holds more than `high_water` and one poll.
+        records = self._source.poll(POLL_BATCHES * self.settings.batch_max, self._wait_s())
         polled_at, polled_ms = self._clock_s(), self._now_ms()
         for record in records:
             self._partitions[record.partition].watermark.admit(record.offset)

@@ -137,7 +137,7 @@ def predictor() -> Predictor:
     return SmallPredictor()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_predictor() -> Callable[..., Predictor]:
     """Make small models with settings of their own."""
     return SmallPredictor
