@@ -1,7 +1,8 @@
 """`emotrack bench state`: what a conversation costs in Redis (P7), measured on a running server.
 
 Sizes come from the server's own counters (INFO), so protocol overhead and allocator rounding are
-in them. Arrays are random: nothing here is compressible that is not in service, too.
+in them. Arrays, ids and probabilities are random; predictions, alerts and the rule's state are
+written as in service: nothing is compressible here that is not there.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypedDict
 
-import msgspec
 import numpy as np
 
 from state.redis_store import RedisStore
-from state.store import Save, SaveResult, StoredOutput
+from state.store import Save, SaveResult
 from state.window import (
     Applied,
     ArraySpec,
@@ -28,6 +28,8 @@ from state.window import (
     apply,
     open_at,
 )
+from stream.alerts import ShiftRule, decide
+from stream.answers import DECIMALS, named, sent_for, shift_alert, stored_output
 from stream.messages import Context, InputRef, ModelRef, PredictionEvent, Shift
 
 KIB: Final = 1024
@@ -38,6 +40,9 @@ GOALS: Final[Mapping[int, tuple[tuple[float, float], tuple[float, float]]]] = {
 }
 LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 TOPIC_ID: Final = "bench-state"
+FIRST_MS: Final = 1_790_000_000_000
+RULE: Final = ShiftRule(enter=0.9, exit=0.7)
+CALIBRATION: Final = "temperature(emotion=1.31, shift=1.12; fitted on dev)"
 
 
 class Row(TypedDict):
@@ -162,25 +167,28 @@ class Talk:
     def _say(self, name: str, token: int, committed: int) -> Save:
         held, offset = self._held[name], self._offset
         self._offset += 1
-        now_ms = 1_790_000_000_000 + offset
+        now_ms = FIRST_MS + offset
         opening = open_at(
             held, spec=self._spec, timestamp_ms=now_ms, offset=offset, truncated=False
         )
-        turn = opening.before.window.count
+        event = self._prediction(name, opening.before.window.count, offset)
+        moved = None if event.shift is None else event.shift.probability
+        rule_state, fired = decide(RULE, opening.before.alert, event.speaker_id, moved)
+        alert = shift_alert(event, RULE) if fired else None
         change = apply(
             opening,
             self._applied(),
             recurrence=self._spec.recurrence,
-            utterance_id=f"{name}-{turn:04d}",
-            speaker_id=("agent-0417", "customer")[turn % 2],
+            utterance_id=event.utterance_id,
+            speaker_id=event.speaker_id,
             offset=offset,
             timestamp_ms=now_ms,
+            alert=rule_state,
         )
         self._held[name] = change.after
-        output = StoredOutput("predicted", self._prediction(name, turn, offset))
+        output = stored_output("predicted", sent_for(event, alert, "json"))
         key = StateKey(name, self.topic_id, 0)
-        expected = -1 if held is None else held.offset
-        return Save(key, token, expected, change, output, committed)
+        return Save(key, token, -1 if held is None else held.offset, change, output, committed)
 
     def _applied(self) -> Applied:
         spec = self._spec
@@ -188,25 +196,25 @@ class Talk:
         row_, arrays, speaker = (self._arrays.integers(0, 256, n, np.uint8) for n in sizes)
         return Applied(row_, arrays, speaker)
 
-    def _prediction(self, name: str, turn: int, offset: int) -> bytes:
-        """A prediction as it goes out, with digits that do not repeat."""
+    def _prediction(self, name: str, turn: int, offset: int) -> PredictionEvent:
+        """A prediction as it goes out, with ids and digits that do not repeat."""
         weights = [self._random.random() for _ in LABELS]
-        shares = {label: w / sum(weights) for label, w in zip(LABELS, weights, strict=True)}
-        previous = f"{name}-{turn - 2:04d}"
-        shift = Shift(self._random.random(), "neutral", "joy", previous) if turn > 1 else None
-        event = PredictionEvent(
+        shares = named(LABELS, [w / sum(weights) for w in weights])
+        moved = round(self._random.random(), DECIMALS)
+        shift = Shift(moved, "neutral", "joy", f"{name}-{turn - 2:04d}") if turn > 1 else None
+        best = max(LABELS, key=lambda label: shares[label])
+        return PredictionEvent(
             conversation_id=name,
             utterance_id=f"{name}-{turn:04d}",
             speaker_id=("agent-0417", "customer")[turn % 2],
             prediction_id=f"{self._random.getrandbits(128):032x}",
-            emotion=max(shares, key=lambda label: shares[label]),
+            emotion=best,
             probabilities=shares,
-            confidence=max(shares.values()),
+            confidence=shares[best],
             sentiment="neutral",
             shift=shift,
             modalities_used=["text", "audio", "video", "persona"],
             context=Context(min(turn, 10), f"{name}-{max(0, turn - 10):04d}", 0, False),
-            model=ModelRef("pcgnet", "0.1.0", self._digest, "temperature(emotion=1.31)"),
+            model=ModelRef("pcgnet", "0.1.0", self._digest, CALIBRATION),
             input=InputRef("emotrack.utterances", 0, offset),
         )
-        return msgspec.json.encode(event)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from model.config import PcgnetConfig
+from model.pcgnet_step import state_spec
 from stream import local_servers
-from stream.bench_state import GOALS, run_bench_state, spec_of
+from stream.bench_state import GOALS, LABELS, run_bench_state, spec_of
 from stream.local_servers import RunningRedis
-
-pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -21,6 +21,18 @@ def own_redis(tmp_path: Path) -> Iterator[RunningRedis]:
         yield running
 
 
+@pytest.mark.parametrize("hidden", [200, 400])
+def test_the_state_measured_is_that_of_the_model(hidden: int) -> None:
+    """The bench names the arrays itself, so that it runs without torch; the sizes must agree."""
+    measured = spec_of(hidden)
+    served = state_spec(PcgnetConfig(labels=LABELS, hidden=hidden), "any")
+    assert measured.row_bytes == served.row_bytes
+    assert measured.conversation_bytes == served.conversation_bytes
+    assert measured.speaker_bytes == served.speaker_bytes
+    assert measured.recurrence == served.recurrence
+
+
+@pytest.mark.integration
 def test_bytes_and_memory_of_a_conversation_stay_within_the_first_line(
     own_redis: RunningRedis,
 ) -> None:
@@ -39,6 +51,7 @@ def test_bytes_and_memory_of_a_conversation_stay_within_the_first_line(
         assert rows[f"P7_updates_h{hidden}"]["value"] > 0
 
 
+@pytest.mark.integration
 def test_a_run_meets_no_keys_of_the_run_before(own_redis: RunningRedis) -> None:
     for _ in range(2):
         rows = run_bench_state(
