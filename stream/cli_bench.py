@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Measure speed and size (alone on the machine, for honest figures)."
 )
 
+SHARED_DATA: Final = Path("../shared/data")
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
 Jars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` gets them")]
 
@@ -65,6 +66,25 @@ def pipeline(
         partitions=partitions, runs=runs, flood=utterances, many_conversations=conversations
     )
     finish(run_bench_pipeline(plan=plan, say=say, jars=jars), json)
+
+
+@app.command()
+def real(
+    data: Annotated[
+        Path, typer.Option(envvar="EMOTRACK_DATA", help="data-set folder")
+    ] = SHARED_DATA,
+    set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
+    split: Annotated[Literal["train", "dev", "test"], typer.Option()] = "test",
+    limit_conversations: Annotated[int | None, typer.Option(min=1)] = None,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """Real conversations through Kafka, Redis and two workers, held to the oracle byte by byte."""
+    from stream.bench_real import run_bench_real
+    from stream.publish import DataChoice, read_folder
+
+    choice = DataChoice(split, set_name, limit_conversations)
+    finish(run_bench_real(read_folder(data, set_name), choice, say=say, jars=jars), json)
 
 
 def say(line: str) -> None:

@@ -43,6 +43,11 @@ class Expected:
         assert self.prediction is not None, f"{self.outcome} has no prediction"
         return encode(self.prediction, encoding)
 
+    def alert_bytes(self, encoding: Encoding = "json") -> bytes:
+        """The alert's value as it should stand in the topic."""
+        assert self.alert is not None, f"{self.outcome} raised no alert"
+        return encode(self.alert, encoding)
+
 
 class Oracle:
     """Answers records in log order; keeps every conversation in memory, so bound what you feed."""

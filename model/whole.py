@@ -1,0 +1,57 @@
+"""What the whole-conversation form says of each utterance: the other side of the model law.
+
+For tests, benchmarks and verification: values in the shape the worker publishes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.calibration import softmax
+from model.checkpoint import default_checkpoint, load_checkpoint
+from model.collate import collate_conversations
+from model.data import Dialogue
+from model.evaluate import conversation_tensors, thread_count
+from model.scores import Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """Calibrated probabilities of one utterance."""
+
+    emotion: Doubles  # [C]
+    shift: Doubles | None  # [C, C] (speaker's previous emotion, this one); None: first utterance
+
+
+@torch.no_grad()
+def whole_answers(
+    checkpoint: Path | None, dialogues: Sequence[Dialogue]
+) -> dict[tuple[str, str], WholeAnswer]:
+    """Answers by (dialogue id, utterance id), from one pass over whole conversations.
+
+    Runs under the stored precision of the checkpoint, as the worker does. Raises
+    `CheckpointError`.
+    """
+    loaded = load_checkpoint(checkpoint or default_checkpoint())
+    model, calibration = loaded.model(), loaded.calibration
+    classes = loaded.config.classes
+    names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
+    tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
+    with thread_count(1):
+        out = model(collate_conversations(tensors, loaded.config), rounding=True)
+    emotion = softmax(_doubles(out.emotion), calibration.emotion)
+    shift = softmax(_doubles(out.shift), calibration.shift).reshape(-1, classes, classes)
+    pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
+    return {
+        name: WholeAnswer(emotion[i], shift[pair_of[i]] if i in pair_of else None)
+        for i, name in enumerate(names)
+    }
+
+
+def _doubles(logits: torch.Tensor) -> Doubles:
+    values: Doubles = logits.double().numpy()
+    return values

@@ -1,0 +1,46 @@
+"""Real conversations through Apache Kafka, Redis and two workers, held to both laws."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.checkpoint import default_checkpoint, load_checkpoint
+from model.data import DataSet, Split, generated_conversations, read_data_set
+from model.evaluate import answer, emotion_weighted_f1
+from stream.bench_real import Servers, through_kafka
+from stream.local_servers import RunningKafka, RunningRedis
+from stream.publish import DataChoice
+
+CONVERSATIONS = 40
+
+
+def conversations(folder: Path | None) -> DataSet:
+    """MELD where it is, else generated conversations of the same layout."""
+    return generated_conversations(CONVERSATIONS) if folder is None else read_data_set(folder)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_every_utterance_of_40_conversations_is_answered_once_and_exactly(
+    kafka: RunningKafka,
+    redis_server: RunningRedis,
+    data_folder: Path | None,
+    tmp_path: Path,
+) -> None:
+    """`through_kafka` raises where a byte differs from the oracle or the model law is broken."""
+    data = conversations(data_folder)
+    split: Split = "dev" if data_folder is not None else "train"
+    choice = DataChoice(split, None, CONVERSATIONS)
+    servers = Servers(kafka.bootstrap, redis_server.url, f"real{uuid.uuid4().hex[:8]}.")
+    outcome = through_kafka(data, choice, servers, tmp_path)
+    dialogues = data.split(split)[:CONVERSATIONS]
+    assert outcome.utterances == outcome.byte_equal == sum(len(d) for d in dialogues)
+    assert len(outcome.by_worker) == 2, "both workers took part"
+    offline = answer(load_checkpoint(default_checkpoint()).model(), dialogues)
+    # Equal but for labels whose two best probabilities lie within the law's tolerance.
+    assert outcome.weighted_f1 == pytest.approx(emotion_weighted_f1(offline), abs=0.003)
+    assert np.isfinite(outcome.largest_difference)
