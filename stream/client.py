@@ -18,6 +18,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -301,27 +302,35 @@ def require_topic(bootstrap: str, topic: str, timeout_s: float = 10.0) -> None:
 
     Raises `BrokerUnreachable` or `TopicMissing`.
     """
-    require_broker(bootstrap, timeout_s)
-    try:
-        consumer: Any = kafka.KafkaConsumer(
-            bootstrap_servers=broker_addresses(bootstrap),
-            api_version=API_VERSION,
-            bootstrap_timeout_ms=int(timeout_s * 1000),
-            request_timeout_ms=max(int(timeout_s * 1000), 1000),
-        )
-        try:
-            topics: set[str] = consumer.topics()
-        finally:
-            consumer.close()
-    except kafka.errors.KafkaError as error:
-        raise BrokerUnreachable(
-            f"something listens at {bootstrap} but does not answer as a Kafka broker: {error}"
-        ) from error
+    with connected_admin(bootstrap, timeout_s) as admin:
+        topics = admin.list_topics()
     if topic not in topics:
         raise TopicMissing(
             f"topic {topic} does not exist on {bootstrap}: create the topics with "
             f"`emotrack topics create --bootstrap {bootstrap}`"
         )
+
+
+@contextmanager
+def connected_admin(bootstrap: str, timeout_s: float = 10.0) -> Iterator[Any]:
+    """A kafka-python admin client; its own errors leave as `BrokerUnreachable`."""
+    require_broker(bootstrap, timeout_s)
+    timeout_ms = max(int(timeout_s * 1000), 1000)
+    try:
+        admin: Any = kafka.KafkaAdminClient(
+            bootstrap_servers=broker_addresses(bootstrap),
+            api_version=API_VERSION,
+            bootstrap_timeout_ms=timeout_ms,
+            request_timeout_ms=timeout_ms,
+        )
+        try:
+            yield admin
+        finally:
+            admin.close()
+    except kafka.errors.KafkaError as error:
+        raise BrokerUnreachable(
+            f"something listens at {bootstrap} but does not answer as a Kafka broker: {error}"
+        ) from error
 
 
 def require_broker(bootstrap: str, timeout_s: float = 10.0) -> None:

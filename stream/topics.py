@@ -6,8 +6,7 @@ topic: `require_topics` stops it where one is missing or would break a promise.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,8 +14,8 @@ import kafka
 import kafka.admin
 import kafka.errors
 
-from stream.client import API_VERSION, DEFAULT_PREFIX, broker_addresses, require_broker
-from stream.errors import BrokerUnreachable, ConfigError, TopicMissing, TopicUnfit
+from stream.client import DEFAULT_PREFIX, connected_admin
+from stream.errors import ConfigError, TopicMissing, TopicUnfit
 
 _STAMP: Final = "message.timestamp.type"
 DAY_MS: Final = 86_400_000
@@ -103,7 +102,7 @@ def create(bootstrap: str, plans: Sequence[TopicPlan]) -> list[TopicReport]:
 
     Raises `BrokerUnreachable`, or `TopicUnfit` when the broker refuses to create one.
     """
-    with _admin(bootstrap) as admin:
+    with connected_admin(bootstrap) as admin:
         there = set(admin.list_topics())
         missing = [one for one in plans if one.name not in there]
         created = {one.name for one in missing if _create_one(admin, one)}
@@ -115,7 +114,7 @@ def create(bootstrap: str, plans: Sequence[TopicPlan]) -> list[TopicReport]:
 
 def describe(bootstrap: str, plans: Sequence[TopicPlan]) -> list[TopicReport]:
     """Say how each topic is and what differs from its plan. Raises `BrokerUnreachable`."""
-    with _admin(bootstrap) as admin:
+    with connected_admin(bootstrap) as admin:
         return _describe(admin, plans)
 
 
@@ -129,7 +128,7 @@ def require_topics(
     cluster) cannot say how they stamp records: they need `allow_create_time`.
     """
     names = names or TopicNames()
-    with _admin(bootstrap) as admin:
+    with connected_admin(bootstrap) as admin:
         there = set(admin.list_topics())
         wanted = [names.utterances, names.predictions, names.alerts, names.dead_letters]
         missing = [name for name in wanted if name not in there]
@@ -219,25 +218,3 @@ def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
         name: {key: str(entry["value"]) for key, entry in entries.items()}
         for name, entries in found.items()
     }
-
-
-@contextmanager
-def _admin(bootstrap: str) -> Iterator[Any]:
-    require_broker(bootstrap)
-    try:
-        admin: Any = kafka.KafkaAdminClient(
-            bootstrap_servers=broker_addresses(bootstrap),
-            api_version=API_VERSION,
-            bootstrap_timeout_ms=10_000,
-            request_timeout_ms=10_000,
-        )
-    except kafka.errors.KafkaError as error:
-        raise BrokerUnreachable(
-            f"something listens at {bootstrap} but does not answer as a Kafka broker: {error}"
-        ) from error
-    try:
-        yield admin
-    except kafka.errors.KafkaError as error:
-        raise BrokerUnreachable(f"{bootstrap} stopped answering: {error}") from error
-    finally:
-        admin.close()
