@@ -37,37 +37,61 @@ def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -
 def emotion_temperature(logits: Doubles, labels: Ints) -> float:
     """The temperature with the least negative log-likelihood of `labels`."""
 
-    def loss(temperature: float) -> float:
-        p = softmax(logits, temperature)[np.arange(len(labels)), labels]
+    def loss(log_temperature: float) -> float:
+        p = softmax(logits, math.exp(log_temperature))[np.arange(len(labels)), labels]
         return float(-np.log(np.maximum(p, 1e-12)).mean())
 
-    return _least(loss)
+    return math.exp(_least(loss, math.log(0.1), math.log(10.0)))
 
 
-def shift_temperature(logits: Doubles, shifted: NDArray[np.bool_], classes: int) -> float:
-    """The temperature with the least negative log-likelihood of *shifted or not*.
+def shift_temperature(
+    logits: Doubles, shifted: NDArray[np.bool_], classes: int
+) -> tuple[float, float]:
+    """Temperature, and a bias of the diagonal, with the least loss of *shifted or not*.
 
-    Fitted to the probability that is stated (1 - trace), not to the 49 joint classes.
+    Fitted to the probability that is stated (1 - trace), not to the C * C joint classes. A
+    temperature alone cannot make it less sure: as it grows, 1 - trace tends to 1 - 1 / C, not to
+    the base rate. The bias is in the units of the logits (`with_diagonal_bias`).
     """
+    stays = np.eye(classes, dtype=np.bool_).ravel()
 
-    def loss(temperature: float) -> float:
-        p = np.clip(shift_probability(logits, classes, temperature), 1e-12, 1 - 1e-12)
-        return float(-np.where(shifted, np.log(p), np.log1p(-p)).mean())
+    def odds(temperature: float) -> Doubles:
+        scaled = logits / temperature
+        scaled = scaled - scaled.max(1, keepdims=True)
+        exp = np.exp(scaled)
+        ratio: Doubles = np.log(exp[:, ~stays].sum(1)) - np.log(exp[:, stays].sum(1))
+        return ratio
 
-    return _least(loss)
+    def loss(odds_moved: Doubles, bias: float) -> float:
+        signed = np.where(shifted, odds_moved - bias, bias - odds_moved)
+        return float(np.logaddexp(0.0, -signed).mean())
+
+    def best_bias(temperature: float) -> float:
+        ratio = odds(temperature)
+        return _least(lambda bias: loss(ratio, bias), -5.0, 5.0)
+
+    def log_loss(log_temperature: float) -> float:
+        temperature = math.exp(log_temperature)
+        return loss(odds(temperature), best_bias(temperature))
+
+    temperature = math.exp(_least(log_loss, math.log(0.1), math.log(10.0)))
+    return temperature, best_bias(temperature) * temperature
 
 
-def _least(loss: Callable[[float], float], low: float = 0.1, high: float = 10.0) -> float:
-    """Golden-section search for the least `loss` on a log scale; 1.0 when nothing beats it."""
-    a, b = math.log(low), math.log(high)
-    for _ in range(60):
-        c, d = b - _GOLDEN * (b - a), a + _GOLDEN * (b - a)
-        if loss(math.exp(c)) < loss(math.exp(d)):
-            b = d
+def with_diagonal_bias(logits: Doubles, bias: float, classes: int) -> Doubles:
+    """Add `bias` to the logits of *no shift*: [P, C * C]."""
+    return logits + bias * np.eye(classes).ravel()
+
+
+def _least(loss: Callable[[float], float], low: float, high: float) -> float:
+    """Golden-section search for where `loss` is least between `low` and `high`."""
+    for _ in range(40):
+        c, d = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if loss(c) < loss(d):
+            high = d
         else:
-            a = c
-    found = math.exp((a + b) / 2)
-    return found if loss(found) < loss(1.0) else 1.0
+            low = c
+    return (low + high) / 2
 
 
 def operating_point(
@@ -84,22 +108,24 @@ def operating_point(
 
 def calibrate(
     emotion_logits: Doubles, labels: Ints, shift_logits: Doubles, shifts: Ints, classes: int
-) -> tuple[Calibration, Thresholds]:
-    """Fit temperatures and thresholds on the dev split's logits ([N, C], [P, C * C]) and labels.
+) -> tuple[Calibration, Thresholds, float]:
+    """Fit temperatures, thresholds and the diagonal bias on the dev split's logits and labels.
 
-    The rule alerts where dev shows at most `FALSE_ALARMS_PER_100` false alarms per 100 pairs and
-    re-arms under the point of twice that budget. It abstains on the least sure
-    `ABSTAIN_SHARE` of dev.
+    Logits are [N, C] and [P, C * C]. The rule alerts where dev shows at most
+    `FALSE_ALARMS_PER_100` false alarms per 100 pairs and re-arms under the point of twice that
+    budget. It abstains on the least sure `ABSTAIN_SHARE` of dev. The bias belongs into the shift
+    head: temperatures and thresholds are of a head that has it.
     """
     emotion = emotion_temperature(emotion_logits, labels)
     confidence = softmax(emotion_logits, emotion).max(1)
     abstain = float(np.quantile(confidence, ABSTAIN_SHARE))
     if len(shifts) == 0:
-        return Calibration(emotion, 1.0, "dev"), Thresholds(abstain, 1.0, 0.9)
+        return Calibration(emotion, 1.0, "dev"), Thresholds(abstain, 1.0, 0.9), 0.0
     shifted = shifts // classes != shifts % classes
-    shift = shift_temperature(shift_logits, shifted, classes)
+    shift, bias = shift_temperature(shift_logits, shifted, classes)
+    shift_logits = with_diagonal_bias(shift_logits, bias, classes)
     stated = shift_probability(shift_logits, classes, shift)
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
     thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
-    return Calibration(emotion, shift, "dev"), thresholds
+    return Calibration(emotion, shift, "dev"), thresholds, bias

@@ -246,7 +246,9 @@ def goal_rows(report: Report) -> dict[str, dict[str, Any]]:
         }  # fmt: skip
 
     return {
-        "A1": row(100 * f1.value, "wF1 %", 58.5, 60.0, f"logistic regression 57.7; {size}")
+        "A1": row(
+            100 * f1.value, "wF1 %", 58.5, 60.0, f"logistic regression, MELD test: 57.7; {size}"
+        )
         | {"ci95": [round(100 * f1.low, 2), round(100 * f1.high, 2)]}
         | {"accuracy": round(100 * report.accuracy, 2)}
         | {"class_f1": {k: round(100 * v, 2) for k, v in report.class_f1.items()}},

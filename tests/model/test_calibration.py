@@ -12,8 +12,9 @@ from model.calibration import (
     shift_probability,
     shift_temperature,
     softmax,
+    with_diagonal_bias,
 )
-from model.scores import Doubles, Ints
+from model.scores import Doubles, Ints, calibration_error
 
 
 def sampled(seed: int, rows: int, classes: int) -> tuple[Doubles, Ints]:
@@ -31,10 +32,19 @@ def test_the_temperature_undoes_a_scale(scale: float) -> None:
     assert emotion_temperature(logits * scale, labels) == pytest.approx(scale, rel=0.06)
 
 
-def test_the_shift_temperature_undoes_a_scale_of_what_is_stated() -> None:
+def test_the_shift_fit_undoes_a_scale_and_a_bias_of_what_is_stated() -> None:
     logits, labels = sampled(1, 20000, 9)
     shifted = labels // 3 != labels % 3
-    assert shift_temperature(logits * 2, shifted, 3) == pytest.approx(2, rel=0.1)
+    distorted = with_diagonal_bias(logits * 2, -1.0, 3)
+    temperature, bias = shift_temperature(distorted, shifted, 3)
+    assert temperature == pytest.approx(2, rel=0.1)
+    assert bias == pytest.approx(1.0, abs=0.15)
+    fitted = shift_probability(with_diagonal_bias(distorted, bias, 3), 3, temperature)
+    assert (
+        calibration_error(fitted, shifted)
+        < 0.02
+        < calibration_error(shift_probability(distorted, 3), shifted)
+    )
 
 
 def test_shift_probability_is_one_minus_the_trace() -> None:
@@ -66,7 +76,8 @@ def test_a_budget_nobody_can_overrun_alerts_always() -> None:
 def test_calibration_abstains_on_its_share_and_rearms_below_its_threshold() -> None:
     logits, labels = sampled(4, 1000, 3)
     joint, shifts = sampled(5, 800, 9)
-    fitted, thresholds = calibrate(logits, labels, joint, shifts, 3)
+    fitted, thresholds, bias = calibrate(logits, labels, joint, shifts, 3)
+    assert abs(bias) < 0.3  # what was sampled needs none
     confidence = softmax(logits, fitted.emotion).max(1)
     assert (confidence < thresholds.abstain_below).mean() == pytest.approx(0.05, abs=0.002)
     assert 0 < thresholds.shift_exit < thresholds.shift < 1
@@ -74,5 +85,5 @@ def test_calibration_abstains_on_its_share_and_rearms_below_its_threshold() -> N
 
 def test_a_set_without_pairs_can_be_calibrated_and_never_alerts() -> None:
     logits, labels = sampled(6, 100, 3)
-    fitted, thresholds = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
-    assert (fitted.shift, thresholds.shift) == (1.0, 1.0)
+    fitted, thresholds, bias = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
+    assert (fitted.shift, thresholds.shift, bias) == (1.0, 1.0, 0.0)

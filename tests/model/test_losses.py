@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from model.losses import (
+    MAX_CONTRAST_PAIRS,
     REVERSED,
     SAME,
     SAME_FROM,
@@ -15,6 +16,7 @@ from model.losses import (
     balanced,
     couple_labels,
     focal_loss,
+    moved_loss,
     shift_contrast,
     shift_labels,
     shift_loss,
@@ -70,12 +72,22 @@ def test_without_pairs_the_losses_are_zero_and_differentiable(pairs: int) -> Non
     logits = torch.randn(pairs, 9, requires_grad=True)
     shifts = torch.full((pairs,), -1)
     contrast = shift_contrast(vectors, shifts, classes=3, generator=seeded())
-    loss = contrast + shift_loss(logits, shifts)
+    loss = contrast + shift_loss(logits, shifts) + moved_loss(logits, shifts, 3)
     torch.autograd.backward(loss)
     assert loss.item() == 0.0
     assert vectors.grad is not None
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+def test_the_moved_loss_is_that_of_one_minus_the_trace() -> None:
+    logits = torch.randn(5, 9, generator=seeded(), dtype=torch.float64)
+    shifts = torch.tensor([0, 1, 4, 5, -1])  # stays, moves, stays, moves, unlabelled
+    joint = logits.softmax(1).reshape(5, 3, 3)
+    moved = 1 - joint.diagonal(dim1=1, dim2=2).sum(1)
+    stated = torch.stack((1 - moved[0], moved[1], 1 - moved[2], moved[3]))
+    expected = -stated.log().mean().item()
+    assert moved_loss(logits, shifts, 3).item() == pytest.approx(expected)
 
 
 def test_contrast_without_wide_couples_equals_the_plain_formula() -> None:
@@ -119,7 +131,7 @@ def test_many_pairs_are_sampled_down_and_stay_finite() -> None:
     assert vectors.grad is not None
     touched = (vectors.grad.abs().sum(1) > 0).sum()
     assert torch.isfinite(vectors.grad).all()
-    assert 2 <= touched <= 50
+    assert 2 <= touched <= MAX_CONTRAST_PAIRS
 
 
 def test_the_balancer_gives_each_task_its_weight_and_spares_a_solved_one() -> None:

@@ -1,0 +1,132 @@
+"""Evaluation of saved checkpoints, and of the shipped one where real conversations are."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.checkpoint import (
+    Calibration,
+    Checkpoint,
+    Thresholds,
+    default_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from model.data import UNLABELLED, Dialogue, generated_conversations, read_data_set, speaker_pairs
+from model.evaluate import answer, evaluate, goal_rows, score
+from model.pcgnet import Pcgnet
+from model.predictor import CheckpointError
+from model.train import fitting_config, normalise_inputs
+
+DATA = generated_conversations(20, seed=2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    model = Pcgnet(fitting_config(DATA, hidden=16))
+    normalise_inputs(model, DATA.split("train"))
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(
+        folder,
+        model,
+        calibration=Calibration(1.2, 0.9, "dev"),
+        thresholds=Thresholds(0.1, 0.9, 0.8),
+        extractors=DATA.extractors,
+        card="",
+    )
+    return load_checkpoint(folder)
+
+
+def test_every_utterance_and_every_speakers_pair_is_answered_once(checkpoint: Checkpoint) -> None:
+    dialogues = DATA.split("train")
+    found = answer(checkpoint.model(), dialogues)
+    assert len(found.labels) == sum(len(d) for d in dialogues)
+    assert len(found.shifts) == sum(len(speaker_pairs(d)) for d in dialogues)
+    truth = np.concatenate([d.labels for d in dialogues])
+    np.testing.assert_array_equal(found.labels, truth)
+    moved = [d.labels[p[:, 0]] != d.labels[p[:, 1]] for d in dialogues for p in [speaker_pairs(d)]]
+    assert found.shifted.sum() == np.concatenate(moved).sum()
+
+
+def test_no_label_reaches_an_answer(checkpoint: Checkpoint) -> None:
+    """Scrambled labels change the truth that is scored against, and not one logit."""
+    dialogues = DATA.split("dev")
+    other = [replace(d, labels=(d.labels + 1) % 7) for d in dialogues]
+    model = checkpoint.model()
+    honest, scrambled = answer(model, dialogues), answer(model, other)
+    np.testing.assert_array_equal(honest.emotion, scrambled.emotion)
+    np.testing.assert_array_equal(honest.shift, scrambled.shift)
+    assert not np.array_equal(honest.labels, scrambled.labels)
+
+
+def test_unlabelled_utterances_are_heard_but_not_scored(checkpoint: Checkpoint) -> None:
+    def forget_first(dialogue: Dialogue) -> Dialogue:
+        labels = dialogue.labels.copy()
+        labels[0] = UNLABELLED
+        return replace(dialogue, labels=labels)
+
+    dialogues = DATA.split("dev")
+    model = checkpoint.model()
+    full = answer(model, dialogues)
+    part = answer(model, [forget_first(d) for d in dialogues])
+    first = np.unique(full.dialogue, return_index=True)[1]
+    np.testing.assert_array_equal(part.emotion, np.delete(full.emotion, first, axis=0))
+    assert len(part.shifts) < len(full.shifts)
+
+
+def test_the_report_is_what_the_answers_say(checkpoint: Checkpoint) -> None:
+    found = answer(checkpoint.model(), DATA.split("train"))
+    report = score(found, checkpoint.calibration, checkpoint.thresholds, DATA.labels)
+    assert report.accuracy == pytest.approx((found.emotion.argmax(1) == found.labels).mean())
+    assert report.shift_base_rate == pytest.approx(found.shifted.mean())
+    assert report.weighted_f1.low <= report.weighted_f1.value <= report.weighted_f1.high
+    assert report.shift_auroc.low <= report.shift_auroc.value <= report.shift_auroc.high
+    assert report.pairs == len(found.shifts)
+    assert list(report.class_f1) == list(DATA.labels)
+
+
+def test_goal_rows_are_json_with_their_goals_beside_them(checkpoint: Checkpoint) -> None:
+    rows = goal_rows(evaluate(checkpoint, DATA, "dev"))
+    assert set(rows) == {"A1", "A4_auroc", "A4_c2_wf1", "A5_emotion", "A5_shift"}
+    for row in json.loads(json.dumps(rows)).values():
+        assert {"value", "unit", "first", "aim", "reference"} <= set(row)
+
+
+def test_evaluating_twice_gives_the_same_report(checkpoint: Checkpoint) -> None:
+    one, two = (repr(evaluate(checkpoint, DATA, "dev")) for _ in range(2))  # NaN equals itself
+    assert one == two
+
+
+def test_a_set_with_other_labels_or_widths_is_refused_in_one_sentence(
+    checkpoint: Checkpoint,
+) -> None:
+    with pytest.raises(CheckpointError, match="trained on that set"):
+        evaluate(checkpoint, replace(DATA, labels=tuple("abcdefg")), "dev")
+    with pytest.raises(CheckpointError, match="300 numbers"):
+        evaluate(checkpoint, replace(DATA, widths={**DATA.widths, "audio": 300}), "dev")
+
+
+def test_the_shipped_checkpoint_scores_what_its_metrics_say(data_folder: Path | None) -> None:
+    """metrics.json beside the shipped weights was written by `emotrack train` on dev."""
+    folder = default_checkpoint()
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    shipped = load_checkpoint(folder)
+    assert metrics["A1"]["checkpoint"] == shipped.digest
+    if data_folder is None:
+        pytest.skip("no real conversations here (EMOTRACK_DATA)")
+    rows = goal_rows(evaluate(shipped, read_data_set(data_folder, "meld"), "dev"))
+    for name, row in rows.items():
+        assert row["value"] == pytest.approx(metrics[name]["value"], abs=0.5 if "A1" in name else 1)
+
+
+def test_the_shipped_checkpoint_is_small_and_has_a_card() -> None:
+    folder = default_checkpoint()
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 16 * 2**20
+    card = (folder / "README.md").read_text("utf-8")
+    assert "inner state" in card
+    assert "research" in card
