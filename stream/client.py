@@ -36,7 +36,13 @@ from stream.cloudevents import (
     event_headers,
     read_envelope,
 )
-from stream.errors import BrokerUnreachable, InvalidUtterance, NotDelivered, TopicMissing
+from stream.errors import (
+    BrokerUnreachable,
+    InvalidUtterance,
+    NotDelivered,
+    TopicMissing,
+    TopicUnfit,
+)
 from stream.messages import PredictionEvent, ShiftAlert, Utterance, check, encode
 from stream.poison import MAX_VALUE_BYTES, Reason, Rejected
 
@@ -237,16 +243,27 @@ class _Subscriber(Generic[E]):
             yield received.event
 
     def records(self) -> Iterator[Received[E]]:
-        """Iterate with headers and positions."""
+        """Iterate with headers and positions. Raises `TopicUnfit` for a topic it cannot read."""
         last = time.monotonic()
         while self._timeout_s is None or time.monotonic() - last < self._timeout_s:
-            batches = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
-            for records in batches.values():
+            for records in self._poll().values():
                 for record in records:
                     received = self._received(record)
                     if received is not None:
                         yield received
                     last = time.monotonic()
+
+    def _poll(self) -> dict[Any, list[Any]]:
+        """Wait for records, a fifth of a second at most."""
+        try:
+            polled: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
+        except kafka.errors.KafkaError as error:
+            raise TopicUnfit(
+                f"topic {self._topic} cannot be read any further: {error}. If somebody wrote a "
+                "record there that is none of ours, read on from the end (without from_beginning), "
+                "or with a new group"
+            ) from error
+        return polled
 
     def _received(self, record: Any) -> Received[E] | None:
         try:

@@ -156,7 +156,8 @@ def apache_kafka(directory: Path, jars: Path = KAFKA_JARS) -> Iterator[RunningKa
     properties = directory / "server.properties"
     properties.write_text(kafka_properties(directory, port, controller_port))
     java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    # One id in 64 would begin with "-", which the tool takes for an option.
+    cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
     storage_tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
     formatted = subprocess.run(
         [*java_argv, *storage_tool], capture_output=True, text=True, timeout=START_S, check=False

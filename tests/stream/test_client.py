@@ -10,9 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import confluent_kafka
+import kafka as kafka_python
 import pytest
 
 from stream.client import (
+    API_VERSION,
     AlertSubscriber,
     PredictionSubscriber,
     Publisher,
@@ -27,7 +29,13 @@ from stream.cloudevents import (
     HeaderList,
     event_headers,
 )
-from stream.errors import BrokerUnreachable, InvalidUtterance, NotDelivered, TopicMissing
+from stream.errors import (
+    BrokerUnreachable,
+    InvalidUtterance,
+    NotDelivered,
+    TopicMissing,
+    TopicUnfit,
+)
 from stream.local_servers import RunningKafka, free_ports
 from stream.messages import (
     Context,
@@ -208,6 +216,31 @@ def test_records_that_are_no_such_event_are_skipped_and_counted(
     ) as alerts:
         assert next(iter(alerts)) == ALERT
         assert alerts.skipped == len(bad)
+
+
+class NoUtf8(str):
+    """A header name as another client may write it."""
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+@pytest.mark.integration
+def test_a_record_kafka_python_cannot_read_is_said_and_not_hung_upon(
+    kafka: RunningKafka, names: TopicNames
+) -> None:
+    producer: Any = kafka_python.KafkaProducer(
+        bootstrap_servers=kafka.bootstrap, api_version=API_VERSION
+    )
+    producer.send(names.alerts, b"{}", headers=[(NoUtf8("x"), b"1")]).get(10)
+    producer.close()
+    with (
+        AlertSubscriber(
+            kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=20
+        ) as alerts,
+        pytest.raises(TopicUnfit, match="cannot be read any further"),
+    ):
+        next(iter(alerts))
 
 
 @pytest.mark.integration
