@@ -45,12 +45,12 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
     """
     with contextlib.ExitStack() as closing:
         metrics, health = Metrics(), Health()
+        topic_id = find_topics(settings)
+        health.broker = True
         predictor = open_model(settings)
         store = open_store(settings, predictor.spec)
         closing.callback(store.close)
         health.store = True
-        topic_id = find_topics(settings)
-        health.broker = True
         identity = describe(predictor.info, predictor.device)
         metrics.describe({"version": version("emotrack")}, identity)
         status = StatusServer(
