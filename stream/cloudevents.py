@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+import msgspec
+
 from stream.poison import Reason, Rejected
 
 Encoding = Literal["json", "msgpack"]
@@ -47,8 +49,7 @@ PRODUCED_AT: Final = "emotrack_produced_at"
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """What the headers of a record say; None where they say nothing."""
 
     encoding: Encoding = "json"
@@ -110,11 +111,11 @@ def read_envelope(headers: Headers | None) -> Envelope:
 def _text_headers(headers: Headers) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, raw in headers:
-        lower = name.lower()
-        if lower not in _READ and not lower.startswith("ce_"):
+        known = name if name in _READ else name.lower()
+        if known not in _READ and not known.startswith("ce_"):
             continue  # other people's headers may hold any bytes
         try:
-            found[lower] = (raw if raw is not None else b"\xff").decode()
+            found[known] = (raw if raw is not None else b"\xff").decode()
         except UnicodeDecodeError:
             raise Rejected(
                 Reason.BAD_HEADERS,
