@@ -41,7 +41,8 @@ class Recipe:
     clip_norm: float = 1.0
     average_decay: float = 0.99  # of the exponential average of the weights
     gamma: float = 0.0  # of the focal loss
-    smoothing: float = 0.1
+    smoothing: float = 0.1  # of the emotion labels
+    shift_smoothing: float = 0.0  # of the (from, to) labels
     class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
     shift_weight: float = 0.5
     moved_weight: float = 0.5
@@ -208,7 +209,8 @@ class _Training:
             class_weight=self.class_weight,
             smoothing=r.smoothing,
         )
-        loss = emotion + r.shift_weight * shift_loss(out.shift, shifts)
+        shift = shift_loss(out.shift, shifts, smoothing=r.shift_smoothing)
+        loss = emotion + r.shift_weight * shift
         loss = loss + r.moved_weight * moved_loss(out.shift, shifts, classes)
         if r.contrast_weight:
             contrast = shift_contrast(
