@@ -202,7 +202,8 @@ def summary(console: Console, tally: Tally, page: Page) -> None:
         used = [p.modalities_used for p in tally.predictions if p.conversation_id == f"demo-{name}"]
         if used:
             console.print(f"  {name}: {inputs_note(used[0])}")
-    table = Table(title="latency in the worker, from its own /metrics", box=None, pad_edge=False)
+    console.print("\nlatency in the worker, from its own /metrics")
+    table = Table(box=None, padding=(0, 3, 0, 0))
     for column in ("stage", "p50 ms", "p99 ms", "utterances"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for stage in STAGES:

@@ -106,7 +106,7 @@ class PlainView:
 
     def heard(self, heard: Heard) -> None:
         u, p = heard.utterance, heard.prediction
-        say = f"{u.conversation_id}  {u.speaker_id}: {u.text}"
+        say = f"{u.conversation_id}  {u.speaker_id}: {u.text or '…'}"
         emotion = f"{p.emotion} {p.confidence:.0%}"
         self._print(f"{say}\n    {bar(p.confidence)} {emotion:14} {shift_mark(p)}")
 
