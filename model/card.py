@@ -42,7 +42,9 @@ def model_card(
     inputs = "\n".join(
         f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
     )
-    settings = ", ".join(f"{name}={value}" for name, value in asdict(recipe).items())
+    dropouts = {name: value for name, value in asdict(config).items() if "dropout" in name}
+    chosen = {**asdict(recipe), **dropouts}
+    settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
     points = trained.thresholds
     weights = sum(p.numel() for p in trained.model.parameters())
     return f"""\

@@ -66,6 +66,10 @@ def train(
 
     read = _read(data, set_name)
     recipe = Recipe() if epochs is None else replace(Recipe(), epochs=epochs)
+    try:
+        config = fitting_config(read, hidden=hidden, window=window)
+    except ValueError as error:
+        raise ConfigError(f"no such model: {error}") from error
     with _progress() as progress:
         task = progress.add_task("training", total=1.0, note="")
 
@@ -75,7 +79,7 @@ def train(
 
         trained = run(
             read,
-            fitting_config(read, hidden=hidden, window=window),
+            config,
             recipe,
             seed=seed,
             threads=threads,

@@ -91,6 +91,11 @@ def test_a_look_at_test_that_cannot_be_recorded_is_refused(data: Path, trained: 
         )
 
 
+def test_a_width_the_heads_cannot_share_is_one_clear_message(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hidden=10"):
+        run("train", "--data", str(data), "--runs", str(tmp_path), "--hidden", "10")
+
+
 def test_wrong_folders_are_one_clear_message(data: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="EMOTRACK_DATA"):
         run("evaluate", str(trained), "--data", str(tmp_path))
