@@ -8,8 +8,8 @@ so there is no topic id to be had.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -38,8 +38,10 @@ from stream.ports import (
 )
 from stream.settings import Settings
 
+Client = TypeVar("Client", AdminClient, Consumer, Producer)
 NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
 CALL_S: Final = 10.0  # a call that answers later than this counts as failed
+REACH_S: Final = 5.0  # the same for the first one, while somebody waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
@@ -129,13 +131,13 @@ def find_topic_id(settings: Settings) -> str:
     Raises `BrokerUnreachable` or `TopicMissing`.
     """
     topic = settings.utterances
-    admin = AdminClient(connection(settings))
+    admin = made(AdminClient, connection(settings))
     try:
         if settings.mock_broker:
-            admin.list_topics(timeout=CALL_S)
+            admin.list_topics(timeout=REACH_S)
             return NO_TOPIC_ID
-        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_S)
-        return str(asked[topic].result(CALL_S).topic_id)
+        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
+        return str(asked[topic].result(REACH_S).topic_id)
     except (KafkaException, TimeoutError) as error:
         if code_of(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(
@@ -144,6 +146,16 @@ def find_topic_id(settings: Settings) -> str:
         raise BrokerUnreachable(
             f"no Kafka broker answers at {settings.bootstrap} ({said(error)}): start one, or set "
             "EMOTRACK_BOOTSTRAP"
+        ) from None
+
+
+def made(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
+    """Make a client. Raises `ConfigError` for an option librdkafka does not take."""
+    try:
+        return client(config)
+    except KafkaException as error:
+        raise ConfigError(
+            f"Kafka refuses a setting ({said(error)}): see EMOTRACK_KAFKA_OPTIONS"
         ) from None
 
 
@@ -168,12 +180,8 @@ class KafkaSource:
         self._reachable = True
         self._owned: set[int] = set()
         self._listener: Assignments | None = None
-        try:
-            self._consumer = Consumer(
-                {**consumer_config(settings), "error_cb": self._met}  # called from poll
-            )
-        except KafkaException as error:
-            raise ConfigError(f"Kafka refuses a setting: {said(error)}") from None
+        # librdkafka calls `_met` from within `poll`.
+        self._consumer = made(Consumer, {**consumer_config(settings), "error_cb": self._met})
 
     @property
     def topic_id(self) -> str:
@@ -332,7 +340,7 @@ class KafkaSink:
     def __init__(self, settings: Settings) -> None:
         self._config = producer_config(settings)
         self._failures: list[KafkaError] = []
-        self._producer = Producer(self._config)
+        self._producer = made(Producer, self._config)
 
     def produce(self, records: Sequence[Outgoing]) -> None:
         for r in records:
