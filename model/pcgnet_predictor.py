@@ -46,7 +46,8 @@ class PcgnetPredictor:
     ) -> None:
         """Prove batch sizes on this machine: a fraction of a second."""
         config = checkpoint.config
-        self._checkpoint, self._config, self._device = checkpoint, config, device
+        self.checkpoint = checkpoint
+        self._config, self._device = config, device
         self._encoder_folder = encoder
         self._encoder: SentenceEncoder | None = None
         self._spec = state_spec(config, checkpoint.digest)
@@ -87,7 +88,7 @@ class PcgnetPredictor:
 
     @property
     def info(self) -> ModelInfo:
-        c = self._checkpoint
+        c = self.checkpoint
         return ModelInfo(
             name=c.name,
             version=c.version,
@@ -163,7 +164,7 @@ class PcgnetPredictor:
             self._buffers[size] = TurnBuffer(size, self._config, self._spec)
         buffer = self._buffers[size]
         buffer.fill(turns)
-        temperature = self._checkpoint.calibration
+        temperature = self.checkpoint.calibration
         with torch.inference_mode():
             out = self._step(buffer.on(self._device))
             numbers = torch.cat(

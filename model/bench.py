@@ -1,0 +1,140 @@
+"""The torch half of `emotrack bench model`: random models, talks, and what to time.
+
+Values in, values out: clocks are passed in by `stream.bench_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.checkpoint import Calibration, Checkpoint, Thresholds
+from model.collate import Batch, ConversationTensors, collate_conversations
+from model.config import INPUTS, MODALITIES, PcgnetConfig, preset
+from model.pcgnet import Pcgnet
+from model.pcgnet_predictor import PcgnetPredictor
+from model.pcgnet_step import multiply_adds
+from model.predictor import Modality, Tensor, Turn
+from state.window import Window
+
+Clock = Callable[[], float]
+SPEAKERS = 2
+
+
+def random_predictor(hidden: int, *, seed: int = 0) -> PcgnetPredictor:
+    """A model of the paper's input sizes (1024/300/342, W = 10) with random float16 weights."""
+    changes = {"hidden": hidden, "persona_heads": hidden // 50}
+    return PcgnetPredictor(_random_checkpoint(preset("meld", **changes), seed), torch.device("cpu"))
+
+
+def use_threads(threads: int) -> None:
+    """Set the number of threads torch computes with."""
+    torch.set_num_threads(threads)
+
+
+def sgemm_gflops(clock: Clock, *, size: int = 1024, repeats: int = 5) -> float:
+    """What this machine's float32 matrix product reaches, best of `repeats`."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    seconds = min(_timed(clock, lambda: a @ b) for _ in range(repeats))
+    return 2e-9 * size**3 / seconds
+
+
+@dataclass
+class Talks:
+    """Conversations that go on side by side: turns to predict, and their windows."""
+
+    predictor: PcgnetPredictor
+    windows: list[Window]
+    seed: int = 0
+
+    @staticmethod
+    def begin(predictor: PcgnetPredictor, conversations: int, *, seed: int = 0) -> Talks:
+        """Conversations before their first utterance."""
+        return Talks(predictor, [Window.empty(predictor.spec) for _ in range(conversations)], seed)
+
+    def turns(self, t: int) -> list[Turn]:
+        """The t-th utterance of each conversation, all inputs present, float16 as on the wire."""
+        draw = np.random.default_rng((self.seed, t))
+        inputs = self.predictor.info.inputs
+        made = []
+        for window in self.windows:
+            features: dict[Modality, Tensor] = {}
+            for name in MODALITIES:
+                values = draw.standard_normal(inputs[name], np.float32).astype(np.float16)
+                features[name] = Tensor("float16", values.shape, values.tobytes())
+            persona = tuple(draw.uniform(size=inputs["persona"]).tolist())
+            speaker = f"speaker {int(draw.integers(SPEAKERS))}"
+            made.append(Turn(window, speaker, features, persona))
+        return made
+
+    def step(self, turns: list[Turn], clock: Clock) -> float:
+        """Predict one utterance of each conversation; return the seconds that `predict` took."""
+        begun = clock()
+        said = self.predictor.predict(turns)
+        seconds = clock() - begun
+        self.windows = [
+            turn.window.push(
+                self.predictor.spec.recurrence,
+                utterance_id="u",
+                speaker_id=turn.speaker_id,
+                row=answer.applied.row,
+                arrays=answer.applied.arrays,
+                speaker=answer.applied.speaker,
+            )[0]
+            for turn, answer in zip(turns, said, strict=True)
+        ]
+        return seconds
+
+
+class FullRecompute:
+    """The whole-conversation form over talks of `turns` utterances, of the predictor's weights."""
+
+    def __init__(self, predictor: PcgnetPredictor, conversations: int, turns: int) -> None:
+        checkpoint = predictor.checkpoint
+        self._model = checkpoint.model()
+        talks = [_random_talk(checkpoint.config, turns, seed) for seed in range(conversations)]
+        self._batch: Batch = collate_conversations(talks, checkpoint.config)
+
+    def seconds(self, clock: Clock) -> float:
+        """Seconds of one pass; laying out the batch is not counted (in the reference's favour)."""
+        with torch.inference_mode():
+            return _timed(clock, lambda: self._model(self._batch))
+
+    @property
+    def gflop(self) -> float:
+        """Matrix products of one pass, by formula."""
+        config = self._model.config
+        pairs, utterances = len(self._batch.pairs), len(self._batch)
+        absent = (utterances - pairs) * 6 * config.hidden * config.classes**2
+        return 2e-9 * (utterances * multiply_adds(config) - absent)
+
+
+def step_gflop(predictor: PcgnetPredictor) -> float:
+    """Matrix products of one utterance, by formula."""
+    return 2e-9 * multiply_adds(predictor.checkpoint.config)
+
+
+def _timed(clock: Clock, work: Callable[[], object]) -> float:
+    begun = clock()
+    work()
+    return clock() - begun
+
+
+def _random_checkpoint(config: PcgnetConfig, seed: int) -> Checkpoint:
+    torch.manual_seed(seed)
+    state = Pcgnet(config).state_dict()
+    weights = {name: value.half().float() for name, value in state.items()}
+    return Checkpoint(config, weights, Calibration(), Thresholds(), {}, "random", "0", "0" * 64)
+
+
+def _random_talk(config: PcgnetConfig, turns: int, seed: int) -> ConversationTensors:
+    draw = torch.Generator().manual_seed(seed)
+    who = torch.randint(SPEAKERS, (turns,), generator=draw).tolist()
+    parts = {n: torch.randn(turns, w, generator=draw) for n, w in config.widths.items()}
+    present = torch.ones(turns, len(INPUTS), dtype=torch.bool)
+    return ConversationTensors(
+        **parts, present=present, speakers=tuple(f"speaker {i}" for i in who)
+    )
