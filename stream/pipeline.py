@@ -23,7 +23,7 @@ from state.store import (
     StoredOutput,
     StoreUnavailable,
 )
-from state.window import Change, Opening, StateKey, apply, apply_nothing, open_at
+from state.window import Change, Conversation, Opening, StateKey, apply, apply_nothing, open_at
 from stream.alerts import decide
 from stream.answers import (
     Sent,
@@ -130,6 +130,7 @@ class Pipeline:
         self._predictor, self._store, self._cache, self._wire = predictor, store, cache, wire
         self._now_ms, self._clock_s = now_ms, clock_s
         self._rule = rule_of(predictor.info)
+        self._idle_ms = predictor.spec.recurrence.idle_s * 1000
 
     def step(self, items: Sequence[Item], leases: Mapping[int, Lease]) -> Step:
         """Give each record of a batch its outcome; at most one utterance of a conversation in it.
@@ -198,17 +199,25 @@ class Pipeline:
     def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
         """What is stored for each item: from the cache, else in one round trip."""
         found: dict[StateKey, Loaded] = {}
+        idle: dict[StateKey, Conversation] = {}
         for item in items:
             assert item.key is not None
             cached = self._cache.get(item.key)
-            if cached is not None and cached.offset < item.record.offset:
-                found[item.key] = Loaded(cached, cached.offset, {})
-                step.loads.append("hit")
+            if cached is None or cached.offset >= item.record.offset:
+                continue
+            if item.record.timestamp_ms - cached.clock_ms > self._idle_ms:
+                idle[item.key] = cached  # its stored copy may have expired: ask for its position
+                continue
+            found[item.key] = Loaded(cached, cached.offset, {})
+            step.loads.append("hit")
         missing = [i.key for i in items if i.key is not None and i.key not in found]
         if missing:
             for key, loaded in zip(missing, self._store.load_many(missing), strict=True):
-                found[key] = loaded
                 step.loads.append(kind_of(loaded))
+                if key in idle and loaded.conversation is None and not loaded.foreign:
+                    # Expired, not lost: we held it, and the gap ends its session anyway.
+                    loaded = replace(loaded, conversation=idle[key])
+                found[key] = loaded
         return [found[i.key] for i in items if i.key is not None]
 
     def _replay(self, item: Item, found: Loaded) -> Result:

@@ -444,3 +444,14 @@ def test_stored_rows_are_what_the_model_returned(bench: Bench) -> None:
     assert stored is not None and cached is not None
     assert np.array_equal(stored.window.rows, cached.window.rows)
     assert len(stored.window.rows) == 3
+
+
+def test_a_state_that_expired_in_a_silence_is_a_new_session_and_not_a_loss(bench: Bench) -> None:
+    """The owner's cache outlived the stored copy; its next answer was called truncated."""
+    bench.lease = replace(bench.lease, proves_new=False)
+    bench.one(bench.item())
+    bench.now_ms += int(3 * bench.predictor.spec.recurrence.idle_s * 1000)
+    step = bench.step(bench.item())
+    after = event(step.results[0])
+    assert step.saves == [SaveResult.SAVED]
+    assert (after.context.truncated, after.context.utterances, after.shift) == (False, 0, None)
