@@ -38,9 +38,11 @@ from stream.ports import (
 )
 from stream.settings import Settings
 
+Answer = TypeVar("Answer")
 Client = TypeVar("Client", AdminClient, Consumer, Producer)
 NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
 CALL_S: Final = 10.0  # a call that answers later than this counts as failed
+BACKOFF_S: Final = 0.1
 REACH_S: Final = 5.0  # the same for the first one, while somebody waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
@@ -157,6 +159,21 @@ def made(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> 
         raise ConfigError(
             f"Kafka refuses a setting ({said(error)}): see EMOTRACK_KAFKA_OPTIONS"
         ) from None
+
+
+def patiently(ask: Callable[[], Answer], what: str) -> Answer:
+    """Ask until there is an answer: right after a start or a failover, brokers refuse for a while.
+
+    Raises `LogUnavailable` after `CALL_S` of refusals.
+    """
+    until = time.monotonic() + CALL_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() >= until:
+                raise LogUnavailable(f"{what}: {said(error)}") from None
+            time.sleep(BACKOFF_S)
 
 
 def code_of(error: Exception) -> int | None:
@@ -294,16 +311,16 @@ class KafkaSource:
         self._listener.assigned(starts)
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        try:
-            return self._consumer.committed(partitions, timeout=CALL_S)
-        except KafkaException as error:
-            raise LogUnavailable(f"the group's offsets cannot be read: {said(error)}") from None
+        return patiently(
+            lambda: self._consumer.committed(partitions, timeout=CALL_S),
+            "the group's offsets cannot be read",
+        )
 
     def _start(self, consumer: Consumer, at: TopicPartition) -> Start:
-        try:
-            low, _ = consumer.get_watermark_offsets(at, timeout=CALL_S)
-        except KafkaException as error:
-            raise LogUnavailable(f"the log's start cannot be read: {said(error)}") from None
+        low, _ = patiently(
+            lambda: consumer.get_watermark_offsets(at, timeout=CALL_S),
+            "the log's start cannot be read",
+        )
         return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

@@ -16,7 +16,14 @@ from typing import Final
 
 import structlog
 
-from model.predictor import CheckpointError, EncoderMissing, ModelInfo, Predictor, load_predictor
+from model.predictor import (
+    CheckpointError,
+    DeviceLost,
+    EncoderMissing,
+    ModelInfo,
+    Predictor,
+    load_predictor,
+)
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.store import Store, StoreRefused, StoreUnavailable
@@ -82,6 +89,10 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             return 0 if worker.run(stop) else NOT_DRAINED
         except LogUnavailable as error:
             raise BrokerUnreachable(f"Kafka at {settings.bootstrap}: {error}") from error
+        except StoreRefused as error:  # a store that came back as another one
+            raise StoreUnfit(str(error)) from error
+        except DeviceLost as error:
+            raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
 
 
 def open_model(settings: Settings) -> Predictor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.error
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from state.memory_store import MemoryStore
 from state.window import StateKey
+from stream import local_servers
 from stream.batcher import Item
 from stream.messages import Utterance, decode
 from stream.pipeline import Lease, Pipeline
@@ -165,6 +168,31 @@ def test_workers_share_a_group_and_hand_conversations_over(site: Site, start: St
     got, expected = predicted(site), offline(site.log(site.settings.utterances), site.settings)
     assert len(expected) == site.sent
     assert got == {at: [value] for at, value in expected.items()}
+
+
+def test_a_store_that_does_not_answer_costs_time_and_nothing_else(
+    site: Site, start: Start, tmp_path: Path
+) -> None:
+    """Redis is stopped in mid-stream, longer than its clients wait, and goes on."""
+    with local_servers.redis_server(tmp_path) as redis:
+        worker = start(site.settings.model_copy(update={"redis_url": redis.url}))
+        talk(site, range(0, 10))
+        wait_for(lambda: site.committed() == site.sent, "commits before")
+        assert redis.server.process is not None
+        redis.server.process.send_signal(signal.SIGSTOP)
+        try:
+            talk(site, range(10, 20))
+            wait_for(lambda: worker.metric("redis_up") == 0, "a store that is away")
+            with pytest.raises(urllib.error.HTTPError, match="503"):
+                urllib.request.urlopen(f"{worker.url}/readyz", timeout=10)
+            urllib.request.urlopen(f"{worker.url}/healthz", timeout=10).close()
+        finally:
+            redis.server.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: site.committed() == site.sent, "commits after")
+        assert worker.end() == 0
+    got, expected = predicted(site), offline(site.log(site.settings.utterances), site.settings)
+    assert {at: set(v) for at, v in got.items()} == {at: {v} for at, v in expected.items()}
+    assert len(expected) == site.sent
 
 
 def talk(site: Site, turns: range, conversations: int = 12) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream import serving
-from stream.kafka_io import headers_of
+from stream.kafka_io import headers_of, patiently
 from stream.local_servers import free_ports
 from stream.ports import Headers, Record
 from stream.settings import Settings
@@ -94,7 +94,8 @@ class Site:
             }
         )
         parts = [TopicPartition(self.settings.utterances, p) for p in range(PARTITIONS)]
-        count = sum(max(0, at.offset) for at in consumer.committed(parts, timeout=10))
+        found = patiently(lambda: consumer.committed(parts, timeout=10), "commits are unknown")
+        count = sum(max(0, at.offset) for at in found)
         consumer.close()
         return count
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from kafka.partitioner.default import murmur2
 
 from stream.errors import BrokerUnreachable, TopicMissing
@@ -15,6 +16,7 @@ from stream.kafka_io import (
     KafkaSource,
     consumer_config,
     find_topic_id,
+    patiently,
     producer_config,
 )
 from stream.local_servers import RunningKafka, free_ports
@@ -207,3 +209,15 @@ def test_a_recreated_topic_has_another_id_and_a_missing_one_is_named(settings: S
     assert find_topic_id(settings) == find_topic_id(settings) != NO_TOPIC_ID
     with pytest.raises(TopicMissing, match="emotrack topics create"):
         find_topic_id(settings.model_copy(update={"topic_prefix": "nowhere."}))
+
+
+def test_a_broker_that_refuses_for_a_while_is_asked_again() -> None:
+    """A group's first member met NOT_COORDINATOR while the offsets topic was being made."""
+    refusals = [KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))] * 2
+
+    def ask() -> int:
+        if refusals:
+            raise refusals.pop()
+        return 7
+
+    assert patiently(ask, "what") == 7
