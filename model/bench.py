@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from model.checkpoint import Calibration, Checkpoint, Thresholds
+from model.checkpoint import Calibration, Checkpoint, Thresholds, save_checkpoint
 from model.collate import Batch, ConversationTensors, collate_conversations
 from model.config import INPUTS, MODALITIES, PcgnetConfig, preset
 from model.pcgnet import Pcgnet
@@ -28,6 +29,39 @@ def random_predictor(hidden: int, *, seed: int = 0) -> PcgnetPredictor:
     """A model of the paper's input sizes (1024/300/342, W = 10) with random float16 weights."""
     changes = {"hidden": hidden, "persona_heads": hidden // 50}
     return PcgnetPredictor(_random_checkpoint(preset("meld", **changes), seed), torch.device("cpu"))
+
+
+def write_random_checkpoint(folder: Path, *, hidden: int = 200, seed: int = 0) -> None:
+    """Write `random_predictor`'s model as a checkpoint whose alert rule does fire.
+
+    The rule's threshold is the median of the model's own shift probabilities on random talks.
+    """
+    predictor = random_predictor(hidden, seed=seed)
+    talks, moved = Talks.begin(predictor, 24), []
+    for t in range(8):
+        talks.step(talks.turns(t), lambda: 0.0)
+        said = predictor.predict(talks.turns(t))
+        moved += [p.shift_probability for p in said if p.shift_probability is not None]
+    middle = float(np.median(moved))
+    save_checkpoint(
+        folder,
+        predictor.checkpoint.model(),
+        calibration=Calibration(),
+        thresholds=Thresholds(shift=middle, shift_exit=middle),
+        extractors={},
+        card="Random weights of the paper's sizes, for benchmarks.",
+        name="random",
+        version="0",
+    )
+
+
+def batch_cost_us(folder: Path, batch: int, clock: Clock, *, batches: int = 60) -> float:
+    """CPU of one utterance in batches of `batch`, in microseconds: the median of many batches."""
+    use_threads(1)
+    predictor = PcgnetPredictor.load(folder, device="cpu")
+    talks = Talks.begin(predictor, batch)
+    spent = [talks.step(talks.turns(t), clock) for t in range(12 + batches)]
+    return 1e6 * float(np.median(spent[12:])) / batch
 
 
 def use_threads(threads: int) -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,7 @@ OPEN_LOOP_S: Final = 6.0
 CONVERSATIONS: Final = 1_000
 DRAIN_S: Final = 120.0
 MANY: Final = 10_000
+BARE_TOPIC: Final = "bench.bare"  # what the bare loop writes
 GIB: Final = 1 << 30
 
 
@@ -116,8 +117,9 @@ def run_bench_pipeline(
 
 
 def topic_plans(wanted: Plan) -> list[TopicPlan]:
-    """The four topics, with the benchmark's number of partitions."""
-    return list(plan(TopicNames(), partitions=wanted.partitions))
+    """The four topics and the bare loop's, with the benchmark's number of partitions."""
+    four = list(plan(TopicNames(), partitions=wanted.partitions))
+    return [*four, replace(four[0], name=BARE_TOPIC)]
 
 
 def random_checkpoint(folder: Path) -> Path:
@@ -125,7 +127,10 @@ def random_checkpoint(folder: Path) -> Path:
 
     Its alert threshold is the median of its own shift probabilities, so that alerts do happen.
     """
-    code = "import sys; from model.bench import write_random_checkpoint as w; w(sys.argv[1])"
+    code = (
+        "import sys; from pathlib import Path; from model.bench import write_random_checkpoint; "
+        "write_random_checkpoint(Path(sys.argv[1]))"
+    )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=120)
     return folder
 
@@ -194,8 +199,8 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
 def model_cost_us(checkpoint: Path, batch: int) -> float:
     """CPU of the model alone for an utterance in batches of this size, in a child process."""
     code = (
-        "import sys; from pathlib import Path; from model.bench import batch_cost_us; "
-        "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2])))"
+        "import sys, time; from pathlib import Path; from model.bench import batch_cost_us; "
+        "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
     )
     asked = [sys.executable, "-c", code, str(checkpoint), str(batch)]
     said = subprocess.run(asked, check=True, timeout=300, capture_output=True, text=True)
@@ -208,7 +213,7 @@ def bare_loop_us(bench: Bench, batch: int, answer_bytes: int) -> float:
         "bootstrap": bench.stack.kafka.bootstrap,
         "redis_url": bench.stack.redis.url,
         "source": bench.topics.utterances,
-        "sink": bench.topics.dead_letters,
+        "sink": BARE_TOPIC,
         "count": bench.plan.flood,
         "batch": batch,
         "answer_bytes": answer_bytes,

@@ -94,17 +94,24 @@ def say(line: str) -> None:
 
 def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
     """Print the rows, and write them where asked."""
-    here = machine()
-    table = Table(title=f"{here['cpu']}, {here['cores']} cores, Python {here['python']}")
-    for column in ("figure", "value", "first", "aim", "runs", "measured"):
-        right = column in ("value", "first", "aim")
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    here, console = machine(), Console(highlight=False)
+    console.print(f"{here['cpu']}, {here['cores']} cores, Python {here['python']}")
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for column in ("figure", "value", "", "first", "aim", "least … most of runs"):
+        number = column in ("value", "first", "aim")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for name, row in rows.items():
-        goals = ("" if row.get(g) is None else f"{row[g]:g}" for g in ("first", "aim"))
-        runs = row.get("runs") or []
-        spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
-        value = f"{row['value']:.4g} {row['unit']}"
-        table.add_row(name, value, *goals, spread, str(row.get("reference", "")))
-    Console().print(table)
+        table.add_row(name, *cells(row))
+    console.print(table)
+    for name, row in rows.items():
+        console.print(f"[dim]{name}: {row.get('reference', '')}[/]", soft_wrap=True)
     if file is not None:
         write_figures(file, rows, command=shlex.join(["emotrack", *sys.argv[1:]]))
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """Value, unit, both goals, and the spread over the runs."""
+    first, aim = ("" if row.get(goal) is None else f"{row[goal]:g}" for goal in ("first", "aim"))
+    runs = row.get("runs") or []
+    spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
+    return f"{row['value']:.4g}", str(row["unit"]), first, aim, spread
