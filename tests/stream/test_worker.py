@@ -459,3 +459,22 @@ def test_partitions_do_not_share_conversations(
     running.turns(5)
     contexts = [json.loads(r.value or b"")["context"]["utterances"] for r in plant.predictions()]
     assert contexts == [0, 0]
+
+
+def test_a_partition_that_comes_back_is_read_from_the_store_not_from_memory(plant: Plant) -> None:
+    """A window cached before the partition left is older than what its owner has written since."""
+    here, there = plant.worker(), plant.worker(first=False)
+    plant.say("a", 2)
+    here.turns(5)
+    here.source.take_away([0])
+    there.source.assign([0])
+    plant.say("a", 2)
+    there.turns(5)
+    there.source.take_away([0])
+    here.source.assign([0])
+    plant.say("a", 1)
+    here.turns(5)
+    contexts = [json.loads(r.value or b"")["context"] for r in plant.predictions()]
+    assert [c["utterances"] for c in contexts] == [0, 1, 2, 3, 3]
+    assert not any(c["truncated"] for c in contexts)
+    assert here.value("state_operations_total", operation="save", result="lost") == 0
