@@ -140,6 +140,11 @@ def _supervised_contrast(similar: Tensor, relation: Tensor) -> Tensor:
     return (weight * (over_all - over_alike)).mean() / weight.mean()
 
 
+def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum of weight * loss."""
+    return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+
+
 def balanced(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Sum of weight * loss / |loss| detached, so that each task pulls with its weight.
 

@@ -22,7 +22,15 @@ from model.collate import Batch, ConversationTensors, collate_conversations
 from model.config import INPUTS, PcgnetConfig
 from model.data import DataSource, Dialogue, column_statistics, label_counts
 from model.evaluate import answer, conversation_tensors, emotion_weighted_f1, thread_count
-from model.losses import focal_loss, moved_loss, shift_contrast, shift_labels, shift_loss
+from model.losses import (
+    balanced,
+    focal_loss,
+    moved_loss,
+    shift_contrast,
+    shift_labels,
+    shift_loss,
+    weighted,
+)
 from model.pcgnet import Pcgnet, WholeOutput
 from state.window import Recurrence
 
@@ -50,6 +58,7 @@ class Recipe:
     shift_weight: float = 0.3
     moved_weight: float = 0.1
     contrast_weight: float = 0.0
+    balance: bool = False  # divide each loss by its own size, so that weights are shares of pull
     drop_text: float = 0.05  # chance that an utterance loses it while training
     drop_other: float = 0.1  # ... its audio, its video, its persona, each
     text_only: float = 0.15  # chance that a whole conversation comes with text alone
@@ -205,22 +214,24 @@ class _Training:
     def _loss(self, out: WholeOutput, labels: Tensor) -> Tensor:
         r, classes = self.recipe, self.config.classes
         shifts = shift_labels(labels, out.pairs, classes)
-        emotion = focal_loss(
-            out.emotion,
-            labels,
-            gamma=r.gamma,
-            class_weight=self.class_weight,
-            smoothing=r.smoothing,
-        )
-        shift = shift_loss(out.shift, shifts, smoothing=r.shift_smoothing)
-        loss = emotion + r.shift_weight * shift
-        loss = loss + r.moved_weight * moved_loss(out.shift, shifts, classes)
+        weights = {"emotion": 1.0, "shift": r.shift_weight, "moved": r.moved_weight}
+        losses = {
+            "emotion": focal_loss(
+                out.emotion,
+                labels,
+                gamma=r.gamma,
+                class_weight=self.class_weight,
+                smoothing=r.smoothing,
+            ),
+            "shift": shift_loss(out.shift, shifts, smoothing=r.shift_smoothing),
+            "moved": moved_loss(out.shift, shifts, classes),
+        }
         if r.contrast_weight:
-            contrast = shift_contrast(
+            weights["contrast"] = r.contrast_weight
+            losses["contrast"] = shift_contrast(
                 out.pair_vectors, shifts, classes=classes, generator=self.generator
             )
-            loss = loss + r.contrast_weight * contrast
-        return loss
+        return (balanced if r.balance else weighted)(losses, weights)
 
     def _thinned(self, batch: Batch) -> Tensor:
         """Take inputs away at random, so that any subset is an answerable one: [N, 4] bool."""

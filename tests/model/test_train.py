@@ -134,6 +134,14 @@ def test_a_model_trained_on_all_inputs_answers_text_alone() -> None:
     assert (found.emotion.argmax(1) == found.labels).mean() > majority + 0.1
 
 
+def test_balanced_losses_train_too_and_weigh_otherwise() -> None:
+    short = replace(RECIPE, epochs=2, contrast_weight=0.05)
+    plain = train(data(), config(), short, seed=0)
+    even = train(data(), config(), replace(short, balance=True), seed=0)
+    assert even.history[-1].dev_loss < even.history[0].dev_loss
+    assert even.history[0].dev_loss != plain.history[0].dev_loss
+
+
 def test_a_set_with_text_alone_can_be_trained_on() -> None:
     def cut(dialogue: Dialogue) -> Dialogue:
         present = dialogue.present.copy()
