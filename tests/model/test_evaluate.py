@@ -120,8 +120,10 @@ def test_the_shipped_checkpoint_scores_what_its_metrics_say(data_folder: Path | 
     if data_folder is None:
         pytest.skip("no real conversations here (EMOTRACK_DATA)")
     rows = goal_rows(evaluate(shipped, read_data_set(data_folder, "meld"), "dev"))
+    # Another machine adds in another order: a few answers near a tie may differ.
+    near = {"A1": 0.5, "A4_auroc": 0.003, "A4_c2_wf1": 0.7, "A5_emotion": 0.5, "A5_shift": 0.5}
     for name, row in rows.items():
-        assert row["value"] == pytest.approx(metrics[name]["value"], abs=0.5 if "A1" in name else 1)
+        assert row["value"] == pytest.approx(metrics[name]["value"], abs=near[name])
 
 
 def test_the_shipped_checkpoint_is_small_and_has_a_card() -> None:
