@@ -9,8 +9,10 @@ model knows their meaning. Nothing in this module reads a clock, a network or th
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, NewType
 
@@ -42,7 +44,12 @@ class ArraySpec:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape)) * ITEM_BYTES[self.dtype]
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@lru_cache(maxsize=64)  # asked for several times an utterance
+def _nbytes(arrays: tuple[ArraySpec, ...]) -> int:
+    return sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +86,15 @@ class StateSpec:
 
     @property
     def row_bytes(self) -> int:
-        return sum(a.nbytes for a in self.utterance)
+        return _nbytes(self.utterance)
 
     @property
     def conversation_bytes(self) -> int:
-        return sum(a.nbytes for a in self.conversation)
+        return _nbytes(self.conversation)
 
     @property
     def speaker_bytes(self) -> int:
-        return sum(a.nbytes for a in self.speaker)
+        return _nbytes(self.speaker)
 
     @property
     def digest(self) -> str:
