@@ -15,14 +15,22 @@ _LIMITS: Final = """\
 
 - An answer is an estimate of the emotion a listener would name for an utterance. It is not a
   finding about a person's inner state, and no decision about a person should rest on it.
-- The labels are scripted television dialogue, in English, judged by a few annotators. Other
-  languages, unscripted speech and other label sets are outside of what was measured.
+{of_the_data}
 - Rare classes ({rare}) are recognised poorly: see their F1.
+"""
+
+_OF_THE_DATA: Final[Mapping[str, str]] = {
+    "meld": """\
+- The labels are of scripted television dialogue, in English, judged by a few annotators. Other
+  languages, unscripted speech and other label sets are outside of what was measured.
 - Persona vectors come from published files whose recipe is not public. Nobody can compute them for
   new speakers: leave them out, the model is trained to do without.
 - The weights were trained on data for research use, some of it without a stated licence. Check
-  whether that suits your use.
-"""
+  whether that suits your use.""",
+}
+_OF_OTHER_DATA: Final = """\
+- Languages, kinds of speech and labels other than those of {data} are outside of what was measured.
+- Check whether the licence of {data} suits your use of weights trained on it."""
 
 
 def model_card(
@@ -38,6 +46,7 @@ def model_card(
     """Markdown for the checkpoint's README; `report` is of the dev split."""
     config = trained.model.config
     f1 = report.class_f1
+    of_the_data = _OF_THE_DATA.get(data, _OF_OTHER_DATA.format(data=data))
     rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
     inputs = "\n".join(
         f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
@@ -90,7 +99,7 @@ dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-ar
 So the dev scores flatter: the test scores, and how often the test split was looked at, are in
 `docs/test-ledger.csv` of the project.
 
-{_LIMITS.format(rare=rare)}"""
+{_LIMITS.format(rare=rare, of_the_data=of_the_data)}"""
 
 
 def _scores(report: Report) -> str:

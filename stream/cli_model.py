@@ -6,6 +6,7 @@ The models are imported when a command runs: `emotrack --help` needs no torch.
 from __future__ import annotations
 
 import csv
+import warnings
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,7 @@ def train(
     The epoch is chosen on the dev split; the test split is never read. Equal arguments give an
     equal checkpoint on one machine.
     """
+    _hush_torch_geometric()
     from dataclasses import replace
 
     from model.train import Recipe, fitting_config
@@ -109,6 +111,7 @@ def evaluate(
 
     Causal, in the stored precision: the worker's answers to the same conversations.
     """
+    _hush_torch_geometric()
     from model.checkpoint import default_checkpoint, load_checkpoint
     from model.evaluate import evaluate as run
     from model.evaluate import goal_rows
@@ -153,6 +156,11 @@ def note_look(
         if new:
             writer.writerow(LEDGER_COLUMNS)
         writer.writerow(row)
+
+
+def _hush_torch_geometric() -> None:
+    """Its import warns that torch.jit.script is deprecated: nothing a reader of scores can cure."""
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 
 def _read(folder: Path | None, name: str | None) -> DataSet:
