@@ -91,6 +91,7 @@ class Sender:
                 "partitioner": "murmur2_random",
                 "linger.ms": 0,
                 "queue.buffering.max.messages": 1_000_000,
+                "log_level": 0,
             }
         )
 
@@ -152,6 +153,7 @@ class Collector:
                 "group.id": "bench-collector",
                 "enable.auto.commit": False,
                 "fetch.wait.max.ms": 5,
+                "log_level": 0,  # it outlives the broker by a moment
             }
         )
         partitions = consumer.list_topics(self.topic, timeout=10).topics[self.topic].partitions
