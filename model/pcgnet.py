@@ -63,7 +63,11 @@ class GatedSum(nn.Module):
         self.second = SlotLinear(slots, width, width)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.sigmoid(self.first(x)) * x + torch.sigmoid(self.second(y)) * y
+        return self.mix(self.first(x), x, y)
+
+    def mix(self, first: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """The sum, given A x + a."""
+        return torch.addcmul(torch.sigmoid(first) * x, torch.sigmoid(self.second(y)), y)
 
 
 class CausalGru(nn.Module):
@@ -149,23 +153,29 @@ class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric
         """Values [N, M, H] and projected personas [N, H] -> [N, M, H]."""
         n, m, width = value.shape
         v = value.reshape(n, m, self.heads, -1)
-        key = self.key(persona[:, None].expand(n, m, width)).reshape(v.shape)
         gate = (v * self.gate).sum(-1) + self.gate_bias  # [N, M, heads]
         out: Tensor = self.propagate(
             edges,
             v=v,
-            source=gate * (key * self.source).sum(-1),
-            target=gate * (key * self.target).sum(-1),
+            source=gate * self._key_score(self.source, persona),
+            target=gate * self._key_score(self.target, persona),
             size=(n, n),
         )
         return out.reshape(n, m, width) + self.bias
+
+    def _key_score(self, end: Tensor, persona: Tensor) -> Tensor:
+        """a . (P p + b) as (P^T a) . p + a . b: [N, M, heads], without a key per utterance."""
+        m, heads, d = end.shape
+        onto = torch.einsum("mkd,mkdh->mkh", end, self.key.weight.view(m, heads, d, -1))
+        offset = (end * self.key.bias.view(m, heads, d)).sum(-1)
+        return (persona @ onto.flatten(0, 1).t()).view(-1, m, heads) + offset
 
     def message(
         self, v_j: Tensor, source_j: Tensor, target_i: Tensor, index: Tensor, size_i: int
     ) -> Tensor:
         score = F.leaky_relu(source_j + target_i, SLOPE)
         weight: Tensor = softmax(score, index, num_nodes=size_i)
-        return v_j * weight[..., None]
+        return weighted(v_j, weight)
 
 
 class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
@@ -195,17 +205,21 @@ class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric i
     def forward(self, u: Tensor, edges: Tensor, relation: Tensor, distance: Tensor) -> Tensor:
         """Node values [nodes, H] -> [nodes, H]."""
         nodes, width = u.shape
-        split = u.reshape(nodes, self.heads, -1)
         reach = self.distance_weights()[relation] * torch.log1p(distance)[:, None]
         out: Tensor = self.propagate(
             edges,
-            v=split,
-            source=(split * self.source).sum(-1),
-            target=(split * self.target).sum(-1),
+            v=u.reshape(nodes, self.heads, -1),
+            source=u @ self._by_head(self.source),
+            target=u @ self._by_head(self.target),
             bias=self.relation_bias[relation] + reach,
             size=(nodes, nodes),
         )
-        return out.reshape(nodes, width) + self.bias
+        return out.reshape(nodes, width).add_(self.bias)
+
+    def _by_head(self, end: Tensor) -> Tensor:
+        """[heads, D] -> [H, heads]: each head's vector in a column of its own."""
+        own = torch.eye(self.heads, device=end.device)[:, None]  # [heads, 1, heads]
+        return (end[..., None] * own).flatten(0, 1)
 
     def message(
         self,
@@ -218,7 +232,14 @@ class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric i
     ) -> Tensor:
         score = F.leaky_relu(source_j + target_i + bias, SLOPE)
         weight: Tensor = softmax(score, index, num_nodes=size_i)
-        return v_j * weight[..., None]
+        return weighted(v_j, weight)
+
+
+def weighted(values: Tensor, weight: Tensor) -> Tensor:
+    """Values [E, ..., D] times weights [E, ...]; in place where no gradient asks for the values."""
+    if torch.is_grad_enabled():
+        return values * weight[..., None]
+    return values.mul_(weight[..., None])
 
 
 def _far(device: torch.device) -> Tensor:
@@ -317,6 +338,9 @@ class Pcgnet(nn.Module):
         n, m, h = z.shape
         z = F.dropout(z, self.config.graph_dropout, self.training)
         node = (z[:, None] + self.task[:, None]).reshape(n * 2 * m, 1, h)  # task, then modality
+        first = self.graph_gate.first  # D (z + t) = D z + D t, as for the values below
+        gate = first(z.reshape(n * m, 1, h)).reshape(n, 1, m, h)
+        gate = (gate + (self.task @ first.weight[0].T)[:, None]).reshape(node.shape)
         value = self.graph_attention.value
         u = as_stored(value(z.reshape(n * m, 1, h)), store).reshape(n, 1, m, h)
         u = u + (self.task @ value.weight[0].T)[:, None]  # W (z + t) = W z + W t: [N, 2, 3, H]
@@ -324,5 +348,4 @@ class Pcgnet(nn.Module):
             u.reshape(n * 2 * m, h), batch.graph_edges, batch.relation, batch.distance
         )
         heard = F.elu(F.dropout(heard, self.config.graph_dropout, self.training))
-        gated: Tensor = self.graph_gate(node, node + heard[:, None])
-        return gated.reshape(n, 2, m, h)
+        return self.graph_gate.mix(gate, node, node + heard[:, None]).reshape(n, 2, m, h)

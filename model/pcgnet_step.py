@@ -10,7 +10,7 @@ slot W the utterance itself, M = 3 modalities, H hidden, heads x D = H, S values
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,10 +67,10 @@ class StepInput:
     """What a step reads, on its device."""
 
     inputs: dict[str, Tensor]  # [B, width] float32; zero where absent
-    present: Tensor  # [B, 4] float32, 0 or 1
+    present: Tensor  # [B, 4] bool
     ring: Tensor  # [B, W, row] stored dtype, right-aligned, zero where there is no utterance
     relation: Tensor  # [B, W] int32: slot + W * (NOT_HEARD, INTRA or INTER)
-    started: Tensor  # [B] float32: 1 where slot W - 1 holds an utterance
+    before: Tensor  # [B] float32: 0, or -inf where slot W - 1 holds no utterance
     state: Tensor  # [B, 11 H] stored dtype: context_h, speaker_h, shift_node; zero where new
 
 
@@ -104,14 +104,14 @@ class PcgnetStep:
             name: (self._take(f"{name}_mean", w), self._take(f"{name}_scale", w))
             for name, w in config.widths.items()
         }
-        self._missing = self._take("missing", m, h)
+        self._missing = self._take("missing", m, h)[:, None]  # [M, 1, H]
         self._missing_persona = self._take("missing_persona", config.persona)
         self._gru = [self._gru_layer(layer) for layer in range(2)]
         self._speaker_gate = self._gate("speaker_gate", m)
-        self._persona_gate = self._gate("persona_gate", m)
-        self._graph_gate = self._gate("graph_gate", 1)
-        self._persona_value = self._slots("persona_attention.value", m, h, h)
-        self._graph_value = self._slots("graph_attention.value", 1, h, h)[0]
+        self._persona_gate = self._slots("persona_gate.second", m, h, h)
+        self._graph_gate = self._slots("graph_gate.second", 1, h, h)[0]
+        self._persona_value = self._stacked("persona_attention.value", "persona_gate.first", m)
+        self._graph_value = self._stacked("graph_attention.value", "graph_gate.first", 1)[0]
         self._emotion_head = self._linear("emotion_head", m * h, c)
         self._shift_head = self._linear("shift_head", 2 * m * h, c * c)
         self._compose_persona()
@@ -129,17 +129,22 @@ class PcgnetStep:
         projected = self._projected(x)  # [M, B, H]
         hidden = x.state[:, : 8 * h].reshape(rows, 4, 2, h).permute(2, 1, 0, 3).float()
         hidden, context, speaker = self._recur(projected, hidden.contiguous())
-        f = _gated(self._speaker_gate, context, speaker)  # [M, B, H]
-        value = self._stored(torch.stack([self._persona_value[m](f[m]) for m in range(3)], 1))
-        past[:, window, : 3 * h] = value.flatten(1)
-        r = f + F.elu(self._hear_persona(past, x.relation).transpose(0, 1))
-        z = _gated(self._persona_gate, f, r).transpose(0, 1).contiguous()  # [B, M, H]
-        u = self._stored(self._graph_value(z.view(rows * 3, h)))
-        past[:, window, 3 * h : 6 * h] = u.view(rows, 3 * h)
-        node = z[:, None] + self._task[:, None]  # [B, 2, M, H]
-        heard = node + F.elu(self._hear_graph(past, x))
-        flat = (node.reshape(1, rows * 6, h), heard.reshape(1, rows * 6, h))
-        nodes = _gated(self._graph_gate, *flat).view(rows, 2, 3, h)
+        gate, other = self._speaker_gate
+        context_gate, speaker_gate = _each(gate, context.unbind()), _each(other, speaker.unbind())
+        f = _gated(context_gate, context, speaker_gate, speaker)  # [M, B, H]
+        both = _each(self._persona_value, f.unbind())  # [M, B, 2H]
+        past[:, window, : 3 * h] = self._stored(both[..., :h].transpose(0, 1)).flatten(1)
+        r = self._hear_persona(past, x.relation).transpose(0, 1)
+        r = F.elu(r, inplace=True) + f
+        gate_r = _each(self._persona_gate, r.contiguous().unbind())
+        z = _gated(both[..., h:], f, gate_r, r).transpose(0, 1).contiguous()  # [B, M, H]
+        both = self._graph_value(z.view(rows * 3, h)).view(rows, 3, 2 * h)
+        past[:, window, 3 * h : 6 * h] = self._stored(both[..., :h]).flatten(1)
+        node = z[:, None] + self._task  # [B, 2, M, H]
+        gate_z = both[:, None, :, h:] + self._task_gate
+        heard = F.elu(self._hear_graph(past, x), inplace=True) + node
+        gate_y = self._graph_gate(heard.view(rows * 6, h)).view(heard.shape)
+        nodes = _gated(gate_z, node, gate_y, heard)
         return self._answer(x, nodes, past, hidden)
 
     def _answer(self, x: StepInput, nodes: Tensor, past: Tensor, hidden: Tensor) -> StepOutput:
@@ -153,19 +158,17 @@ class PcgnetStep:
         return StepOutput(emotion, shift, stored, nodes)
 
     def _projected(self, x: StepInput) -> Tensor:
-        parts = []
-        for column, name in enumerate(MODALITIES):
-            missing = self._missing[column].expand(len(x.present), -1)
-            if name in self._project:
-                there = x.present[:, column, None] > 0
-                y = self._project[name](self._normalised(x, name))
-                parts.append(torch.where(there, y, missing))
-            else:
-                parts.append(missing)
-        return torch.stack(parts)
+        parts = [
+            self._project[name](self._normalised(x, name))
+            if name in self._project
+            else self._missing[column].expand(len(x.present), -1)
+            for column, name in enumerate(MODALITIES)
+        ]
+        there = x.present[:, :PERSONA].t()[..., None]  # [M, B, 1]
+        return torch.where(there, torch.stack(parts), self._missing)
 
     def _persona(self, x: StepInput) -> Tensor:
-        there = x.present[:, PERSONA, None] > 0
+        there = x.present[:, PERSONA, None]
         p = torch.where(there, self._normalised(x, INPUTS[PERSONA]), self._missing_persona)
         return self._stored(p)
 
@@ -182,17 +185,15 @@ class PcgnetStep:
 
         Cells: context (text), speaker text, speaker audio, speaker video.
         """
-        below = [x[0], x[0], x[1], x[2]]
+        below: tuple[Tensor, ...] = (x[0], x[0], x[1], x[2])
         layers = []
         for (w_ih, w_hh), h in zip(self._gru, hidden.unbind(), strict=True):
-            gates = torch.stack([w(part) for w, part in zip(w_ih, below, strict=True)])
-            h_gates = torch.stack([w(part) for w, part in zip(w_hh, h.unbind(), strict=True)])
-            below_all = self._stored(_gru_cell(gates, h_gates, h))  # [4, B, H]
-            layers.append(below_all)
-            below = list(below_all.unbind())
-        top = layers[1]
-        context = torch.cat((x[:1] + top[:1], x[1:]))  # [M, B, H]
-        return torch.stack(layers), context, top[1:]
+            gates = _each(w_ih, below)  # [4, B, 3H]
+            new = self._stored(_gru_cell(gates, _each(w_hh, h.unbind()), h))  # [4, B, H]
+            layers.append(new)
+            below = new.unbind()
+        context = torch.cat((x[:1] + new[:1], x[1:]))  # [M, B, H]
+        return torch.stack(layers), context, new[1:]
 
     def _hear_persona(self, past: Tensor, relation: Tensor) -> Tensor:
         """[B, W + 1, row] -> [B, M, H]: attention over what was heard, and itself."""
@@ -226,7 +227,7 @@ class PcgnetStep:
             ),
             dim=1,
         )  # [B, W + 3 + 2, 2, M, heads]
-        score[:, -2] += torch.log(x.started)[:, None, None, None]  # -inf: no utterance before
+        score[:, -2] += x.before[:, None, None, None]
         weight = torch.softmax(F.leaky_relu(score, SLOPE), dim=1)[..., None]
         past_weight, own_weight, cross = weight.split_with_sizes((window, 3, 2), dim=1)
         back = torch.cat((past_weight[:, :-1], past_weight[:, -1:] + cross[:, :1], cross[:, 1:]), 1)
@@ -262,9 +263,11 @@ class PcgnetStep:
         at, d = "graph_attention.", h // heads
         self._graph_source = self._take(at + "source", heads, d)
         self._graph_target = self._take(at + "target", heads, d)
-        self._task = self._take("task", 2, h)
+        self._task = self._take("task", 2, h)[:, None]  # [2, 1, H]
+        self._task_gate = self._task @ self._take("graph_gate.first.weight", 1, h, h)[0].t()
         self._graph_bias = self._take(at + "bias", h)
-        task = (self._task @ self._take(at + "value.weight", 1, h, h)[0].t()).view(2, heads, d)
+        task = self._task @ self._take(at + "value.weight", 1, h, h)[0].t()
+        task = task.view(2, heads, d)
         as_source, as_target = (
             (task * self._graph_source).sum(-1),
             (task * self._graph_target).sum(-1),
@@ -302,6 +305,14 @@ class PcgnetStep:
         bias = self._take(f"{name}.bias", slots, outputs)
         return [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
 
+    def _stacked(self, first: str, second: str, slots: int) -> list[RowLinear]:
+        """Two layers that read the same input, as one of twice the width."""
+        h = self.config.hidden
+        weight = [self._take(f"{n}.weight", slots, h, h) for n in (first, second)]
+        bias = [self._take(f"{n}.bias", slots, h) for n in (first, second)]
+        pairs = zip(torch.cat(weight, 1), torch.cat(bias, 1), strict=True)
+        return [row_linear(w, b) for w, b in pairs]
+
     def _linear(self, name: str, inputs: int, outputs: int) -> RowLinear:
         weight = self._take(f"{name}.weight", outputs, inputs)
         return row_linear(weight, self._take(f"{name}.bias", outputs))
@@ -324,14 +335,16 @@ class PcgnetStep:
 
 def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor) -> Tensor:
     width = h.shape[-1]
-    rz = torch.sigmoid(x_gates[..., : 2 * width] + h_gates[..., : 2 * width])
-    r, z = rz[..., :width], rz[..., width:]
-    n = torch.tanh(torch.addcmul(x_gates[..., 2 * width :], r, h_gates[..., 2 * width :]))
-    return torch.lerp(n, h, z)
+    rz = x_gates[..., : 2 * width].add_(h_gates[..., : 2 * width]).sigmoid_()
+    n = x_gates[..., 2 * width :].addcmul_(rz[..., :width], h_gates[..., 2 * width :]).tanh_()
+    return torch.lerp(n, h, rz[..., width:])
 
 
-def _gated(gate: tuple[list[RowLinear], list[RowLinear]], x: Tensor, y: Tensor) -> Tensor:
-    """[slots, B, H] twice -> [slots, B, H]."""
-    first = torch.stack([w(part) for w, part in zip(gate[0], x.unbind(), strict=True)])
-    second = torch.stack([w(part) for w, part in zip(gate[1], y.unbind(), strict=True)])
-    return torch.sigmoid(first) * x + torch.sigmoid(second) * y
+def _each(layers: Sequence[RowLinear], parts: Sequence[Tensor]) -> Tensor:
+    """Each layer on its part: [slots, B, outputs]."""
+    return torch.stack([layer(part) for layer, part in zip(layers, parts, strict=True)])
+
+
+def _gated(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
+    """sigmoid(first) * x + sigmoid(second) * y."""
+    return (torch.sigmoid(first) * x).addcmul_(second.sigmoid_(), y)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model.config import INPUTS, MODALITIES, PERSONA, PcgnetConfig
 from model.graph import INTER, INTRA
-from model.pcgnet_step import TORCH_DTYPES, StepInput
+from model.pcgnet_step import NOT_HEARD, TORCH_DTYPES, StepInput
 from model.predictor import Tensor, Turn
 from state.window import StateSpec
 
@@ -30,8 +30,8 @@ class TurnBuffer:
         end = 0
         for name, dtype, shape in (
             *((name, torch.float32, (rows, width)) for name, width in config.widths.items()),
-            ("present", torch.float32, (rows, len(INPUTS))),
-            ("started", torch.float32, (rows,)),
+            ("present", torch.bool, (rows, len(INPUTS))),
+            ("before", torch.float32, (rows,)),
             ("relation", torch.int32, (rows, window)),
             ("ring", store, (rows, window, spec.row_bytes // store.itemsize)),
             ("state", store, (rows, self._state_bytes // store.itemsize)),
@@ -41,9 +41,10 @@ class TurnBuffer:
             end += -(-size // ALIGN) * ALIGN
         self._bytes = np.zeros(end, np.uint8)
         self._inputs = {name: self._array(name, np.float32) for name in INPUTS}
-        self._present = self._array("present", np.float32)
-        self._started = self._array("started", np.float32)
-        self._relation = self._array("relation", np.int32)
+        self._present = self._array("present", np.bool_)
+        self._before = self._array("before", np.float32)
+        self._relation: NDArray[np.int32] = self._array("relation", np.int32).view(np.int32)
+        self._unheard = np.arange(window, dtype=np.int32) + window * NOT_HEARD
         self._ring = self._array("ring", np.uint8).reshape(rows, window, spec.row_bytes)
         self._state = self._array("state", np.uint8).reshape(rows, self._state_bytes)
 
@@ -51,12 +52,14 @@ class TurnBuffer:
         """Write the turns; what is absent is zero, so that no earlier batch shows through."""
         self._bytes.fill(0)
         window = self._relation.shape[1]
-        self._relation[:] = np.arange(window, dtype=np.int32)  # NOT_HEARD, by slot
+        self._before.fill(-np.inf)
+        self._relation[:] = self._unheard
         for row, turn in enumerate(turns):
             self._fill_inputs(row, turn)
             self._fill_state(row, turn)
-            for slot, code in heard(turn, window):
-                self._relation[row, slot] = slot + code * window
+            codes = heard(turn)
+            if codes:
+                self._relation[row, -len(codes) :] += np.array(codes, np.int32) * window
 
     def on(self, device: torch.device) -> StepInput:
         """Return what was filled in, on a device. On a CPU it is this buffer: read it at once."""
@@ -73,17 +76,17 @@ class TurnBuffer:
             vector = turn.features.get(name)
             if vector is not None and self._inputs[name].shape[1]:
                 self._inputs[name][row] = numbers(vector)
-                self._present[row, column] = 1.0
+                self._present[row, column] = True
         if turn.persona is not None:
             self._inputs["persona"][row] = turn.persona
-            self._present[row, PERSONA] = 1.0
+            self._present[row, PERSONA] = True
 
     def _fill_state(self, row: int, turn: Turn) -> None:
         window = turn.window
         kept = len(window.rows)
         if kept:
             self._ring[row, -kept:] = window.rows
-            self._started[row] = 1.0
+            self._before[row] = 0.0
         cut = self._spec.conversation_bytes
         if window.arrays is not None:
             self._state[row, :cut] = window.arrays
@@ -98,20 +101,16 @@ class TurnBuffer:
         return raw if dtype is np.uint8 else raw.view(dtype).reshape(shape)
 
 
-def heard(turn: Turn, slots: int) -> list[tuple[int, int]]:
-    """Return (slot, INTRA or INTER) for each past utterance this one listens to.
+def heard(turn: Turn) -> list[int]:
+    """Say INTRA or INTER of each past utterance this one listens to, the latest last.
 
     From the speaker's previous utterance on; from the session's first for a speaker not known.
     """
-    window = turn.window
-    kept = len(window.row_speakers)
-    known = window.speakers.get(turn.speaker_id)
-    oldest = window.count - kept  # session index of the oldest row
+    window, speaker = turn.window, turn.speaker_id
+    known = window.speakers.get(speaker)
+    oldest = window.count - len(window.row_speakers)  # session index of the oldest row
     begin = max(0, (known.last_index if known else 0) - oldest)
-    return [
-        (slots - kept + k, INTRA if window.row_speakers[k] == turn.speaker_id else INTER)
-        for k in range(begin, kept)
-    ]
+    return [INTRA if name == speaker else INTER for name in window.row_speakers[begin:]]
 
 
 def numbers(vector: Tensor) -> NDArray[np.float32]:
