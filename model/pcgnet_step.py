@@ -73,6 +73,16 @@ class StepInput:
     before: Tensor  # [B] float32: 0, or -inf where slot W - 1 holds no utterance
     state: Tensor  # [B, 11 H] stored dtype: context_h, speaker_h, shift_node; zero where new
 
+    def flat(self) -> tuple[Tensor, ...]:
+        """All tensors, in one order."""
+        rest = (self.present, self.ring, self.relation, self.before, self.state)
+        return (*(self.inputs[name] for name in INPUTS), *rest)
+
+    @staticmethod
+    def of(*flat: Tensor) -> StepInput:
+        """The inverse of `flat`."""
+        return StepInput(dict(zip(INPUTS, flat, strict=False)), *flat[len(INPUTS) :])
+
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:

@@ -40,6 +40,7 @@ class TurnBuffer:
             size = int(np.prod(shape)) * dtype.itemsize
             end += -(-size // ALIGN) * ALIGN
         self._bytes = np.zeros(end, np.uint8)
+        self._here = self._cut(torch.from_numpy(self._bytes))
         self._inputs = {name: self._array(name, np.float32) for name in INPUTS}
         self._present = self._array("present", np.bool_)
         self._before = self._array("before", np.float32)
@@ -63,7 +64,11 @@ class TurnBuffer:
 
     def on(self, device: torch.device) -> StepInput:
         """Return what was filled in, on a device. On a CPU it is this buffer: read it at once."""
-        everything = torch.from_numpy(self._bytes).to(device)
+        if device.type == "cpu":
+            return self._here
+        return self._cut(torch.from_numpy(self._bytes).to(device))
+
+    def _cut(self, everything: torch.Tensor) -> StepInput:
         parts = {}
         for name, (start, dtype, shape) in self._sections.items():
             size = int(np.prod(shape)) * dtype.itemsize
