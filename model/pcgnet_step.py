@@ -110,10 +110,11 @@ class PcgnetStep:
             for name in MODALITIES
             if config.widths[name]
         }
-        self._norm = {
-            name: (self._take(f"{name}_mean", w), self._take(f"{name}_scale", w))
-            for name, w in config.widths.items()
-        }
+        self._norm = {}  # offset and scale: (x - mean) / deviation = offset + x * scale
+        for name, width in config.widths.items():
+            mean, scale = self._take(f"{name}_mean", width), self._take(f"{name}_scale", width)
+            self._norm[name] = (-mean * scale, scale)
+        self._row = 6 * h + config.persona
         self._missing = self._take("missing", m, h)[:, None]  # [M, 1, H]
         self._missing_persona = self._take("missing_persona", config.persona)
         self._gru = [self._gru_layer(layer) for layer in range(2)]
@@ -129,42 +130,49 @@ class PcgnetStep:
         self._weights = {}
 
     def __call__(self, x: StepInput) -> StepOutput:
-        """One utterance a row. Padding rows are rows like others."""
-        h, rows = self.config.hidden, x.state.shape[0]
+        """One utterance a row. Padding rows are rows like others.
+
+        Sizes are plain integers and parts are taken by narrow and select, because the step is
+        recorded (`pcgnet_predictor`): a size asked of a tensor, or a ``:``, is an operation there.
+        """
+        h, rows = self.config.hidden, len(x.state)
         window = self.config.recurrence.window
-        past = torch.empty(rows, window + 1, x.ring.shape[2], device=x.ring.device)
-        past[:, :window] = x.ring  # [B, W + 1, row] float32
-        persona = self._persona(x)
-        past[:, window, 6 * h :] = persona
+        past = torch.empty(rows, window + 1, self._row, device=x.ring.device)
+        past.narrow(1, 0, window).copy_(x.ring)  # [B, W + 1, row] float32
+        now = past.select(1, window)  # [B, row]
+        now.narrow(1, 6 * h, self.config.persona).copy_(self._persona(x))
         projected = self._projected(x)  # [M, B, H]
-        hidden = x.state[:, : 8 * h].reshape(rows, 4, 2, h).permute(2, 1, 0, 3).float()
-        hidden, context, speaker = self._recur(projected, hidden.contiguous())
+        hidden = x.state.narrow(1, 0, 8 * h).view(rows, 4, 2, h).permute(2, 1, 0, 3).contiguous()
+        hidden, context, speaker = self._recur(projected, hidden.float())
         gate, other = self._speaker_gate
         context_gate, speaker_gate = _each(gate, context.unbind()), _each(other, speaker.unbind())
         f = _gated(context_gate, context, speaker_gate, speaker)  # [M, B, H]
         both = _each(self._persona_value, f.unbind())  # [M, B, 2H]
-        past[:, window, : 3 * h] = self._stored(both[..., :h].transpose(0, 1)).flatten(1)
+        value = self._rounded(both.narrow(2, 0, h)).transpose(0, 1)
+        now.narrow(1, 0, 3 * h).view(rows, 3, h).copy_(value)
         r = self._hear_persona(past, x.relation).transpose(0, 1)
         r = F.elu(r, inplace=True) + f
         gate_r = _each(self._persona_gate, r.contiguous().unbind())
-        z = _gated(both[..., h:], f, gate_r, r).transpose(0, 1).contiguous()  # [B, M, H]
+        z = _gated(both.narrow(2, h, h), f, gate_r, r).transpose(0, 1).contiguous()  # [B, M, H]
         both = self._graph_value(z.view(rows * 3, h)).view(rows, 3, 2 * h)
-        past[:, window, 3 * h : 6 * h] = self._stored(both[..., :h]).flatten(1)
-        node = z[:, None] + self._task  # [B, 2, M, H]
-        gate_z = both[:, None, :, h:] + self._task_gate
+        value = self._rounded(both.narrow(2, 0, h))
+        now.narrow(1, 3 * h, 3 * h).view(rows, 3, h).copy_(value)
+        node = z.unsqueeze(1) + self._task  # [B, 2, M, H]
+        gate_z = both.narrow(2, h, h).unsqueeze(1) + self._task_gate
         heard = F.elu(self._hear_graph(past, x), inplace=True) + node
-        gate_y = self._graph_gate(heard.view(rows * 6, h)).view(heard.shape)
+        gate_y = self._graph_gate(heard.view(rows * 6, h)).view(rows, 2, 3, h)
         nodes = _gated(gate_z, node, gate_y, heard)
         return self._answer(x, nodes, past, hidden)
 
     def _answer(self, x: StepInput, nodes: Tensor, past: Tensor, hidden: Tensor) -> StepOutput:
         h, rows = self.config.hidden, len(nodes)
-        before = x.state[:, 8 * h :].float()  # [B, 3H]
-        this = nodes.view(rows, 2, 3 * h)
-        emotion = self._emotion_head(F.relu(this[:, 0]))
-        shift = self._shift_head(F.relu(torch.cat((before, this[:, 1]), dim=1)))
+        before = x.state.narrow(1, 8 * h, 3 * h).float()  # [B, 3H]
+        erc, es = nodes.view(rows, 2, 3 * h).unbind(1)
+        emotion = self._emotion_head(F.relu(erc))
+        shift = self._shift_head(F.relu(torch.cat((before, es), dim=1)))
         state = hidden.permute(2, 1, 0, 3).reshape(rows, 8 * h)
-        stored = torch.cat((past[:, -1], state, this[:, 1]), dim=1).to(self.store)
+        now = past.select(1, self.config.recurrence.window)
+        stored = torch.cat((now, state, es), dim=1).to(self.store)
         return StepOutput(emotion, shift, stored, nodes)
 
     def _projected(self, x: StepInput) -> Tensor:
@@ -174,77 +182,94 @@ class PcgnetStep:
             else self._missing[column].expand(len(x.present), -1)
             for column, name in enumerate(MODALITIES)
         ]
-        there = x.present[:, :PERSONA].t()[..., None]  # [M, B, 1]
+        there = x.present.narrow(1, 0, PERSONA).t().unsqueeze(2)  # [M, B, 1]
         return torch.where(there, torch.stack(parts), self._missing)
 
     def _persona(self, x: StepInput) -> Tensor:
-        there = x.present[:, PERSONA, None]
+        there = x.present.narrow(1, PERSONA, 1)
         p = torch.where(there, self._normalised(x, INPUTS[PERSONA]), self._missing_persona)
-        return self._stored(p)
+        return self._rounded(p)
 
     def _normalised(self, x: StepInput, name: str) -> Tensor:
-        mean, scale = self._norm[name]
+        offset, scale = self._norm[name]
         clip = self.config.input_clip
-        return x.inputs[name].sub(mean).mul_(scale).clamp_(-clip, clip)
+        return torch.addcmul(offset, x.inputs[name], scale).clamp_(-clip, clip)
 
-    def _stored(self, x: Tensor) -> Tensor:
-        return x if self.store is torch.float32 else x.to(self.store).float()
+    def _rounded(self, x: Tensor) -> Tensor:
+        """Cast to the stored precision."""
+        return x.to(self.store)
+
+    def _as_stored(self, x: Tensor) -> Tensor:
+        """Round to the stored precision, in float32."""
+        return x.to(self.store).float()
 
     def _recur(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Advance the four GRUs: [M, B, H] and [2, 4, B, H] -> state, context and speaker views.
 
         Cells: context (text), speaker text, speaker audio, speaker video.
         """
-        below: tuple[Tensor, ...] = (x[0], x[0], x[1], x[2])
+        text, audio, video = x.unbind()
+        below: tuple[Tensor, ...] = (text, text, audio, video)
         layers = []
         for (w_ih, w_hh), h in zip(self._gru, hidden.unbind(), strict=True):
             gates = _each(w_ih, below)  # [4, B, 3H]
-            new = self._stored(_gru_cell(gates, _each(w_hh, h.unbind()), h))  # [4, B, H]
+            new = self._as_stored(
+                _gru_cell(gates, _each(w_hh, h.unbind()), h, self.config.hidden)
+            )  # [4, B, H]
             layers.append(new)
             below = new.unbind()
-        context = torch.cat((x[:1] + new[:1], x[1:]))  # [M, B, H]
-        return torch.stack(layers), context, new[1:]
+        context = x.clone()  # [M, B, H]
+        context.select(0, 0).add_(new.select(0, 0))
+        return torch.stack(layers), context, new.narrow(0, 1, 3)
 
     def _hear_persona(self, past: Tensor, relation: Tensor) -> Tensor:
         """[B, W + 1, row] -> [B, M, H]: attention over what was heard, and itself."""
         h, heads = self.config.hidden, self.config.persona_heads
-        rows, slots, _ = past.shape
-        v = past[..., : 3 * h].view(rows, slots, 3, heads, h // heads)  # [B, W + 1, M, heads, D]
-        p = past[..., 6 * h :].reshape(rows * slots, -1)
-        keys = torch.addmm(self._key_bias, p, self._key).view(rows, slots, 2, 3, heads)
-        scores = ((v * self._persona_content).sum(-1) + self._content_bias)[:, :, None] * keys
-        score = F.leaky_relu(scores[:, :, 0] + scores[:, -1:, 1], SLOPE)  # [B, W + 1, M, heads]
-        score[:, :-1] += F.embedding(relation, self._unheard)[..., None]
-        weight = torch.softmax(score, dim=1)
-        return (v * weight[..., None]).sum(1).flatten(2) + self._persona_bias
+        rows, window, persona = len(past), self.config.recurrence.window, self.config.persona
+        # [B, W + 1, M, heads, D]
+        v = past.narrow(2, 0, 3 * h).view(rows, window + 1, 3, heads, h // heads)
+        p = past.narrow(2, 6 * h, persona).reshape(rows * (window + 1), persona)
+        keys = torch.addmm(self._key_bias, p, self._key).view(rows, window + 1, 2, 3, heads)
+        content = (v * self._persona_content).sum(-1).add_(self._content_bias)
+        source, target = (content.unsqueeze(2) * keys).unbind(2)  # [B, W + 1, M, heads]
+        score = F.leaky_relu(source + target.narrow(1, window, 1), SLOPE)
+        unheard = F.embedding(relation, self._unheard).unsqueeze(3)
+        score.narrow(1, 0, window).add_(unheard)
+        weight = torch.softmax(score, dim=1).unsqueeze(4)
+        return (v * weight).sum(1).view(rows, 3, h) + self._persona_bias
 
     def _hear_graph(self, past: Tensor, x: StepInput) -> Tensor:
         """[B, W + 1, row] -> [B, 2, M, H]: attention of the utterance's six nodes."""
-        h, heads, window = self.config.hidden, self.config.graph_heads, past.shape[1] - 1
+        h, heads, window = (
+            self.config.hidden,
+            self.config.graph_heads,
+            self.config.recurrence.window,
+        )
         rows = len(past)
-        u = past[..., 3 * h : 6 * h].view(
-            rows, window + 1, 3, heads, h // heads
-        )  # [B, W+1, M, heads, D]
+        # [B, W + 1, M, heads, D]
+        u = past.narrow(2, 3 * h, 3 * h).view(rows, window + 1, 3, heads, h // heads)
+        own = u.select(1, window)
         source = (u * self._graph_source).sum(-1)  # [B, W + 1, M, heads]
-        own = u[:, -1]
-        target = (own * self._graph_target).sum(-1)[:, None, None]  # [B, 1, 1, M, heads]
+        target = (own * self._graph_target).sum(-1).view(rows, 1, 1, 3, heads)
         bias = F.embedding(x.relation, self._past_bias).view(rows, window, 2, 1, heads)
+        cross = source.narrow(1, window - 1, 2).unsqueeze(2) + self._cross_bias
+        cross.select(1, 0).add_(x.before.view(rows, 1, 1, 1))
         score = torch.cat(
             (
-                source[:, :window, None] + target + bias,  # same task and modality, past
-                source[:, -1, :, None, None] + target + self._own_bias,  # the three modalities
-                source[:, window - 1 :, None] + target + self._cross_bias,  # other task
+                source.narrow(1, 0, window).unsqueeze(2) + bias,  # same task and modality, past
+                source.select(1, window).view(rows, 3, 1, 1, heads) + self._own_bias,  # modalities
+                cross,  # other task
             ),
             dim=1,
-        )  # [B, W + 3 + 2, 2, M, heads]
-        score[:, -2] += x.before[:, None, None, None]
-        weight = torch.softmax(F.leaky_relu(score, SLOPE), dim=1)[..., None]
-        past_weight, own_weight, cross = weight.split_with_sizes((window, 3, 2), dim=1)
-        back = torch.cat((past_weight[:, :-1], past_weight[:, -1:] + cross[:, :1], cross[:, 1:]), 1)
-        heard = (back * u[:, :, None]).sum(1)  # [B, 2, M, heads, D]
-        heard += (own_weight * own[:, :, None, None]).sum(1)
-        heard += self._task_value + cross.sum(1) * self._task_turn
-        return heard.flatten(3) + self._graph_bias
+        ).add_(target)  # [B, W + 3 + 2, 2, M, heads]
+        weight = torch.softmax(F.leaky_relu(score, SLOPE), dim=1).unsqueeze(5)
+        cross = weight.narrow(1, window + 3, 2)
+        back = torch.cat((weight.narrow(1, 0, window), cross.narrow(1, 1, 1)), dim=1)
+        back.select(1, window - 1).add_(cross.select(1, 0))
+        heard = (back * u.unsqueeze(2)).sum(1)  # [B, 2, M, heads, D]
+        heard += (weight.narrow(1, window, 3) * own.view(rows, 3, 1, 1, heads, -1)).sum(1)
+        heard += torch.addcmul(self._task_value, cross.sum(1), self._task_turn)
+        return heard.view(rows, 2, 3, h) + self._graph_bias
 
     def _compose_persona(self) -> None:
         """Fold projection, key and attention vectors: a key's score is linear in the persona."""
@@ -296,7 +321,7 @@ class PcgnetStep:
                 table[code, :, t] = relation[r] + reach[r] * back + ends
         self._past_bias = table.flatten(2).flatten(0, 1)  # [3 W, 2 heads]
         own = torch.stack([relation[SAME_TIME], relation[SAME_TIME + 3]])
-        self._own_bias = (own + as_source + as_target)[:, None]  # [2, 1, heads]
+        self._own_bias = (own + as_source + as_target)[:, None].repeat(1, 3, 1)  # [2, M, heads]
         other = as_source.flip(0) + as_target  # into ERC from ES, into ES from ERC
         into = torch.stack([relation[TO_ERC], relation[TO_ES]]) + other  # [2, heads]
         step = torch.stack([reach[TO_ERC], reach[TO_ES]]) * back[-1]
@@ -343,11 +368,11 @@ class PcgnetStep:
         return layers[0], layers[1]
 
 
-def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor) -> Tensor:
-    width = h.shape[-1]
-    rz = x_gates[..., : 2 * width].add_(h_gates[..., : 2 * width]).sigmoid_()
-    n = x_gates[..., 2 * width :].addcmul_(rz[..., :width], h_gates[..., 2 * width :]).tanh_()
-    return torch.lerp(n, h, rz[..., width:])
+def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor, width: int) -> Tensor:
+    rz = x_gates.narrow(2, 0, 2 * width).add_(h_gates.narrow(2, 0, 2 * width)).sigmoid_()
+    n = x_gates.narrow(2, 2 * width, width)
+    n = n.addcmul_(rz.narrow(2, 0, width), h_gates.narrow(2, 2 * width, width)).tanh_()
+    return torch.lerp(n, h, rz.narrow(2, width, width))
 
 
 def _each(layers: Sequence[RowLinear], parts: Sequence[Tensor]) -> Tensor:
