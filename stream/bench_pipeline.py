@@ -131,7 +131,9 @@ def random_checkpoint(folder: Path) -> Path:
         "import sys; from pathlib import Path; from model.bench import write_random_checkpoint; "
         "write_random_checkpoint(Path(sys.argv[1]))"
     )
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(folder)], check=True, timeout=120
+    )
     return folder
 
 
@@ -202,7 +204,7 @@ def model_cost_us(checkpoint: Path, batch: int) -> float:
         "import sys, time; from pathlib import Path; from model.bench import batch_cost_us; "
         "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
     )
-    asked = [sys.executable, "-c", code, str(checkpoint), str(batch)]
+    asked = [sys.executable, "-W", "ignore", "-c", code, str(checkpoint), str(batch)]
     said = subprocess.run(asked, check=True, timeout=300, capture_output=True, text=True)
     return float(said.stdout)
 

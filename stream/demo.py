@@ -244,7 +244,7 @@ def run_demo(*, speed: float, keep: bool, plain: bool, console: Console) -> None
             raise DemoFailed(
                 f"{missing} utterances got no answer; the worker's log says:\n{worker.log_tail()}"
             )
-        console.print(NEXT, highlight=False)
+        console.print(NEXT, highlight=False, soft_wrap=True)
         if keep:
             keep_running(console, bootstrap, worker.metrics, tally, listener)
 

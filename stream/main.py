@@ -7,6 +7,7 @@ Commands import what they need when they run, so that `--help` is quick and the 
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Annotated, Final
 
@@ -54,6 +55,8 @@ def options(
 
 def main() -> None:
     """Run the console; what a person can cure is one sentence on stderr, without a traceback."""
+    # torch's own notice to those who call torch.jit; torch_geometric does when it is imported.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app()

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     high_water: int = Field(default=2_000, ge=1, description="queued records that pause reading")
     low_water: int = Field(default=500, ge=0, description="queued records that resume it")
     commit_interval_ms: float = Field(
-        default=100.0, ge=0, description="longest time between commits"
+        default=500.0, ge=0, description="longest time between commits"
     )
     retry_ms: float = Field(
         default=500.0, gt=0, description="wait between tries of a store that is away"
