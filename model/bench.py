@@ -23,6 +23,7 @@ from state.window import Window
 
 Clock = Callable[[], float]
 SPEAKERS = 2
+AT_ONCE = 16
 
 
 def random_predictor(hidden: int, *, seed: int = 0) -> PcgnetPredictor:
@@ -124,24 +125,32 @@ class Talks:
 
 
 class FullRecompute:
-    """The whole-conversation form over talks of `turns` utterances, of the predictor's weights."""
+    """The whole-conversation form over talks of `turns` utterances, of the predictor's weights.
+
+    It runs `AT_ONCE` conversations at a time, its fastest: with all 64, a fifth of the time goes
+    into fetching memory for 100 MB of messages (0.40 of sgemm instead of 0.51).
+    """
 
     def __init__(self, predictor: PcgnetPredictor, conversations: int, turns: int) -> None:
         checkpoint = predictor.checkpoint
         self._model = checkpoint.model()
         talks = [_random_talk(checkpoint.config, turns, seed) for seed in range(conversations)]
-        self._batch: Batch = collate_conversations(talks, checkpoint.config)
+        self._batches: list[Batch] = [
+            collate_conversations(talks[at : at + AT_ONCE], checkpoint.config)
+            for at in range(0, conversations, AT_ONCE)
+        ]
 
     def seconds(self, clock: Clock) -> float:
         """Seconds of one pass; laying out the batch is not counted (in the reference's favour)."""
         with torch.inference_mode():
-            return _timed(clock, lambda: self._model(self._batch))
+            return _timed(clock, lambda: [self._model(batch) for batch in self._batches])
 
     @property
     def gflop(self) -> float:
         """Matrix products of one pass, by formula."""
         config = self._model.config
-        pairs, utterances = len(self._batch.pairs), len(self._batch)
+        pairs = sum(len(batch.pairs) for batch in self._batches)
+        utterances = sum(len(batch) for batch in self._batches)
         absent = (utterances - pairs) * 6 * config.hidden * config.classes**2
         return 2e-9 * (utterances * multiply_adds(config) - absent)
 

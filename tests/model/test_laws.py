@@ -233,6 +233,15 @@ def test_a_rows_bytes_do_not_depend_on_its_batch(data: st.DataObject) -> None:
     assert [as_bytes(said) for said in together] == [alone[i] for i in chosen]
 
 
+def test_the_serving_law_holds_without_the_float16_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another processor: float32 products, and single rows where no size can be proven."""
+    monkeypatch.setattr("model.rows.has_half_kernel", lambda: False)
+    by = PcgnetPredictor(checkpoint((10, "float16", 32)), torch.device("cpu"))
+    turns = pool()[0][:23]
+    alone = [as_bytes(by.predict([turn])[0]) for turn in turns]
+    assert [as_bytes(said) for said in by.predict(turns[::-1])] == alone[::-1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["meld", "meld-minilm"])
 def test_the_serving_law_holds_at_full_size(name: str) -> None:

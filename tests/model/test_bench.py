@@ -1,0 +1,52 @@
+"""What is timed is what it says: sizes, turns and counted work."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+import torch
+
+from model import bench
+from model.config import preset
+from model.pcgnet_step import multiply_adds
+from model.rows import FullLinear
+
+
+def test_counted_products_of_a_step_are_those_it_multiplies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every product goes through a row layer; counted while one step of four rows runs."""
+    seen = []
+
+    def counting(self: FullLinear, x: torch.Tensor) -> torch.Tensor:
+        y = torch.addmm(self._bias, x, self._weight)
+        seen.append(x.shape[0] * self._weight.numel())
+        return y
+
+    monkeypatch.setattr("model.rows.has_half_kernel", lambda: False)
+    monkeypatch.setattr(FullLinear, "__call__", counting)
+    by = bench.random_predictor(100)
+    talks = bench.Talks.begin(by, 1)
+    seen.clear()
+    by._traced.clear()  # recorded anew, so that Python runs once more
+    talks.step(talks.turns(0), lambda: 0.0)
+    rows = min(by.batch_sizes)
+    products = sum(seen) // rows
+    expected = multiply_adds(preset("meld", hidden=100, persona_heads=2))
+    assert products in (expected, 2 * expected)  # recording runs it once or twice
+
+
+def test_talks_go_on_from_turn_to_turn() -> None:
+    talks = bench.Talks.begin(bench.random_predictor(100), 2)
+    clock = count()
+    for t in range(3):
+        assert talks.step(talks.turns(t), lambda: float(next(clock))) == 1.0
+    assert [w.count for w in talks.windows] == [3, 3]
+
+
+def test_the_reference_counts_every_utterance_once() -> None:
+    by = bench.random_predictor(100)
+    one, many = bench.FullRecompute(by, 1, 6), bench.FullRecompute(by, 17, 6)
+    assert many.gflop == pytest.approx(17 * one.gflop, rel=0.02)
+    assert one.gflop == pytest.approx(6 * bench.step_gflop(by), rel=0.05)
