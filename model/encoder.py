@@ -54,8 +54,11 @@ class SentenceEncoder:
     @classmethod
     def load(cls, folder: Path) -> SentenceEncoder:
         """Load an encoder folder in float32 on the CPU; raises `EncoderMissing` if it will not."""
-        from transformers import AutoModel, AutoTokenizer  # seconds: only where text is encoded
+        # seconds: only where text is encoded
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # a worker's log is no terminal
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             network = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
