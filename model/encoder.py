@@ -58,7 +58,7 @@ class SentenceEncoder:
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # a worker's log is no terminal
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # a log is no terminal
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             network = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
