@@ -36,6 +36,7 @@ from stream.topics import TopicNames, TopicPlan, create, plan
 
 WARM_UP: Final = 600
 RUNS: Final = 5
+WARM_LOOPS: Final = 3
 FLOOD: Final = 8_000
 OPEN_LOOP_S: Final = 6.0
 CONVERSATIONS: Final = 1_000
@@ -237,10 +238,10 @@ class LatencyRun:
 def open_loops(
     bench: Bench, sender: Sender, rate: float, sentences: Sequence[str] = ()
 ) -> list[LatencyRun]:
-    """Open loops at `rate`; the first one warms up and is not counted."""
+    """Open loops at `rate`; the first ones warm up (the broker's JVM compiles) and do not count."""
     count = max(50, round(rate * bench.plan.open_loop_s))
-    loops = [open_loop(bench, sender, rate, count, sentences) for _ in range(bench.plan.runs + 1)]
-    return loops[1:]
+    wanted = WARM_LOOPS + bench.plan.runs
+    return [open_loop(bench, sender, rate, count, sentences) for _ in range(wanted)][WARM_LOOPS:]
 
 
 def open_loop(

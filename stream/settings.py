@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     # Flow
     batch_max: int = Field(default=64, ge=1, description="utterances answered together")
     batch_deadline_ms: float = Field(
-        default=2.0, ge=0, description="longest wait for a fuller batch"
+        default=0.0, ge=0, description="wait for a fuller batch; 0: a batch is what is there"
     )
     max_uncommitted: int = Field(
         default=512, ge=1, description="bound of what a kill repeats, partition"
