@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
@@ -174,6 +175,7 @@ def event_headers(
     return headers
 
 
+@lru_cache(maxsize=1024)  # a batch's records share few milliseconds
 def rfc3339(epoch_ms: int) -> str:
     """Epoch milliseconds as `2026-01-31T12:00:00.123Z`."""
     epoch_ms = min(epoch_ms, _LAST_MS)  # a producer's CreateTime may say anything

@@ -129,7 +129,8 @@ class Pipeline:
     ) -> None:
         self._predictor, self._store, self._cache, self._wire = predictor, store, cache, wire
         self._now_ms, self._clock_s = now_ms, clock_s
-        self._rule = rule_of(predictor.info)
+        self._info = predictor.info
+        self._rule = rule_of(self._info)
         self._idle_ms = predictor.spec.recurrence.idle_s * 1000
 
     def step(self, items: Sequence[Item], leases: Mapping[int, Lease]) -> Step:
@@ -257,7 +258,7 @@ class Pipeline:
     def _answer(self, opened: Sequence[Opened], step: Step) -> list[Answered]:
         """Predict in one batch, run the rule, and write down what changes and what is sent."""
         began = self._clock_s()
-        inputs = self._predictor.info.inputs
+        inputs = self._info.inputs
         turns = [as_turn(o.utterance, o.opening.before.window, inputs) for o in opened]
         predictions = predict(self._predictor, turns)
         answered = [
@@ -269,7 +270,7 @@ class Pipeline:
 
     def _predicted(self, o: Opened, prediction: Prediction) -> Answered:
         record, utterance, before = o.item.record, o.utterance, o.opening.before
-        event = prediction_event(utterance, prediction, o.opening, self._predictor.info, record)
+        event = prediction_event(utterance, prediction, o.opening, self._info, record)
         moved = None if event.shift is None else event.shift.probability
         alert_state, fired = decide(self._rule, before.alert, utterance.speaker_id, moved)
         alert = shift_alert(event, self._rule) if fired else None

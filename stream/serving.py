@@ -7,6 +7,7 @@ Everything a person can have got wrong is found here, before the first record, a
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import sys
 from collections.abc import Callable
@@ -73,6 +74,8 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         closing.callback(sink.close)
         closing.callback(source.close)
         health.warmed = True
+        gc.collect()
+        gc.freeze()  # what was loaded lives as long as we do: no collection need walk it again
         worker = Worker(
             settings,
             source=source,

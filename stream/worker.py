@@ -73,6 +73,7 @@ class Worker:
         self.settings, self.health = settings, health
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
+        self._inputs = predictor.info.inputs
         self._observer = Observer(metrics)
         self._cache = WindowCache(settings.cache_conversations)
         self._wire = wire_of(settings)
@@ -226,7 +227,7 @@ class Worker:
             record.key,
             record.headers,
             topic=record.topic,
-            inputs=self._predictor.info.inputs,
+            inputs=self._inputs,
         )
         key = None
         if isinstance(message, Utterance):
