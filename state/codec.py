@@ -100,6 +100,11 @@ def key_tag(key: StateKey) -> str:
     return _tag(parts)
 
 
+def pointer_tag(key: StateKey) -> str:
+    """20 characters for a conversation of a topic, on whatever partition."""
+    return _tag((b"pointer", key.conversation_id.encode(), key.topic_id.encode()))
+
+
 def partition_tag(topic_id: str, partition: int) -> str:
     """20 characters for a partition of a topic."""
     return _tag((topic_id.encode(), b"%d" % partition))

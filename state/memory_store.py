@@ -25,6 +25,7 @@ class Kept:
 
     states: OrderedDict[StateKey, tuple[float, Entries]] = field(default_factory=OrderedDict)
     fences: dict[tuple[str, int], int] = field(default_factory=dict)
+    pointers: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict)
 
 
 class MemoryStore:
@@ -53,6 +54,17 @@ class MemoryStore:
         self._expire()
         return [self._codec.decode_or_missing(key, self.entries(key)) for key in keys]
 
+    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
+        """Note where each conversation is now; say which was last noted elsewhere."""
+        self._expire()
+        return [self._point(key) for key in keys]
+
+    def _point(self, key: StateKey) -> bool:
+        at = (key.conversation_id, key.topic_id)
+        _, before = self._kept.pointers.pop(at, (0.0, key.partition))
+        self._kept.pointers[at] = (self._now() + self._ttl_s, key.partition)
+        return before != key.partition
+
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         """Apply each save on its own, in order."""
         self._expire()
@@ -68,9 +80,11 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._now()
-        states = self._kept.states
+        states, pointers = self._kept.states, self._kept.pointers
         while states and next(iter(states.values()))[0] <= now:
             states.popitem(last=False)
+        while pointers and next(iter(pointers.values()))[0] <= now:
+            pointers.popitem(last=False)
 
     def _apply(self, key: StateKey, append: Append) -> Saved:
         entries = self.entries(key)

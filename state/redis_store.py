@@ -7,6 +7,7 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
     et:{<20 characters>}:h   hash    fence token, position, spec digest, record, arrays, speakers
     et:{<20 characters>}:i   list    hashes of the last utterance ids since the last idle gap
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
+    et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
     et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
 
 Every write sets a TTL of 2 x idle_s on all of them. Writing is one pipeline of FCALLs, reading one
@@ -26,7 +27,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ClusterError, NoPermissionError
 from redis.retry import Retry
 
-from state.codec import Append, Codec, Entries, key_tag, name, partition_tag
+from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag
 from state.store import Loaded, Save, Saved, SaveResult, StoreRefused, StoreUnavailable
 from state.window import StateKey, StateSpec
 
@@ -65,6 +66,11 @@ def state_keys(key: StateKey) -> tuple[str, str, str, str]:
 def fence_key(topic_id: str, partition: int) -> str:
     """The Redis key of a partition's fence token."""
     return f"et:fence:{{{partition_tag(topic_id, partition)}}}"
+
+
+def pointer_key(key: StateKey) -> str:
+    """The Redis key that names the partition a conversation was last seen on."""
+    return f"et:at:{{{pointer_tag(key)}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,23 @@ class RedisStore:
         """Return what is stored under each key, in order, in one round trip."""
         answers = self._call(lambda: self._read(keys, atomic=False)) if keys else []
         return [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
+
+    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
+        """Note where each conversation is now; say which was last noted elsewhere."""
+        if not keys:
+            return []
+        before = self._call(lambda: self._point(keys))
+        return [
+            noted is not None and noted != b"%d" % key.partition
+            for key, noted in zip(keys, before, strict=True)
+        ]
+
+    def _point(self, keys: Sequence[StateKey]) -> list[bytes | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.set(pointer_key(key), key.partition, px=self._ttl_ms, get=True)
+        answers: list[bytes | None] = pipeline.execute()
+        return answers
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         """Apply each save on its own, in order, in one round trip."""

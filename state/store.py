@@ -119,6 +119,14 @@ class Store(Protocol):
         """Return what is stored under each key, in order. Raises `StoreUnavailable`."""
         ...
 
+    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
+        """Note where each conversation is now; say which was last noted on another partition.
+
+        Only tells people of producers that partition differently (or of added partitions): a
+        state on another partition is another state either way. Raises `StoreUnavailable`.
+        """
+        ...
+
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         """Apply each save on its own, in order, in one round trip. Raises `StoreUnavailable`.
 

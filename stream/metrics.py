@@ -77,6 +77,11 @@ class Metrics:
         )
         # Writes refused because a newer owner of the partition had written.
         self.fencing_rejections = self._counter("fencing_rejections_total", "Writes fenced off.")
+        # Conversations met on another partition than before: partitions were added, or two
+        # producers use different partitioners.
+        self.partition_moves = self._counter(
+            "partition_moves_total", "Conversations that changed partition."
+        )
         # assigned, revoked, lost: partitions, not events.
         self.rebalances = self._counter("rebalances_total", "Partitions that moved.", "kind")
         # sent: stored outputs were sent again; no_entry: there were none left.

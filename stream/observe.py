@@ -49,6 +49,7 @@ class Observer:
         for saved, count in Counter(step.saves).items():
             self._m.state_operations.labels("save", saved.value).inc(count)
         self._m.fencing_rejections.inc(len(step.fenced))
+        self._m.partition_moves.inc(step.moved)
 
     def store_away(self) -> None:
         """The store did not answer."""

@@ -88,6 +88,7 @@ class Step:
     fenced: list[Item] = field(default_factory=list)
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
+    moved: int = 0  # conversations last seen on another partition
     loads: list[str] = field(default_factory=list)  # hit | found | missing | foreign, per load
     times: Times = field(default_factory=Times)
 
@@ -219,6 +220,8 @@ class Pipeline:
                     # Expired, not lost: we held it, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
                 found[key] = loaded
+            fresh = [key for key in missing if found[key].conversation is None]
+            step.moved += sum(self._store.point_many(fresh))
         return [found[i.key] for i in items if i.key is not None]
 
     def _replay(self, item: Item, found: Loaded) -> Result:

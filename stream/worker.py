@@ -44,6 +44,7 @@ from stream.window_cache import WindowCache
 
 IDLE_POLL_S: Final = 0.1  # how long an idle worker waits for a record, and so for a stop
 HOUSEKEEPING_S: Final = 1.0
+STANDBY_AFTER_S: Final = 5.0  # a member without a partition by then stands by
 PING_AFTER_S: Final = 5.0  # a store not used for this long is asked whether it is there
 FLUSH_S: Final = 1.0
 POLL_BATCHES: Final = 4  # batches' worth of records in one poll
@@ -89,7 +90,7 @@ class Worker:
         self._retry_at = 0.0
         self._next_commit = 0.0
         self._next_housekeeping = 0.0
-        self._store_used = clock_s()
+        self._began = self._store_used = clock_s()
         self._full = False
         self._commit_failed = False
 
@@ -405,6 +406,8 @@ class Worker:
         """Once a second: gauges, and whether the servers are there."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self.health.broker = self._source.reachable()
+        if now - self._began > STANDBY_AFTER_S:
+            self.health.joined = True  # more workers than partitions: standing by is ready, too
         if now - self._store_used > PING_AFTER_S:
             try:
                 self._store.load_many([StateKey("", self._source.topic_id, -1)])

@@ -627,3 +627,19 @@ def run_moves(
         )
         assert memory.save_many([save]) == in_redis.save_many([save])
         assert memory.entries(key) == in_redis.entries(key)
+
+
+def test_a_conversation_that_changes_partition_is_noticed_once(
+    backend: Backend, make_spec: Make
+) -> None:
+    """Producers that partition differently, or added partitions: counted, never merged."""
+    spec = make_spec()
+    store = backend.open(spec)
+    here, there = StateKey("c{1}", "topic", 0), StateKey("c{1}", "topic", 3)
+    other = StateKey("c{1}", "another topic", 5)
+    assert store.point_many([here, other]) == [False, False], "seen for the first time"
+    assert store.point_many([here, there]) == [False, True]
+    assert store.point_many([there]) == [False], "it stays there"
+    assert store.point_many([]) == []
+    backend.age(3 * spec.recurrence.idle_s)
+    assert store.point_many([here]) == [False], "the note has expired with the state"

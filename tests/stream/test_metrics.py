@@ -10,8 +10,8 @@ from stream.metrics import Metrics
 PERSONAL = {"conversation", "conversation_id", "speaker", "speaker_id", "utterance", "user", "key"}
 EXPECTED = {
     "utterances_consumed", "outcomes", "predictions_emitted", "records_committed", "shift_alerts",
-    "dead_letters", "duplicates", "seq_disorder", "offset_gaps", "context_truncated",
-    "state_operations", "fencing_rejections", "rebalances", "replays", "end_to_end_seconds",
+    "dead_letters", "duplicates", "seq_disorder", "offset_gaps", "partition_moves",
+    "context_truncated", "state_operations", "fencing_rejections", "rebalances", "replays", "end_to_end_seconds",
     "fetch_wait_seconds", "decode_seconds", "queue_wait_seconds", "state_load_seconds",
     "inference_seconds", "state_save_seconds", "produce_seconds", "commit_seconds",
     "batch_utterances", "window_utterances", "state_bytes", "confidence", "consumer_lag_records",

@@ -478,3 +478,25 @@ def test_a_partition_that_comes_back_is_read_from_the_store_not_from_memory(plan
     assert [c["utterances"] for c in contexts] == [0, 1, 2, 3, 3]
     assert not any(c["truncated"] for c in contexts)
     assert here.value("state_operations_total", operation="save", result="lost") == 0
+
+
+def test_a_member_without_a_partition_stands_by_and_is_ready(plant: Plant) -> None:
+    """More workers than partitions: the spare one was never ready, and so would never roll out."""
+    spare = plant.worker(first=False)
+    spare.health.store = True
+    spare.turns(1)
+    assert not spare.ready(), "it may still be about to get one"
+    plant.clock.ms += 6_000
+    spare.turns(1)
+    assert spare.ready()
+
+
+def test_a_conversation_on_two_partitions_is_counted(plant: Plant) -> None:
+    plant.log.partitions = 2
+    running = plant.worker()
+    said = {"conversation_id": "c", "speaker_id": "ann", "text": "words"}
+    for n, partition in enumerate((0, 1)):
+        value = json.dumps(said | {"utterance_id": f"u{n}"}).encode()
+        plant.log.append("utterances", b"c", value, partition=partition)
+    running.turns(4)
+    assert running.value("partition_moves_total") == 1
