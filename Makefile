@@ -40,8 +40,13 @@ lint: install ## ruff, mypy --strict, import contracts
 fmt: install ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
 
-bench: install servers ## Print every speed and size figure (a quarter of an hour)
-	@$(BIN)/emotrack bench model $(ARGS) && $(BIN)/emotrack bench state $(ARGS) && $(BIN)/emotrack bench pipeline $(ARGS)
+bench: install servers ## Print every speed and size figure, also to runs/bench (a quarter of an hour)
+	@$(BIN)/emotrack bench model --json runs/bench/model.json $(ARGS)
+	@$(BIN)/emotrack bench state --json runs/bench/state.json $(ARGS)
+	@$(BIN)/emotrack bench pipeline --json runs/bench/pipeline.json $(ARGS)
+	@if [ -e "$${EMOTRACK_DATA:-../shared/data}/meld_meta.json" ]; then \
+	  $(BIN)/emotrack bench real --json runs/bench/real.json $(ARGS); \
+	else echo "no real conversations (EMOTRACK_DATA): bench real is left out"; fi
 
 servers: kafka ## Get the servers that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
