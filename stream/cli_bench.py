@@ -97,7 +97,7 @@ def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
     here, console = machine(), Console(highlight=False)
     console.print(f"{here['cpu']}, {here['cores']} cores, Python {here['python']}")
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for column in ("figure", "value", "", "first", "aim", "least … most of runs"):
+    for column in ("figure", "value", "", "first", "aim", "of runs"):
         number = column in ("value", "first", "aim")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for name, row in rows.items():
