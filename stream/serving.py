@@ -38,6 +38,7 @@ from stream.settings import Settings
 from stream.topics import TopicNames, require_topics
 from stream.worker import Worker
 
+GARBAGE: Final = 50_000  # cached windows are no garbage and hold no cycles: look seldom
 NOT_DRAINED: Final = 10  # exit code: what was done could not be committed in time
 
 log = structlog.get_logger()
@@ -76,6 +77,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         health.warmed = True
         gc.collect()
         gc.freeze()  # what was loaded lives as long as we do: no collection need walk it again
+        gc.set_threshold(GARBAGE)
         worker = Worker(
             settings,
             source=source,
