@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,6 +47,15 @@ def answers(port: int) -> bool:
     with socket.socket() as s:
         s.settimeout(0.5)
         return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def says_ok(url: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 class ChildServer:
@@ -203,7 +213,7 @@ def prometheus(directory: Path, *targets: str, scrape_s: int = 1) -> Iterator[Ru
     argv = [program, f"--config.file={config}", f"--storage.tsdb.path={directory / 'tsdb'}"]
     server = ChildServer("prometheus", [*argv, f"--web.listen-address=127.0.0.1:{port}"], directory)
     try:
-        server.start(lambda: answers(port))
+        server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
         yield RunningPrometheus(f"http://127.0.0.1:{port}", server)
     finally:
         server.stop()

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stream.local_servers import ServerFailed, free_ports
+from stream.local_servers import ServerFailed, free_ports, says_ok
 
 READY_S: Final = 60.0
 DRAIN_S: Final = 30.0
@@ -49,12 +48,7 @@ class RunningWorker:
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{self.url}/readyz", timeout=1),
-        ):
-            return True
-        return False
+        return says_ok(f"{self.url}/readyz")
 
     def log_tail(self, characters: int = 1500) -> str:
         """The end of what it logged."""
