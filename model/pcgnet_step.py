@@ -10,17 +10,17 @@ slot W the utterance itself, M = 3 modalities, H hidden, heads x D = H, S values
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.config import INPUTS, MODALITIES, PERSONA, PcgnetConfig
+from model.config import MODALITIES, PERSONA, PcgnetConfig
 from model.graph import INTER, INTRA, SAME_TIME, TO_ERC, TO_ES
-from model.rows import RowLinear, row_linear
+from model.rows import RowLinear, RowLinears, row_linear, tile_of, tiled
 from state.window import ArraySpec, StateSpec
 
 TORCH_DTYPES: Final = {
@@ -62,26 +62,41 @@ def multiply_adds(config: PcgnetConfig) -> int:
     return projections + grus + gates + values + m * h * c + 2 * m * h * c * c
 
 
-@dataclass(frozen=True, slots=True)
-class StepInput:
+class StepInput(NamedTuple):
     """What a step reads, on its device."""
 
-    inputs: dict[str, Tensor]  # [B, width] float32; zero where absent
-    present: Tensor  # [B, 4] bool
+    inputs: Tensor  # float32, flat: [B, width] of each of `INPUTS`, then padding; 0 where absent
+    present: Tensor  # [4, B, 1] bool
     ring: Tensor  # [B, W, row] stored dtype, right-aligned, zero where there is no utterance
-    relation: Tensor  # [B, W] int32: slot + W * (NOT_HEARD, INTRA or INTER)
-    before: Tensor  # [B] float32: 0, or -inf where slot W - 1 holds no utterance
-    state: Tensor  # [B, 11 H] stored dtype: context_h, speaker_h, shift_node; zero where new
+    relation: Tensor  # [B, W + 2] int32: rows of the score table, see `relation_codes`
+    hidden: Tensor  # [2, 4, B, H] stored dtype: layers of the context and speaker GRUs; 0 where new
+    shift_node: Tensor  # [B, 3 H] stored dtype; zero where the speaker is new
+    room: Tensor  # float32, flat, B * `room_per_row` or more: overwritten, see `room_per_row`
 
-    def flat(self) -> tuple[Tensor, ...]:
-        """All tensors, in one order."""
-        rest = (self.present, self.ring, self.relation, self.before, self.state)
-        return (*(self.inputs[name] for name in INPUTS), *rest)
 
-    @staticmethod
-    def of(*flat: Tensor) -> StepInput:
-        """The inverse of `flat`."""
-        return StepInput(dict(zip(INPUTS, flat, strict=False)), *flat[len(INPUTS) :])
+def input_floats(config: PcgnetConfig, rows: int) -> int:
+    """Numbers in `StepInput.inputs`: whole cache lines.
+
+    What is left over after whole vectors would be computed by other instructions.
+    """
+    return -(-rows * sum(config.widths.values()) // 16) * 16
+
+
+def room_per_row(config: PcgnetConfig) -> int:
+    """Numbers that a row's past and its messages take while it is computed.
+
+    They live in one place from step to step: allocated anew, they cost a batch of 48 a tenth more.
+    """
+    h, slots = config.hidden, config.recurrence.window + 1
+    return slots * (6 * h + config.persona) + slots * 2 * len(MODALITIES) * h
+
+
+def relation_codes(window: int) -> tuple[int, int, int]:
+    """Rows of the score table of an utterance itself, of one before it, and of none before it.
+
+    Past slot i has row i + W * (NOT_HEARD, INTRA or INTER).
+    """
+    return 3 * window, 3 * window + 1, 3 * window + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,170 +121,180 @@ class PcgnetStep:
         self._weights = {name: tensor.to(device) for name, tensor in weights.items()}
         h, c, m = config.hidden, config.classes, len(MODALITIES)
         self._project = {
-            name: self._slots(f"project.{name}", 1, config.widths[name], h)[0]
-            for name in MODALITIES
+            column: self._slots(f"project.{name}", 1, config.widths[name], h)[0]
+            for column, name in enumerate(MODALITIES)
             if config.widths[name]
         }
-        self._norm = {}  # offset and scale: (x - mean) / deviation = offset + x * scale
-        for name, width in config.widths.items():
-            mean, scale = self._take(f"{name}_mean", width), self._take(f"{name}_scale", width)
-            self._norm[name] = (-mean * scale, scale)
+        none = torch.zeros(h, device=device)
+        biases = [self._project[i].bias if i in self._project else none for i in range(m)]
+        self._project_bias = torch.stack(biases)[:, None]
+        self._norm = [
+            (self._take(f"{name}_mean", width), self._take(f"{name}_scale", width))
+            for name, width in config.widths.items()
+        ]
+        self._flat_norm: dict[int, tuple[Tensor, Tensor, list[int]]] = {}  # by rows
         self._row = 6 * h + config.persona
         self._missing = self._take("missing", m, h)[:, None]  # [M, 1, H]
         self._missing_persona = self._take("missing_persona", config.persona)
-        self._gru = [self._gru_layer(layer) for layer in range(2)]
-        self._speaker_gate = self._gate("speaker_gate", m)
-        self._persona_gate = self._slots("persona_gate.second", m, h, h)
+        self._gru_x, self._gru_h, self._gru_n = self._recurrent()
+        first, second = (self._slots(f"speaker_gate.{n}", m, h, h) for n in ("first", "second"))
+        self._speaker_gate = RowLinears(first + second)
+        self._persona_gate = RowLinears(self._slots("persona_gate.second", m, h, h))
         self._graph_gate = self._slots("graph_gate.second", 1, h, h)[0]
         self._persona_value = self._stacked("persona_attention.value", "persona_gate.first", m)
-        self._graph_value = self._stacked("graph_attention.value", "graph_gate.first", 1)[0]
+        self._graph_value = self._stacked("graph_attention.value", "graph_gate.first", 1)
         self._emotion_head = self._linear("emotion_head", m * h, c)
         self._shift_head = self._linear("shift_head", 2 * m * h, c * c)
         self._compose_persona()
         self._compose_graph()
         self._weights = {}
 
-    def __call__(self, x: StepInput) -> StepOutput:
-        """One utterance a row. Padding rows are rows like others.
+    def prepare(self, rows: int) -> None:
+        """Lay out what a step of `rows` rows needs: (x - mean) * scale = offset + x * scale."""
+        sizes = [rows * width for width in self.config.widths.values()]
+        padding = input_floats(self.config, rows) - sum(sizes)
+        offset = torch.cat([(-mean * scale).repeat(rows) for mean, scale in self._norm])
+        scale = torch.cat([scale.repeat(rows) for _, scale in self._norm])
+        both = F.pad(offset, (0, padding)), F.pad(scale, (0, padding))
+        self._flat_norm[rows] = (*both, [*sizes, padding])
+
+    def __call__(self, x: StepInput, rows: int) -> StepOutput:
+        """One utterance a row, of a number of rows that was `prepare`d. Padding is rows too.
 
         Sizes are plain integers and parts are taken by narrow and select, because the step is
         recorded (`pcgnet_predictor`): a size asked of a tensor, or a ``:``, is an operation there.
         """
-        h, rows = self.config.hidden, len(x.state)
+        h, row = self.config.hidden, self._row
         window = self.config.recurrence.window
-        past = torch.empty(rows, window + 1, self._row, device=x.ring.device)
+        slots = rows * (window + 1)
+        past = x.room.narrow(0, 0, slots * row).view(rows, window + 1, row)
         past.narrow(1, 0, window).copy_(x.ring)  # [B, W + 1, row] float32
+        room = x.room.narrow(0, slots * row, slots * 6 * h)
         now = past.select(1, window)  # [B, row]
-        now.narrow(1, 6 * h, self.config.persona).copy_(self._persona(x))
-        projected = self._projected(x)  # [M, B, H]
-        hidden = x.state.narrow(1, 0, 8 * h).view(rows, 4, 2, h).permute(2, 1, 0, 3).contiguous()
-        hidden, context, speaker = self._recur(projected, hidden.float())
-        gate, other = self._speaker_gate
-        context_gate, speaker_gate = _each(gate, context.unbind()), _each(other, speaker.unbind())
-        f = _gated(context_gate, context, speaker_gate, speaker)  # [M, B, H]
-        both = _each(self._persona_value, f.unbind())  # [M, B, 2H]
+        projected, persona = self._inputs(x, rows)  # [M, B, H], [B, persona]
+        now.narrow(1, 6 * h, self.config.persona).copy_(persona)
+        speaker, state = self._recur(projected, x.hidden, rows)  # [M, B, H], [B, 8 H]
+        f = self._speaker_gated(projected, speaker, rows)
+        both = self._persona_value(f, rows)  # [M, B, 2H]
         value = self._rounded(both.narrow(2, 0, h)).transpose(0, 1)
         now.narrow(1, 0, 3 * h).view(rows, 3, h).copy_(value)
-        r = self._hear_persona(past, x.relation).transpose(0, 1)
-        r = F.elu(r, inplace=True) + f
-        gate_r = _each(self._persona_gate, r.contiguous().unbind())
+        scores = F.embedding(x.relation, self._scores)  # [B, W + 2, 2 heads + 1]
+        r = f + F.elu(self._hear_persona(past, scores, room, rows), inplace=True).transpose(0, 1)
+        gate_r = self._persona_gate(r, rows)
         z = _gated(both.narrow(2, h, h), f, gate_r, r).transpose(0, 1).contiguous()  # [B, M, H]
-        both = self._graph_value(z.view(rows * 3, h)).view(rows, 3, 2 * h)
+        both = self._graph_value(z.view(1, rows * 3, h), rows * 3).view(rows, 3, 2 * h)
         value = self._rounded(both.narrow(2, 0, h))
         now.narrow(1, 3 * h, 3 * h).view(rows, 3, h).copy_(value)
         node = z.unsqueeze(1) + self._task  # [B, 2, M, H]
         gate_z = both.narrow(2, h, h).unsqueeze(1) + self._task_gate
-        heard = F.elu(self._hear_graph(past, x), inplace=True) + node
+        heard = F.elu(self._hear_graph(past, scores, room, rows), inplace=True).add_(node)
         gate_y = self._graph_gate(heard.view(rows * 6, h)).view(rows, 2, 3, h)
         nodes = _gated(gate_z, node, gate_y, heard)
-        return self._answer(x, nodes, past, hidden)
+        return self._answer(x.shift_node.float(), nodes, now, state, rows)
 
-    def _answer(self, x: StepInput, nodes: Tensor, past: Tensor, hidden: Tensor) -> StepOutput:
-        h, rows = self.config.hidden, len(nodes)
-        before = x.state.narrow(1, 8 * h, 3 * h).float()  # [B, 3H]
-        erc, es = nodes.view(rows, 2, 3 * h).unbind(1)
-        emotion = self._emotion_head(F.relu(erc))
-        shift = self._shift_head(F.relu(torch.cat((before, es), dim=1)))
-        state = hidden.permute(2, 1, 0, 3).reshape(rows, 8 * h)
-        now = past.select(1, self.config.recurrence.window)
+    def _answer(
+        self, before: Tensor, nodes: Tensor, now: Tensor, state: Tensor, rows: int
+    ) -> StepOutput:
+        erc, es = nodes.view(rows, 2, 3 * self.config.hidden).unbind(1)
+        emotion = self._emotion_head(tiled(F.relu(erc), rows)).narrow(0, 0, rows)
+        both = torch.cat((before, es), dim=1).relu_()
+        shift = self._shift_head(tiled(both, rows)).narrow(0, 0, rows)
         stored = torch.cat((now, state, es), dim=1).to(self.store)
         return StepOutput(emotion, shift, stored, nodes)
 
-    def _projected(self, x: StepInput) -> Tensor:
-        parts = [
-            self._project[name](self._normalised(x, name))
-            if name in self._project
-            else self._missing[column].expand(len(x.present), -1)
-            for column, name in enumerate(MODALITIES)
-        ]
-        there = x.present.narrow(1, 0, PERSONA).t().unsqueeze(2)  # [M, B, 1]
-        return torch.where(there, torch.stack(parts), self._missing)
-
-    def _persona(self, x: StepInput) -> Tensor:
-        there = x.present.narrow(1, PERSONA, 1)
-        p = torch.where(there, self._normalised(x, INPUTS[PERSONA]), self._missing_persona)
-        return self._rounded(p)
-
-    def _normalised(self, x: StepInput, name: str) -> Tensor:
-        offset, scale = self._norm[name]
+    def _inputs(self, x: StepInput, rows: int) -> tuple[Tensor, Tensor]:
+        """Normalise all inputs at once; project the modalities, and round the persona."""
         clip = self.config.input_clip
-        return torch.addcmul(offset, x.inputs[name], scale).clamp_(-clip, clip)
+        offset, scale, sizes = self._flat_norm[rows]
+        flat = torch.addcmul(offset, x.inputs, scale).clamp_(-clip, clip)
+        parts = torch.split_with_sizes(flat, sizes)
+        raw = torch.empty(len(MODALITIES), tile_of(rows), self.config.hidden, device=flat.device)
+        into = raw.unbind()
+        for column, layer in self._project.items():
+            layer.multiply(tiled(parts[column].view(rows, -1), rows), into[column])
+        raw = raw.narrow(1, 0, rows).add_(self._project_bias)
+        projected = torch.where(x.present.narrow(0, 0, PERSONA), raw, self._missing)
+        persona = parts[PERSONA].view(rows, -1)
+        persona = torch.where(x.present.select(0, PERSONA), persona, self._missing_persona)
+        return projected, self._rounded(persona)
+
+    def _speaker_gated(self, context: Tensor, speaker: Tensor, rows: int) -> Tensor:
+        """The context and what the speaker adds, each through its gate: [M, B, H]."""
+        gate = self._speaker_gate(torch.cat((context, speaker)), rows).sigmoid_()
+        return (gate.narrow(0, 0, 3) * context).addcmul_(gate.narrow(0, 3, 3), speaker)
 
     def _rounded(self, x: Tensor) -> Tensor:
         """Cast to the stored precision."""
         return x.to(self.store)
 
-    def _as_stored(self, x: Tensor) -> Tensor:
-        """Round to the stored precision, in float32."""
-        return x.to(self.store).float()
+    def _recur(self, x: Tensor, hidden: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Advance the four GRUs: speaker outputs [M, B, H] and the new state [B, 8 H].
 
-    def _recur(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Advance the four GRUs: [M, B, H] and [2, 4, B, H] -> state, context and speaker views.
-
-        Cells: context (text), speaker text, speaker audio, speaker video.
+        Cells: context (text), speaker text, speaker audio, speaker video. The context's output is
+        added to `x`, which becomes the context of every modality.
         """
-        text, audio, video = x.unbind()
-        below: tuple[Tensor, ...] = (text, text, audio, video)
-        layers = []
-        for (w_ih, w_hh), h in zip(self._gru, hidden.unbind(), strict=True):
-            gates = _each(w_ih, below)  # [4, B, 3H]
-            new = self._as_stored(
-                _gru_cell(gates, _each(w_hh, h.unbind()), h, self.config.hidden)
-            )  # [4, B, H]
-            layers.append(new)
-            below = new.unbind()
-        context = x.clone()  # [M, B, H]
-        context.select(0, 0).add_(new.select(0, 0))
-        return torch.stack(layers), context, new.narrow(0, 1, 3)
+        h = self.config.hidden
+        before = hidden.float()  # [2, 4, B, H]
+        h_gates = self._gru_h(before.view(8, rows, h), rows).view(2, 4, rows, 3 * h)
+        new, layers = x, []
+        slots: tuple[int, ...] | None = (0, 0, 1, 2)
+        for layer, old, gates in zip(range(2), before.unbind(), h_gates.unbind(), strict=True):
+            x_gates = self._gru_x[layer].multiply(new, rows, slots)  # [4, B, 3H]
+            new = _gru_cell(x_gates, gates, self._gru_n[layer], old, h)
+            new = new.to(self.store).float()  # as stored
+            slots = None
+            layers.append(new.transpose(0, 1))
+        x.select(0, 0).add_(new.select(0, 0))
+        return new.narrow(0, 1, 3), torch.stack(layers, dim=2).view(rows, 8 * h)
 
-    def _hear_persona(self, past: Tensor, relation: Tensor) -> Tensor:
+    def _hear_persona(self, past: Tensor, scores: Tensor, room: Tensor, rows: int) -> Tensor:
         """[B, W + 1, row] -> [B, M, H]: attention over what was heard, and itself."""
         h, heads = self.config.hidden, self.config.persona_heads
-        rows, window, persona = len(past), self.config.recurrence.window, self.config.persona
+        window, persona = self.config.recurrence.window, self.config.persona
         # [B, W + 1, M, heads, D]
         v = past.narrow(2, 0, 3 * h).view(rows, window + 1, 3, heads, h // heads)
-        p = past.narrow(2, 6 * h, persona).reshape(rows * (window + 1), persona)
+        p = past.view(rows * (window + 1), self._row).narrow(1, 6 * h, persona)
         keys = torch.addmm(self._key_bias, p, self._key).view(rows, window + 1, 2, 3, heads)
-        content = (v * self._persona_content).sum(-1).add_(self._content_bias)
-        source, target = (content.unsqueeze(2) * keys).unbind(2)  # [B, W + 1, M, heads]
-        score = F.leaky_relu(source + target.narrow(1, window, 1), SLOPE)
-        unheard = F.embedding(relation, self._unheard).unsqueeze(3)
-        score.narrow(1, 0, window).add_(unheard)
-        weight = torch.softmax(score, dim=1).unsqueeze(4)
-        return (v * weight).sum(1).view(rows, 3, h) + self._persona_bias
-
-    def _hear_graph(self, past: Tensor, x: StepInput) -> Tensor:
-        """[B, W + 1, row] -> [B, 2, M, H]: attention of the utterance's six nodes."""
-        h, heads, window = (
-            self.config.hidden,
-            self.config.graph_heads,
-            self.config.recurrence.window,
+        room = room.narrow(0, 0, rows * (window + 1) * 3 * h).view(
+            rows, window + 1, 3, heads, h // heads
         )
-        rows = len(past)
+        content = torch.mul(v, self._persona_content, out=room).sum(-1).add_(self._content_bias)
+        source, target = (content.unsqueeze(2) * keys).unbind(2)  # [B, W + 1, M, heads]
+        score = source + target.narrow(1, window, 1)
+        unheard = scores.narrow(1, 0, window + 1).narrow(2, 2 * self.config.graph_heads, 1)
+        score = F.leaky_relu_(score.add_(unheard.unsqueeze(3)), SLOPE)
+        weight = torch.softmax(score, dim=1).unsqueeze(4)
+        return torch.mul(v, weight, out=room).sum(1).view(rows, 3, h).add_(self._persona_bias)
+
+    def _hear_graph(self, past: Tensor, scores: Tensor, room: Tensor, rows: int) -> Tensor:
+        """[B, W + 1, row] -> [B, 2, M, H]: attention of the utterance's six nodes.
+
+        Slots of the softmax: W past ones of the same task, the utterance itself and the one before
+        of the other task, and the three modalities of the utterance.
+        """
+        h, heads = self.config.hidden, self.config.graph_heads
+        window = self.config.recurrence.window
         # [B, W + 1, M, heads, D]
         u = past.narrow(2, 3 * h, 3 * h).view(rows, window + 1, 3, heads, h // heads)
         own = u.select(1, window)
-        source = (u * self._graph_source).sum(-1)  # [B, W + 1, M, heads]
+        half = room.narrow(0, 0, rows * (window + 1) * 3 * h).view(
+            rows, window + 1, 3, heads, h // heads
+        )
+        source = torch.mul(u, self._graph_source, out=half).sum(-1)  # [B, W + 1, M, heads]
         target = (own * self._graph_target).sum(-1).view(rows, 1, 1, 3, heads)
-        bias = F.embedding(x.relation, self._past_bias).view(rows, window, 2, 1, heads)
-        cross = source.narrow(1, window - 1, 2).unsqueeze(2) + self._cross_bias
-        cross.select(1, 0).add_(x.before.view(rows, 1, 1, 1))
-        score = torch.cat(
-            (
-                source.narrow(1, 0, window).unsqueeze(2) + bias,  # same task and modality, past
-                source.select(1, window).view(rows, 3, 1, 1, heads) + self._own_bias,  # modalities
-                cross,  # other task
-            ),
-            dim=1,
-        ).add_(target)  # [B, W + 3 + 2, 2, M, heads]
-        weight = torch.softmax(F.leaky_relu(score, SLOPE), dim=1).unsqueeze(5)
-        cross = weight.narrow(1, window + 3, 2)
-        back = torch.cat((weight.narrow(1, 0, window), cross.narrow(1, 1, 1)), dim=1)
-        back.select(1, window - 1).add_(cross.select(1, 0))
-        heard = (back * u.unsqueeze(2)).sum(1)  # [B, 2, M, heads, D]
-        heard += (weight.narrow(1, window, 3) * own.view(rows, 3, 1, 1, heads, -1)).sum(1)
-        heard += torch.addcmul(self._task_value, cross.sum(1), self._task_turn)
-        return heard.view(rows, 2, 3, h) + self._graph_bias
+        modalities = source.select(1, window).view(rows, 3, 1, 1, heads) + self._own_bias
+        source = torch.cat((source, source.narrow(1, window - 1, 1)), dim=1).unsqueeze(2)
+        source = source + scores.narrow(2, 0, 2 * heads).view(rows, window + 2, 2, 1, heads)
+        score = torch.cat((source, modalities), dim=1).add_(target)  # [B, W + 5, 2, M, heads]
+        weight = torch.softmax(F.leaky_relu_(score, SLOPE), dim=1).unsqueeze(5)
+        before = weight.select(1, window + 1)
+        other = weight.select(1, window) + before
+        weight.select(1, window - 1).add_(before)
+        room = room.view(rows, window + 1, 2, 3, heads, -1)
+        heard = torch.mul(weight.narrow(1, 0, window + 1), u.unsqueeze(2), out=room).sum(1)
+        heard += (weight.narrow(1, window + 2, 3) * own.view(rows, 3, 1, 1, heads, -1)).sum(1)
+        heard += torch.addcmul(self._task_value, other, self._task_turn)
+        return heard.view(rows, 2, 3, h)
 
     def _compose_persona(self) -> None:
         """Fold projection, key and attention vectors: a key's score is linear in the persona."""
@@ -287,10 +312,6 @@ class PcgnetStep:
         self._persona_content = self._take(at + "gate", m, heads, d)
         self._content_bias = self._take(at + "gate_bias", m, heads)
         self._persona_bias = self._take(at + "bias", m, h)
-        window = self.config.recurrence.window
-        unheard = torch.zeros(3, window, 1, device=key.device)
-        unheard[NOT_HEARD] = -torch.inf
-        self._unheard = unheard.flatten(0, 1)  # [3 W, 1]
 
     def _compose_graph(self) -> None:
         """Tabulate what a score adds to content: relation, distance, and both ends' task."""
@@ -300,7 +321,7 @@ class PcgnetStep:
         self._graph_target = self._take(at + "target", heads, d)
         self._task = self._take("task", 2, h)[:, None]  # [2, 1, H]
         self._task_gate = self._task @ self._take("graph_gate.first.weight", 1, h, h)[0].t()
-        self._graph_bias = self._take(at + "bias", h)
+        offset = self._take(at + "bias", h).view(heads, d)
         task = self._task @ self._take(at + "value.weight", 1, h, h)[0].t()
         task = task.view(2, heads, d)
         as_source, as_target = (
@@ -319,15 +340,23 @@ class PcgnetStep:
                 r = code + 3 * t
                 ends = as_source[t] + as_target[t]
                 table[code, :, t] = relation[r] + reach[r] * back + ends
-        self._past_bias = table.flatten(2).flatten(0, 1)  # [3 W, 2 heads]
         own = torch.stack([relation[SAME_TIME], relation[SAME_TIME + 3]])
         self._own_bias = (own + as_source + as_target)[:, None].repeat(1, 3, 1)  # [2, M, heads]
         other = as_source.flip(0) + as_target  # into ERC from ES, into ES from ERC
         into = torch.stack([relation[TO_ERC], relation[TO_ES]]) + other  # [2, heads]
         step = torch.stack([reach[TO_ERC], reach[TO_ES]]) * back[-1]
-        self._cross_bias = torch.stack([into + step, into])[:, :, None]  # [2, 2, 1, heads]
-        self._task_value = task[:, None]  # [2, 1, heads, D]
+        missing = torch.full_like(into, -torch.inf)
+        others = torch.stack([into, into + step, missing])
+        self._scores = self._score_table(table.flatten(0, 1), others)
+        self._task_value = task[:, None] + offset  # [2, 1, heads, D]
         self._task_turn = (task.flip(0) - task)[:, None]
+
+    def _score_table(self, past: Tensor, others: Tensor) -> Tensor:
+        """Rows as in `relation_codes`: what each score of the graph adds, and of the persona."""
+        window = self.config.recurrence.window
+        unheard = torch.zeros(3 * window + 3, 1, device=past.device)
+        unheard[:window] = -torch.inf
+        return torch.cat((torch.cat((past, others)).flatten(1), unheard), dim=1)
 
     def _take(self, name: str, *shape: int) -> Tensor:
         tensor = self._weights[name]
@@ -340,44 +369,52 @@ class PcgnetStep:
         bias = self._take(f"{name}.bias", slots, outputs)
         return [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
 
-    def _stacked(self, first: str, second: str, slots: int) -> list[RowLinear]:
+    def _stacked(self, first: str, second: str, slots: int) -> RowLinears:
         """Two layers that read the same input, as one of twice the width."""
         h = self.config.hidden
         weight = [self._take(f"{n}.weight", slots, h, h) for n in (first, second)]
         bias = [self._take(f"{n}.bias", slots, h) for n in (first, second)]
         pairs = zip(torch.cat(weight, 1), torch.cat(bias, 1), strict=True)
-        return [row_linear(w, b) for w, b in pairs]
+        return RowLinears([row_linear(w, b) for w, b in pairs])
 
     def _linear(self, name: str, inputs: int, outputs: int) -> RowLinear:
         weight = self._take(f"{name}.weight", outputs, inputs)
         return row_linear(weight, self._take(f"{name}.bias", outputs))
 
-    def _gate(self, name: str, slots: int) -> tuple[list[RowLinear], list[RowLinear]]:
+    def _recurrent(self) -> tuple[list[RowLinears], RowLinears, list[Tensor]]:
+        """The GRUs' products with what is below, by layer; with all old states; biases of n.
+
+        The old states do not wait for the layer below, so theirs are one call. Biases of r and z
+        are summed into it; n's bias is added apart, because r scales the old state's.
+        """
         h = self.config.hidden
-        return self._slots(f"{name}.first", slots, h, h), self._slots(f"{name}.second", slots, h, h)
+        below, old, biases, apart = [], [], [], []
+        for layer in range(2):
+            x_layers, h_layers = self._cells(f"ih{layer}"), self._cells(f"hh{layer}")
+            bias = torch.stack([cell.bias for cell in h_layers])
+            x_bias = torch.stack([cell.bias for cell in x_layers])
+            bias[:, : 2 * h] += x_bias[:, : 2 * h]
+            below.append(RowLinears(x_layers))
+            old += h_layers
+            biases.append(bias)
+            apart.append(x_bias[:, None, 2 * h :].contiguous())
+        return below, RowLinears(old, torch.cat(biases)[:, None]), apart
 
-    def _gru_layer(self, layer: int) -> tuple[list[RowLinear], list[RowLinear]]:
-        h, layers = self.config.hidden, []
-        for end in ("ih", "hh"):
-            cells = []
-            for gru, n in (("context", 1), ("speaker", 3)):
-                weight = self._take(f"{gru}.w_{end}{layer}", n, 3 * h, h)
-                bias = self._take(f"{gru}.b_{end}{layer}", n, 3 * h)
-                cells += [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
-            layers.append(cells)
-        return layers[0], layers[1]
+    def _cells(self, end: str) -> list[RowLinear]:
+        h, cells = self.config.hidden, []
+        for gru, n in (("context", 1), ("speaker", 3)):
+            weight = self._take(f"{gru}.w_{end}", n, 3 * h, h)
+            bias = self._take(f"{gru}.b_{end}", n, 3 * h)
+            cells += [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
+        return cells
 
 
-def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor, width: int) -> Tensor:
+def _gru_cell(x_gates: Tensor, h_gates: Tensor, n_bias: Tensor, h: Tensor, width: int) -> Tensor:
+    """[4, B, 3H] of gates r, z and n of input and old state, and the old state -> [4, B, H]."""
     rz = x_gates.narrow(2, 0, 2 * width).add_(h_gates.narrow(2, 0, 2 * width)).sigmoid_()
-    n = x_gates.narrow(2, 2 * width, width)
+    n = x_gates.narrow(2, 2 * width, width).add_(n_bias)
     n = n.addcmul_(rz.narrow(2, 0, width), h_gates.narrow(2, 2 * width, width)).tanh_()
     return torch.lerp(n, h, rz.narrow(2, width, width))
-
-
-def _each(layers: Sequence[RowLinear], parts: Sequence[Tensor]) -> Tensor:
-    """Each layer on its part: [slots, B, outputs]."""
-    return torch.stack([layer(part) for layer, part in zip(layers, parts, strict=True)])
 
 
 def _gated(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:

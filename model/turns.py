@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.config import INPUTS, MODALITIES, PERSONA, PcgnetConfig
 from model.graph import INTER, INTRA
-from model.pcgnet_step import NOT_HEARD, TORCH_DTYPES, StepInput
+from model.pcgnet_step import NOT_HEARD, TORCH_DTYPES, StepInput, input_floats, relation_codes
 from model.predictor import Tensor, Turn
 from state.window import StateSpec
 
@@ -21,46 +22,55 @@ ALIGN: Final = 64  # bytes: sections start on a cache line
 class TurnBuffer:
     """Room for `rows` turns, filled again and again. Rows beyond the turns given are zero."""
 
-    def __init__(self, rows: int, config: PcgnetConfig, spec: StateSpec) -> None:
-        self._config, self._spec = config, spec
-        window = config.recurrence.window
-        self._state_bytes = spec.conversation_bytes + spec.speaker_bytes
-        self._sections: dict[str, tuple[int, torch.dtype, tuple[int, ...]]] = {}
+    def __init__(
+        self, rows: int, config: PcgnetConfig, spec: StateSpec, room: torch.Tensor
+    ) -> None:
+        """Take the `room` that a step computes in, on the step's device."""
+        self._room = room
+        window, h = config.recurrence.window, config.hidden
         store = TORCH_DTYPES[config.store_dtype]
+        widths = config.widths
+        self._sections: dict[str, tuple[int, torch.dtype, tuple[int, ...]]] = {}
         end = 0
         for name, dtype, shape in (
-            *((name, torch.float32, (rows, width)) for name, width in config.widths.items()),
-            ("present", torch.bool, (rows, len(INPUTS))),
-            ("before", torch.float32, (rows,)),
-            ("relation", torch.int32, (rows, window)),
+            ("inputs", torch.float32, (input_floats(config, rows),)),
+            ("present", torch.bool, (len(INPUTS), rows, 1)),
+            ("relation", torch.int32, (rows, window + 2)),
             ("ring", store, (rows, window, spec.row_bytes // store.itemsize)),
-            ("state", store, (rows, self._state_bytes // store.itemsize)),
+            ("hidden", store, (2, 4, rows, h)),
+            ("shift_node", store, (rows, len(MODALITIES) * h)),
         ):
             self._sections[name] = (end, dtype, shape)
-            size = int(np.prod(shape)) * dtype.itemsize
+            size = math.prod(shape) * dtype.itemsize
             end += -(-size // ALIGN) * ALIGN
         self._bytes = np.zeros(end, np.uint8)
         self._here = self._cut(torch.from_numpy(self._bytes))
-        self._inputs = {name: self._array(name, np.float32) for name in INPUTS}
-        self._present = self._array("present", np.bool_)
-        self._before = self._array("before", np.float32)
-        self._relation: NDArray[np.int32] = self._array("relation", np.int32).view(np.int32)
-        self._unheard = np.arange(window, dtype=np.int32) + window * NOT_HEARD
-        self._ring = self._array("ring", np.uint8).reshape(rows, window, spec.row_bytes)
-        self._state = self._array("state", np.uint8).reshape(rows, self._state_bytes)
+        flat, self._inputs, at = self._array("inputs").view(np.float32), {}, 0
+        for name, width in widths.items():
+            self._inputs[name] = flat[at : at + rows * width].reshape(rows, width)
+            at += rows * width
+        self._present = self._array("present").view(np.bool_).reshape(len(INPUTS), rows)
+        self._relation = self._array("relation").view(np.int32).reshape(rows, window + 2)
+        now, self._before, nothing_before = relation_codes(window)
+        unheard = np.arange(window, dtype=np.int32) + window * NOT_HEARD
+        self._unheard = np.append(unheard, np.array([now, nothing_before], np.int32))
+        self._ring = self._array("ring").reshape(rows, window, spec.row_bytes)
+        self._hidden = self._array("hidden").reshape(2, 4, rows, -1)
+        self._shift_node = self._array("shift_node").reshape(rows, -1)
 
     def fill(self, turns: Sequence[Turn]) -> None:
         """Write the turns; what is absent is zero, so that no earlier batch shows through."""
         self._bytes.fill(0)
-        window = self._relation.shape[1]
-        self._before.fill(-np.inf)
+        window = self._ring.shape[1]
         self._relation[:] = self._unheard
         for row, turn in enumerate(turns):
             self._fill_inputs(row, turn)
             self._fill_state(row, turn)
             codes = heard(turn)
             if codes:
-                self._relation[row, -len(codes) :] += np.array(codes, np.int32) * window
+                self._relation[row, window - len(codes) : window] += np.multiply(
+                    codes, window, dtype=np.int32
+                )
 
     def on(self, device: torch.device) -> StepInput:
         """Return what was filled in, on a device. On a CPU it is this buffer: read it at once."""
@@ -71,39 +81,37 @@ class TurnBuffer:
     def _cut(self, everything: torch.Tensor) -> StepInput:
         parts = {}
         for name, (start, dtype, shape) in self._sections.items():
-            size = int(np.prod(shape)) * dtype.itemsize
+            size = math.prod(shape) * dtype.itemsize
             parts[name] = everything[start : start + size].view(dtype).view(shape)
-        inputs = {name: parts.pop(name) for name in INPUTS}
-        return StepInput(inputs=inputs, **parts)
+        return StepInput(room=self._room, **parts)
 
     def _fill_inputs(self, row: int, turn: Turn) -> None:
         for column, name in enumerate(MODALITIES):
             vector = turn.features.get(name)
             if vector is not None and self._inputs[name].shape[1]:
                 self._inputs[name][row] = numbers(vector)
-                self._present[row, column] = True
+                self._present[column, row] = True
         if turn.persona is not None:
             self._inputs["persona"][row] = turn.persona
-            self._present[row, PERSONA] = True
+            self._present[PERSONA, row] = True
 
     def _fill_state(self, row: int, turn: Turn) -> None:
-        window = turn.window
+        window, hidden = turn.window, self._hidden
         kept = len(window.rows)
         if kept:
             self._ring[row, -kept:] = window.rows
-            self._before[row] = 0.0
-        cut = self._spec.conversation_bytes
+            self._relation[row, -1] = self._before
         if window.arrays is not None:
-            self._state[row, :cut] = window.arrays
+            hidden[:, 0, row] = window.arrays.reshape(2, -1)
         speaker = window.speakers.get(turn.speaker_id)
         if speaker is not None:
-            self._state[row, cut:] = speaker.arrays
+            cut = 6 * hidden.shape[3]
+            hidden[:, 1:, row] = speaker.arrays[:cut].reshape(3, 2, -1).transpose(1, 0, 2)
+            self._shift_node[row] = speaker.arrays[cut:]
 
-    def _array(self, name: str, dtype: type[np.generic]) -> NDArray[np.generic]:
-        start, torch_dtype, shape = self._sections[name]
-        size = int(np.prod(shape)) * torch_dtype.itemsize
-        raw = self._bytes[start : start + size]
-        return raw if dtype is np.uint8 else raw.view(dtype).reshape(shape)
+    def _array(self, name: str) -> NDArray[np.uint8]:
+        start, dtype, shape = self._sections[name]
+        return self._bytes[start : start + math.prod(shape) * dtype.itemsize]
 
 
 def heard(turn: Turn) -> list[int]:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from model.rows import FullLinear, HalfLinear, has_half_kernel, proven_sizes, row_linear
+from model.rows import (
+    FullLinear,
+    HalfLinear,
+    RowLinears,
+    has_half_kernel,
+    proven_sizes,
+    row_linear,
+)
 
 
 def test_sizes_that_give_other_bytes_are_left_out() -> None:
@@ -58,3 +65,16 @@ def test_kernels_compute_the_product(kernel: type[FullLinear] | type[HalfLinear]
     weight = torch.randn(9, 12, generator=draw).half().float()
     x, bias = torch.randn(6, 12, generator=draw), torch.randn(9, generator=draw)
     assert torch.allclose(kernel(weight, bias)(x), x @ weight.t() + bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("half", [True, False])
+def test_several_layers_give_what_each_gives_alone(rows: int, half: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weights = torch.randn(3, 9, 12, generator=draw).half().float() / (1 if half else 3)
+    x, bias = torch.randn(3, rows, 12, generator=draw), torch.randn(3, 9, generator=draw)
+    layers = RowLinears([row_linear(w, b) for w, b in zip(weights, bias, strict=True)])
+    expected = x @ weights.transpose(1, 2)
+    assert torch.allclose(layers(x, rows), expected + bias[:, None], atol=1e-5)
+    chosen = x[[0, 0, 2]] @ weights.transpose(1, 2)
+    assert torch.allclose(layers.multiply(x, rows, (0, 0, 2)), chosen, atol=1e-5)
