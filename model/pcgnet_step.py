@@ -85,7 +85,7 @@ def input_floats(config: PcgnetConfig, rows: int) -> int:
 def room_per_row(config: PcgnetConfig) -> int:
     """Numbers that a row's past and its messages take while it is computed.
 
-    They live in one place from step to step: allocated anew, they cost a batch of 48 a tenth more.
+    They live in one place from step to step: for batches of 48 they are megabytes.
     """
     h, slots = config.hidden, config.recurrence.window + 1
     return slots * (6 * h + config.persona) + slots * 2 * len(MODALITIES) * h
