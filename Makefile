@@ -55,7 +55,6 @@ kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 
 .servers/kafka/.done: deploy/kafka/pom.xml
 	@bash deploy/dev/kafka.sh
-	@touch $@
 
 lock: ## Pin the versions anew, by hash
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --group dev pyproject.toml -o requirements/all.lock

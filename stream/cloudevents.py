@@ -6,6 +6,7 @@ Timing travels in headers too, so that a repeated prediction has byte-equal data
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,6 +48,8 @@ COMPUTE_MS: Final = "emotrack_compute_ms"
 END_TO_END_MS: Final = "emotrack_end_to_end_ms"
 PRODUCED_AT: Final = "emotrack_produced_at"
 
+MAX_ID_HEADER: Final = 1024  # bytes of `ce_id`: it is copied into what it causes
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -93,6 +96,10 @@ def read_envelope(headers: Headers | None) -> Envelope:
     if not headers:
         return _BARE
     found = _text_headers(headers)
+    if len(found.get("ce_id", "")) > MAX_ID_HEADER:
+        raise Rejected(
+            Reason.BAD_HEADERS, f"header ce_id is longer than {MAX_ID_HEADER} characters"
+        )
     version = found.get("ce_specversion", "1.0")
     if version.split(".")[0] != "1":
         raise Rejected(
@@ -104,9 +111,14 @@ def read_envelope(headers: Headers | None) -> Envelope:
         type=found.get("ce_type", UTTERANCE_TYPE),
         id=found.get("ce_id"),
         source=found.get("ce_source"),
-        traceparent=found.get("traceparent"),
+        traceparent=_trace(found.get("traceparent")),
         tracestate=found.get("tracestate"),
     )
+
+
+def _trace(header: str | None) -> str | None:
+    """A W3C trace parent; anything else is dropped, as the standard asks."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
 
 def _text_headers(headers: Headers) -> dict[str, str]:

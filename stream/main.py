@@ -66,6 +66,14 @@ def main() -> None:
     except (ServerMissing, ServerFailed) as error:
         errors.print(f"[bold red]error:[/] {escaped(error)}")
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        errors.print(
+            f"[bold red]error:[/] {escaped(str(error.filename))}: {error.strerror}; name another "
+            "file or folder"
+        )
+        sys.exit(1)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in OUR_PACKAGES:
             raise
@@ -81,8 +89,8 @@ def main() -> None:
 OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
 
 
-def escaped(error: Exception) -> str:
-    """An error's text with nothing in it that rich would take for markup."""
+def escaped(error: Exception | str) -> str:
+    """A text with nothing in it that rich would take for markup."""
     return str(error).replace("[", "\\[")
 
 

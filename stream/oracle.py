@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from model.predictor import ModelInfo, Predictor, Turn
+from model.predictor import ModelInfo, Predictor
 from state.window import Conversation, Opening, apply, open_at
 from stream.alerts import ShiftRule, decide
 from stream.answers import prediction_event, rule_of, shift_alert
@@ -22,8 +22,8 @@ from stream.messages import (
     Utterance,
     decode,
     encode,
-    tensors,
 )
+from stream.offenders import as_turn
 from stream.poison import Control, Poison
 from stream.ports import Record
 
@@ -96,16 +96,10 @@ class Oracle:
     def _predict(
         self, record: Record, utterance: Utterance, opening: Opening
     ) -> tuple[Expected, Conversation]:
-        turn = Turn(
-            window=opening.before.window,
-            speaker_id=utterance.speaker_id,
-            features=tensors(utterance, self._info.inputs),
-            persona=None if utterance.persona is None else tuple(utterance.persona),
-            text=utterance.text,
-        )
+        turn = as_turn(utterance, opening.before.window, self._info.inputs)
         (prediction,) = self._predictor.predict([turn])
         event = prediction_event(utterance, prediction, opening, self._info, record)
-        moved = None if event.shift is None else prediction.shift_probability
+        moved = None if event.shift is None else event.shift.probability
         alert_state, fired = decide(self._rule, opening.before.alert, utterance.speaker_id, moved)
         change = apply(
             opening,

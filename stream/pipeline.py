@@ -164,12 +164,6 @@ class Pipeline:
                 return step
         raise StoreUnavailable(f"the state of {len(todo)} conversations keeps changing")
 
-    def forget(self, items: Sequence[Item]) -> None:
-        """Drop the cached windows of a batch that must be done again."""
-        for item in items:
-            if item.key is not None:
-                self._cache.drop(item.key)
-
     def _refused(self, item: Item) -> Result:
         """The outcome of a record that reaches no conversation."""
         if isinstance(item.message, Poison):
@@ -183,7 +177,7 @@ class Pipeline:
     ) -> list[Opened]:
         """Load windows; settle what was applied before; open the rest at its record."""
         began = self._clock_s()
-        loaded = self._load(items, step)
+        loaded = self._load(items, lost, step)
         step.times.load_s += self._clock_s() - began
         opened: list[Opened] = []
         for item, found in zip(items, loaded, strict=True):
@@ -198,14 +192,21 @@ class Pipeline:
                 opened.append(one)
         return opened
 
-    def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
-        """What is stored for each item: from the cache, else in one round trip."""
+    def _load(self, items: Sequence[Item], lost: set[StateKey], step: Step) -> list[Loaded]:
+        """What is stored for each item: from the cache, else in one round trip.
+
+        Keys that the cache proves to have been written, and the store no longer holds, are `lost`.
+        """
         found: dict[StateKey, Loaded] = {}
         idle: dict[StateKey, Conversation] = {}
+        applied: dict[StateKey, int] = {}  # position the store must hold at least
         for item in items:
             assert item.key is not None
             cached = self._cache.get(item.key)
-            if cached is None or cached.offset >= item.record.offset:
+            if cached is None:
+                continue
+            if cached.offset >= item.record.offset:
+                applied[item.key] = cached.offset  # done before: its outputs are in the store
                 continue
             if item.record.timestamp_ms - cached.clock_ms > self._idle_ms:
                 idle[item.key] = cached  # its stored copy may have expired: ask for its position
@@ -219,6 +220,8 @@ class Pipeline:
                 if key in idle and loaded.conversation is None and not loaded.foreign:
                     # Expired, not lost: we held it, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
+                if loaded.offset < applied.get(key, loaded.offset):
+                    lost.add(key)
                 found[key] = loaded
             fresh = [key for key in missing if found[key].conversation is None]
             step.moved += sum(self._store.point_many(fresh))

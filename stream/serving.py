@@ -18,9 +18,8 @@ from typing import Final
 import structlog
 
 from model.predictor import (
-    CheckpointError,
     DeviceLost,
-    EncoderMissing,
+    ModelError,
     ModelInfo,
     Predictor,
     load_predictor,
@@ -56,6 +55,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         metrics, health = Metrics(), Health()
         topic_id = find_topics(settings)
         health.broker = True
+        log.info("loading the model", checkpoint=str(settings.model or "shipped"))
         predictor = open_model(settings)
         store = open_store(settings, predictor.spec)
         closing.callback(store.close)
@@ -76,6 +76,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         closing.callback(source.close)
         health.warmed = True
         gc.collect()
+        closing.callback(gc.unfreeze)
         gc.freeze()  # what was loaded lives as long as we do: no collection need walk it again
         gc.set_threshold(GARBAGE)
         worker = Worker(
@@ -113,8 +114,14 @@ def open_model(settings: Settings) -> Predictor:
             encoder=settings.encoder,
         )
         predictor.warm_up()
-    except (CheckpointError, EncoderMissing) as error:
+    except ModelError as error:
         raise ModelUnfit(str(error)) from None
+    if settings.encoder is not None and not predictor.can_encode_text():
+        raise ModelUnfit(
+            f"{settings.encoder} is no sentence encoder for this model: name a folder with "
+            "config.json, weights and tokenizer whose vectors have as many numbers as the model's "
+            "text input, or leave EMOTRACK_ENCODER unset for the installed one"
+        )
     if not predictor.can_encode_text():
         log.warning(
             "no sentence encoder: raw text will be dead-lettered",

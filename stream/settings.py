@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from stream.errors import ConfigError
 
 PREFIX: Final = "EMOTRACK_"
+YEAR_S: Final = 31_536_000.0
 # Not settings of the tracker: where to find the settings file, and the tests' data folder.
 OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA"})
 
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     mock_broker: bool = Field(default=False, description="librdkafka's mock cluster: no admin API")
     allow_create_time: bool = Field(default=False, description="accept a topic without broker time")
     kafka_options: dict[str, str] = Field(
-        default_factory=dict, repr=False, description="librdkafka options, as JSON (security …)"
+        default_factory=dict, repr=False, description="librdkafka options of the worker, as JSON"
     )
     session_timeout_ms: int = Field(default=10_000, gt=0, description="classic groups only")
     max_poll_interval_ms: int = Field(
@@ -75,8 +76,12 @@ class Settings(BaseSettings):
     window: int | None = Field(
         default=None, ge=1, description="utterances seen; none: the checkpoint's"
     )
-    idle_s: float | None = Field(default=None, gt=0, description="silence that ends a session")
-    max_session_s: float | None = Field(default=None, gt=0, description="longest session")
+    idle_s: float | None = Field(
+        default=None, gt=0, le=YEAR_S, description="silence that ends a session"
+    )
+    max_session_s: float | None = Field(
+        default=None, gt=0, le=YEAR_S, description="longest session"
+    )
 
     # Flow
     batch_max: int = Field(default=64, ge=1, description="utterances answered together")
@@ -105,6 +110,15 @@ class Settings(BaseSettings):
     metrics_port: int = Field(default=9464, ge=0, le=65_535, description="0: any free port")
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("redis_url")
+    @classmethod
+    def _url_can_be_read(cls, url: str) -> str:
+        try:
+            urlsplit(url).port  # noqa: B018 (reading it is the check)
+        except ValueError:
+            raise ValueError("must read redis://HOST:PORT/DB, rediss://… or memory://") from None
+        return url
 
     @model_validator(mode="after")
     def _water_marks_in_order(self) -> Self:
@@ -160,6 +174,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
     given = {k: v for k, v in (flags or {}).items() if v is not None}
     try:
         return Settings(**{**below, **given})
+    except SettingsError as error:
+        raise ConfigError(f"{error}: EMOTRACK_KAFKA_OPTIONS must be a JSON object") from None
     except ValidationError as error:
         raise ConfigError("; ".join(explain(error))) from None
 

@@ -338,7 +338,6 @@ class Worker:
     def _hold(self, batch: tuple[Item, ...], error: Exception) -> None:
         """Keep a batch that must be done again, and stop reading until it is."""
         self._held = tuple(i for i in batch if i.record.partition in self._partitions)
-        self._pipeline.forget(batch)
         self._later(error)
         log.warning("batch held", records=len(batch), reason=str(error))
 

@@ -51,17 +51,26 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRe
     server.__exit__(None, None, None)
 
 
+def real_conversations() -> Path | None:
+    """The folder of real conversations, or None."""
+    named = os.environ.get("EMOTRACK_DATA")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    return folder if (folder / "meld_meta.json").exists() else None
+
+
+def pytest_report_header() -> str:
+    """Say which conversations the tests run on."""
+    found = real_conversations()
+    return f"conversations: {'40 generated ones' if found is None else found.resolve()}"
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path | None:
     """The real conversations (EMOTRACK_DATA, else ../shared/data), or None where there are none.
 
     Tests that use it run on generated conversations instead, and print so.
     """
-    named = os.environ.get("EMOTRACK_DATA")
-    folder = Path(named) if named else ROOT.parent / "shared" / "data"
-    if (folder / "meld_meta.json").exists():
-        return folder
-    if named:
+    found = real_conversations()
+    if found is None and (named := os.environ.get("EMOTRACK_DATA")):
         pytest.fail(f"EMOTRACK_DATA={named} holds no meld_meta.json")
-    print("no real conversations found: running on generated ones")
-    return None
+    return found

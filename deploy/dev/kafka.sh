@@ -22,3 +22,4 @@ done
 mkdir -p .servers/kafka
 mvn -q -B -f deploy/kafka/pom.xml dependency:copy-dependencies \
   -DincludeScope=runtime -DoutputDirectory="$PWD/.servers/kafka/jars"
+touch .servers/kafka/.done

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from model.checkpoint import default_checkpoint, load_checkpoint
@@ -41,6 +40,7 @@ def test_every_utterance_of_40_conversations_is_answered_once_and_exactly(
     assert outcome.utterances == outcome.byte_equal == sum(len(d) for d in dialogues)
     assert len(outcome.by_worker) == 2, "both workers took part"
     offline = answer(load_checkpoint(default_checkpoint()).model(), dialogues)
-    # Equal but for labels whose two best probabilities lie within the law's tolerance.
-    assert outcome.weighted_f1 == pytest.approx(emotion_weighted_f1(offline), abs=0.003)
-    assert np.isfinite(outcome.largest_difference)
+    # `emotrack evaluate`'s score, but for labels whose two best probabilities are nearly equal.
+    slack = outcome.ties / outcome.utterances
+    assert outcome.ties <= 1
+    assert outcome.weighted_f1 == pytest.approx(emotion_weighted_f1(offline), abs=1e-12 + 2 * slack)

@@ -129,3 +129,18 @@ def test_a_kafka_option_that_does_not_exist(
 ) -> None:
     monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"no.such.option": "1"}')
     assert "no.such.option" in serve(**flags(site))
+
+
+def test_a_device_that_is_not_there(serve: Serve, site: Site) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    assert "use auto or cpu" in serve(**flags(site, device="cuda"))
+
+
+def test_a_folder_that_is_no_encoder(
+    serve: Serve, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was served without an encoder, with the cure for a missing package."""
+    monkeypatch.setenv("EMOTRACK_ENCODER", str(tmp_path))
+    assert f"{tmp_path} is no sentence encoder" in serve(**flags(site))

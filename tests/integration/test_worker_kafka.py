@@ -100,7 +100,7 @@ def predicted(site: Site) -> dict[tuple[int, int], list[bytes | None]]:
 def test_poison_goes_to_the_dead_letters_once_and_harms_no_neighbour(
     site: Site, start: Start
 ) -> None:
-    """Eighteen kinds of poison, an oversized record and a tombstone between 400 utterances."""
+    """Eighteen kinds of poison, a tombstone and an endless header between 400 utterances."""
     worker = start(site.settings)
     poisons = list(POISONS.items())
     for n in range(20):
@@ -110,6 +110,8 @@ def test_poison_goes_to_the_dead_letters_once_and_harms_no_neighbour(
             value, key, headers = poisons[n][1]
             site.send(value, key, headers)
     site.send(None, b"c1")
+    # Copied into its prediction, this header would be more than a broker takes.
+    site.send(utterance(conversation_id="long"), b"long", (("traceparent", b"0" * 1_000_000),))
     site.say("c1", 3)  # a producer's duplicate
     site.flush()
     wait_for(lambda: site.committed() == site.sent, "the commit of every record")
@@ -129,7 +131,7 @@ def test_poison_goes_to_the_dead_letters_once_and_harms_no_neighbour(
         assert said["emotrack_dlq_message"]
 
     got, expected = predicted(site), offline(log, site.settings)
-    assert len(expected) == 400
+    assert len(expected) == 401
     assert {at: set(values) for at, values in got.items()} == {
         at: {value} for at, value in expected.items()
     }

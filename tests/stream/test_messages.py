@@ -360,12 +360,13 @@ def test_every_part_of_an_answer_is_part_of_its_id() -> None:
 
 
 def test_headers_say_what_the_envelope_reads() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
     written = event_headers(
-        id="7", type="x.v1", source="urn:s", encoding="msgpack", time_ms=1_500, traceparent="00-a"
+        id="7", type="x.v1", source="urn:s", encoding="msgpack", time_ms=1_500, traceparent=trace
     )
     envelope = read_envelope(list(written))
     assert (envelope.id, envelope.type, envelope.source) == ("7", "x.v1", "urn:s")
-    assert (envelope.encoding, envelope.traceparent) == ("msgpack", "00-a")
+    assert (envelope.encoding, envelope.traceparent) == ("msgpack", trace)
     assert dict(written)["ce_time"] == b"1970-01-01T00:00:01.500Z"
 
 
@@ -374,3 +375,15 @@ def test_no_timestamp_a_producer_may_claim_breaks_the_headers() -> None:
     assert "ce_time" not in dict(
         event_headers(id="1", type="x", source="s", encoding="json", time_ms=-1)
     )
+
+
+def test_a_trace_that_is_none_is_dropped_however_long() -> None:
+    """A header of a megabyte was copied into the prediction, which no broker then took."""
+    for header in (b"00-a", b"0" * 900_000, b"00-" + b"g" * 32 + b"-" + b"0" * 16 + b"-01"):
+        assert read_envelope([("traceparent", header)]).traceparent is None
+
+
+def test_an_event_id_without_end_is_refused() -> None:
+    value = json.dumps({"conversation_id": "c", "utterance_id": "u", "speaker_id": "s"}).encode()
+    met = decode(value, b"c", [("ce_id", b"x" * 2_000)], topic="t", inputs={})
+    assert isinstance(met, Poison) and met.reason is Reason.BAD_HEADERS

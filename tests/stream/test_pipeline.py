@@ -352,7 +352,6 @@ def test_a_save_whose_answer_was_lost_has_one_effect(bench: Bench) -> None:
     item = bench.item()
     with pytest.raises(StoreUnavailable):
         pipeline.step([item], {0: bench.lease})
-    pipeline.forget([item])
     (result,) = pipeline.step([item], {0: bench.lease}).results
     assert result.replay == "sent"
     other = Bench(bench.predictor)
@@ -455,3 +454,43 @@ def test_a_state_that_expired_in_a_silence_is_a_new_session_and_not_a_loss(bench
     after = event(step.results[0])
     assert step.saves == [SaveResult.SAVED]
     assert (after.context.truncated, after.context.utterances, after.shift) == (False, 0, None)
+
+
+class Emptied(MemoryStore):
+    """Fails once, and has lost everything when it answers again."""
+
+    fail = False
+
+    def save_many(self, saves: Sequence[Save]) -> list[Saved]:
+        if self.fail:
+            self.fail = False
+            self._kept.states.clear()
+            raise StoreUnavailable("restarted, empty")
+        return super().save_many(saves)
+
+
+@pytest.mark.parametrize("saved_first", [False, True])
+def test_a_store_that_comes_back_empty_is_never_a_silently_empty_context(
+    bench: Bench, saved_first: bool
+) -> None:
+    """The batch in hand when Redis died answered from an empty context and did not say so."""
+    store = Emptied(bench.predictor.spec, kept=bench.kept, now=lambda: bench.now_ms / 1000)
+    pipeline = Pipeline(
+        bench.predictor,
+        store,
+        bench.cache,
+        WIRE,
+        now_ms=lambda: bench.now_ms,
+        clock_s=lambda: 0.0,
+    )
+    pipeline.step([bench.item()], {0: bench.lease})
+    item = bench.item()
+    if saved_first:  # saved, but what it sent was not acknowledged: the batch is done again
+        pipeline.step([item], {0: bench.lease})
+        bench.kept.states.clear()
+    else:
+        store.fail = True
+        with pytest.raises(StoreUnavailable):
+            pipeline.step([item], {0: bench.lease})
+    (result,) = pipeline.step([item], {0: bench.lease}).results
+    assert event(result).context.truncated

@@ -60,6 +60,8 @@ def test_an_unknown_key_names_the_nearest_one(
         ({"device": "tpu"}, "device: .*'auto', 'cpu' or 'cuda'"),
         ({"low_water": 2_000}, "low_water must be less than high_water"),
         ({"metrics_port": 70_000}, "metrics_port"),
+        ({"redis_url": "redis://[::1"}, "redis_url: must read redis://HOST:PORT/DB"),
+        ({"idle_s": float("inf")}, "idle_s"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_what_may_be(
@@ -96,3 +98,9 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_never_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         setattr(Settings(), "group", "x")  # noqa: B010 -- a checker would refuse the assignment
+
+
+def test_kafka_options_that_are_no_json_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", "notjson")
+    with pytest.raises(ConfigError, match="EMOTRACK_KAFKA_OPTIONS must be a JSON object"):
+        load_settings()
