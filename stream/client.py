@@ -52,6 +52,7 @@ DEFAULT_PREFIX: Final = "emotrack."
 # cluster (the demo's broker), whose answer to a version probe this client does not understand.
 API_VERSION: Final = (2, 3)
 _POLL_MS: Final = 200
+_METADATA_MS: Final = 5_000
 
 E = TypeVar("E", PredictionEvent, ShiftAlert)
 
@@ -223,10 +224,14 @@ class _Subscriber(Generic[E]):
             enable_auto_commit=group is not None,
             allow_auto_create_topics=False,
             fetch_max_wait_ms=50,
+            # A group leader that assigns before it has heard of the partitions assigns none, and
+            # looks again only when its metadata is old: 5 minutes by default.
+            metadata_max_age_ms=_METADATA_MS,
         )
         if group is None:
             self._assign_all(from_beginning)
         else:
+            self._consumer.partitions_for_topic(self._topic)
             self._consumer.subscribe([self._topic])
 
     def _assign_all(self, from_beginning: bool) -> None:

@@ -188,7 +188,7 @@ def redis_server(directory: Path, *extra: str) -> Iterator[RunningRedis]:
     program = need(
         "redis-server", "install Redis 7 or newer (Debian: apt-get install redis-server)"
     )
-    (port,) = free_ports(1)
+    port = min(free_ports(16))  # in cluster mode its bus takes the port 10,000 higher
     argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
     argv += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *extra]
     server = ChildServer("redis", argv, directory)
