@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from state.window import Change, Conversation, StateKey, StateSpec
+from state.window import Change, Conversation, StateKey
 
 
 class StoreError(Exception):
@@ -137,9 +137,3 @@ class Store(Protocol):
     def close(self) -> None:
         """Release connections; idempotent."""
         ...
-
-
-class StoreFactory(Protocol):
-    """How the composition root makes a store for a model's spec."""
-
-    def __call__(self, spec: StateSpec) -> Store: ...
