@@ -191,6 +191,12 @@ def disorder(seq: int | None, last_seq: int | None) -> list[str]:
     return ["seq_gap"] if seq > last_seq else ["seq_disorder"]
 
 
+def highest_seq(seq: int | None, last: int | None) -> int | None:
+    """The `seq` that the next utterance is compared with."""
+    known = [s for s in (seq, last) if s is not None]
+    return max(known, default=None)
+
+
 def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:
     """The alert of a prediction on which the rule fired."""
     assert event.shift is not None, "the rule fires on shifts only"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from model.predictor import ModelInfo, Predictor
 from state.window import Conversation, Opening, apply, open_at
 from stream.alerts import ShiftRule, decide
-from stream.answers import prediction_event, rule_of, shift_alert
+from stream.answers import highest_seq, prediction_event, rule_of, shift_alert
 from stream.cloudevents import Encoding
 from stream.messages import (
     Outcome,
@@ -120,9 +120,3 @@ class Oracle:
             shift_alert(event, self._rule) if fired else None,
         )
         return expected, change.after
-
-
-def highest_seq(seq: int | None, last: int | None) -> int | None:
-    """The `seq` that the next utterance is compared with."""
-    known = [s for s in (seq, last) if s is not None]
-    return max(known, default=None)

@@ -28,6 +28,7 @@ from stream.alerts import decide
 from stream.answers import (
     Sent,
     Wire,
+    highest_seq,
     late_dead_letter,
     outgoing,
     prediction_event,
@@ -281,7 +282,6 @@ class Pipeline:
         alert_state, fired = decide(self._rule, before.alert, utterance.speaker_id, moved)
         alert = shift_alert(event, self._rule) if fired else None
         sent = sent_for(event, alert, self._wire.encoding)
-        seqs = [s for s in (utterance.seq, before.session.last_seq) if s is not None]
         change = apply(
             o.opening,
             prediction.applied,
@@ -291,7 +291,7 @@ class Pipeline:
             offset=record.offset,
             timestamp_ms=record.timestamp_ms,
             end_of_conversation=utterance.end_of_conversation,
-            seq=max(seqs, default=None),
+            seq=highest_seq(utterance.seq, before.session.last_seq),
             alert=alert_state,
         )
         outcome: Outcome = "abstained" if event.abstained else "predicted"
