@@ -8,7 +8,8 @@ from typing import Final
 
 from model.calibration import ABSTAIN_SHARE, FALSE_ALARMS_PER_100
 from model.evaluate import Report
-from model.train import Recipe, Trained
+from model.recipe import Recipe
+from model.train import Trained
 
 _LIMITS: Final = """\
 ## Limits

@@ -1,15 +1,18 @@
 """A model on disk: a folder of weights, settings and a digest over both. No pickle anywhere.
 
-model.safetensors   matrices as float16 (the model *is* its float16 weights), the rest float32
-config.json         sizes, labels, recurrence, calibration, thresholds, extractors, version
-digest              sha256 over the two files above: names the model in states and predictions
-README.md           the model card
+model.safetensors    matrices as float16 (the model *is* its float16 weights), the rest float32
+config.json          sizes, labels, recurrence, calibration, thresholds, extractors, version, and
+                     which text encoder the text vectors come from
+encoder.safetensors  what training added to that encoder (`model.delta`), where it was tuned
+digest               sha256 over the files above: names the model in states and predictions
+README.md            the model card
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,15 +24,17 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from model.config import PcgnetConfig
+from model.encoder import TextEncoder
 from model.predictor import CheckpointError
 from state.window import Recurrence
 
 if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
     from model.pcgnet import Pcgnet
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1 knew no text encoder
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
+ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
 DEFAULT: Final = "pcgnet-meld"
@@ -71,6 +76,7 @@ class Checkpoint:
     name: str
     version: str
     digest: str
+    text: TextEncoder | None = None  # None: text vectors of an encoder we do not know
 
     def model(self) -> Pcgnet:
         """Build the whole-conversation form, in evaluation mode."""
@@ -100,14 +106,18 @@ def save_checkpoint(
     thresholds: Thresholds,
     extractors: Mapping[str, str],
     card: str,
+    text: TextEncoder | None = None,
     name: str = "pcgnet",
     version: str = "1",
 ) -> str:
     """Write a checkpoint folder and return its digest; the same model gives the same bytes.
 
     Matrices are rounded to float16 here: evaluate what `load_checkpoint` returns, not `model`.
+    All files are written beside their names before any is put in its place. Raises
+    `CheckpointError` where that fails (a full disk, say): what was there stays as it was.
     """
     weights = save(_stored(model.state_dict()))
+    tuned = save(dict(text.delta)) if text is not None and text.delta else b""
     config = {
         "format": FORMAT,
         "name": name,
@@ -117,14 +127,40 @@ def save_checkpoint(
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),
     }
+    if text is not None:
+        named = {"base": text.base, "name": text.name, "layers": text.layers}
+        config["text_encoder"] = named | {"tuned": bool(tuned)}
     settings = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
-    digest = _digest(weights, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS_FILE).write_bytes(weights)
-    (folder / CONFIG_FILE).write_bytes(settings)
-    (folder / DIGEST_FILE).write_text(digest + "\n")
-    (folder / CARD_FILE).write_text(card)
+    digest = _digest(weights, settings, tuned)
+    files = {WEIGHTS_FILE: weights, CONFIG_FILE: settings, CARD_FILE: card.encode()}
+    files |= ({ENCODER_FILE: tuned} if tuned else {}) | {DIGEST_FILE: f"{digest}\n".encode()}
+    write_together(folder, files)
+    if not tuned:
+        (folder / ENCODER_FILE).unlink(missing_ok=True)
     return digest
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write all files under other names, then rename each; raises `CheckpointError`."""
+    written: list[tuple[Path, Path]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            beside = folder / f".{name}.partial"
+            written.append((beside, folder / name))
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for beside, place in written:
+            beside.replace(place)
+    except OSError as error:
+        for beside, _ in written:
+            beside.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{folder} cannot be written ({error.strerror}): nothing in it was changed; make room "
+            "or name another folder, and run it again"
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -133,15 +169,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     Raises `CheckpointError`, one sentence naming the file, what is wrong with it and the cure.
     """
     weights, settings = _read(folder, WEIGHTS_FILE), _read(folder, CONFIG_FILE)
-    digest = _digest(weights, settings)
+    tuned = _read(folder, ENCODER_FILE) if (folder / ENCODER_FILE).exists() else b""
+    digest = _digest(weights, settings, tuned)
     recorded = _read(folder, DIGEST_FILE).decode(errors="replace").strip()
     if recorded != digest:
         raise CheckpointError(
             f"{folder / DIGEST_FILE} does not match {WEIGHTS_FILE} and {CONFIG_FILE}: a file is "
-            "damaged or was edited; copy the checkpoint again or train it anew"
+            "missing, damaged or was edited; copy the checkpoint again or train it anew"
         )
     try:
-        return _parse(weights, settings, digest)
+        return _parse(weights, settings, tuned, digest)
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"checkpoint {folder} does not fit this version of emotrack ({error}); "
@@ -149,12 +186,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         ) from error
 
 
-def _parse(weights: bytes, settings: bytes, digest: str) -> Checkpoint:
+def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> Checkpoint:
     config = json.loads(settings)
     if config["format"] != FORMAT:
         raise ValueError(f"format {config['format']}, this version reads {FORMAT}")
     fields: dict[str, Any] = dict(config["model"])
     fields["labels"] = tuple(fields["labels"])
+    fields["research"] = tuple(fields.get("research", ()))
     fields["recurrence"] = Recurrence(**fields["recurrence"])
     model = PcgnetConfig(**fields)
     return Checkpoint(
@@ -166,7 +204,17 @@ def _parse(weights: bytes, settings: bytes, digest: str) -> Checkpoint:
         name=config["name"],
         version=config["version"],
         digest=digest,
+        text=_text_encoder(config.get("text_encoder"), tuned),
     )
+
+
+def _text_encoder(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:
+    if named is None:
+        return None
+    if bool(tuned) != named["tuned"]:
+        raise ValueError(f"{ENCODER_FILE} and {CONFIG_FILE} disagree")
+    delta = load(tuned) if tuned else {}
+    return TextEncoder(named["base"], named["name"], named["layers"], delta)
 
 
 def _stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,5 +236,5 @@ def _read(folder: Path, name: str) -> bytes:
         ) from error
 
 
-def _digest(weights: bytes, settings: bytes) -> str:
-    return hashlib.sha256(weights + settings).hexdigest()
+def _digest(weights: bytes, settings: bytes, tuned: bytes) -> str:
+    return hashlib.sha256(weights + settings + tuned).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from model.config import INPUTS, PcgnetConfig
-from model.graph import Edges, Ints, first_heard, interactive_edges, persona_edges
+from model.graph import Edges, Ints, first_heard, interactive_edges, kept_edges, persona_edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Sequences:
     order: Tensor  # [N] utterance at each packed place
     place: Tensor  # [N] packed place of each utterance
     sizes: tuple[int, ...]  # runs still going at each step; sums to N
+    backwards: Sequences | None = None  # the same runs from their ends, for the research twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ def collate_conversations(
     lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
     heard = _who_was_heard(conversations, config.recurrence.max_speakers)
     first = first_heard(heard.session, heard.previous, config.recurrence.window)
-    persona = persona_edges(first)
-    graph = interactive_edges(first, heard.session, heard.speaker)
+    persona = kept_edges(persona_edges(first), config.research)
+    graph = kept_edges(interactive_edges(first, heard.session, heard.speaker), config.research)
     here = np.arange(len(first), dtype=np.int64)
     has_previous = heard.previous >= 0
     pairs = np.stack((heard.previous[has_previous], here[has_previous]), axis=1)
@@ -88,8 +89,8 @@ def collate_conversations(
     return Batch(
         inputs=_inputs(conversations, present),
         present=present,
-        context=_pack(heard.session),
-        speaker=_pack(heard.run),
+        context=_packed(heard.session, config.bidirectional),
+        speaker=_packed(heard.run, config.bidirectional),
         persona_edges=_edge_index(persona),
         graph_edges=_edge_index(graph),
         relation=torch.from_numpy(graph.relation),
@@ -132,11 +133,18 @@ def _who_was_heard(conversations: Sequence[ConversationTensors], limit: int) -> 
     return _Heard(*columns)
 
 
-def _pack(run: Ints) -> Sequences:
+def _packed(run: Ints, both_ways: bool) -> Sequences:
+    forwards = _pack(run)
+    return replace(forwards, backwards=_pack(run, backwards=True)) if both_ways else forwards
+
+
+def _pack(run: Ints, *, backwards: bool = False) -> Sequences:
     _, group, counts = np.unique(run, return_inverse=True, return_counts=True)
     by_group = np.argsort(group, kind="stable")
     step = np.empty_like(run)
     step[by_group] = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if backwards:
+        step = counts[group] - 1 - step
     rank = np.empty(len(counts), dtype=np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     order = np.lexsort((rank[group], step))
@@ -177,5 +185,6 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {name: tensor.to(device) for name, tensor in value.items()}
     if isinstance(value, Sequences):
-        return Sequences(value.order.to(device), value.place.to(device), value.sizes)
+        backwards = value.backwards and _moved(value.backwards, device)
+        return Sequences(value.order.to(device), value.place.to(device), value.sizes, backwards)
     return value

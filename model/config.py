@@ -15,6 +15,9 @@ INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
 
 StoreDType = Literal["float16", "bfloat16", "float32"]
+# What a model that measures a part's worth lacks or adds; none of them can be served.
+Research = Literal["bidirectional", "no-graph", "no-cross-task"]
+RESEARCH: Final[tuple[Research, ...]] = ("bidirectional", "no-graph", "no-cross-task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class PcgnetConfig:
     store_dtype: StoreDType = "float16"
     recurrence: Recurrence = field(default_factory=Recurrence)
     sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
+    research: tuple[Research, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -54,10 +58,19 @@ class PcgnetConfig:
             heads = getattr(self, name)
             if heads < 1 or self.hidden % heads:
                 raise ValueError(f"hidden={self.hidden} does not split into {name}={heads}")
+        if not set(self.research) <= set(RESEARCH):
+            raise ValueError(f"research knows {', '.join(RESEARCH)}, not {self.research!r}")
+        if self.bidirectional and self.hidden % 2:
+            raise ValueError(f"hidden={self.hidden} does not split into two directions")
         if not self.sentiment:
             object.__setattr__(self, "sentiment", sentiment_of(self.labels))
         if set(self.sentiment) != set(self.labels):
             raise ValueError("sentiment must name each label once")
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether the GRUs hear the future too: to measure the price of causality."""
+        return "bidirectional" in self.research
 
     @property
     def classes(self) -> int:

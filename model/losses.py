@@ -7,11 +7,11 @@ up a loss that is nearly zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 SAME, SAME_FROM, SAME_TO, UNRELATED, REVERSED = range(5)
@@ -145,10 +145,11 @@ def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tens
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
-def balanced(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of weight * loss / |loss| detached, so that each task pulls with its weight.
+def log_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Sum of weight * loss / |loss| detached: the gradient of sum weight * log loss (PCGNet A5.4).
 
-    The divisor has a floor: a loss that is nearly solved is left alone instead of exploding.
+    Each task pulls with its weight, whatever its size. The divisor has a floor: a loss that is
+    nearly solved is left alone instead of exploding.
     """
     terms = [
         weights[name] * loss / loss.detach().clamp_min(BALANCE_FLOOR)
@@ -156,3 +157,22 @@ def balanced(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tens
         if weights[name] > 0
     ]
     return torch.stack(terms).sum()
+
+
+class LogVariances(nn.Module):
+    """Weights that are learned: sum of weight * (loss * exp(-s) + s), one s a task.
+
+    After Kendall, Gal and Cipolla, "Multi-task learning using uncertainty to weigh losses" (2018).
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.log_variance = nn.Parameter(torch.zeros(len(names)))
+
+    def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+        terms = []
+        for name, loss in losses.items():
+            s = self.log_variance[self.names.index(name)]
+            terms.append(weights[name] * (loss * torch.exp(-s) + s))
+        return torch.stack(terms).sum()

@@ -71,31 +71,45 @@ class GatedSum(nn.Module):
 
 
 class CausalGru(nn.Module):
-    """`cells` two-layer GRUs side by side over the same runs; states rounded as they are stored."""
+    """`cells` two-layer GRUs side by side over the same runs; states rounded as they are stored.
 
-    def __init__(self, cells: int, width: int, dropout: float, store: torch.dtype) -> None:
+    The research twin hears both directions: twice the cells of half the width, the second half of
+    them from the runs' ends, and each layer reads both (the paper's BiGRU).
+    """
+
+    def __init__(
+        self, cells: int, width: int, dropout: float, store: torch.dtype, *, both_ways: bool = False
+    ) -> None:
         super().__init__()
-        self.cells, self.width, self.dropout, self.store = cells, width, dropout, store
-        bound = width**-0.5
+        self.dropout, self.store = dropout, store
+        self.cells, self.width = (2 * cells, width // 2) if both_ways else (cells, width)
+        bound = self.width**-0.5
         for layer in range(2):
             for name, shape in (
-                ("w_ih", (cells, 3 * width, width)),
-                ("w_hh", (cells, 3 * width, width)),
-                ("b_ih", (cells, 3 * width)),
-                ("b_hh", (cells, 3 * width)),
+                ("w_ih", (self.cells, 3 * self.width, width)),
+                ("w_hh", (self.cells, 3 * self.width, self.width)),
+                ("b_ih", (self.cells, 3 * self.width)),
+                ("b_hh", (self.cells, 3 * self.width)),
             ):
                 value = torch.empty(shape).uniform_(-bound, bound)
                 self.register_parameter(f"{name}{layer}", nn.Parameter(value))
 
     def forward(self, x: Tensor, runs: Sequences, rounding: bool) -> Tensor:
         """[N, cells, H] -> [N, cells, H]; each run starts from zero."""
-        packed = x.transpose(0, 1)[:, runs.order]  # [cells, N, H]
-        packed = self._layer(0, packed, runs, rounding)
-        packed = F.dropout(packed, self.dropout, self.training)
-        packed = self._layer(1, packed, runs, rounding)
-        return packed[:, runs.place].transpose(0, 1)
+        y = self._layer(0, x.transpose(0, 1), runs, rounding)
+        y = F.dropout(y, self.dropout, self.training)
+        return self._layer(1, y, runs, rounding).transpose(0, 1)
 
     def _layer(self, layer: int, x: Tensor, runs: Sequences, rounding: bool) -> Tensor:
+        """[cells, N, H] -> [cells, N, H], in the utterances' order."""
+        back = runs.backwards
+        if back is None:
+            return self._packed(layer, x[:, runs.order], runs, rounding)[:, runs.place]
+        packed = torch.cat((x[:, runs.order], x[:, back.order]))  # both have the same sizes
+        ahead, behind = self._packed(layer, packed, runs, rounding).chunk(2)
+        return torch.cat((ahead[:, runs.place], behind[:, back.place]), dim=2)
+
+    def _packed(self, layer: int, x: Tensor, runs: Sequences, rounding: bool) -> Tensor:
         w_ih, w_hh, b_ih, b_hh = (
             self.get_parameter(f"{name}{layer}") for name in ("w_ih", "w_hh", "b_ih", "b_hh")
         )
@@ -261,8 +275,9 @@ class Pcgnet(nn.Module):
         self.project = nn.ModuleDict({n: SlotLinear(1, width, h) for n, width in inputs.items()})
         self.missing = nn.Parameter(torch.randn(m, h) * 0.1)
         self.missing_persona = nn.Parameter(torch.zeros(config.persona))
-        self.context = CausalGru(1, h, config.gru_dropout, store)
-        self.speaker = CausalGru(m, h, config.gru_dropout, store)
+        both_ways = config.bidirectional
+        self.context = CausalGru(1, h, config.gru_dropout, store, both_ways=both_ways)
+        self.speaker = CausalGru(m, h, config.gru_dropout, store, both_ways=both_ways)
         self.speaker_gate = GatedSum(m, h)
         self.persona_projection = SlotLinear(1, config.persona, h)
         self.persona_attention = PersonaAttention(h, config.persona_heads)

@@ -79,6 +79,11 @@ class PcgnetPredictor:
         Sets the process's number of torch threads: sizes are proven for it.
         """
         checkpoint = load_checkpoint(default_checkpoint() if path is None else path)
+        if checkpoint.config.research:
+            raise CheckpointError(
+                f"checkpoint {path} is for research ({', '.join(checkpoint.config.research)}): it "
+                "can be evaluated, not served; train one without these switches"
+            )
         recurrence = _overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
         config = replace(checkpoint.config, recurrence=recurrence)
         torch.set_num_threads(threads)
@@ -261,7 +266,8 @@ class PcgnetPredictor:
 
     def _text_encoder(self) -> SentenceEncoder:
         if self._encoder is None:
-            self._encoder = SentenceEncoder.load(find_encoder(self._encoder_folder))
+            folder = find_encoder(self._encoder_folder)
+            self._encoder = SentenceEncoder.load(folder, self.checkpoint.text)
         return self._encoder
 
     def _prove(self, candidates: Sequence[int]) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Train a causal PCGNet on labelled conversations: one seed, chosen on dev, deterministic.
 
 The test split is never asked for. What is returned is the exponential average of the weights at
-the epoch with the best dev weighted F1, rounded to float16 as a checkpoint stores them.
+the epoch with the best dev weighted F1, rounded as a checkpoint stores them. Text comes in as
+vectors, or the upper layers of a sentence encoder are tuned together with the graph.
 """
 
 from __future__ import annotations
@@ -9,22 +10,32 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.adapt import TunedEncoder
 from model.calibration import calibrate
 from model.checkpoint import Calibration, Thresholds
 from model.collate import Batch, ConversationTensors, collate_conversations
 from model.config import INPUTS, PcgnetConfig
-from model.data import DataSource, Dialogue, column_statistics, label_counts
-from model.evaluate import answer, conversation_tensors, emotion_weighted_f1, thread_count
+from model.data import UNLABELLED, DataSource, Dialogue, column_statistics, label_counts
+from model.encoder import TextEncoder
+from model.evaluate import (
+    Answers,
+    answer,
+    conversation_tensors,
+    emotion_weighted_f1,
+    thread_count,
+)
 from model.losses import (
-    balanced,
+    LogVariances,
     focal_loss,
+    log_sum,
     moved_loss,
     shift_contrast,
     shift_labels,
@@ -32,36 +43,12 @@ from model.losses import (
     weighted,
 )
 from model.pcgnet import Pcgnet, WholeOutput
+from model.recipe import Recipe
+from model.resume import load_progress, save_progress
 from state.window import Recurrence
 
 TEXT: Final = INPUTS.index("text")
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything about training that is neither the model nor the data.
-
-    The defaults were chosen on MELD's dev split, one or two seeds each (docs/decisions.md).
-    """
-
-    epochs: int = 12
-    batch_dialogues: int = 32
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    warm_up_steps: int = 50
-    clip_norm: float = 1.0
-    average_decay: float = 0.99  # of the exponential average of the weights
-    gamma: float = 0.0  # of the focal loss
-    smoothing: float = 0.1  # of the emotion labels
-    shift_smoothing: float = 0.0  # of the (from, to) labels
-    class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
-    shift_weight: float = 0.3
-    moved_weight: float = 0.1
-    contrast_weight: float = 0.0
-    balance: bool = False  # divide each loss by its own size, so that weights are shares of pull
-    drop_text: float = 0.05  # chance that an utterance loses it while training
-    drop_other: float = 0.1  # ... its audio, its video, its persona, each
-    text_only: float = 0.15  # chance that a whole conversation comes with text alone
+MOST_EPOCHS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +70,14 @@ class Trained:
     thresholds: Thresholds
     history: tuple[Epoch, ...]
     chosen: Epoch
+    text: TextEncoder | None = None  # of a tuned encoder
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
     tensors: ConversationTensors
     labels: Tensor  # [T]
+    states: Sequence[Tensor]  # of the encoder's frozen layers, T of [tokens, width]; or none
 
 
 def train(
@@ -98,17 +87,26 @@ def train(
     *,
     seed: int,
     threads: int = 1,
+    encoder: Path | None = None,
+    progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> Trained:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
-    `on_step` hears the share done (0..1], `on_epoch` each epoch. Equal arguments give equal bytes
-    on one machine and thread count. torch's global generator and threads are left as they were.
+    `encoder` is the folder of the sentence encoder to tune, where the recipe does. With a
+    `progress` file each epoch is kept there, and a run that was killed goes on from the last one:
+    to the same bytes. `on_step` hears the share done (0..1], `on_epoch` each epoch. Equal
+    arguments give equal bytes on one machine and thread count. torch's global generator and
+    threads are left as they were. Raises ValueError for a split without a labelled utterance.
     """
+    for split in ("train", "dev"):
+        if not any((d.labels != UNLABELLED).any() for d in data.split(split)):
+            raise ValueError(f"the {split} split of {data.name} has no labelled utterance")
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
-        return _Training(data, config, recipe, seed).run(on_step, on_epoch)
+        training = _Training(data, config, recipe, seed, encoder)
+        return training.run(progress, on_step, on_epoch)
 
 
 def fitting_config(
@@ -128,101 +126,175 @@ def fitting_config(
     )
 
 
+class _Networks(nn.Module):
+    """All that is trained: the model, the balance of its losses, and a tuned encoder's parts."""
+
+    def __init__(self, config: PcgnetConfig, recipe: Recipe, encoder: TunedEncoder | None) -> None:
+        super().__init__()
+        self.model = Pcgnet(config)
+        self.balance = LogVariances(("emotion", "shift", "moved", "contrast"))
+        self.encoder = encoder
+        self.text_head = None if encoder is None else nn.Linear(encoder.width, config.classes)
+
+
 class _Training:
     """The moving parts of one run."""
 
-    def __init__(self, data: DataSource, config: PcgnetConfig, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self,
+        data: DataSource,
+        config: PcgnetConfig,
+        recipe: Recipe,
+        seed: int,
+        encoder: Path | None,
+    ) -> None:
         dialogues = data.split("train")
         self.dev = data.split("dev")
         self.config, self.recipe = config, recipe
-        self.samples = [_sample(d, config) for d in dialogues]
-        self.model = Pcgnet(config)
-        normalise_inputs(self.model, dialogues)
-        self.average = copy.deepcopy(self.model)
-        self.optimiser = _optimiser(self.model, recipe)
+        tuned = None
+        if recipe.tuned_layers:
+            if encoder is None:
+                raise ValueError("a recipe that tunes the encoder needs its folder")
+            tuned = TunedEncoder(encoder, trained=recipe.tuned_layers, layers=recipe.mixed_layers)
+            if tuned.width != config.text:
+                raise ValueError(f"the encoder gives {tuned.width} numbers, text={config.text}")
+        self.networks = _Networks(config, recipe, tuned)
+        self.samples = [self._sample(d) for d in dialogues]
+        self.dev_states = [self._sample(d).states for d in self.dev]
+        if tuned is None:
+            normalise_inputs(self.networks.model, dialogues)
+        else:  # its vectors have length 1 and will not keep the statistics of the start
+            normalise_inputs(self.networks.model, dialogues, ("audio", "video", "persona"))
+            flat = torch.ones(tuned.width)
+            self.networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
+        self.average = copy.deepcopy(self.networks)
+        self.optimiser = _optimiser(self.networks, recipe)
         self.class_weight = _class_weight(dialogues, config.classes, recipe.class_weight_power)
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         self.step_number = 0
+        self.history: list[Epoch] = []
+        self.best: dict[str, Tensor] = {}  # the averaged networks of the best epoch
+        self.epochs = _epochs(recipe, [len(sample.labels) for sample in self.samples])
+        self.fingerprint = repr((data.name, len(self.samples), seed, asdict(config), recipe))
 
     @property
     def steps(self) -> int:
-        return self.recipe.epochs * math.ceil(len(self.samples) / self.recipe.batch_dialogues)
+        """Upper bound of the number of steps: each epoch packs its batches anew."""
+        per = _steps(self.recipe, [len(sample.labels) for sample in self.samples])
+        return self.epochs * per
+
+    @property
+    def chosen(self) -> Epoch:
+        """The epoch with the best dev score so far; the first of equals."""
+        return max(self.history, key=lambda epoch: (epoch.dev_weighted_f1, -epoch.number))
 
     def run(
         self,
+        progress: Path | None,
         on_step: Callable[[float], None] | None,
         on_epoch: Callable[[Epoch], None] | None,
     ) -> Trained:
-        history: list[Epoch] = []
-        best: tuple[Epoch, Pcgnet] | None = None
-        for number in range(1, self.recipe.epochs + 1):
+        if progress is not None:
+            self._restore(progress)
+        steps = self.steps
+        for number in range(len(self.history) + 1, self.epochs + 1):
+            if self.history and number - 1 - self.chosen.number >= self.recipe.patience:
+                break
             losses = []
             for samples in self._shuffled():
-                losses.append(self._step(samples))
+                losses.append(self._step(samples, steps))
                 if on_step:
-                    on_step(self.step_number / self.steps)
-            candidate = as_saved(self.average)
-            epoch = self._judge(candidate, number, sum(losses) / len(losses))
-            history.append(epoch)
-            if best is None or epoch.dev_weighted_f1 > best[0].dev_weighted_f1:
-                best = epoch, candidate
+                    on_step(min(1.0, self.step_number / steps))
+            self.history.append(self._judge(number, sum(losses) / len(losses)))
+            if self.chosen.number == number:
+                self.best = copy.deepcopy(self.average.state_dict())
+            if progress is not None:
+                self._keep(progress)
             if on_epoch:
-                on_epoch(epoch)
-        if best is None:
-            raise ValueError("a recipe needs at least one epoch")
-        return self._calibrated(best[1], best[0], tuple(history))
+                on_epoch(self.history[-1])
+        if on_step:
+            on_step(1.0)
+        self.average.load_state_dict(self.best)
+        return self._calibrated()
 
-    def _calibrated(self, model: Pcgnet, chosen: Epoch, history: tuple[Epoch, ...]) -> Trained:
+    def _calibrated(self) -> Trained:
         """Fit temperatures and thresholds on dev; the diagonal's bias goes into the shift head."""
-        found, classes = answer(model, self.dev), self.config.classes
+        model, found = self._answers()
+        classes = self.config.classes
         calibration, thresholds, bias = calibrate(
             found.emotion, found.labels, found.shift, found.shifts, classes
         )
         with torch.no_grad():
             model.shift_head.bias[:: classes + 1] += bias
-        return Trained(model, calibration, thresholds, history, chosen)
+        encoder = self.average.encoder
+        text = None if encoder is None else encoder.text_encoder()
+        history, chosen = tuple(self.history), self.chosen
+        return Trained(model, calibration, thresholds, history, chosen, text)
 
-    def _judge(self, candidate: Pcgnet, number: int, train_loss: float) -> Epoch:
-        found = answer(candidate, self.dev)
+    def _judge(self, number: int, train_loss: float) -> Epoch:
+        _, found = self._answers()
         loss = focal_loss(
             torch.from_numpy(found.emotion), torch.from_numpy(found.labels), gamma=0.0
         )
         return Epoch(number, train_loss, loss.item(), emotion_weighted_f1(found))
 
-    def _shuffled(self) -> Iterator[list[_Sample]]:
-        order = self.rng.permutation(len(self.samples))
-        size = self.recipe.batch_dialogues
-        for start in range(0, len(order), size):
-            yield [self.samples[i] for i in order[start : start + size]]
+    @torch.no_grad()
+    def _answers(self) -> tuple[Pcgnet, Answers]:
+        """What the averaged networks say of dev, as they would be saved."""
+        model = as_saved(self.average.model)
+        if self.average.encoder is None:
+            return model, answer(model, self.dev)
+        encoder = self.average.encoder.as_saved()
+        vectors = [encoder(states).half().float().numpy() for states in self.dev_states]
+        return model, answer(model, list(map(with_text, self.dev, vectors)))
 
-    def _step(self, samples: Sequence[_Sample]) -> float:
+    def _sample(self, dialogue: Dialogue) -> _Sample:
+        encoder, states = self.networks.encoder, []
+        if encoder is not None:
+            states = encoder.lower(dialogue.sentences)
+            width = np.zeros((len(dialogue), encoder.width), np.float32)
+            dialogue = with_text(dialogue, width)
+        tensors = conversation_tensors(dialogue, self.config)
+        return _Sample(tensors, torch.from_numpy(dialogue.labels), states)
+
+    def _shuffled(self) -> Iterator[list[_Sample]]:
+        """Whole conversations in a new order, added up to `batch_utterances`."""
+        batch: list[_Sample] = []
+        for i in self.rng.permutation(len(self.samples)):
+            batch.append(self.samples[i])
+            if sum(len(s.labels) for s in batch) >= self.recipe.batch_utterances:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _step(self, samples: Sequence[_Sample], steps: int) -> float:
         batch = collate_conversations([s.tensors for s in samples], self.config)
         batch = replace(batch, present=self._thinned(batch))
-        self.model.train()
-        out = self.model(batch)
-        loss = self._loss(out, torch.cat([s.labels for s in samples]))
-        self._set_learning_rate()
+        self.networks.train()
+        vectors = None
+        if self.networks.encoder is not None:
+            vectors = self.networks.encoder([state for s in samples for state in s.states])
+            heard = torch.where(batch.present[:, TEXT, None], vectors, torch.zeros(()))
+            batch = replace(batch, inputs=batch.inputs | {"text": heard})
+        labels = torch.cat([s.labels for s in samples])
+        loss = self._loss(self.networks.model(batch), labels, vectors)
+        self._set_learning_rate(steps)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        nn.utils.clip_grad_norm_(self.networks.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.step_number += 1
         self._follow()
         return loss.item()
 
-    def _loss(self, out: WholeOutput, labels: Tensor) -> Tensor:
+    def _loss(self, out: WholeOutput, labels: Tensor, vectors: Tensor | None) -> Tensor:
         r, classes = self.recipe, self.config.classes
         shifts = shift_labels(labels, out.pairs, classes)
         weights = {"emotion": 1.0, "shift": r.shift_weight, "moved": r.moved_weight}
         losses = {
-            "emotion": focal_loss(
-                out.emotion,
-                labels,
-                gamma=r.gamma,
-                class_weight=self.class_weight,
-                smoothing=r.smoothing,
-            ),
+            "emotion": self._emotion_loss(out.emotion, labels),
             "shift": shift_loss(out.shift, shifts, smoothing=r.shift_smoothing),
             "moved": moved_loss(out.shift, shifts, classes),
         }
@@ -231,7 +303,25 @@ class _Training:
             losses["contrast"] = shift_contrast(
                 out.pair_vectors, shifts, classes=classes, generator=self.generator
             )
-        return (balanced if r.balance else weighted)(losses, weights)
+        if r.balance == "log-sum":
+            total = log_sum(losses, weights)
+        elif r.balance == "uncertainty":
+            total = self.networks.balance(losses, weights)
+        else:
+            total = weighted(losses, weights)
+        if vectors is None or self.networks.text_head is None:
+            return total
+        said = self.networks.text_head(vectors * vectors.shape[1] ** 0.5)
+        return total + r.text_weight * self._emotion_loss(said, labels)
+
+    def _emotion_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return focal_loss(
+            logits,
+            labels,
+            gamma=self.recipe.gamma,
+            class_weight=self.class_weight,
+            smoothing=self.recipe.smoothing,
+        )
 
     def _thinned(self, batch: Batch) -> Tensor:
         """Take inputs away at random, so that any subset is an answerable one: [N, 4] bool."""
@@ -246,25 +336,75 @@ class _Training:
         kept &= ~(text_only[batch.conversation][:, None] & others)
         return batch.present & kept
 
-    def _set_learning_rate(self) -> None:
+    def _set_learning_rate(self, steps: int) -> None:
         """Linear warm-up, then a half cosine to zero."""
-        warm = min(1.0, (self.step_number + 1) / max(1, self.recipe.warm_up_steps))
-        fall = 0.5 * (1 + math.cos(math.pi * self.step_number / self.steps))
+        done = self.step_number / steps
+        warm = min(1.0, (self.step_number + 1) / max(1.0, self.recipe.warm_up * steps))
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * warm * fall
+            group["lr"] = group["peak"] * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the average towards the weights; quickly at first, when they are random."""
         decay = min(self.recipe.average_decay, (self.step_number + 1) / (self.step_number + 10))
-        for mean, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
+        pairs = zip(self.average.parameters(), self.networks.parameters(), strict=True)
+        for mean, weight in pairs:
             mean.lerp_(weight, 1 - decay)
 
+    def _keep(self, progress: Path) -> None:
+        state = {
+            "fingerprint": self.fingerprint,
+            "networks": self.networks.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best,
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step_number,
+            "history": [asdict(epoch) for epoch in self.history],
+            "order": self.rng.bit_generator.state,
+            "draws": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+        }
+        save_progress(progress, state)
 
-def normalise_inputs(model: Pcgnet, dialogues: Sequence[Dialogue]) -> None:
+    def _restore(self, progress: Path) -> None:
+        state = load_progress(progress, self.fingerprint)
+        if state is None:
+            return
+        self.networks.load_state_dict(state["networks"])
+        self.average.load_state_dict(state["average"])
+        self.best = state["best"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step_number = state["step"]
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.rng.bit_generator.state = state["order"]
+        self.generator.set_state(state["draws"])
+        torch.set_rng_state(state["torch"])
+
+
+def with_text(dialogue: Dialogue, vectors: np.ndarray[Any, np.dtype[np.float32]]) -> Dialogue:
+    """The dialogue with these text vectors [T, width]; an empty sentence has none."""
+    present = dialogue.present.copy()
+    present[:, TEXT] = [bool(sentence.strip()) for sentence in dialogue.sentences]
+    return replace(dialogue, features={**dialogue.features, "text": vectors}, present=present)
+
+
+def _steps(recipe: Recipe, lengths: Sequence[int]) -> int:
+    """About how many steps an epoch takes: batches overshoot by half a conversation."""
+    overshoot = sum(lengths) / len(lengths) / 2
+    return max(1, math.ceil(sum(lengths) / (recipe.batch_utterances + overshoot)))
+
+
+def _epochs(recipe: Recipe, lengths: Sequence[int]) -> int:
+    wanted = math.ceil(recipe.steps_at_least / _steps(recipe, lengths))
+    return max(recipe.epochs, min(MOST_EPOCHS, wanted))
+
+
+def normalise_inputs(
+    model: Pcgnet, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
+) -> None:
     """Set the model's input normalisation from the train split's present rows."""
     for name, (mean, deviation) in column_statistics(dialogues).items():
-        if model.config.widths[name]:
+        if name in names and model.config.widths[name]:
             model.set_normalisation(name, torch.from_numpy(mean), torch.from_numpy(deviation))
 
 
@@ -277,19 +417,19 @@ def as_saved(model: Pcgnet) -> Pcgnet:
     return saved
 
 
-def _sample(dialogue: Dialogue, config: PcgnetConfig) -> _Sample:
-    return _Sample(conversation_tensors(dialogue, config), torch.from_numpy(dialogue.labels))
-
-
-def _optimiser(model: Pcgnet, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(networks: _Networks, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW that decays matrices only: biases, gates and learned vectors are left alone."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2 and min(p.shape[-2:]) > 1]
-    rest = [p for p in model.parameters() if not (p.ndim >= 2 and min(p.shape[-2:]) > 1)]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": rest},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=0.0)
+    encoder = [] if networks.encoder is None else list(networks.encoder.parameters())
+    tuned = {id(p) for p in encoder}
+    own = [p for p in networks.parameters() if id(p) not in tuned]
+    groups: list[dict[str, Any]] = []
+    for parameters, peak in ((own, recipe.learning_rate), (encoder, recipe.encoder_rate)):
+        matrices = [p for p in parameters if p.ndim >= 2 and min(p.shape[-2:]) > 1]
+        rest = [p for p in parameters if not (p.ndim >= 2 and min(p.shape[-2:]) > 1)]
+        for part, decay in ((matrices, recipe.weight_decay), (rest, 0.0)):
+            if part:
+                groups.append({"params": part, "weight_decay": decay, "peak": peak})
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
 
 def _class_weight(dialogues: Sequence[Dialogue], classes: int, power: float) -> Tensor | None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from model.checkpoint import Checkpoint
     from model.data import DataSet
     from model.evaluate import Report
-    from model.train import Epoch, Recipe, Trained
+    from model.recipe import Recipe
+    from model.train import Epoch, Trained
 
 SHARED_DATA: Final = Path("../shared/data")
 LEDGER: Final = Path("docs/test-ledger.csv")
@@ -61,13 +62,12 @@ def train(
     equal checkpoint on one machine.
     """
     _hush_torch_geometric()
-    from dataclasses import replace
-
-    from model.train import Recipe, fitting_config
+    from model.recipe import recipe_for
+    from model.train import fitting_config
     from model.train import train as run
 
     read = _read(data, set_name)
-    recipe = Recipe() if epochs is None else replace(Recipe(), epochs=epochs)
+    recipe = recipe_for("vectors", {} if epochs is None else {"epochs": epochs})
     try:
         config = fitting_config(read, hidden=hidden, window=window)
     except ValueError as error:

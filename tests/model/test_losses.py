@@ -13,9 +13,10 @@ from model.losses import (
     SAME_FROM,
     SAME_TO,
     UNRELATED,
-    balanced,
+    LogVariances,
     couple_labels,
     focal_loss,
+    log_sum,
     moved_loss,
     shift_contrast,
     shift_labels,
@@ -134,14 +135,26 @@ def test_many_pairs_are_sampled_down_and_stay_finite() -> None:
     assert 2 <= touched <= MAX_CONTRAST_PAIRS
 
 
-def test_the_balancer_gives_each_task_its_weight_and_spares_a_solved_one() -> None:
+def test_log_sum_gives_each_task_its_weight_and_spares_a_solved_one() -> None:
     a = torch.tensor(8.0, requires_grad=True)
     b = torch.tensor(1e-9, requires_grad=True)
-    torch.autograd.backward(balanced({"a": a, "b": b}, {"a": 1.0, "b": 1.0}))
+    torch.autograd.backward(log_sum({"a": a, "b": b}, {"a": 1.0, "b": 1.0}))
     assert a.grad is not None
     assert b.grad is not None
     assert a.grad.item() == pytest.approx(1 / 8)
     assert b.grad.item() == pytest.approx(1 / 0.05)
+
+
+def test_learned_weights_settle_where_each_task_is_scaled_by_its_size() -> None:
+    """The minimum of loss * exp(-s) + s is at s = log loss: the log-sum's gradient, learned."""
+    balance = LogVariances(("a", "b"))
+    losses = {"a": torch.tensor(8.0), "b": torch.tensor(0.5)}
+    optimiser = torch.optim.SGD(balance.parameters(), lr=0.2)
+    for _ in range(300):
+        optimiser.zero_grad()
+        torch.autograd.backward(balance(losses, {"a": 1.0, "b": 2.0}))
+        optimiser.step()
+    torch.testing.assert_close(balance.log_variance, torch.tensor([8.0, 0.5]).log())
 
 
 def seeded(seed: int = 0) -> torch.Generator:

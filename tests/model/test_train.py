@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from model.config import PcgnetConfig
 from model.data import DataSet, Dialogue, Split, column_statistics, generated_conversations
 from model.evaluate import answer, emotion_weighted_f1
 from model.pcgnet import Pcgnet
-from model.train import Epoch, Recipe, Trained, as_saved, fitting_config, normalise_inputs, train
+from model.predictor import ModelError
+from model.recipe import BALANCES, Recipe
+from model.train import Epoch, Trained, as_saved, fitting_config, normalise_inputs, train
 
-RECIPE = Recipe(epochs=6, batch_dialogues=8, learning_rate=1e-2, warm_up_steps=4)
+RECIPE = Recipe(epochs=6, steps_at_least=1, batch_utterances=100, learning_rate=1e-2, warm_up=0.15)
 
 
 @cache
@@ -134,12 +137,72 @@ def test_a_model_trained_on_all_inputs_answers_text_alone() -> None:
     assert (found.emotion.argmax(1) == found.labels).mean() > majority + 0.1
 
 
-def test_balanced_losses_train_too_and_weigh_otherwise() -> None:
+def test_each_balance_of_the_losses_trains_and_weighs_otherwise() -> None:
     short = replace(RECIPE, epochs=2, contrast_weight=0.05)
-    plain = train(data(), config(), short, seed=0)
-    even = train(data(), config(), replace(short, balance=True), seed=0)
-    assert even.history[-1].dev_loss < even.history[0].dev_loss
-    assert even.history[0].dev_loss != plain.history[0].dev_loss
+    ends = set()
+    for balance in BALANCES:
+        history = train(data(), config(), replace(short, balance=balance), seed=0).history
+        assert history[-1].dev_loss < history[0].dev_loss
+        ends.add(history[-1].dev_loss)
+    assert len(ends) == len(BALANCES)
+
+
+class Killed(Exception):
+    """Stands for a kill: it leaves the run where it is."""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    """Every generator, the optimiser and the average must come back, or the ends differ."""
+    recipe = replace(RECIPE, epochs=4, balance="uncertainty", contrast_weight=0.05)
+
+    def killed(epoch: Epoch) -> None:
+        if epoch.number == 2:
+            raise Killed
+
+    progress = tmp_path / "runs" / "progress.pt"
+    with pytest.raises(Killed):
+        train(data(), config(), recipe, seed=5, progress=progress, on_epoch=killed)
+    heard: list[int] = []
+    resumed = train(
+        data(), config(), recipe, seed=5, progress=progress,
+        on_epoch=lambda epoch: heard.append(epoch.number),
+    )  # fmt: skip
+    straight = train(data(), config(), recipe, seed=5)
+    assert heard == [3, 4]
+    assert resumed.history == straight.history
+    again, first = resumed.model.state_dict(), straight.model.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_the_progress_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+    progress = tmp_path / "progress.pt"
+    short = replace(RECIPE, epochs=1)
+    train(data(), config(), short, seed=0, progress=progress)
+    with pytest.raises(ModelError, match="other data or settings"):
+        train(data(), config(), short, seed=1, progress=progress)
+    progress.write_bytes(progress.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="delete it to start anew"):
+        train(data(), config(), short, seed=0, progress=progress)
+
+
+def test_training_stops_when_dev_gets_no_better() -> None:
+    """With a learning rate of nearly zero no epoch can beat the first."""
+    still = replace(RECIPE, epochs=9, patience=2, learning_rate=1e-9)
+    assert len(train(data(), config(), still, seed=0).history) == 3
+
+
+def test_a_small_set_is_gone_through_until_enough_steps_are_made() -> None:
+    few = replace(RECIPE, epochs=1, steps_at_least=20, batch_utterances=200, patience=100)
+    steps: list[float] = []
+    run = train(data(), config(), few, seed=0, on_step=steps.append)
+    assert len(run.history) > 1
+    assert len(steps) >= 20
+
+
+def test_a_split_without_a_label_is_named() -> None:
+    none = replace(data(), dialogues={**data().dialogues, "dev": ()})
+    with pytest.raises(ValueError, match="the dev split of generated has no labelled utterance"):
+        train(none, config(), RECIPE, seed=0)
 
 
 def test_a_set_with_text_alone_can_be_trained_on() -> None:
@@ -158,5 +221,5 @@ def test_a_set_with_text_alone_can_be_trained_on() -> None:
 
 
 def test_a_recipe_without_epochs_is_refused() -> None:
-    with pytest.raises(ValueError, match="epoch"):
-        train(data(), config(), replace(RECIPE, epochs=0), seed=0)
+    with pytest.raises(ValueError, match="epochs"):
+        replace(RECIPE, epochs=0)

@@ -1,0 +1,123 @@
+"""How a model is trained: everything that is neither the model's sizes nor the data."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+
+from model.config import PcgnetConfig
+from model.predictor import ModelError
+
+Balance = Literal["fixed", "log-sum", "uncertainty"]
+BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
+TextSource = Literal["vectors", "frozen", "adapted"]
+
+
+class RecipeError(ModelError):
+    """A recipe file or a setting of it that cannot be used; says which and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything about training that is neither the model nor the data.
+
+    The defaults were chosen on MELD's dev split (docs/decisions.md). Batches are counted in
+    utterances and the length of training has a floor in steps, so that a set of few or of long
+    conversations is trained as thoroughly.
+    """
+
+    epochs: int = 12
+    steps_at_least: int = 240  # a small set is gone through more often
+    patience: int = 6  # epochs without a better dev score after which training stops
+    batch_utterances: int = 300  # whole conversations are added up to it
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1  # share of the steps
+    clip_norm: float = 1.0
+    average_decay: float = 0.99  # of the exponential average of the weights
+    gamma: float = 0.0  # of the focal loss
+    smoothing: float = 0.1  # of the emotion labels
+    shift_smoothing: float = 0.0  # of the (from, to) labels
+    class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
+    shift_weight: float = 0.3
+    moved_weight: float = 0.1
+    contrast_weight: float = 0.0
+    balance: Balance = "fixed"
+    drop_text: float = 0.05  # chance that an utterance loses it while training
+    drop_other: float = 0.1  # ... its audio, its video, its persona, each
+    text_only: float = 0.15  # chance that a whole conversation comes with text alone
+    mixed_layers: int = 4  # of the sentence encoder, averaged (where text is encoded here)
+    tuned_layers: int = 0  # the last so many layers of the sentence encoder are trained
+    encoder_rate: float = 1e-4  # their learning rate
+    text_weight: float = 0.5  # of the loss of a head on the text vector alone, while tuning
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_utterances", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}")
+
+
+# What differs while the encoder is tuned: more and smaller steps, fewer epochs.
+ADAPTED: Final[Mapping[str, Any]] = {
+    "epochs": 5,
+    "batch_utterances": 80,
+    "learning_rate": 2e-3,
+    "tuned_layers": 3,
+}
+
+
+def recipe_for(text: TextSource, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The chosen recipe for how text comes in, with `changes` applied."""
+    chosen = dict(ADAPTED) if text == "adapted" else {}
+    return _replaced(Recipe(), chosen | dict(changes or {}), "recipe")
+
+
+def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a YAML file with the sections `recipe` and `model`: what to change of each.
+
+    Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
+    """
+    try:
+        found = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict) or not set(found) <= {"recipe", "model"}:
+        raise RecipeError(f"{path}: two sections are known, `recipe:` and `model:`")
+    recipe, model = found.get("recipe") or {}, found.get("model") or {}
+    for section, names, kind in (("recipe", recipe, Recipe), ("model", model, PcgnetConfig)):
+        if not isinstance(names, dict):
+            raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
+        _check_names(names, kind, f"{path}, {section}")
+    return recipe, model
+
+
+def changed_config(config: PcgnetConfig, changes: Mapping[str, Any]) -> PcgnetConfig:
+    """`config` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
+    changes = dict(changes)
+    if isinstance(changes.get("recurrence"), Mapping):
+        changes["recurrence"] = _replaced(config.recurrence, changes["recurrence"], "recurrence")
+    return _replaced(config, changes, "model")
+
+
+def _replaced(before: Any, changes: Mapping[str, Any], where: str) -> Any:
+    _check_names(changes, type(before), where)
+    try:
+        return replace(before, **changes)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _check_names(changes: Mapping[str, Any], kind: Any, where: str) -> None:
+    known = [field.name for field in fields(kind)]
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f": did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise RecipeError(f"{where}: no setting `{name}`{hint}")
