@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from stream.cli_data import (
     Data,
@@ -21,12 +20,29 @@ from stream.cli_data import (
     hush_torch_geometric,
     read_conversations,
 )
-from stream.errors import ModelUnfit
-from stream.figures import write_figures
-from stream.ledger import LEDGER, check_ledger, note_look
+from stream.errors import ConfigError, ModelUnfit
+from stream.figures import figures_json, write_figures
+from stream.ledger import LEDGER, check_ledger, note_look, sentence_on_looks
+from stream.score_tables import print_differences, print_report, score_rows
 
 if TYPE_CHECKING:
-    from model.evaluate import Report
+    from collections.abc import Sequence
+
+    from model.bootstrap import Difference
+    from model.checkpoint import Checkpoint
+    from model.data import DataSet, Split
+    from model.page import Subject
+    from model.report import Report
+
+Ledger = Annotated[Path, typer.Option(help="where looks at test are recorded")]
+SplitName = Annotated[
+    Literal["train", "dev", "test"],
+    typer.Option(help="each look at test is written to the ledger"),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option("--report", help="write a page with pictures (report.html, report.json) here"),
+]
 
 
 def evaluate(
@@ -35,12 +51,14 @@ def evaluate(
     ] = None,
     data: Data = None,
     set_name: SetName = None,
-    split: Annotated[
-        Literal["train", "dev", "test"],
-        typer.Option(help="each look at test is written to the ledger"),
-    ] = "dev",
+    split: SplitName = "dev",
+    against: Annotated[
+        Path | None,
+        typer.Option(help="another checkpoint: differences over the same dialogues (paired)"),
+    ] = None,
     json_file: JsonFile = None,
-    ledger: Annotated[Path, typer.Option(help="where looks at test are recorded")] = LEDGER,
+    report_folder: ReportFolder = None,
+    ledger: Ledger = LEDGER,
     threads: Threads = 1,
 ) -> None:
     """Score a checkpoint on a split: emotion, shift, calibration, with 95 % intervals.
@@ -49,55 +67,93 @@ def evaluate(
     """
     hush_torch_geometric()
     from model.checkpoint import default_checkpoint, load_checkpoint
-    from model.evaluate import evaluate as run
+    from model.page import Subject
     from model.predictor import CheckpointError
 
-    if split == "test":
-        check_ledger(ledger)
+    check_outputs(split, ledger, report_folder)
     read = read_conversations(data, set_name)
     try:
         loaded = load_checkpoint(checkpoint or default_checkpoint())
-        report = run(loaded, read, split, threads=threads)
+        other = load_checkpoint(against) if against else None
+        reports, differences = _scored(loaded, other, read, split, threads)
     except CheckpointError as error:
         raise ModelUnfit(str(error)) from error
-    print_report(report, f"{read.name} {split}, checkpoint {loaded.digest[:16]}")
+    scored = [loaded] if other is None else [loaded, other]
     if split == "test":
-        note_look(ledger, loaded.digest, read.name, report, now=datetime.now(UTC))
-    if json_file:
-        command = f"emotrack evaluate --set {read.name} --split {split} --threads {threads}"
-        rows = score_rows(report, read.name, split, loaded.digest)
-        write_figures(json_file, rows, command)
-
-
-def score_rows(
-    report: Report, set_name: str, split: str, checkpoint: str
-) -> dict[str, dict[str, Any]]:
-    """The report's rows of goals.md, each with what it was measured on."""
-    from model.evaluate import goal_rows
-
-    rows = goal_rows(report)
-    for row in rows.values():
-        row |= {"set": set_name, "split": split, "checkpoint": checkpoint}
-    return rows
-
-
-def print_report(report: Report, title: str) -> None:
-    """Print the scores beside their goals."""
-    from model.evaluate import goal_rows
-
-    table = Table("", "value", "95 % interval", "first", "aim", "beside", title=title)
-    for name, row in goal_rows(report).items():
-        low, high = row.get("ci95", ("", ""))
-        interval = f"{low} to {high}" if low != "" else ""
-        value = f"{row['value']} {row['unit']}"
-        table.add_row(name, value, interval, str(row["first"]), str(row["aim"]), row["reference"])
-    classes = ", ".join(f"{k} {100 * v:.1f}" for k, v in report.class_f1.items())
-    console = Console()
-    console.print(table)
-    console.print(f"F1 by class: {classes}")
-    console.print(
-        f"accuracy {100 * report.accuracy:.1f} %; alerts find {100 * report.alert_recall:.1f} % of "
-        f"shifts with {report.alert_false_per_100:.1f} false alarms per 100 pairs; "
-        f"{100 * report.abstained:.1f} % abstained ({100 * report.abstained_accuracy:.1f} % of "
-        "those right)"
+        for model, report in zip(scored, reports, strict=True):
+            note_look(ledger, model.digest, read.name, report, now=datetime.now(UTC))
+    print_report(reports[0], f"{read.name} {split}, checkpoint {loaded.digest[:16]}")
+    command = f"emotrack evaluate --set {read.name} --split {split} --threads {threads}"
+    subject = Subject(
+        model=f"{loaded.name} {loaded.version}",
+        digest=loaded.digest,
+        data=read.name,
+        split=split,
+        command=command,
+        ledger=sentence_on_looks(ledger, split, loaded.digest),
+        other=other.digest if other else "",
     )
+    publish(subject, reports[0], differences, json_file, report_folder)
+
+
+def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
+    """Raise `ConfigError` before anything is computed that could not be recorded or written."""
+    if split == "test":
+        check_ledger(ledger)
+    if report_folder is not None and report_folder.exists() and not report_folder.is_dir():
+        raise ConfigError(f"--report {report_folder} is a file: name a folder")
+
+
+def _scored(
+    checkpoint: Checkpoint, other: Checkpoint | None, data: DataSet, split: Split, threads: int
+) -> tuple[list[Report], Sequence[Difference]]:
+    from model.evaluate import compare
+    from model.evaluate import evaluate as run
+
+    if other is None:
+        return [run(checkpoint, data, split, threads=threads)], ()
+    one, two, found = compare(checkpoint, other, data, split, threads=threads)
+    return [one, two], found
+
+
+def publish(
+    subject: Subject,
+    report: Report,
+    differences: Sequence[Difference],
+    json_file: Path | None,
+    report_folder: Path | None,
+) -> None:
+    """Print the differences, write the figures and the page, where they are asked for."""
+    if differences:
+        print_differences(differences, f"against {subject.other[:16]}, the same dialogues")
+    if json_file:
+        rows = score_rows(report, subject.data, subject.split, subject.digest, differences)
+        write_figures(json_file, rows, subject.command)
+    if report_folder:
+        write_report(report_folder, subject, report, differences)
+        Console().print(f"report: {report_folder / 'report.html'}")
+
+
+def write_report(
+    folder: Path, subject: Subject, report: Report, differences: Sequence[Difference] = ()
+) -> None:
+    """Write report.html (one page, pictures inside) and report.json, both whole or none.
+
+    Raises `ConfigError` when the folder cannot be written.
+    """
+    from model.files import write_files
+    from model.page import report_page
+    from model.pictures import report_pictures
+    from model.report import report_data
+
+    rows = score_rows(report, subject.data, subject.split, subject.digest, differences)
+    figures = figures_json(rows | {"report": report_data(report)}, subject.command)
+    page = report_page(subject, report, report_pictures(report), differences)
+    files = {"report.json": figures.encode(), "report.html": page.encode()}
+    try:
+        write_files(folder, files)
+    except OSError as error:
+        raise ConfigError(
+            f"the report cannot be written to {folder} ({error.strerror}): make room there or "
+            "name another folder with --report"
+        ) from error

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stream.cli_data import Data, SetName, Threads, hush_torch_geometric, read_conversations
-from stream.cli_evaluate import print_report, score_rows
 from stream.errors import ConfigError
 from stream.figures import write_figures
+from stream.score_tables import print_report, score_rows
 
 if TYPE_CHECKING:
     from model.data import DataSet
