@@ -41,9 +41,14 @@ def commit() -> str | None:
 
 def write_figures(path: Path, rows: Mapping[str, Mapping[str, Any]], command: str) -> None:
     """Write rows (value, unit, first, aim, …) with where they come from."""
-    whole = {**rows, "machine": machine(), "command": command, "commit": commit()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
+    path.write_text(figures_json(rows, command), "utf-8")
+
+
+def figures_json(rows: Mapping[str, Mapping[str, Any]], command: str) -> str:
+    """The text of such a file."""
+    whole = {**rows, "machine": machine(), "command": command, "commit": commit()}
+    return json.dumps(whole, indent=1) + "\n"
 
 
 def _cpu() -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from stream import cli_bench, cli_client, cli_demo, cli_model, cli_worker
+from stream import cli_bench, cli_client, cli_demo, cli_evaluate, cli_train, cli_worker
 from stream.errors import EmotrackError
 from stream.local_servers import ServerFailed, ServerMissing
 
@@ -31,8 +31,8 @@ app = typer.Typer(
 app.command(rich_help_panel="Try it")(cli_demo.demo)
 app.command(rich_help_panel="Run it")(cli_worker.serve)
 cli_client.mount(app)
-app.command(rich_help_panel="Models")(cli_model.train)
-app.command(rich_help_panel="Models")(cli_model.evaluate)
+app.command(rich_help_panel="Models")(cli_train.train)
+app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
 app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.bootstrap import SCORES
 from model.checkpoint import (
     Calibration,
     Checkpoint,
@@ -18,9 +19,10 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.data import UNLABELLED, Dialogue, generated_conversations, read_data_set, speaker_pairs
-from model.evaluate import answer, evaluate, goal_rows, score
+from model.evaluate import answer, answers_of, compare, evaluate
 from model.pcgnet import Pcgnet
 from model.predictor import CheckpointError
+from model.report import goal_rows, report_data, score
 from model.train import fitting_config, normalise_inputs
 
 DATA = generated_conversations(20, seed=2)
@@ -30,7 +32,11 @@ DATA = generated_conversations(20, seed=2)
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     model = Pcgnet(fitting_config(DATA, hidden=16))
     normalise_inputs(model, DATA.split("train"))
-    folder = tmp_path_factory.mktemp("checkpoint")
+    return saved(model, tmp_path_factory.mktemp("checkpoint"))
+
+
+def saved(model: Pcgnet, folder: Path) -> Checkpoint:
+    """The model, written and read again."""
     save_checkpoint(
         folder,
         model,
@@ -82,7 +88,7 @@ def test_unlabelled_utterances_are_heard_but_not_scored(checkpoint: Checkpoint) 
 def test_the_report_is_what_the_answers_say(checkpoint: Checkpoint) -> None:
     found = answer(checkpoint.model(), DATA.split("train"))
     report = score(found, checkpoint.calibration, checkpoint.thresholds, DATA.labels)
-    assert report.accuracy == pytest.approx((found.emotion.argmax(1) == found.labels).mean())
+    assert report.accuracy.value == pytest.approx((found.emotion.argmax(1) == found.labels).mean())
     assert report.shift_base_rate == pytest.approx(found.shifted.mean())
     assert report.weighted_f1.low <= report.weighted_f1.value <= report.weighted_f1.high
     assert report.shift_auroc.low <= report.shift_auroc.value <= report.shift_auroc.high
@@ -97,6 +103,19 @@ def test_goal_rows_are_json_with_their_goals_beside_them(checkpoint: Checkpoint)
         assert {"value", "unit", "first", "aim", "reference"} <= set(row)
 
 
+def test_what_is_not_a_number_is_null_in_json(checkpoint: Checkpoint) -> None:
+    """Alone in their conversations, speakers have no pairs: no shift can be scored."""
+    alone = [replace(d, speakers=tuple(map(str, range(len(d))))) for d in DATA.split("dev")]
+    report = evaluate(
+        checkpoint, replace(DATA, dialogues={**DATA.dialogues, "dev": tuple(alone)}), "dev"
+    )
+    rows = json.loads(json.dumps(goal_rows(report), allow_nan=False))
+    assert rows["A4_auroc"]["value"] is None
+    assert rows["A5_shift"]["value"] is None
+    assert rows["A1"]["value"] > 0
+    json.dumps(report_data(report), allow_nan=False)
+
+
 def test_evaluating_twice_gives_the_same_report(checkpoint: Checkpoint) -> None:
     one, two = (repr(evaluate(checkpoint, DATA, "dev")) for _ in range(2))  # NaN equals itself
     assert one == two
@@ -109,6 +128,44 @@ def test_a_set_with_other_labels_or_widths_is_refused_in_one_sentence(
         evaluate(checkpoint, replace(DATA, labels=tuple("abcdefg")), "dev")
     with pytest.raises(CheckpointError, match="300 numbers"):
         evaluate(checkpoint, replace(DATA, widths={**DATA.widths, "audio": 300}), "dev")
+
+
+def test_a_split_without_labels_is_one_clear_sentence(checkpoint: Checkpoint) -> None:
+    silent = [replace(d, labels=np.full_like(d.labels, UNLABELLED)) for d in DATA.split("dev")]
+    data = replace(DATA, dialogues={**DATA.dialogues, "dev": tuple(silent)})
+    with pytest.raises(CheckpointError, match="no labelled utterance"):
+        answers_of(checkpoint, data, "dev")
+    with pytest.raises(CheckpointError, match="--split"):
+        evaluate(checkpoint, replace(DATA, dialogues={**DATA.dialogues, "dev": ()}), "dev")
+
+
+def test_a_checkpoint_against_itself_differs_by_exactly_nothing(checkpoint: Checkpoint) -> None:
+    one, other, found = compare(checkpoint, checkpoint, DATA, "dev")
+    assert repr(one) == repr(other)
+    assert [d.score for d in found] == list(SCORES)
+    for difference in found:
+        assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+        assert difference.share_not_above == 1
+        assert difference.verdict == "within noise"
+
+
+def test_checkpoints_that_read_different_inputs_can_be_compared(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    model = Pcgnet(replace(fitting_config(DATA, hidden=8), audio=0, video=0))
+    other = saved(model, tmp_path)
+    one, two, found = compare(checkpoint, other, DATA, "train")
+    gap = next(d for d in found if d.score == "accuracy")
+    assert gap.value == pytest.approx(one.accuracy.value - two.accuracy.value)
+    assert gap.low < gap.high
+
+
+def test_checkpoints_of_different_labels_cannot_be_compared(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    config = replace(fitting_config(DATA, hidden=8), labels=("calm", "joy"), sentiment={})
+    with pytest.raises(CheckpointError, match="different labels"):
+        compare(checkpoint, saved(Pcgnet(config), tmp_path), DATA, "dev")
 
 
 def test_the_shipped_checkpoint_scores_what_its_metrics_say(data_folder: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, and what the intervals must do."""
+"""Scores against scikit-learn, alone and of many resamples at once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from model.scores import (
     accuracy,
     auroc,
     average_precision,
-    bootstrap,
-    bootstrap_weighted_f1,
     calibration_error,
     class_f1,
+    class_precision,
+    class_recall,
     confusion,
-    dialogue_weights,
+    macro_f1,
     weighted_f1,
 )
 
@@ -34,7 +34,13 @@ def test_f1_and_accuracy_are_scikit_learns(seed: int, rows: int, classes: int) -
         class_f1(counts),
         metrics.f1_score(truth, guess, average=None, labels=every, zero_division=0),
     )
-    assert accuracy(counts) == pytest.approx(metrics.accuracy_score(truth, guess))
+    theirs = metrics.precision_recall_fscore_support(truth, guess, labels=every, zero_division=0)
+    np.testing.assert_allclose(class_precision(counts), theirs[0])
+    np.testing.assert_allclose(class_recall(counts), theirs[1])
+    occur = np.unique(truth)
+    macro = metrics.f1_score(truth, guess, average="macro", labels=occur, zero_division=0)
+    assert float(macro_f1(counts)) == pytest.approx(macro)
+    assert float(accuracy(counts)) == pytest.approx(metrics.accuracy_score(truth, guess))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60))
@@ -48,12 +54,26 @@ def test_auroc_and_average_precision_are_scikit_learns_with_ties(seed: int, rows
     assert average_precision(truth, score) == pytest.approx(theirs)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_many_resamples_at_once_score_as_each_alone(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth, score = rng.random(20) < 0.5, rng.integers(0, 6, 20) / 6
+    weight = rng.integers(0, 3, (5, 20)).astype(float)
+    for measure in (auroc, average_precision):
+        alone = [measure(truth, score, one) for one in weight]
+        np.testing.assert_allclose(measure(truth, score, weight), alone)
+    weight[0] = 1.0
+    assert auroc(truth, score, weight)[0] == pytest.approx(float(auroc(truth, score)), nan_ok=True)
+
+
 def test_a_weight_of_two_counts_a_row_twice() -> None:
     rng = np.random.default_rng(0)
     truth, score = rng.random(30) < 0.5, rng.random(30)
     twice = np.concatenate([np.arange(30), np.arange(10)])
     weight = np.where(np.arange(30) < 10, 2.0, 1.0)
-    assert auroc(truth, score, weight) == pytest.approx(auroc(truth[twice], score[twice]))
+    for measure in (auroc, average_precision):
+        repeated = measure(truth[twice], score[twice])
+        assert float(measure(truth, score, weight)) == pytest.approx(float(repeated))
 
 
 def test_auroc_without_both_kinds_is_not_a_number() -> None:
@@ -67,35 +87,3 @@ def test_a_forecast_that_is_right_as_often_as_it_says_has_no_calibration_error()
     assert calibration_error(stated, happened) == pytest.approx(0.0)
     assert calibration_error(np.repeat(0.9, 1000), happened) == pytest.approx(0.4)
     assert calibration_error(np.repeat(1.0, 10), np.repeat(True, 10)) == pytest.approx(0.0)
-
-
-def test_the_interval_resamples_whole_dialogues() -> None:
-    """Ten rows that always agree within a dialogue are one observation, not ten."""
-    rng = np.random.default_rng(1)
-    right = rng.random(40) < 0.6  # per dialogue
-    dialogue = np.repeat(np.arange(40), 10)
-    truth = np.zeros(400, np.int64)
-    guess = np.where(np.repeat(right, 10), 0, 1)
-    drawn = dialogue_weights(40, resamples=2000, seed=0)
-    by_dialogue = bootstrap_weighted_f1(truth, guess, dialogue, 2, drawn)
-    alone = bootstrap_weighted_f1(
-        truth, guess, np.arange(400), 2, dialogue_weights(400, resamples=2000, seed=0)
-    )
-    assert by_dialogue.low < by_dialogue.value < by_dialogue.high
-    wide, narrow = (i.high - i.low for i in (by_dialogue, alone))
-    assert 2 < wide / narrow < 5  # sqrt(10) = 3.2
-
-
-def test_the_fast_f1_bootstrap_equals_scoring_each_resample() -> None:
-    rng = np.random.default_rng(2)
-    dialogue = np.sort(rng.integers(0, 8, 100))
-    truth, guess = rng.integers(0, 3, (2, 100))
-    drawn = dialogue_weights(8, resamples=50, seed=5)
-
-    def score(weight: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-        rows = np.repeat(np.arange(100), weight.astype(int))
-        return float(weighted_f1(confusion(truth[rows], guess[rows], 3)))
-
-    slow = bootstrap(score, dialogue, drawn)
-    fast = bootstrap_weighted_f1(truth, guess, dialogue, 3, drawn)
-    assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 from model.checkpoint import load_checkpoint
 from model.data import generated_conversations, write_data_set
-from stream import cli_model
+from stream import cli_evaluate, cli_train
 from stream.errors import ConfigError, ModelUnfit, SourceError
 
 app = typer.Typer()
-app.command("train")(cli_model.train)
-app.command("evaluate")(cli_model.evaluate)
+app.command("train")(cli_train.train)
+app.command("evaluate")(cli_evaluate.evaluate)
 
 
 def run(*arguments: str) -> None:

@@ -1,0 +1,45 @@
+"""What a model answered on a split, with the truth beside it: all that scores are computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.scores import Doubles, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Logits of the labelled utterances and pairs of a split, with the truth beside them."""
+
+    emotion: Doubles  # [N, C]
+    labels: Ints  # [N]
+    dialogue: Ints  # [N] number of the dialogue
+    shift: Doubles  # [P, C * C]
+    shifts: Ints  # [P] from * C + to
+    pair_dialogue: Ints  # [P]
+    dialogues: int
+
+    @property
+    def classes(self) -> int:
+        return int(self.emotion.shape[1])
+
+    @property
+    def guess(self) -> Ints:
+        """The class answered for each utterance, [N]."""
+        guess: Ints = self.emotion.argmax(1)
+        return guess
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether it is the true one, [N]."""
+        hits: NDArray[np.bool_] = self.guess == self.labels
+        return hits
+
+    @property
+    def shifted(self) -> NDArray[np.bool_]:
+        """Whether each pair's emotion really changed, [P]."""
+        moved: NDArray[np.bool_] = self.shifts // self.classes != self.shifts % self.classes
+        return moved
