@@ -30,6 +30,7 @@ from model.data_files import (
 )
 from model.data_lines import Said, said_in
 from model.extractors import recipes
+from model.holes import filled
 
 KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "video")}
 
@@ -60,12 +61,10 @@ def read(folder: Path, name: str | None) -> DataSet:
         dialogues[split].append(said)
     if not dialogues["train"]:
         raise DataError(f"{path}: no dialogue has the split train: there is nothing to learn from")
-    train = np.concatenate([said.rows for said in dialogues["train"]])
-    vectors = {m: _filled(m, c, train, meta_path, meta) for m, c in columns.items()}
-    return DataSet(
+    data = DataSet(
         name=name,
         labels=tuple(meta["labels"]),
-        widths={m: int(values.shape[1]) for m, values in vectors.items()},
+        widths={m: c.values.shape[1] for m, c in columns.items()},
         extractors=recipes(
             name,
             meta,
@@ -73,10 +72,11 @@ def read(folder: Path, name: str | None) -> DataSet:
             [m for m, c in columns.items() if c.scaled],
         ),
         dialogues={
-            split: tuple(_dialogue(said, vectors, present) for said in found)
+            split: tuple(_dialogue(said, columns, present) for said in found)
             for split, found in dialogues.items()
         },
     )
+    return filled(data, _stated_means(meta_path, meta, columns))
 
 
 def _columns(folder: Path, name: str) -> tuple[dict[str, Columns], int]:
@@ -127,42 +127,25 @@ def _persona(path: Path, features: Path, rows: int) -> Columns:
     return Columns(path, "persona", values, measured(values), scaled=False)
 
 
-def _filled(
-    modality: str,
-    columns: Columns,
-    train: NDArray[np.int64],
-    meta_path: Path,
-    meta: Mapping[str, Any],
-) -> Floats:
-    """[rows, width]: absent rows 0, what is NaN inside a present one the column's train mean."""
-    values = columns.values
-    hole = np.isnan(values) & columns.present[:, None]
-    if hole.any():
-        values = np.where(hole, _train_mean(columns, train, meta_path, meta), values)
-    return np.where(columns.present[:, None], values, np.float32(0))
+def _stated_means(
+    path: Path, meta: Mapping[str, Any], columns: Mapping[str, Columns]
+) -> dict[str, Floats]:
+    """The train means of raw columns that the meta file states."""
+    return {
+        modality: meta_numbers(path, meta, key, found.values.shape[1])
+        for modality, found in columns.items()
+        for key in [found.key.removesuffix("_raw") + "_mean"]
+        if key in meta and not found.scaled
+    }
 
 
-def _train_mean(
-    columns: Columns, train: NDArray[np.int64], meta_path: Path, meta: Mapping[str, Any]
-) -> Floats:
-    """As the meta file states it for raw columns, else computed; 0 for a column never measured."""
-    stated = columns.key.removesuffix("_raw") + "_mean"
-    if stated in meta and not columns.scaled:
-        return meta_numbers(meta_path, meta, stated, columns.values.shape[1])
-    rows = columns.values[train][columns.present[train]].astype(np.float64)
-    known = ~np.isnan(rows)
-    total = np.where(known, rows, 0).sum(axis=0)
-    mean: Floats = (total / np.maximum(known.sum(axis=0), 1)).astype(np.float32)
-    return mean
-
-
-def _dialogue(said: Said, vectors: Mapping[str, Floats], present: NDArray[np.bool_]) -> Dialogue:
+def _dialogue(said: Said, columns: Mapping[str, Columns], present: NDArray[np.bool_]) -> Dialogue:
     return Dialogue(
         dialogue_id=said.dialogue_id,
         utterance_ids=said.utterance_ids,
         speakers=said.speakers,
         sentences=said.sentences,
         labels=said.labels,
-        features={modality: values[said.rows] for modality, values in vectors.items()},
+        features={modality: found.values[said.rows] for modality, found in columns.items()},
         present=present[said.rows],
     )

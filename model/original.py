@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from model.data import MODALITIES, DataError, DataSet, Dialogue, Floats, Split
 from model.folds import with_dev
+from model.holes import filled
 from model.labels import IEMOCAP_LABELS, MELD_LABELS
 from model.safe_pickle import load_pickle
 
@@ -89,11 +90,14 @@ class _File:
                 f"{widths} numbers, expected one width"
             )
         try:
-            return np.asarray(rows, np.float32).reshape(turns, widths[0])
+            values = np.asarray(rows, np.float32).reshape(turns, widths[0])
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"{self.path}, position {position}: dialogue {dialogue!r} holds no numbers: {error}"
             ) from error
+        if np.isinf(values).any():
+            raise DataError(f"{self.path}, position {position}: dialogue {dialogue!r} holds Inf")
+        return values
 
 
 def read_original(
@@ -129,7 +133,7 @@ def read_original(
         },
         dialogues={split: tuple(found) for split, found in dialogues.items()},
     )
-    return with_dev(data, seed=seed)
+    return filled(with_dev(data, seed=seed))
 
 
 def _opened(path: Path, length: int) -> _File:
