@@ -8,8 +8,8 @@ from typing import Final
 
 from model.bootstrap import Interval
 from model.calibration import ABSTAIN_SHARE, FALSE_ALARMS_PER_100
-from model.report import Calibrated, Report
 from model.recipe import Recipe
+from model.report import Calibrated, Report
 from model.train import Trained
 
 _LIMITS: Final = """\

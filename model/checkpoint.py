@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from torch import Tensor
 from model.config import PcgnetConfig
 from model.encoder import TextEncoder
 from model.predictor import CheckpointError
+from model.whole_files import write_whole
 from state.window import Recurrence
 
 if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
@@ -134,33 +134,14 @@ def save_checkpoint(
     digest = _digest(weights, settings, tuned)
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: settings, CARD_FILE: card.encode()}
     files |= ({ENCODER_FILE: tuned} if tuned else {}) | {DIGEST_FILE: f"{digest}\n".encode()}
-    write_together(folder, files)
-    if not tuned:
-        (folder / ENCODER_FILE).unlink(missing_ok=True)
-    return digest
-
-
-def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write all files under other names, then rename each; raises `CheckpointError`."""
-    written: list[tuple[Path, Path]] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            beside = folder / f".{name}.partial"
-            written.append((beside, folder / name))
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for beside, place in written:
-            beside.replace(place)
+        write_whole(folder, files, remove=() if tuned else (ENCODER_FILE,))
     except OSError as error:
-        for beside, _ in written:
-            beside.unlink(missing_ok=True)
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror}): nothing in it was changed; make room "
             "or name another folder, and run it again"
         ) from error
+    return digest
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

@@ -48,4 +48,5 @@ def apply_delta(network: nn.Module, delta: Mapping[str, Tensor]) -> None:
         if name not in weights or weights[name].shape != stored.shape:
             raise EncoderMissing(f"the encoder has no weight {name} of size {list(stored.shape)}")
         scale = delta.get(name + SCALE)
-        weights[name] += stored.float() if scale is None else stored.float() * scale
+        change = stored.float() if scale is None else stored.float() * scale
+        weights[name].add_(change)

@@ -24,6 +24,7 @@ from model.pcgnet import Pcgnet
 from model.predictor import CheckpointError
 from model.report import Report, score
 from model.scores import confusion, weighted_f1
+from model.text import prepared
 
 BATCH_DIALOGUES: Final = 64
 
@@ -79,7 +80,7 @@ def answers_of(
     Raises `CheckpointError` when the set's labels or vector widths are not the checkpoint's, or
     when nothing in the split is labelled.
     """
-    _check_fit(checkpoint.config, data)
+    _check_fit(checkpoint, data)
     dialogues = data.split(split)
     if not any((d.labels != UNLABELLED).any() for d in dialogues):
         raise CheckpointError(
@@ -87,16 +88,19 @@ def answers_of(
             "choose another with --split"
         )
     with thread_count(threads):
-        return answer(checkpoint.model(), dialogues)
+        return answer(checkpoint.model(), prepared(checkpoint.text, dialogues))
 
 
-def _check_fit(config: PcgnetConfig, data: DataSource) -> None:
+def _check_fit(checkpoint: Checkpoint, data: DataSource) -> None:
+    config = checkpoint.config
     if data.labels != config.labels:
         raise CheckpointError(
             f"the checkpoint answers {', '.join(config.labels)}, the set {data.name} has "
             f"{', '.join(data.labels)}: evaluate a checkpoint trained on that set"
         )
     for name, width in data.widths.items():
+        if name == "text" and checkpoint.text is not None:
+            continue  # its vectors are made from the sentences
         if config.widths[name] not in (0, width):
             raise CheckpointError(
                 f"{name} vectors of {data.name} have {width} numbers, the checkpoint reads "

@@ -6,16 +6,18 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import yaml
 
 from model.config import PcgnetConfig
 from model.predictor import ModelError
+from state.window import Recurrence
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
 BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
-TextSource = Literal["vectors", "frozen", "adapted"]
+# Text as the set's vectors; of the sentence encoder as it is; of one that is tuned with the graph.
+TextMode = Literal["vectors", "frozen", "adapted"]
 
 
 class RecipeError(ModelError):
@@ -53,7 +55,7 @@ class Recipe:
     text_only: float = 0.15  # chance that a whole conversation comes with text alone
     mixed_layers: int = 4  # of the sentence encoder, averaged (where text is encoded here)
     tuned_layers: int = 0  # the last so many layers of the sentence encoder are trained
-    encoder_rate: float = 1e-4  # their learning rate
+    encoder_rate: float = 2e-4  # their learning rate
     text_weight: float = 0.5  # of the loss of a head on the text vector alone, while tuning
 
     def __post_init__(self) -> None:
@@ -64,18 +66,53 @@ class Recipe:
             raise ValueError(f"balance must be one of {', '.join(BALANCES)}")
 
 
+Settings = TypeVar("Settings", Recipe, PcgnetConfig, Recurrence)
+
 # What differs while the encoder is tuned: more and smaller steps, fewer epochs.
 ADAPTED: Final[Mapping[str, Any]] = {
     "epochs": 5,
     "batch_utterances": 80,
     "learning_rate": 2e-3,
+    "steps_at_least": 500,
     "tuned_layers": 3,
 }
 
+# The published training (models.md A5, A6), on a preset's sizes.
+_PAPER: Final[Mapping[str, Any]] = {
+    "patience": 50,
+    "learning_rate": 1e-4,
+    "weight_decay": 1e-4,
+    "warm_up": 0.0,
+    "average_decay": 0.0,
+    "gamma": 0.5,
+    "smoothing": 0.0,
+    "shift_weight": 1.0,
+    "moved_weight": 0.0,
+    "contrast_weight": 1.0,
+    "balance": "log-sum",
+    "drop_text": 0.0,
+    "drop_other": 0.0,
+    "text_only": 0.0,
+}
+PAPER: Final[Mapping[str, Mapping[str, Any]]] = {
+    "meld": {**_PAPER, "epochs": 30, "class_weight_power": 0.0},
+    "iemocap": {**_PAPER, "epochs": 140, "class_weight_power": 1.0, "batch_utterances": 1550},
+}
 
-def recipe_for(text: TextSource, changes: Mapping[str, Any] | None = None) -> Recipe:
+
+def recipe_for(text: TextMode, changes: Mapping[str, Any] | None = None) -> Recipe:
     """The chosen recipe for how text comes in, with `changes` applied."""
     chosen = dict(ADAPTED) if text == "adapted" else {}
+    return _replaced(Recipe(), chosen | dict(changes or {}), "recipe")
+
+
+def paper_recipe(preset: str, text: TextMode, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The published recipe of a preset; a tuned encoder keeps the steps it needs."""
+    if preset not in PAPER:
+        raise RecipeError(f"no preset `{preset}`: known are {', '.join(PAPER)}")
+    chosen = dict(PAPER[preset])
+    if text == "adapted":
+        chosen |= ADAPTED
     return _replaced(Recipe(), chosen | dict(changes or {}), "recipe")
 
 
@@ -106,7 +143,7 @@ def changed_config(config: PcgnetConfig, changes: Mapping[str, Any]) -> PcgnetCo
     return _replaced(config, changes, "model")
 
 
-def _replaced(before: Any, changes: Mapping[str, Any], where: str) -> Any:
+def _replaced(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:
     _check_names(changes, type(before), where)
     try:
         return replace(before, **changes)

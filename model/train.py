@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from model.adapt import TunedEncoder
+from model.answers import Answers
 from model.calibration import calibrate
 from model.checkpoint import Calibration, Thresholds
 from model.collate import Batch, ConversationTensors, collate_conversations
@@ -26,7 +27,6 @@ from model.config import INPUTS, PcgnetConfig
 from model.data import UNLABELLED, DataSource, Dialogue, column_statistics, label_counts
 from model.encoder import TextEncoder
 from model.evaluate import (
-    Answers,
     answer,
     conversation_tensors,
     emotion_weighted_f1,
@@ -45,6 +45,7 @@ from model.losses import (
 from model.pcgnet import Pcgnet, WholeOutput
 from model.recipe import Recipe
 from model.resume import load_progress, save_progress
+from model.text import with_text
 from state.window import Recurrence
 
 TEXT: Final = INPUTS.index("text")
@@ -379,13 +380,6 @@ class _Training:
         self.rng.bit_generator.state = state["order"]
         self.generator.set_state(state["draws"])
         torch.set_rng_state(state["torch"])
-
-
-def with_text(dialogue: Dialogue, vectors: np.ndarray[Any, np.dtype[np.float32]]) -> Dialogue:
-    """The dialogue with these text vectors [T, width]; an empty sentence has none."""
-    present = dialogue.present.copy()
-    present[:, TEXT] = [bool(sentence.strip()) for sentence in dialogue.sentences]
-    return replace(dialogue, features={**dialogue.features, "text": vectors}, present=present)
 
 
 def _steps(recipe: Recipe, lengths: Sequence[int]) -> int:

@@ -1,119 +1,219 @@
-"""`emotrack train`: arguments in, files and tables out.
+"""`emotrack train`: arguments in, a folder with a checkpoint, its card, figures and curves out.
 
 The models are imported when the command runs: `emotrack --help` needs no torch.
 """
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stream.cli_options import Data, SetName, Threads, hush_torch_geometric, read_conversations
-from stream.errors import ConfigError
+from stream.errors import ConfigError, ModelUnfit, SourceError
 from stream.figures import write_figures
 from stream.score_tables import print_report, score_rows
 
 if TYPE_CHECKING:
     from model.data import DataSet
-    from model.train import Epoch, Recipe, Trained
+    from model.run import Listener, Outcome, Plan
+    from model.train import Epoch
 
 
 def train(
     data: Data = None,
     set_name: SetName = None,
     name: Annotated[str | None, typer.Option(help="folder under runs/ (default: the set)")] = None,
+    text: Annotated[
+        Literal["adapted", "frozen", "vectors"] | None,
+        typer.Option(
+            help="tune the sentence encoder with the graph, use it as it is, or use the set's "
+            "text vectors (default: adapted where there are sentences)"
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="YAML file: sections recipe: and model:, name: value")
+    ] = None,
+    preset: Annotated[
+        Literal["meld", "iemocap"] | None,
+        typer.Option(help="the paper's sizes and training instead of ours"),
+    ] = None,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="research twin that hears the future")
+    ] = False,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="cross-validate over dialogues instead")
+    ] = None,
     seed: Annotated[int, typer.Option(help="decides every random number")] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="default: the recipe's")] = None,
-    hidden: Annotated[int, typer.Option(min=4, help="hidden width H")] = 128,
-    window: Annotated[int, typer.Option(min=1, help="utterances the model sees")] = 10,
+    hidden: Annotated[int | None, typer.Option(min=4, help="hidden width H (128)")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="utterances the model sees (10)")
+    ] = None,
+    encoder: Annotated[
+        Path | None, typer.Option(help="sentence encoder folder (default: the installed one)")
+    ] = None,
     threads: Threads = 1,
     runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs"),
 ) -> None:
-    """Train a model on a data-set folder; write runs/NAME: checkpoint, card, metrics.json.
+    """Train a model on a data-set folder; write runs/NAME: checkpoint, card, metrics.json, curves.
 
-    The epoch is chosen on the dev split; the test split is never read. Equal arguments give an
-    equal checkpoint on one machine.
+    The epoch is chosen on the dev split (a tenth of the train dialogues where a set has none); the
+    test split is never read. Equal arguments give an equal checkpoint on one machine. A run that
+    was interrupted goes on where it was when the same command is given again.
     """
     hush_torch_geometric()
-    from dataclasses import replace
-
-    from model.train import Recipe, fitting_config
-    from model.train import train as run
-
     read = read_conversations(data, set_name)
-    recipe = Recipe() if epochs is None else replace(Recipe(), epochs=epochs)
+    given = {
+        "set": read.name, "text": text, "preset": preset, "bidirectional": bidirectional,
+        "folds": folds, "recipe": recipe, "seed": seed, "epochs": epochs, "hidden": hidden,
+        "window": window, "threads": threads,
+    }  # fmt: skip
+    from model.run import plan
+
+    with _said_plainly():
+        changes = _changes(recipe, epochs, hidden, window, bidirectional)
+        outcomes = []
+        for part, folder in _parts(read, runs / (name or read.name), folds, seed):
+            with _listener(part) as listener:
+                chosen = plan(
+                    part,
+                    seed=seed,
+                    command=_command(given),
+                    text=text,
+                    preset=preset,
+                    recipe_changes=changes[0],
+                    model_changes=changes[1],
+                    encoder=encoder,
+                    threads=threads,
+                    cache=runs / ".text",
+                    listener=listener,
+                )
+                outcomes.append(_run(chosen, folder, listener))
+            print_outcome(outcomes[-1], part.name)
+    if folds:
+        _print_folds(outcomes)
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """Errors of the models as those of the console."""
+    from model.predictor import CheckpointError, EncoderMissing, ModelError
+    from model.recipe import RecipeError
+
     try:
-        config = fitting_config(read, hidden=hidden, window=window)
+        yield
+    except RecipeError as error:
+        raise ConfigError(str(error)) from error
+    except (EncoderMissing, CheckpointError) as error:
+        raise ModelUnfit(str(error)) from error
+    except ModelError as error:
+        raise SourceError(str(error)) from error
     except ValueError as error:
         raise ConfigError(f"no such model: {error}") from error
-    with _progress() as progress:
-        task = progress.add_task("training", total=1.0, note="")
-
-        def on_epoch(epoch: Epoch) -> None:
-            note = f"epoch {epoch.number}: dev wF1 {100 * epoch.dev_weighted_f1:.1f}"
-            progress.update(task, note=note)
-
-        trained = run(
-            read,
-            config,
-            recipe,
-            seed=seed,
-            threads=threads,
-            on_step=lambda share: progress.update(task, completed=share),
-            on_epoch=on_epoch,
-        )
-    command = f"emotrack train --set {read.name} --seed {seed} --hidden {hidden}"
-    command += f" --epochs {recipe.epochs} --window {window} --threads {threads}"
-    _keep(runs / (name or read.name), trained, recipe, read, seed=seed, command=command)
 
 
-def _keep(
-    folder: Path, trained: Trained, recipe: Recipe, data: DataSet, *, seed: int, command: str
-) -> None:
-    """Save the checkpoint with its card, score what was saved on dev, write metrics.json."""
-    from model.card import model_card
-    from model.checkpoint import load_checkpoint, save_checkpoint
-    from model.evaluate import evaluate as run
+def _changes(
+    recipe: Path | None,
+    epochs: int | None,
+    hidden: int | None,
+    window: int | None,
+    bidirectional: bool,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What differs from the chosen recipe and from the fitting model; flags win over the file."""
+    from model.recipe import read_settings
 
-    def save(card: str) -> str:
-        return save_checkpoint(
-            folder,
-            trained.model,
-            calibration=trained.calibration,
-            thresholds=trained.thresholds,
-            extractors=data.extractors,
-            card=card,
-        )
+    of_recipe, of_model = read_settings(recipe) if recipe else ({}, {})
+    if epochs is not None:
+        of_recipe |= {"epochs": epochs, "steps_at_least": 1}
+    if hidden is not None:
+        of_model |= {"hidden": hidden}
+    if window is not None:
+        of_model |= {"recurrence": {"window": window}}
+    if bidirectional:
+        of_model |= {"research": ("bidirectional",)}
+    return of_recipe, of_model
 
-    digest = save("")
-    report = run(load_checkpoint(folder), data, "dev")
-    card = model_card(
-        trained,
-        report,
-        data=data.name,
-        extractors=data.extractors,
-        recipe=recipe,
-        seed=seed,
-        command=command,
+
+def _parts(data: DataSet, folder: Path, folds: int | None, seed: int) -> list[tuple[DataSet, Path]]:
+    """The sets to train on and where each run goes: one, or one a fold."""
+    from model.folds import k_folds, with_dev
+
+    if folds is None:
+        return [(with_dev(data), folder)]
+    parts = enumerate(k_folds(data, folds, seed=seed), start=1)
+    return [(part, folder / f"fold-{number}") for number, part in parts]
+
+
+def _run(chosen: Plan, folder: Path, listener: Listener) -> Outcome:
+    """Carry a plan out and write metrics.json beside the checkpoint."""
+    from model.run import carry_out, finished
+
+    outcome = carry_out(chosen, folder, listener)
+    rows = score_rows(outcome.report, chosen.data.name, "dev", outcome.digest)
+    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
+    write_figures(folder / "metrics.json", rows | history, chosen.command)
+    finished(folder)
+    return outcome
+
+
+def print_outcome(outcome: Outcome, data: str) -> None:
+    """Say on one table how good what was saved is on dev."""
+    title = f"{data} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
+    print_report(outcome.report, title)
+
+
+def _print_folds(outcomes: Sequence[Outcome]) -> None:
+    scores = [100 * outcome.report.weighted_f1.value for outcome in outcomes]
+    each = ", ".join(f"{score:.1f}" for score in scores)
+    Console().print(
+        f"{len(scores)} folds, weighted F1 of the one left out: {each}; "
+        f"mean {mean(scores):.1f}, standard deviation {stdev(scores):.1f}"
     )
-    save(card)
-    rows = score_rows(report, data.name, "dev", digest)
-    history = {"epochs": {"value": [asdict(epoch) for epoch in trained.history]}}
-    write_figures(folder / "metrics.json", rows | history, command)
-    print_report(report, f"{data.name} dev, checkpoint {digest[:16]} in {folder}")
 
 
-def _progress() -> Progress:
-    return Progress(
+def _command(given: dict[str, Any]) -> str:
+    """The command that gives this run again, less where the data lies."""
+    words = ["emotrack", "train"]
+    for option, value in given.items():
+        if value is True:
+            words.append(f"--{option}")
+        elif value is not None and value is not False:
+            words += [f"--{option}", str(value)]
+    return shlex.join(words)
+
+
+@contextmanager
+def _listener(data: DataSet) -> Iterator[Listener]:
+    """A progress bar on stderr that says what is going on."""
+    from model.run import Listener
+
+    if data.note:
+        Console(stderr=True).print(data.note)
+    with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
-    )
+    ) as progress:
+        task = progress.add_task("reading", total=1.0, note="")
+
+        def on_epoch(epoch: Epoch) -> None:
+            note = f"epoch {epoch.number}: dev wF1 {100 * epoch.dev_weighted_f1:.1f}"
+            progress.update(task, note=note)
+
+        yield Listener(
+            on_phase=lambda phase: progress.reset(task, description=phase),
+            on_share=lambda share: progress.update(task, completed=share),
+            on_epoch=on_epoch,
+        )

@@ -16,7 +16,8 @@ from model.encoder import SentenceEncoder, TextEncoder, encoder_digest, find_enc
 from model.evaluate import answer
 from model.predictor import CheckpointError, EncoderMissing, Turn, load_predictor
 from model.recipe import Recipe
-from model.train import Trained, fitting_config, train, with_text
+from model.text import with_text
+from model.train import Trained, fitting_config, train
 from state.window import Window
 from tests.model.tiny_encoder import write_tiny_encoder
 
@@ -72,7 +73,7 @@ def test_what_is_saved_is_what_was_judged(folder: Path) -> None:
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in halves.parameters():
-            weight += 0.05 * torch.randn(weight.shape, generator=draw)
+            weight.add_(0.05 * torch.randn(weight.shape, generator=draw))
         judged = halves.as_saved()
         vectors = judged(judged.lower(SENTENCES)).numpy()
     loaded = SentenceEncoder.load(folder, halves.text_encoder())

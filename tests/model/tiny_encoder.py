@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast, RobertaConfig
 
 WORDS = [
     "we",
@@ -48,19 +48,21 @@ def write_tiny_encoder(
     words = {word: i for i, word in enumerate(dict.fromkeys(["<pad>", "<s>", "<unk>", *WORDS]))}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", bos_token="<s>",
         model_max_length=32,
     )  # fmt: skip
-    sizes = {
-        "vocab_size": len(words), "hidden_size": width, "num_hidden_layers": layers,
-        "num_attention_heads": 2, "intermediate_size": 2 * width, "max_position_embeddings": 64,
-        "pad_token_id": 0,
-    }  # fmt: skip
     torch.manual_seed(seed)
-    network = BertModel(BertConfig(**sizes)) if kind == "bert" else RobertaModel(
-        RobertaConfig(**sizes, bos_token_id=1, eos_token_id=1)
-    )  # fmt: skip
+    config = BertConfig if kind == "bert" else RobertaConfig
+    sizes = config(
+        vocab_size=len(words),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=2 * width,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    AutoModel.from_config(sizes).save_pretrained(folder)  # type: ignore[no-untyped-call]
     fast.save_pretrained(folder)
-    network.save_pretrained(folder)
     return folder

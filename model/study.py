@@ -1,0 +1,91 @@
+"""The accuracy study: which models are trained to be compared, and what each is called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from model.recipe import TextMode
+
+SEEDS: Final = 5
+ABLATION_SEEDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: a model trained with several seeds."""
+
+    name: str
+    says: str  # what it is, for people
+    set_name: str = "meld"
+    text: TextMode = "frozen"
+    seeds: int = ABLATION_SEEDS
+    without: tuple[str, ...] = ()  # modalities taken out of the set
+    joined: int = 0  # dialogues joined to conversations of at least so many utterances
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    on_test: bool = False  # scored on the test split too, once a seed
+    minutes: float = 1.3  # of one core and seed, as last seen
+
+    def run_name(self, seed: int) -> str:
+        """The folder of one run: its name, seed and a digest of everything that decides it."""
+        settings = (self.set_name, self.text, self.without, self.joined, self.recipe, self.model)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode())
+        return f"{self.name}-{seed}-{digest.hexdigest()[:8]}"
+
+
+FROZEN: Final = Row(
+    "frozen", "PCGNet, frozen MiniLM (mean of four layers), audio, video, persona",
+    seeds=SEEDS, on_test=True,
+)  # fmt: skip
+ADAPTED: Final = Row(
+    "adapted", "PCGNet, MiniLM tuned with the graph, audio, video, persona",
+    text="adapted", seeds=SEEDS, on_test=True, minutes=11.0,
+)  # fmt: skip
+TWIN: Final = Row(
+    "twin", "the frozen row's bidirectional twin: it hears the future, never served",
+    seeds=SEEDS, on_test=True, model={"research": ["bidirectional"]}, minutes=1.5,
+)  # fmt: skip
+VECTORS: Final = Row(
+    "vectors", "as frozen, on the data set's own vectors (MiniLM's last layer)",
+    text="vectors", seeds=SEEDS, on_test=True,
+)  # fmt: skip
+MAIN: Final = (FROZEN, ADAPTED, TWIN, VECTORS)
+
+ABLATIONS: Final = (
+    Row("text", "text alone", without=("audio", "video", "persona")),
+    Row("text-audio", "text and audio", without=("video", "persona")),
+    Row("text-video", "text and video", without=("audio", "persona")),
+    Row("audio", "audio alone", without=("text", "video", "persona")),
+    Row("video", "video alone", without=("text", "audio", "persona")),
+    Row("audio-video", "audio and video", without=("text", "persona")),
+    Row("no-persona", "without persona", without=("persona",)),
+    Row("no-graph", "without edges between utterances", model={"research": ["no-graph"]}),
+    Row("no-cross-task", "without cross-task edges", model={"research": ["no-cross-task"]}),
+    Row(
+        "no-shift-loss", "without both losses of the shift task",
+        recipe={"shift_weight": 0.0, "moved_weight": 0.0},
+    ),
+    Row("contrast", "with the shift-aware contrastive loss", recipe={"contrast_weight": 0.1}),
+    Row("log-sum", "losses balanced by log-sum, as published", recipe={"balance": "log-sum"}),
+    Row("uncertainty", "losses balanced by learned variances", recipe={"balance": "uncertainty"}),
+)  # fmt: skip
+
+OTHER_SETS: Final = (
+    Row(
+        "emorynlp", "EmoryNLP, frozen MiniLM, text alone",
+        set_name="emorynlp", on_test=True, minutes=1.0,
+    ),
+    Row(
+        "emorynlp-adapted", "EmoryNLP, MiniLM tuned with the graph, text alone",
+        set_name="emorynlp", text="adapted", seeds=1, on_test=True, minutes=9.0,
+    ),
+    Row(
+        "recut-adapted", "MELD re-cut: conversations of 60 and more, no video, no persona",
+        text="adapted", seeds=1, without=("video", "persona"), joined=60, minutes=11.0,
+    ),
+)  # fmt: skip
+ROWS: Final[Sequence[Row]] = (*MAIN, *ABLATIONS, *OTHER_SETS)

@@ -1,0 +1,164 @@
+"""The accuracy study, run: trains what is missing, looks at test once a model, writes tables.
+
+Each run has a folder named by a digest of its settings; what is there is not trained again, and a
+run that was killed goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from stream.figures import write_figures
+from stream.ledger import note_look
+from stream.score_tables import score_rows
+
+if TYPE_CHECKING:
+    from model.answers import Answers
+    from model.data import DataSet, Split
+    from model.study import Row
+
+NOTED: Final = "look-noted"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to train: a row of the study with a seed."""
+
+    row: Row
+    seed: int
+    data: Path
+    runs: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.row.run_name(self.seed)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("dev", "test") if self.row.on_test else ("dev",)
+
+    @property
+    def done(self) -> bool:
+        return all((self.folder / f"{split}.npz").is_file() for split in self.splits)
+
+
+def jobs_of(rows: Sequence[Row], data: Path, runs: Path) -> list[Job]:
+    """Every model of the rows, longest first, so that two workers end together."""
+    jobs = [Job(row, seed, data, runs) for row in rows for seed in range(row.seeds)]
+    return sorted(jobs, key=lambda job: -job.row.minutes)
+
+
+def hours(jobs: Sequence[Job], workers: int) -> float:
+    """About how long the jobs that are not done will take."""
+    return sum(job.row.minutes for job in jobs if not job.done) / 60 / workers
+
+
+def run_all(jobs: Sequence[Job], workers: int, ledger: Path) -> Iterator[Job]:
+    """Train what is not trained yet; yields each job when it is done and its look is recorded."""
+    for job in jobs:
+        if job.done:
+            note(job, ledger)
+            yield job
+    waiting = [job for job in jobs if not job.done]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running: dict[Future[None], Job] = {pool.submit(run_one, job): job for job in waiting}
+        for finished in as_completed(running):
+            finished.result()
+            note(running[finished], ledger)
+            yield running[finished]
+
+
+def run_one(job: Job) -> None:
+    """Train one model and keep what it answers to dev, and once to test where the row says so."""
+    from model.checkpoint import load_checkpoint
+    from model.evaluate import answers_of
+    from model.run import carry_out, finished, plan
+
+    data, row = data_of(job.row, job.data), job.row
+    chosen = plan(
+        data,
+        seed=job.seed,
+        command=f"emotrack accuracy --only {row.name}",
+        text="vectors" if "text" in row.without else row.text,
+        recipe_changes=row.recipe,
+        model_changes={**row.model, **_research(row)},
+        cache=job.runs / ".text",
+    )
+    outcome = carry_out(chosen, job.folder)
+    rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
+    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
+    write_figures(job.folder / "metrics.json", rows | history, chosen.command)
+    checkpoint = load_checkpoint(job.folder)
+    for split in job.splits:
+        save_answers(job.folder / f"{split}.npz", answers_of(checkpoint, data, split))
+    finished(job.folder)
+
+
+def _research(row: Row) -> dict[str, tuple[str, ...]]:
+    return {"research": tuple(row.model["research"])} if "research" in row.model else {}
+
+
+def data_of(row: Row, folder: Path) -> DataSet:
+    """The set as the row wants it."""
+    from model.data import read_data_set
+    from model.folds import joined, without
+
+    data = read_data_set(folder, row.set_name)
+    if row.without:
+        data = without(data, [m for m in row.without if m in data.widths])
+    return joined(data, row.joined) if row.joined else data
+
+
+def note(job: Job, ledger: Path) -> None:
+    """Record the look at test, once."""
+    if not job.row.on_test or (job.folder / NOTED).exists():
+        return
+    from model.checkpoint import load_checkpoint
+    from model.report import score
+
+    checkpoint = load_checkpoint(job.folder)
+    report = score(
+        load_answers(job.folder / "test.npz"),
+        checkpoint.calibration,
+        checkpoint.thresholds,
+        checkpoint.config.labels,
+    )
+    note_look(ledger, checkpoint.digest, job.row.set_name, report, now=datetime.now(UTC))
+    (job.folder / NOTED).touch()
+
+
+def save_answers(path: Path, answers: Answers) -> None:
+    """Keep answers as arrays; the file is whole or not there."""
+    beside = path.with_name(f".{path.name}")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **asdict(answers))
+    beside.replace(path)
+
+
+def load_answers(path: Path) -> Answers:
+    """Read what `save_answers` kept."""
+    from model.answers import Answers
+
+    with np.load(path, allow_pickle=False) as arrays:
+        kept = {field.name: arrays[field.name] for field in fields(Answers)}
+    return replace(Answers(**kept), dialogues=int(kept["dialogues"]))
+
+
+def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:
+    """The seed with the best dev weighted F1 and its folder: what is shipped."""
+    scores = []
+    for seed in range(row.seeds):
+        folder = runs / row.run_name(seed)
+        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+        scores.append((metrics["A1"]["value"], -seed, folder))
+    best = max(scores)
+    return -best[1], best[2]
