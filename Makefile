@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt bench servers kafka lock wheel clean
+.PHONY: help install demo test lint fmt bench accuracy servers kafka lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 	@if [ -e "$${EMOTRACK_DATA:-../shared/data}/meld_meta.json" ]; then \
 	  $(BIN)/emotrack bench real --json runs/bench/real.json $(ARGS); \
 	else echo "no real conversations (EMOTRACK_DATA): bench real is left out"; fi
+
+accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
+	@$(BIN)/emotrack accuracy $(ARGS)
 
 servers: kafka ## Get the servers that tests and benchmarks run on
 	@bash deploy/dev/servers.sh

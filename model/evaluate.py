@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -40,9 +41,16 @@ def thread_count(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def evaluate(checkpoint: Checkpoint, data: DataSource, split: Split, *, threads: int = 1) -> Report:
+def evaluate(
+    checkpoint: Checkpoint,
+    data: DataSource,
+    split: Split,
+    *,
+    threads: int = 1,
+    encoder: Path | None = None,
+) -> Report:
     """Score a checkpoint on one split of a data set; raises as `answers_of` does."""
-    answers = answers_of(checkpoint, data, split, threads=threads)
+    answers = answers_of(checkpoint, data, split, threads=threads, encoder=encoder)
     return score(answers, checkpoint.calibration, checkpoint.thresholds, checkpoint.config.labels)
 
 
@@ -53,6 +61,7 @@ def compare(
     split: Split,
     *,
     threads: int = 1,
+    encoder: Path | None = None,
 ) -> tuple[Report, Report, tuple[Difference, ...]]:
     """Score two checkpoints on the same split, and their differences on the same resamples.
 
@@ -63,7 +72,10 @@ def compare(
             f"the checkpoints answer different labels ({', '.join(checkpoint.config.labels)} and "
             f"{', '.join(other.config.labels)}): compare two that were trained on one set"
         )
-    both = [(c, answers_of(c, data, split, threads=threads)) for c in (checkpoint, other)]
+    both = [
+        (c, answers_of(c, data, split, threads=threads, encoder=encoder))
+        for c in (checkpoint, other)
+    ]
     drawn = dialogue_weights(both[0][1].dialogues)
     one, two = (resampled_scores(answers, c.calibration, drawn) for c, answers in both)
     first, second = (
@@ -73,9 +85,17 @@ def compare(
 
 
 def answers_of(
-    checkpoint: Checkpoint, data: DataSource, split: Split, *, threads: int = 1
+    checkpoint: Checkpoint,
+    data: DataSource,
+    split: Split,
+    *,
+    threads: int = 1,
+    encoder: Path | None = None,
 ) -> Answers:
     """What a checkpoint answers to a split: the one place where conversations meet its inputs.
+
+    Sentences are heard through the checkpoint's own text encoder, whose base lies in the folder
+    `encoder` (none: the installed one).
 
     Raises `CheckpointError` when the set's labels or vector widths are not the checkpoint's, or
     when nothing in the split is labelled.
@@ -88,7 +108,7 @@ def answers_of(
             "choose another with --split"
         )
     with thread_count(threads):
-        return answer(checkpoint.model(), prepared(checkpoint.text, dialogues))
+        return answer(checkpoint.model(), prepared(checkpoint.text, dialogues, encoder))
 
 
 def _check_fit(checkpoint: Checkpoint, data: DataSource) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from model.card import model_card
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.config import PRESETS, PcgnetConfig
+from model.config import PcgnetConfig
+from model.config import preset as papers_sizes
 from model.data import SPLITS, UNLABELLED, DataError, DataSet
 from model.encoder import TextEncoder, find_encoder
 from model.evaluate import evaluate
@@ -99,10 +100,10 @@ def plan(
         else:
             width = _width(folder)
             data = replace(data, widths={**data.widths, "text": width})
-    sizes = {} if preset is None else dict(PRESETS[preset])
-    for of_the_data in ("labels", "text", "audio", "video"):
-        sizes.pop(of_the_data, None)
-    config = changed_config(fitting_config(data), sizes | dict(model_changes or {}))
+    fitting = fitting_config(data)
+    if preset is not None:
+        fitting = papers_sizes(preset, labels=data.labels, sentiment={}, **fitting.widths)
+    config = changed_config(fitting, model_changes or {})
     return Plan(data, mode, config, recipe, seed, command, folder, threads, cache)
 
 
@@ -141,7 +142,9 @@ def carry_out(chosen: Plan, folder: Path, listener: Listener | None = None) -> O
         )
 
     digest = save("")
-    report = evaluate(load_checkpoint(folder), data, "dev", threads=chosen.threads)
+    report = evaluate(
+        load_checkpoint(folder), data, "dev", threads=chosen.threads, encoder=chosen.encoder
+    )
     card = model_card(
         trained,
         report,

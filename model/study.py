@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
-from model.recipe import TextMode
+from model.recipe import TextMode, recipe_for
+
+if TYPE_CHECKING:
+    from model.baselines import BaselineName
 
 SEEDS: Final = 5
 ABLATION_SEEDS: Final = 3
@@ -27,12 +30,22 @@ class Row:
     joined: int = 0  # dialogues joined to conversations of at least so many utterances
     recipe: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    baseline: BaselineName | None = None  # a simple model on the same vectors instead of PCGNet
     on_test: bool = False  # scored on the test split too, once a seed
     minutes: float = 1.3  # of one core and seed, as last seen
 
     def run_name(self, seed: int) -> str:
         """The folder of one run: its name, seed and a digest of everything that decides it."""
-        settings = (self.set_name, self.text, self.without, self.joined, self.recipe, self.model)
+        recipe = asdict(recipe_for(self.text, self.recipe))
+        settings: list[Any] = [
+            self.set_name,
+            self.text,
+            self.without,
+            self.joined,
+            recipe,
+            self.model,
+        ]
+        settings.append(self.baseline)
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode())
         return f"{self.name}-{seed}-{digest.hexdigest()[:8]}"
 
@@ -74,6 +87,18 @@ ABLATIONS: Final = (
     Row("uncertainty", "losses balanced by learned variances", recipe={"balance": "uncertainty"}),
 )  # fmt: skip
 
+BASELINES: Final = (
+    Row("majority", "always neutral", baseline="majority", seeds=1, on_test=True, minutes=0.2),
+    Row(
+        "logistic", "logistic regression on the frozen row's vectors, no context",
+        baseline="logistic", seeds=1, on_test=True, minutes=3.0,
+    ),
+    Row(
+        "gru", "causal GRU on the frozen row's vectors",
+        baseline="gru", on_test=True, minutes=1.0,
+    ),
+)  # fmt: skip
+
 OTHER_SETS: Final = (
     Row(
         "emorynlp", "EmoryNLP, frozen MiniLM, text alone",
@@ -88,4 +113,4 @@ OTHER_SETS: Final = (
         text="adapted", seeds=1, without=("video", "persona"), joined=60, minutes=11.0,
     ),
 )  # fmt: skip
-ROWS: Final[Sequence[Row]] = (*MAIN, *ABLATIONS, *OTHER_SETS)
+ROWS: Final[Sequence[Row]] = (*MAIN, *BASELINES, *ABLATIONS, *OTHER_SETS)

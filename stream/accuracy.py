@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from stream.cli_options import hush_torch_geometric
 from stream.figures import write_figures
 from stream.ledger import note_look
 from stream.score_tables import score_rows
 
 if TYPE_CHECKING:
+    from model.baselines import BaselineName
+
     from model.answers import Answers
+    from model.checkpoint import Calibration
     from model.data import DataSet, Split
     from model.study import Row
 
@@ -79,6 +83,10 @@ def run_all(jobs: Sequence[Job], workers: int, ledger: Path) -> Iterator[Job]:
 
 def run_one(job: Job) -> None:
     """Train one model and keep what it answers to dev, and once to test where the row says so."""
+    hush_torch_geometric()
+    if job.row.baseline is not None:
+        _run_baseline(job, job.row.baseline)
+        return
     from model.checkpoint import load_checkpoint
     from model.evaluate import answers_of
     from model.run import carry_out, finished, plan
@@ -99,8 +107,25 @@ def run_one(job: Job) -> None:
     write_figures(job.folder / "metrics.json", rows | history, chosen.command)
     checkpoint = load_checkpoint(job.folder)
     for split in job.splits:
-        save_answers(job.folder / f"{split}.npz", answers_of(checkpoint, data, split))
+        answers = answers_of(checkpoint, data, split)
+        save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
     finished(job.folder)
+
+
+def _run_baseline(job: Job, name: BaselineName) -> None:
+    from model.baselines import fit_baseline
+
+    from model.encoder import find_encoder
+    from model.recipe import recipe_for
+    from model.text import frozen_encoder, prepared
+
+    data = data_of(job.row, job.data)
+    text = frozen_encoder(find_encoder(), recipe_for("frozen").mixed_layers)
+    dialogues = {split: prepared(text, data.split(split)) for split in ("train", *job.splits)}
+    heard = replace(data, dialogues=data.dialogues | dialogues)
+    for split in job.splits:
+        fitted = fit_baseline(name, heard, split, seed=job.seed)
+        save_answers(job.folder / f"{split}.npz", fitted.answers, fitted.calibration)
 
 
 def _research(row: Row) -> dict[str, tuple[str, ...]]:
@@ -122,35 +147,38 @@ def note(job: Job, ledger: Path) -> None:
     """Record the look at test, once."""
     if not job.row.on_test or (job.folder / NOTED).exists():
         return
-    from model.checkpoint import load_checkpoint
+    from model.checkpoint import Thresholds
     from model.report import score
 
-    checkpoint = load_checkpoint(job.folder)
-    report = score(
-        load_answers(job.folder / "test.npz"),
-        checkpoint.calibration,
-        checkpoint.thresholds,
-        checkpoint.config.labels,
-    )
-    note_look(ledger, checkpoint.digest, job.row.set_name, report, now=datetime.now(UTC))
+    answers, calibration = load_answers(job.folder / "test.npz")
+    labels = [str(number) for number in range(answers.classes)]
+    report = score(answers, calibration, Thresholds(), labels)
+    digest = job.folder / "digest"
+    called = digest.read_text("utf-8").strip() if digest.exists() else job.folder.name
+    note_look(ledger, called, job.row.set_name, report, now=datetime.now(UTC))
     (job.folder / NOTED).touch()
 
 
-def save_answers(path: Path, answers: Answers) -> None:
-    """Keep answers as arrays; the file is whole or not there."""
+def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None:
+    """Keep answers and temperatures as arrays; the file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}")
+    temperatures = np.array([calibration.emotion, calibration.shift])
     with beside.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **asdict(answers))
+        np.savez_compressed(file, allow_pickle=False, temperatures=temperatures, **asdict(answers))
     beside.replace(path)
 
 
-def load_answers(path: Path) -> Answers:
+def load_answers(path: Path) -> tuple[Answers, Calibration]:
     """Read what `save_answers` kept."""
     from model.answers import Answers
+    from model.checkpoint import Calibration
 
     with np.load(path, allow_pickle=False) as arrays:
         kept = {field.name: arrays[field.name] for field in fields(Answers)}
-    return replace(Answers(**kept), dialogues=int(kept["dialogues"]))
+        emotion, shift = arrays["temperatures"].tolist()
+    answers = replace(Answers(**kept), dialogues=int(kept["dialogues"]))
+    return answers, Calibration(emotion, shift, "dev")
 
 
 def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from stream.accuracy import chosen_on_dev, load_answers
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from model.bootstrap import Difference, ScoreName
     from model.data import Split
     from model.study import Row
@@ -52,16 +54,15 @@ class Scored:
 def scored(row: Row, split: Split, runs: Path) -> Scored | None:
     """What a row's runs answered on a split; None where a run is missing."""
     from model.bootstrap import dialogue_weights, resampled_scores
-    from model.checkpoint import load_checkpoint
 
     each = []
     for seed in range(row.seeds):
         folder = runs / row.run_name(seed)
         if not (folder / f"{split}.npz").is_file():
             return None
-        answers = load_answers(folder / f"{split}.npz")
+        answers, calibration = load_answers(folder / f"{split}.npz")
         drawn = dialogue_weights(answers.dialogues)
-        each.append(resampled_scores(answers, load_checkpoint(folder).calibration, drawn))
+        each.append(resampled_scores(answers, calibration, drawn))
     names = list(each[0])
     return Scored(
         row,
@@ -103,3 +104,90 @@ def shipped(row: Row, runs: Path) -> str:
     seed, folder = chosen_on_dev(row, runs)
     digest = (folder / "digest").read_text("utf-8").strip()
     return f"seed {seed} of *{row.name}*, the best of its seeds on dev; digest `{digest[:16]}`"
+
+
+_HEAD: Final = """\
+# Accuracy
+
+Written by `make accuracy` ({today}); do not edit. Every number is causal (an answer has heard its
+own utterance and earlier ones), in the stored precision, of a model whose epoch, temperatures and
+thresholds were chosen on the dev split. Cells: mean over seeds ± standard deviation over seeds,
+then the 95 % interval of the mean by bootstrap over whole dialogues (1,000 resamples). Differences
+are paired: the same resamples of the same dialogues; *within noise* means that the 95 % interval
+covers zero.
+
+The published numbers of PCGNet use other features, a bidirectional encoder and the test split for
+selection: they are not the same experiment and stand in no table here.
+"""
+
+_ON_TEST: Final = """\
+## MELD, test split
+
+2,610 utterances; the shift scores are over 1,864 pairs, of which 53.8 % shift. Each model looked at
+the split once a seed, after everything was chosen; `docs/test-ledger.csv` has every look there ever
+was ({looks} lines, of MELD {meld}).
+
+{table}
+
+The price of causality, twin less frozen: {price} points of weighted F1.
+
+Shipped: {shipped}.
+"""
+
+_ON_DEV: Final = """\
+## MELD, dev split
+
+What was chosen, was chosen here; so these flatter. Baselines hear the frozen row's vectors.
+
+{main}
+
+### What each part is worth
+
+Frozen text, three seeds each, on dev: no look at test was needed. Temperatures are fitted on this
+same split.
+
+{ablations}
+"""
+
+_OTHERS: Final = """\
+## Other sets, by the same command and settings
+
+{table}
+"""
+
+
+def whole_page(runs: Path, *, looks: Sequence[dict[str, str]], today: date) -> str:
+    """The page, from what is in the runs' folder; a row with a run missing is left out."""
+    from model.study import ABLATIONS, ADAPTED, BASELINES, FROZEN, MAIN, OTHER_SETS, TWIN
+
+    test = _found((*MAIN, *BASELINES), "test", runs)
+    dev = _found((*MAIN, *BASELINES), "dev", runs)
+    parts = _found((FROZEN, *ABLATIONS), "dev", runs)
+    frozen, twin = (_of(row, test) for row in (FROZEN, TWIN))
+    price = "not run" if frozen is None or twin is None else _gap_cell(twin, frozen)
+    text = _HEAD.format(today=today.isoformat())
+    text += "\n" + _ON_TEST.format(
+        looks=len(looks),
+        meld=sum(look["set"] == "meld" for look in looks),
+        table=table(test, frozen),
+        price=price,
+        shipped=shipped(ADAPTED, runs) if _of(ADAPTED, test) else "none",
+    )
+    text += "\n" + _ON_DEV.format(
+        main=table(dev, _of(FROZEN, dev)), ablations=table(parts, _of(FROZEN, parts))
+    )
+    others = []
+    splits: tuple[Split, ...] = ("test", "dev")
+    for split in splits:
+        found = _found(OTHER_SETS, split, runs)
+        if found:
+            others.append(f"{split.capitalize()}:\n\n{table(found)}")
+    return text + "\n" + _OTHERS.format(table="\n\n".join(others))
+
+
+def _found(rows: Sequence[Row], split: Split, runs: Path) -> list[Scored]:
+    return [one for row in rows if (one := scored(row, split, runs)) is not None]
+
+
+def _of(row: Row, found: Sequence[Scored]) -> Scored | None:
+    return next((one for one in found if one.row is row), None)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from stream.cli_options import (
     Data,
+    Encoder,
     JsonFile,
     SetName,
     Threads,
@@ -59,6 +60,7 @@ def evaluate(
     json_file: JsonFile = None,
     report_folder: ReportFolder = None,
     ledger: Ledger = LEDGER,
+    encoder: Encoder = None,
     threads: Threads = 1,
 ) -> None:
     """Score a checkpoint on a split: emotion, shift, calibration, with 95 % intervals.
@@ -68,15 +70,15 @@ def evaluate(
     hush_torch_geometric()
     from model.checkpoint import default_checkpoint, load_checkpoint
     from model.page import Subject
-    from model.predictor import CheckpointError
+    from model.predictor import CheckpointError, EncoderMissing
 
     check_outputs(split, ledger, report_folder)
     read = read_conversations(data, set_name)
     try:
         loaded = load_checkpoint(checkpoint or default_checkpoint())
         other = load_checkpoint(against) if against else None
-        reports, differences = _scored(loaded, other, read, split, threads)
-    except CheckpointError as error:
+        reports, differences = _scored(loaded, other, read, split, threads, encoder)
+    except (CheckpointError, EncoderMissing) as error:
         raise ModelUnfit(str(error)) from error
     scored = [loaded] if other is None else [loaded, other]
     if split == "test":
@@ -105,14 +107,19 @@ def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
 
 
 def _scored(
-    checkpoint: Checkpoint, other: Checkpoint | None, data: DataSet, split: Split, threads: int
+    checkpoint: Checkpoint,
+    other: Checkpoint | None,
+    data: DataSet,
+    split: Split,
+    threads: int,
+    encoder: Path | None,
 ) -> tuple[list[Report], Sequence[Difference]]:
     from model.evaluate import compare
     from model.evaluate import evaluate as run
 
     if other is None:
-        return [run(checkpoint, data, split, threads=threads)], ()
-    one, two, found = compare(checkpoint, other, data, split, threads=threads)
+        return [run(checkpoint, data, split, threads=threads, encoder=encoder)], ()
+    one, two, found = compare(checkpoint, other, data, split, threads=threads, encoder=encoder)
     return [one, two], found
 
 

@@ -22,6 +22,9 @@ Data = Annotated[
 SetName = Annotated[
     str | None, typer.Option("--set", help="which set of the folder, e.g. meld or emorynlp")
 ]
+Encoder = Annotated[
+    Path | None, typer.Option(help="sentence encoder folder (default: the installed one)")
+]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
 
@@ -30,14 +33,19 @@ def read_conversations(folder: Path | None, name: str | None) -> DataSet:
     """Read a set; raises `ConfigError` without a folder, `SourceError` when it cannot be read."""
     from model.data import DataError, read_data_set
 
-    if folder is None:
-        if not SHARED_DATA.is_dir():
-            raise ConfigError("which conversations? Give a folder with --data or EMOTRACK_DATA")
-        folder = SHARED_DATA
     try:
-        return read_data_set(folder, name)
+        return read_data_set(conversations_folder(folder), name)
     except DataError as error:
         raise SourceError(str(error)) from error
+
+
+def conversations_folder(folder: Path | None) -> Path:
+    """The folder given, else the shared one; raises `ConfigError` where neither is."""
+    if folder is not None:
+        return folder
+    if not SHARED_DATA.is_dir():
+        raise ConfigError("which conversations? Give a folder with --data or EMOTRACK_DATA")
+    return SHARED_DATA
 
 
 def hush_torch_geometric() -> None:

@@ -17,7 +17,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stream.cli_options import Data, SetName, Threads, hush_torch_geometric, read_conversations
+from stream.cli_options import (
+    Data,
+    Encoder,
+    SetName,
+    Threads,
+    hush_torch_geometric,
+    read_conversations,
+)
 from stream.errors import ConfigError, ModelUnfit, SourceError
 from stream.figures import write_figures
 from stream.score_tables import print_report, score_rows
@@ -58,9 +65,7 @@ def train(
     window: Annotated[
         int | None, typer.Option(min=1, help="utterances the model sees (10)")
     ] = None,
-    encoder: Annotated[
-        Path | None, typer.Option(help="sentence encoder folder (default: the installed one)")
-    ] = None,
+    encoder: Encoder = None,
     threads: Threads = 1,
     runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs"),
 ) -> None:

@@ -83,6 +83,11 @@ def sentence_on_looks(ledger: Path, split: str, checkpoint: str) -> str:
     )
 
 
+def looks_at(ledger: Path) -> list[dict[str, str]]:
+    """The looks so far, by column."""
+    return [dict(zip(COLUMNS, look, strict=True)) for look in _rows(ledger)]
+
+
 def _rows(ledger: Path) -> list[list[str]]:
     """The looks so far, each as wide as `COLUMNS`."""
     if not ledger.exists():

@@ -14,7 +14,16 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from stream import cli_bench, cli_client, cli_data, cli_demo, cli_evaluate, cli_train, cli_worker
+from stream import (
+    cli_accuracy,
+    cli_bench,
+    cli_client,
+    cli_data,
+    cli_demo,
+    cli_evaluate,
+    cli_train,
+    cli_worker,
+)
 from stream.errors import EmotrackError
 from stream.local_servers import ServerFailed, ServerMissing
 
@@ -33,6 +42,7 @@ app.command(rich_help_panel="Run it")(cli_worker.serve)
 cli_client.mount(app)
 app.command(rich_help_panel="Models")(cli_train.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
+app.command(rich_help_panel="Models")(cli_accuracy.accuracy)
 app.add_typer(cli_data.app, name="data", no_args_is_help=True, rich_help_panel="Models")
 app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
 

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from model.checkpoint import load_checkpoint
+from model.checkpoint import load_checkpoint, save_checkpoint
 from model.data import generated_conversations, write_data_set
-from stream import cli_evaluate, cli_train
+from model.predictor import CheckpointError
+from stream import cli_data, cli_evaluate, cli_train
 from stream.errors import ConfigError, ModelUnfit, SourceError
+from tests.model.tiny_encoder import write_tiny_encoder
 
 app = typer.Typer()
 app.command("train")(cli_train.train)
 app.command("evaluate")(cli_evaluate.evaluate)
+app.add_typer(cli_data.app, name="data")
+
+
+def invoke(*arguments: str) -> str:
+    """Run a command and return what it printed; what it raises is raised here."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def run(*arguments: str) -> None:
     """Run a command; what it raises is raised here."""
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
+    invoke(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +49,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     run(
         *("train", "--data", str(data), "--runs", str(runs), "--name", "one"),
-        *("--epochs", "1", "--hidden", "8"),
+        *("--epochs", "1", "--hidden", "8", "--text", "vectors"),
     )
     return runs / "one"
 
@@ -48,12 +59,14 @@ def test_training_leaves_a_checkpoint_its_card_and_its_metrics(trained: Path) ->
     metrics = json.loads((trained / "metrics.json").read_text("utf-8"))
     assert metrics["A1"]["checkpoint"] == checkpoint.digest
     assert metrics["A1"]["split"] == "dev"
-    assert metrics["command"].startswith("emotrack train --set generated --seed 0")
+    assert metrics["command"].startswith("emotrack train --set generated --text vectors --seed 0")
     card = (trained / "README.md").read_text("utf-8")
     assert metrics["command"] in card
     assert "inner state" in card
     assert "television" not in card  # that is said of MELD only
     assert len(metrics["epochs"]["value"]) == 1
+    assert (trained / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not (trained / "progress.pt").exists()  # of no use once the run has ended
 
 
 def test_evaluating_what_was_trained_repeats_its_metrics(
@@ -104,3 +117,113 @@ def test_wrong_folders_are_one_clear_message(data: Path, trained: Path, tmp_path
         run("evaluate", str(trained), "--data", str(tmp_path))
     with pytest.raises(ModelUnfit, match="safetensors"):
         run("evaluate", str(tmp_path), "--data", str(data))
+
+
+def test_the_encoder_is_tuned_with_the_graph_and_evaluated_from_sentences(
+    data: Path, tmp_path: Path
+) -> None:
+    """The default for a set with sentences, on a tiny encoder: raw text in, the same scores out."""
+    encoder = write_tiny_encoder(tmp_path / "encoder", layers=3)
+    settings = tmp_path / "small.yaml"
+    settings.write_text("recipe: {tuned_layers: 2, mixed_layers: 2}\nmodel: {hidden: 8}\n")
+    run(
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--name", "tuned"),
+        *("--epochs", "1", "--encoder", str(encoder), "--recipe", str(settings)),
+    )
+    checkpoint = load_checkpoint(tmp_path / "tuned")
+    assert checkpoint.text is not None
+    assert checkpoint.text.delta
+    assert checkpoint.extractors["text"] == checkpoint.text.extractor
+    then = json.loads((tmp_path / "tuned" / "metrics.json").read_text("utf-8"))
+    figures = tmp_path / "figures.json"
+    run(
+        *("evaluate", str(tmp_path / "tuned"), "--data", str(data), "--json", str(figures)),
+        *("--encoder", str(encoder)),
+    )
+    now = json.loads(figures.read_text("utf-8"))
+    assert now["A1"] == then["A1"]
+
+
+def test_ten_conversations_in_a_csv_become_a_model(tmp_path: Path) -> None:
+    """The README's three commands, with a model as small as can be."""
+    lines = ["conversation_id,speaker_id,text,emotion"]
+    for talk in range(10):
+        for turn in range(6):
+            said, felt = [("That is great", "joy"), ("I hate it", "anger")][(talk + turn) % 2]
+            lines.append(f"talk {talk},{'ann' if turn % 2 else 'bob'},{said},{felt}")
+    table = tmp_path / "talks.csv"
+    table.write_text("\n".join(lines), "utf-8")
+    encoder = write_tiny_encoder(tmp_path / "encoder")
+    folder = tmp_path / "set"
+    run("data", "convert", str(table), "--out", str(folder), "--name", "talks")
+    run(
+        *("train", "--data", str(folder), "--runs", str(tmp_path), "--text", "frozen"),
+        *("--encoder", str(encoder), "--epochs", "2", "--hidden", "8"),
+    )
+    checkpoint = load_checkpoint(tmp_path / "talks")
+    assert set(checkpoint.config.labels) == {"joy", "anger"}
+    assert (checkpoint.config.audio, checkpoint.config.video) == (0, 0)
+
+
+def test_a_set_without_dev_is_trained_with_dialogues_held_out(
+    tmp_path: Path,
+) -> None:
+    made = generated_conversations(14, seed=1)
+    whole = made.split("train") + made.split("dev") + made.split("test")
+    write_data_set(tmp_path, replace(made, dialogues={"train": whole, "dev": (), "test": ()}))
+    common = ("--data", str(tmp_path), "--runs", str(tmp_path), "--text", "vectors")
+    result = invoke("train", *common, "--epochs", "1", "--hidden", "8")
+    assert "1 of 14 train dialogues held out" in result
+    result = invoke("train", *common, "--epochs", "1", "--hidden", "8", "--folds", "2")
+    assert "2 folds, weighted F1 of the one left out" in " ".join(result.split())
+    assert load_checkpoint(tmp_path / "generated" / "fold-2").config.hidden == 8
+
+
+def test_the_papers_preset_fits_the_datas_widths(data: Path, tmp_path: Path) -> None:
+    run(
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--text", "vectors"),
+        *("--epochs", "1", "--preset", "meld", "--bidirectional"),
+    )
+    config = load_checkpoint(tmp_path / "generated").config
+    assert (config.hidden, config.text, config.research) == (200, 384, ("bidirectional",))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("recipe: {epoch: 3}", "did you mean epochs"),
+        ("model: {hiden: 3}", "did you mean hidden"),
+        ("training: {}", "two sections"),
+        ("recipe: {balance: equal}", "balance must be one of"),
+        ("recipe: [1", "cannot read"),
+    ],
+)
+def test_a_wrong_recipe_is_named_with_what_would_do(
+    data: Path, tmp_path: Path, content: str, says: str
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(content, "utf-8")
+    with pytest.raises(ConfigError, match=says):
+        run("train", "--data", str(data), "--runs", str(tmp_path), "--recipe", str(recipe))
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_that_was_there(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.read_bytes() for file in trained.iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("model.whole_files.os.fsync", full)
+    found = load_checkpoint(trained)
+    with pytest.raises(CheckpointError, match="make room"):
+        save_checkpoint(
+            trained,
+            found.model(),
+            calibration=found.calibration,
+            thresholds=found.thresholds,
+            extractors={},
+            card="another",
+        )
+    assert {file.name: file.read_bytes() for file in trained.iterdir()} == before
