@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from stream import cli_bench, cli_client, cli_data, cli_demo, cli_model, cli_worker
+from stream import cli_bench, cli_client, cli_data, cli_demo, cli_extract, cli_model, cli_worker
 from stream.errors import EmotrackError
 from stream.local_servers import ServerFailed, ServerMissing
 
@@ -34,6 +34,7 @@ cli_client.mount(app)
 app.command(rich_help_panel="Models")(cli_model.train)
 app.command(rich_help_panel="Models")(cli_model.evaluate)
 app.add_typer(cli_data.app, name="data", no_args_is_help=True, rich_help_panel="Models")
+app.add_typer(cli_extract.app, name="extract", no_args_is_help=True, rich_help_panel="Models")
 app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
 
 
@@ -79,14 +80,15 @@ def main() -> None:
         if (error.name or "").split(".")[0] in OUR_PACKAGES:
             raise
         errors.print(
-            f"[bold red]error:[/] this command needs {error.name}, which the client install does "
-            "not bring: pip install 'emotrack\\[worker]'"
+            f"[bold red]error:[/] this command needs {error.name}, which this install does not "
+            f"bring: pip install 'emotrack\\[{EXTRA_OF.get(error.name or '', 'worker')}]'"
         )
         sys.exit(EXTRA_MISSING)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
+EXTRA_OF: Final = {"parselmouth": "audio"}  # whatever else is missing comes with the worker
 OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
 
 
