@@ -51,7 +51,7 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
 	@$(BIN)/emotrack accuracy $(ARGS)
 
-servers: kafka ## Get the servers that tests and benchmarks run on
+servers: kafka ## Get the servers and sound tools that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
 
 kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven

@@ -21,6 +21,7 @@ from stream import (
     cli_data,
     cli_demo,
     cli_evaluate,
+    cli_extract,
     cli_train,
     cli_worker,
 )
@@ -44,6 +45,7 @@ app.command(rich_help_panel="Models")(cli_train.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
 app.command(rich_help_panel="Models")(cli_accuracy.accuracy)
 app.add_typer(cli_data.app, name="data", no_args_is_help=True, rich_help_panel="Models")
+app.add_typer(cli_extract.app, name="extract", no_args_is_help=True, rich_help_panel="Models")
 app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
 
 
@@ -89,14 +91,15 @@ def main() -> None:
         if (error.name or "").split(".")[0] in OUR_PACKAGES:
             raise
         errors.print(
-            f"[bold red]error:[/] this command needs {error.name}, which the client install does "
-            "not bring: pip install 'emotrack\\[worker]'"
+            f"[bold red]error:[/] this command needs {error.name}, which this install does not "
+            f"bring: pip install 'emotrack\\[{EXTRA_OF.get(error.name or '', 'worker')}]'"
         )
         sys.exit(EXTRA_MISSING)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
+EXTRA_OF: Final = {"parselmouth": "audio"}  # whatever else is missing comes with the worker
 OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
 
 

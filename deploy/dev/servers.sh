@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Get redis-server (7 or newer) and Prometheus from Debian's packages, or say what to install.
+# Get redis-server (7 or newer), Prometheus, and espeak-ng and sox (sound for tests) from Debian's
+# packages, or say what to install.
 set -euo pipefail
 
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v prometheus >/dev/null || missing+=(prometheus)
+command -v espeak-ng >/dev/null || missing+=(espeak-ng)
+command -v sox >/dev/null || missing+=(sox)
 [ ${#missing[@]} = 0 ] && exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -16,6 +19,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${missing[@]}"
   exit 0
 fi
-echo "not installed: ${missing[*]}. Debian/Ubuntu: sudo apt-get install ${missing[*]}    macOS: brew install redis prometheus"
+echo "not installed: ${missing[*]}. Debian/Ubuntu: sudo apt-get install ${missing[*]}    macOS: brew install redis prometheus espeak-ng sox"
 [ "${CI:-}" = true ] && exit 1
 echo "Until then the tests that need them are skipped."
