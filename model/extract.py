@@ -14,13 +14,17 @@ from model.encoder import SentenceEncoder, find_encoder
 from model.extractors import SENTENCES
 
 
-def encoder_of(folder: Path | None) -> tuple[SentenceEncoder, str]:
-    """The sentence encoder at `folder`, or the installed one, and its recipe's name.
+def encoder_of(folder: Path | None, checkpoint: Path | None) -> tuple[SentenceEncoder, str]:
+    """The encoder a checkpoint hears text through (None: the shipped one), and its recipe's name.
 
-    Raises `EncoderMissing`.
+    `folder` is where the encoder lies it was made from (None: the installed one). Raises
+    `EncoderMissing`, `CheckpointError`.
     """
-    found = find_encoder(folder)
-    return SentenceEncoder.load(found), SENTENCES if folder is None else folder.name
+    loaded = load_checkpoint(checkpoint or default_checkpoint())
+    encoder = SentenceEncoder.load(find_encoder(folder), loaded.text)
+    if loaded.text is None:
+        return encoder, loaded.extractors.get("text", SENTENCES)
+    return encoder, loaded.text.extractor
 
 
 def sentence_vectors(

@@ -108,6 +108,7 @@ class PcgnetPredictor:
             sentiment=c.config.sentiment,
             inputs={name: width for name, width in c.config.widths.items() if width},
             extractors=c.extractors,
+            tuned=frozenset({"text"} if c.text is not None and c.text.delta else ()),
             calibration=str(c.calibration),
             abstain_below=c.thresholds.abstain_below,
             shift_threshold=c.thresholds.shift,

@@ -94,10 +94,16 @@ class ModelInfo:
     sentiment: Mapping[str, str]  # label -> positive | neutral | negative
     inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
     extractors: Mapping[str, str]  # modality -> name of the recipe its vectors come from
+    tuned: frozenset[str]  # modalities whose extractor is the checkpoint's own: no other's will do
     calibration: str  # e.g. "temperature(emotion=1.31, shift=1.12; fitted on dev)"
     abstain_below: float  # confidence under which a prediction is marked abstained
     shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
     shift_exit: float  # hysteresis: the rule re-arms below this
+
+    @property
+    def own_extractors(self) -> dict[str, str]:
+        """The extractors of the tuned modalities."""
+        return {name: self.extractors[name] for name in self.tuned}
 
 
 class Predictor(Protocol):

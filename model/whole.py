@@ -17,6 +17,7 @@ from model.collate import collate_conversations
 from model.data import Dialogue
 from model.evaluate import conversation_tensors, thread_count
 from model.scores import Doubles
+from model.text import prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def whole_answers(
     model, calibration = loaded.model(), loaded.calibration
     classes = loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
+    dialogues = prepared(loaded.text, dialogues)
     tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
     with thread_count(1):
         out = model(collate_conversations(tensors, loaded.config), rounding=True)

@@ -122,7 +122,7 @@ def _run_baseline(job: Job, name: BaselineName) -> None:
     data = data_of(job.row, job.data)
     text = frozen_encoder(find_encoder(), recipe_for("frozen").mixed_layers)
     dialogues = {split: prepared(text, data.split(split)) for split in ("train", *job.splits)}
-    heard = replace(data, dialogues=data.dialogues | dialogues)
+    heard = replace(data, dialogues={**data.dialogues, **dialogues})
     for split in job.splits:
         fitted = fit_baseline(name, heard, split, seed=job.seed)
         save_answers(job.folder / f"{split}.npz", fitted.answers, fitted.calibration)

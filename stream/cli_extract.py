@@ -74,12 +74,15 @@ def text(
     encoder: Annotated[
         Path | None, typer.Option(help="encoder folder (default: the installed one)")
     ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="vectors as this checkpoint hears them (the shipped one)")
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="default: text or utterance")] = None,
 ) -> None:
     """Sentence vectors, one of each row or line; where the text is empty there is none."""
     from model.extract import encoder_of, sentence_vectors
     from model.feature_rows import write_feature_rows
-    from model.predictor import EncoderMissing
+    from model.predictor import CheckpointError, EncoderMissing
 
     _require_npz(out)
     with sentences():
@@ -87,8 +90,8 @@ def text(
     if not texts:
         raise ConfigError(f"{file} holds no line to encode")
     try:
-        network, recipe = encoder_of(encoder)
-    except EncoderMissing as error:
+        network, recipe = encoder_of(encoder, checkpoint)
+    except (CheckpointError, EncoderMissing) as error:
         raise ModelUnfit(str(error)) from error
     bar = track(range(len(texts)), "encoding", console=_errors(), disable=not _errors().is_terminal)
     step = iter(bar)

@@ -179,6 +179,9 @@ def encode(event: Event, encoding: Encoding = "json") -> bytes:
     return _JSON_OUT.encode(event) if encoding == "json" else _MSGPACK_OUT.encode(event)
 
 
+NO_EXTRACTORS: Final[Mapping[str, str]] = {}
+
+
 def decode(
     value: bytes | None,
     key: bytes | None,
@@ -186,11 +189,13 @@ def decode(
     *,
     topic: str,
     inputs: Mapping[str, int],
+    only: Mapping[str, str] = NO_EXTRACTORS,
 ) -> Utterance | Control | Poison:
     """Decode one Kafka record of the utterances topic; never raises for what a record holds.
 
     `inputs` is `ModelInfo.inputs` (modality -> width; `persona` too): a vector of a modality the
-    model knows must have exactly that width. Tensor bytes are kept as they came.
+    model knows must have exactly that width. `only` names the extractor of a modality where no
+    other's vectors will do. Tensor bytes are kept as they came.
     """
     if value is None:
         return Control()
@@ -200,14 +205,16 @@ def decode(
         envelope = read_envelope(headers)
         _check_type(envelope, topic)
         utterance = parse(value, envelope.encoding)
-        check(utterance, inputs)
+        check(utterance, inputs, only)
         _check_key(key, utterance.conversation_id)
     except Rejected as met:
         return met.poison
     return utterance
 
 
-def check(utterance: Utterance, inputs: Mapping[str, int]) -> None:
+def check(
+    utterance: Utterance, inputs: Mapping[str, int], only: Mapping[str, str] = NO_EXTRACTORS
+) -> None:
     """Raise `Rejected` when an utterance could not be answered; sizes only where `inputs` say."""
     _check_ids(utterance)
     if utterance.seq is not None and not 0 <= utterance.seq < _LIMIT_SEQ:
@@ -225,6 +232,14 @@ def check(utterance: Utterance, inputs: Mapping[str, int]) -> None:
             check_packed(field, tensor.dtype, tensor.shape, tensor.data, width)
         else:
             check_numbers(field, tensor, width)
+        if vector.extractor is not None and vector.extractor != only.get(
+            modality, vector.extractor
+        ):
+            raise Rejected(
+                Reason.WRONG_EXTRACTOR,
+                f"`{field}` is of {vector.extractor[:80]}, the model hears {only[modality]}: send "
+                "`text`, or vectors made with `emotrack extract text`",
+            )
     if utterance.persona is not None:
         check_numbers("persona", utterance.persona, inputs.get("persona", PERSONA_SIZE))
 

@@ -71,6 +71,7 @@ class Oracle:
             record.headers,
             topic=record.topic,
             inputs=self._info.inputs,
+            only=self._info.own_extractors,
         )
         if isinstance(message, Control):
             return Expected(record, "control")

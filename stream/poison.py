@@ -34,6 +34,7 @@ class Reason(StrEnum):
     WRONG_TENSOR_SIZE = "wrong_tensor_size"
     TENSOR_BYTES = "tensor_bytes"
     NOT_FINITE = "not_finite"
+    WRONG_EXTRACTOR = "wrong_extractor"
     NOTHING_TO_PREDICT = "nothing_to_predict"
     # Found later than decoding, by the worker:
     NO_TEXT_ENCODER = "no_text_encoder"
@@ -65,6 +66,7 @@ _CLASS: Final = {
     Reason.WRONG_TENSOR_SIZE: "tensor",
     Reason.TENSOR_BYTES: "tensor",
     Reason.NOT_FINITE: "tensor",
+    Reason.WRONG_EXTRACTOR: "tensor",
     Reason.NO_TEXT_ENCODER: "model",
     Reason.NOT_FINITE_RESULT: "model",
     Reason.DEVICE_EXHAUSTED: "model",

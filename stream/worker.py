@@ -75,6 +75,7 @@ class Worker:
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._inputs = predictor.info.inputs
+        self._only = predictor.info.own_extractors
         self._observer = Observer(metrics)
         self._cache = WindowCache(settings.cache_conversations)
         self._wire = wire_of(settings)
@@ -229,6 +230,7 @@ class Worker:
             record.headers,
             topic=record.topic,
             inputs=self._inputs,
+            only=self._only,
         )
         key = None
         if isinstance(message, Utterance):

@@ -10,6 +10,7 @@ import pytest
 from model.checkpoint import default_checkpoint, load_checkpoint
 from model.data import DataSet, Split, generated_conversations, read_data_set
 from model.evaluate import answer, emotion_weighted_f1
+from model.text import prepared
 from stream.bench_real import Servers, through_kafka
 from stream.local_servers import RunningKafka, RunningRedis
 from stream.publish import DataChoice
@@ -39,7 +40,8 @@ def test_every_utterance_of_40_conversations_is_answered_once_and_exactly(
     dialogues = data.split(split)[:CONVERSATIONS]
     assert outcome.utterances == outcome.byte_equal == sum(len(d) for d in dialogues)
     assert len(outcome.by_worker) == 2, "both workers took part"
-    offline = answer(load_checkpoint(default_checkpoint()).model(), dialogues)
+    shipped = load_checkpoint(default_checkpoint())
+    offline = answer(shipped.model(), prepared(shipped.text, dialogues))
     # `emotrack evaluate`'s score, but for labels whose two best probabilities are nearly equal.
     slack = outcome.ties / outcome.utterances
     assert outcome.ties <= 1

@@ -29,6 +29,7 @@ INFO = ModelInfo(
     labels=LABELS,
     sentiment={"calm": "neutral", "joy": "positive", "anger": "negative"},
     inputs=INPUTS,
+    tuned=frozenset(),
     extractors={},
     calibration="none",
     abstain_below=0.36,
