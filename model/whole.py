@@ -30,7 +30,7 @@ class WholeAnswer:
 
 @torch.no_grad()
 def whole_answers(
-    checkpoint: Path | None, dialogues: Sequence[Dialogue]
+    checkpoint: Path | None, dialogues: Sequence[Dialogue], *, encoder: Path | None = None
 ) -> dict[tuple[str, str], WholeAnswer]:
     """Answers by (dialogue id, utterance id), from one pass over whole conversations.
 
@@ -41,7 +41,7 @@ def whole_answers(
     model, calibration = loaded.model(), loaded.calibration
     classes = loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
-    dialogues = prepared(loaded.text, dialogues)
+    dialogues = prepared(loaded.text, dialogues, encoder)
     tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
     with thread_count(1):
         out = model(collate_conversations(tensors, loaded.config), rounding=True)
