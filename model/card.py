@@ -77,7 +77,8 @@ the train mean of its column.
 |---|---|---|
 {inputs}
 
-Raw text is encoded by the worker with the same sentence encoder.
+How to compute them: `emotrack extract audio | video | text`; the exact settings of each (pitch
+floor, frames, columns, units) are in `docs/data.md`. {_words(trained, recipe)}
 
 ## Training
 
@@ -102,6 +103,20 @@ So the dev scores flatter: the test scores, and how often the test split was loo
 `docs/test-ledger.csv` of the project.
 
 {_LIMITS.format(rare=rare, of_the_data=of_the_data)}"""
+
+
+def _words(trained: Trained, recipe: Recipe) -> str:
+    """How raw text gets in."""
+    if trained.text is None:
+        return "Raw text is encoded by the worker with the sentence encoder named above."
+    return (
+        f"Raw text is encoded by the worker with {trained.text.name}, of which the last "
+        f"{recipe.tuned_layers} layers were tuned with this model on the same train split "
+        f"(`encoder.safetensors` holds what was added to them, 8 bits a weight; the rest comes from "
+        f"the installed package). A sentence's vector is the mean over its tokens and over the "
+        f"last {trained.text.layers} layers, scaled to length 1. Vectors of the untuned encoder "
+        "are refused."
+    )
 
 
 def _scores(report: Report) -> str:
