@@ -42,7 +42,18 @@ def thread_count(threads: int) -> Iterator[None]:
 def evaluate(checkpoint: Checkpoint, data: DataSource, split: Split, *, threads: int = 1) -> Report:
     """Score a checkpoint on one split of a data set; raises as `answers_of` does."""
     answers = answers_of(checkpoint, data, split, threads=threads)
-    return score(answers, checkpoint.calibration, checkpoint.thresholds, checkpoint.config.labels)
+    return _score(answers, checkpoint, split)
+
+
+def _score(answers: Answers, checkpoint: Checkpoint, split: Split) -> Report:
+    fitted = checkpoint.calibration
+    return score(
+        answers,
+        fitted,
+        checkpoint.thresholds,
+        checkpoint.config.labels,
+        fitted_here=fitted.fitted_on == split,
+    )
 
 
 def compare(
@@ -65,9 +76,7 @@ def compare(
     both = [(c, answers_of(c, data, split, threads=threads)) for c in (checkpoint, other)]
     drawn = dialogue_weights(both[0][1].dialogues)
     one, two = (resampled_scores(answers, c.calibration, drawn) for c, answers in both)
-    first, second = (
-        score(answers, c.calibration, c.thresholds, c.config.labels) for c, answers in both
-    )
+    first, second = (_score(answers, c, split) for c, answers in both)
     return first, second, differences(one, two)
 
 

@@ -14,7 +14,15 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from stream import cli_bench, cli_client, cli_demo, cli_evaluate, cli_model, cli_worker
+from stream import (
+    cli_baseline,
+    cli_bench,
+    cli_client,
+    cli_demo,
+    cli_evaluate,
+    cli_model,
+    cli_worker,
+)
 from stream.errors import EmotrackError
 from stream.local_servers import ServerFailed, ServerMissing
 
@@ -33,6 +41,7 @@ app.command(rich_help_panel="Run it")(cli_worker.serve)
 cli_client.mount(app)
 app.command(rich_help_panel="Models")(cli_model.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
+app.command(rich_help_panel="Models")(cli_baseline.baseline)
 app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
 
 
