@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from model.answers import Answers
 from model.checkpoint import Calibration, Thresholds
-from model.scores import Doubles, Ints
+from model.scores import Doubles, Ints, calibration_error
 
 FALSE_ALARMS_PER_100: Final = 5.0  # budget of the built-in alert rule, per 100 pairs of dev
 ABSTAIN_SHARE: Final = 0.05  # of the dev utterances are answered "not sure"
@@ -104,6 +105,32 @@ def operating_point(
         return 0.0
     # The first false alarm beyond the budget must stay under the threshold.
     return float(np.nextafter(wrong[allowed], np.inf))
+
+
+def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, float]:
+    """ECE of emotion and of shift when no dialogue is judged by what was fitted on it.
+
+    Temperatures (and the diagonal's bias) are fitted on the other folds of whole dialogues: what
+    the calibrated split would show if it were new. NaN without two dialogues to split.
+    """
+    if answers.dialogues < 2:
+        return float("nan"), float("nan")
+    fold = np.random.default_rng(0).permutation(answers.dialogues) % folds
+    own, pair = fold[answers.dialogue], fold[answers.pair_dialogue]
+    stated, moved = np.zeros(len(own)), np.zeros(len(pair))
+    for k in range(folds):
+        held, learned = own == k, own != k
+        if held.any() and learned.any():
+            t = emotion_temperature(answers.emotion[learned], answers.labels[learned])
+            stated[held] = softmax(answers.emotion[held], t).max(1)
+        held, learned = pair == k, pair != k
+        if held.any() and learned.any():
+            t, bias = shift_temperature(
+                answers.shift[learned], answers.shifted[learned], answers.classes
+            )
+            shift = with_diagonal_bias(answers.shift[held], bias, answers.classes)
+            moved[held] = shift_probability(shift, answers.classes, t)
+    return calibration_error(stated, answers.right), calibration_error(moved, answers.shifted)
 
 
 def calibrate(

@@ -149,6 +149,7 @@ def _share(score: Interval) -> str:
 
 def _calibration(found: Calibrated) -> str:
     return (
-        f"{100 * found.after.ece:.1f} %; {100 * found.before.ece:.1f} % without temperature; "
+        f"{100 * found.after.ece:.1f} %; {100 * found.out_of_fold:.1f} % out of fold; "
+        f"{100 * found.before.ece:.1f} % without temperature; "
         f"{100 * found.after.floor:.1f} % by chance alone"
     )

@@ -51,7 +51,18 @@ def evaluate(
 ) -> Report:
     """Score a checkpoint on one split of a data set; raises as `answers_of` does."""
     answers = answers_of(checkpoint, data, split, threads=threads, encoder=encoder)
-    return score(answers, checkpoint.calibration, checkpoint.thresholds, checkpoint.config.labels)
+    return _score(answers, checkpoint, split)
+
+
+def _score(answers: Answers, checkpoint: Checkpoint, split: Split) -> Report:
+    fitted = checkpoint.calibration
+    return score(
+        answers,
+        fitted,
+        checkpoint.thresholds,
+        checkpoint.config.labels,
+        fitted_here=fitted.fitted_on == split,
+    )
 
 
 def compare(
@@ -78,9 +89,7 @@ def compare(
     ]
     drawn = dialogue_weights(both[0][1].dialogues)
     one, two = (resampled_scores(answers, c.calibration, drawn) for c, answers in both)
-    first, second = (
-        score(answers, c.calibration, c.thresholds, c.config.labels) for c, answers in both
-    )
+    first, second = (_score(answers, c, split) for c, answers in both)
     return first, second, differences(one, two)
 
 

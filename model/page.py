@@ -73,7 +73,8 @@ def report_page(
         "utterance and earlier ones only. Intervals are 95 % bootstrap intervals over whole "
         "dialogues; temperatures and thresholds come with the checkpoint, fitted on dev. “By "
         "chance” is the calibration error that perfectly calibrated answers of this number "
-        "would show.</p>",
+        "would show; “out of fold” is the error when no dialogue is judged by a temperature fitted "
+        "on it.</p>",
         f'<p class="note">{escape(subject.ledger)}</p>',
     ]
     return (
@@ -147,6 +148,8 @@ def _scores(report: Report) -> str:
         if np.isfinite(found.after.ece):
             before = f"{100 * found.before.ece:.1f} before the temperature"
             beside = f"{100 * found.after.floor:.1f} (by chance); {before}"
+            if np.isfinite(found.out_of_fold):
+                beside += f"; {100 * found.out_of_fold:.1f} out of fold"
             rows.append((f"{name} calibration error, %", _one(found.after.ece), "", beside))
     rows.append(("error over share answered (AURC), %", _one(report.risk.area), "", ""))
     return _table("Scores", ("", "value", "95 % interval", "to be read beside"), rows)

@@ -18,7 +18,7 @@ from model.bootstrap import (
     interval,
     resampled_scores,
 )
-from model.calibration import shift_probability, softmax
+from model.calibration import out_of_fold_errors, shift_probability, softmax
 from model.checkpoint import Calibration, Thresholds
 from model.curves import Reliability, RiskCoverage, Threshold, reliability, risk_coverage
 from model.curves import thresholds as decisions
@@ -64,6 +64,7 @@ class Calibrated:
     before: Reliability
     after: Reliability
     temperature: float
+    out_of_fold: float  # ECE by folds over dialogues, where this split fitted the temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +141,16 @@ def score(
     thresholds: Thresholds,
     labels: Sequence[str],
     *,
+    fitted_here: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Report:
-    """Score answers; intervals are 95 % bootstrap intervals over whole dialogues."""
+    """Score answers; intervals are 95 % bootstrap intervals over whole dialogues.
+
+    `fitted_here`: the calibration was fitted on these answers, so their ECE flatters; the error
+    out of fold is told beside it.
+    """
+    folds = out_of_fold_errors(answers) if fitted_here else (float("nan"), float("nan"))
     drawn = dialogue_weights(answers.dialogues, resamples=resamples, seed=seed)
     main = resampled_scores(answers, calibration, drawn)
     classes, shifted = answers.classes, answers.shifted
@@ -168,9 +175,9 @@ def score(
         shift_c2_accuracy=interval(main["shift_c2_accuracy"]),
         no_shift=_no_shift(answers.shifts, labels),
         emotion=_calibrated(
-            softmax(answers.emotion).max(1), stated, answers.right, calibration.emotion
+            softmax(answers.emotion).max(1), stated, answers.right, calibration.emotion, folds[0]
         ),
-        shift=_calibrated(raw_moved, moved, shifted, calibration.shift),
+        shift=_calibrated(raw_moved, moved, shifted, calibration.shift, folds[1]),
         risk=risk_coverage(stated, answers.right),
         shift_decisions=decisions(shifted, moved),
         alerts=_alerts(shifted, moved, thresholds.shift),
@@ -203,8 +210,12 @@ def _always(truth: Ints, guess: int, classes: int, name: str) -> BaseRate:
     return BaseRate(name, *(float(s) for s in scores))
 
 
-def _calibrated(before: Doubles, after: Doubles, happened: Bools, temperature: float) -> Calibrated:
-    return Calibrated(reliability(before, happened), reliability(after, happened), temperature)
+def _calibrated(
+    before: Doubles, after: Doubles, happened: Bools, temperature: float, folds: float
+) -> Calibrated:
+    return Calibrated(
+        reliability(before, happened), reliability(after, happened), temperature, folds
+    )
 
 
 def _alerts(shifted: Bools, moved: Doubles, threshold: float) -> Alerts:
@@ -295,11 +306,14 @@ def _row(score: Interval, unit: str, first: float, aim: float, reference: str) -
 
 
 def _calibration_row(found: Calibrated, reference: str) -> dict[str, Any]:
-    floor = f"chance alone gives {100 * found.after.floor:.1f}; {reference}"
+    floor = f"chance alone gives {100 * found.after.floor:.1f}"
+    if math.isfinite(found.out_of_fold):
+        floor += f"; out of fold {100 * found.out_of_fold:.1f}"
     return {
         "value": _percent(found.after.ece), "unit": "ECE %", "first": 3.0, "aim": 2.0,
-        "reference": floor, "raw": _percent(found.before.ece), "floor": _percent(found.after.floor),
-        "temperature": _number(found.temperature),
+        "reference": f"{floor}; {reference}", "raw": _percent(found.before.ece),
+        "floor": _percent(found.after.floor),
+        "temperature": _number(found.temperature), "out_of_fold": _percent(found.out_of_fold),
     }  # fmt: skip
 
 

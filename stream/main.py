@@ -16,6 +16,7 @@ from rich.console import Console
 
 from stream import (
     cli_accuracy,
+    cli_baseline,
     cli_bench,
     cli_client,
     cli_data,
@@ -44,6 +45,7 @@ cli_client.mount(app)
 app.command(rich_help_panel="Models")(cli_train.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
 app.command(rich_help_panel="Models")(cli_accuracy.accuracy)
+app.command(rich_help_panel="Models")(cli_baseline.baseline)
 app.add_typer(cli_data.app, name="data", no_args_is_help=True, rich_help_panel="Models")
 app.add_typer(cli_extract.app, name="extract", no_args_is_help=True, rich_help_panel="Models")
 app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")

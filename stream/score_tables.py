@@ -49,14 +49,24 @@ def print_report(report: Report, title: str) -> None:
 
 def _in_words(report: Report) -> str:
     alerts, point, always = report.alerts, report.abstention, report.majority
-    return (
+    said = [
         f"accuracy {100 * report.accuracy.value:.1f} % (always {always.answer}: "
-        f"{100 * always.accuracy:.1f} %), macro F1 {100 * report.macro_f1.value:.1f} %; "
-        f"(from, to) accuracy {100 * report.shift_c2_accuracy.value:.1f} %; "
-        f"alerts find {100 * alerts.recall:.1f} % of shifts with {alerts.false_per_100:.1f} false "
-        f"alarms per 100 pairs; {100 * point.abstained:.1f} % abstained "
-        f"({100 * point.abstained_accuracy:.1f} % of those right), AURC {report.risk.area:.3f}"
-    )
+        f"{100 * always.accuracy:.1f} %)",
+        f"macro F1 {100 * report.macro_f1.value:.1f} %",
+        f"AURC {report.risk.area:.3f}",
+    ]
+    if report.pairs:
+        said.append(f"(from, to) accuracy {100 * report.shift_c2_accuracy.value:.1f} %")
+        said.append(
+            f"alerts find {100 * alerts.recall:.1f} % of shifts with {alerts.false_per_100:.1f} "
+            "false alarms per 100 pairs"
+        )
+    if point.abstained:
+        said.append(
+            f"{100 * point.abstained:.1f} % abstained ({100 * point.abstained_accuracy:.1f} % of "
+            "those right)"
+        )
+    return "; ".join(said)
 
 
 def print_differences(differences: Sequence[Difference], title: str) -> None:

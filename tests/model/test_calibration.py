@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from model.answers import Answers
 from model.calibration import (
     calibrate,
     emotion_temperature,
     operating_point,
+    out_of_fold_errors,
     shift_probability,
     shift_temperature,
     softmax,
@@ -87,3 +91,36 @@ def test_a_set_without_pairs_can_be_calibrated_and_never_alerts() -> None:
     logits, labels = sampled(6, 100, 3)
     fitted, thresholds, bias = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
     assert (fitted.shift, thresholds.shift, bias) == (1.0, 1.0, 0.0)
+
+
+def cut(dialogues: int, rows: int, seed: int) -> Answers:
+    """Sampled answers, cut into dialogues of equal length."""
+    logits, labels = sampled(seed, rows, 3)
+    joint, shifts = sampled(seed + 1, rows, 9)
+    number = np.arange(rows) * dialogues // rows
+    return Answers(logits, labels, number, joint, shifts, number, dialogues)
+
+
+def test_errors_out_of_fold_are_near_chance_for_what_a_temperature_can_cure() -> None:
+    answers = cut(50, 5000, 7)
+    distorted = replace(answers, emotion=3 * answers.emotion, shift=0.5 * answers.shift)
+    for found in (out_of_fold_errors(answers), out_of_fold_errors(distorted)):
+        assert max(found) < 0.035
+
+
+def test_a_temperature_judges_no_dialogue_it_was_fitted_on() -> None:
+    """Two dialogues that need opposite temperatures: each is judged by the other's."""
+    sharp, sure = np.array([0, 1] * 200), np.eye(2)[np.array([0, 1] * 200)]
+    labels = np.concatenate((sharp, np.where(np.arange(400) % 10 < 4, 1 - sharp, sharp)))
+    emotion = np.concatenate((sure, sure))  # always right, then 6 times of 10
+    number = np.repeat([0, 1], 400)
+    shift = np.zeros((2, 4))
+    pairs = np.array([0, 1])
+    answers = Answers(emotion, labels, number, shift, np.array([0, 3]), pairs, 2)
+    inside = softmax(emotion, emotion_temperature(emotion, labels)).max(1)
+    within = calibration_error(inside, answers.right)
+    assert out_of_fold_errors(answers, folds=2)[0] > 1.5 * within
+
+
+def test_one_dialogue_cannot_be_folded() -> None:
+    assert np.isnan(out_of_fold_errors(cut(1, 20, 9))).all()

@@ -1,0 +1,115 @@
+"""Baselines: fitted on train, chosen on dev, scored by the same code as a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.baselines import BaselineName, fit_baseline
+from model.data import UNLABELLED, DataError, DataSet, Dialogue, Split, generated_conversations
+from model.evaluate import answer
+from model.pcgnet import Pcgnet
+from model.scores import Doubles
+from model.train import fitting_config
+
+DATA = generated_conversations(30, seed=5)
+NAMES: tuple[BaselineName, ...] = ("majority", "logistic", "gru")
+
+
+class Watched:
+    """A data set that remembers which splits were asked for."""
+
+    def __init__(self, data: DataSet) -> None:
+        self.name, self.labels = data.name, data.labels
+        self.widths, self.extractors = data.widths, data.extractors
+        self.data, self.asked = data, set[Split]()
+
+    def split(self, name: Split) -> tuple[Dialogue, ...]:
+        self.asked.add(name)
+        return self.data.split(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_answers_the_rows_a_checkpoint_answers(name: BaselineName) -> None:
+    theirs = answer(Pcgnet(fitting_config(DATA, hidden=8)), DATA.split("dev"))
+    ours = fit_baseline(name, DATA, "dev").answers
+    for column in ("labels", "dialogue", "shifts", "pair_dialogue"):
+        np.testing.assert_array_equal(getattr(ours, column), getattr(theirs, column))
+    assert ours.emotion.shape == theirs.emotion.shape
+    assert ours.shift.shape == theirs.shift.shape
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_test_split_is_read_only_when_it_is_asked_for(name: BaselineName) -> None:
+    watched = Watched(DATA)
+    fit_baseline(name, watched, "dev")
+    assert watched.asked == {"train", "dev"}
+
+
+def test_majority_always_says_the_commonest_class_of_train() -> None:
+    report = fit_baseline("majority", DATA, "dev").report(DATA.labels)
+    train = np.concatenate([d.labels for d in DATA.split("train")])
+    common = int(np.bincount(train).argmax())
+    dev = np.concatenate([d.labels for d in DATA.split("dev")])
+    assert report.accuracy.value == pytest.approx((dev == common).mean())
+    assert report.shift_auroc.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["logistic", "gru"])
+def test_what_leans_towards_its_emotion_is_learned(name: BaselineName) -> None:
+    report = fit_baseline(name, DATA, "test").report(DATA.labels)
+    assert report.accuracy.value > report.majority.accuracy + 0.2
+    assert report.shift_auroc.value > 0.6
+
+
+@pytest.mark.parametrize("name", ["logistic", "gru"])
+def test_equal_seeds_give_equal_answers(name: BaselineName) -> None:
+    one, two = (fit_baseline(name, DATA, "dev", seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.answers.emotion, two.answers.emotion)
+    assert (one.calibration, one.thresholds) == (two.calibration, two.thresholds)
+
+
+def test_the_gru_hears_the_past_only() -> None:
+    """Another last utterance changes the answer to it and to none before it."""
+    baseline = fit_baseline("gru", DATA, "test")
+    changed = fit_baseline("gru", with_other_last_rows(DATA), "test")
+    owner = baseline.answers.dialogue
+    last = np.append(np.diff(owner) > 0, True)
+    np.testing.assert_allclose(
+        baseline.answers.emotion[~last], changed.answers.emotion[~last], atol=1e-6
+    )
+    gap: Doubles = np.abs(baseline.answers.emotion - changed.answers.emotion)[last]
+    assert (gap.max(1) > 1e-3).all()
+
+
+def with_other_last_rows(data: DataSet) -> DataSet:
+    """The last utterance of each test dialogue says the opposite."""
+
+    def turned(dialogue: Dialogue) -> Dialogue:
+        features = {m: values.copy() for m, values in dialogue.features.items()}
+        features["text"][-1] *= -1
+        return replace(dialogue, features=features)
+
+    test = tuple(turned(d) for d in data.split("test"))
+    return replace(data, dialogues={**data.dialogues, "test": test})
+
+
+def test_inputs_that_are_not_named_are_not_read() -> None:
+    blind = {m: values * 0 for m, values in DATA.split("dev")[0].features.items() if m != "text"}
+    dev = DATA.split("dev")
+    first = replace(dev[0], features={**dev[0].features, **blind})
+    other = replace(DATA, dialogues={**DATA.dialogues, "dev": (first, *dev[1:])})
+    one, two = (fit_baseline("logistic", d, "dev", inputs=("text",)) for d in (DATA, other))
+    np.testing.assert_array_equal(one.answers.emotion, two.answers.emotion)
+
+
+def test_without_labels_or_pairs_it_says_what_it_needs_or_does_without() -> None:
+    silent = tuple(replace(d, labels=np.full_like(d.labels, UNLABELLED)) for d in DATA.split("dev"))
+    with pytest.raises(DataError, match="dev split of generated"):
+        fit_baseline("majority", replace(DATA, dialogues={**DATA.dialogues, "dev": silent}), "test")
+    alone = tuple(replace(d, speakers=tuple(map(str, range(len(d))))) for d in DATA.split("test"))
+    data = replace(DATA, dialogues={**DATA.dialogues, "test": alone})
+    for name in NAMES:
+        assert fit_baseline(name, data, "test").report(DATA.labels).pairs == 0
