@@ -112,7 +112,7 @@ def _words(trained: Trained, recipe: Recipe) -> str:
     return (
         f"Raw text is encoded by the worker with {trained.text.name}, of which the last "
         f"{recipe.tuned_layers} layers were tuned with this model on the same train split "
-        f"(`encoder.safetensors` holds what was added to them, 8 bits a weight; the rest comes from "
+        f"(`encoder.safetensors` holds what was added to them, 8 bits a weight; the rest is from "
         f"the installed package). A sentence's vector is the mean over its tokens and over the "
         f"last {trained.text.layers} layers, scaled to length 1. Vectors of the untuned encoder "
         "are refused."
