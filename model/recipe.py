@@ -70,7 +70,7 @@ Settings = TypeVar("Settings", Recipe, PcgnetConfig, Recurrence)
 
 # What differs while the encoder is tuned: more and smaller steps, fewer epochs.
 ADAPTED: Final[Mapping[str, Any]] = {
-    "epochs": 4,
+    "epochs": 5,
     "batch_utterances": 80,
     "learning_rate": 2e-3,
     "steps_at_least": 500,
