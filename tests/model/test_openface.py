@@ -49,7 +49,7 @@ def test_units_come_in_the_order_of_the_recipe_with_or_without_spaces(
 
 
 def test_frames_without_a_sure_face_are_left_out(tmp_path: Path) -> None:
-    frames = [{"AU01_r": 1}, {"AU01_r": 3}, {"AU01_r": 100, "success": 0},
+    frames: list[Frame] = [{"AU01_r": 1}, {"AU01_r": 3}, {"AU01_r": 100, "success": 0},
               {"AU01_r": 50, "confidence": 0.7}]  # fmt: skip
     path = written(tmp_path, *frames)
     assert mean_action_units(path)[0] == 2
@@ -57,8 +57,8 @@ def test_frames_without_a_sure_face_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_clip_without_a_face_is_an_absent_vector(tmp_path: Path) -> None:
-    unseen: Frame = {"success": 0}
-    for frames in ([unseen], []):
+    clips: list[list[Frame]] = [[{"success": 0}], []]
+    for frames in clips:
         assert np.isnan(mean_action_units(written(tmp_path, *frames))).all()
 
 
