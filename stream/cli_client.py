@@ -39,7 +39,9 @@ def mount(app: typer.Typer) -> None:
 
 
 def publish(
-    source: Annotated[str, typer.Argument(help="JSON-lines file, - for stdin, or data-set folder")],
+    source: Annotated[
+        str, typer.Argument(help="JSON lines, - for stdin, a .csv, or a data-set folder")
+    ],
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="of a data set")] = "test",
@@ -56,6 +58,10 @@ def publish(
         int, typer.Option(min=1, help="conversations of a data set sent side by side")
     ] = 32,
     features: Annotated[
+        list[Path] | None,
+        typer.Option(help=".npz of vectors, row i for the i-th line; may be given several times"),
+    ] = None,
+    send: Annotated[
         str, typer.Option(help="what a data set sends: any of text,audio,video,persona")
     ] = "text,audio,video,persona",
     raw_text: Annotated[
@@ -69,15 +75,17 @@ def publish(
     """Publish utterances.
 
     A line is one event: {"conversation_id": "c", "utterance_id": "u1", "speaker_id": "s", "text":
-    "…"}. Each conversation keeps its order; a data set's conversations run side by side.
+    "…"}. A CSV has such columns. Each conversation keeps its order; a data set's conversations run
+    side by side.
     """
+    from stream.cli_data import vectors_in
     from stream.client import Publisher
     from stream.publish import DataChoice, open_source, publish_all
 
     settings = _settings(bootstrap=bootstrap, topic_prefix=topic_prefix)
-    wanted = frozenset(name.strip() for name in features.split(",") if name.strip())
+    wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
-    opened = open_source(source, choice)
+    opened = open_source(source, choice, features=vectors_in(features))
     console = Console(stderr=True)
     with (
         Publisher(

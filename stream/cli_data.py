@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from stream.errors import SourceError
 
 if TYPE_CHECKING:
     from model.data import DataSet
+    from model.feature_rows import FeatureRows
 
 app = typer.Typer(help="Data sets: from your own conversations, from published features; checked.")
 
@@ -50,18 +51,18 @@ def convert(
     utterance_id and split. Rows of a conversation are in spoken order.
     """
     from model.convert import NO_FEATURES, Shares, to_data_set
-    from model.feature_rows import read_feature_rows
     from model.table import read_table
 
     flags = {"emotion": label_column, "speaker_id": speaker_column, "text": text_column}
     flags["conversation_id"] = conversation_column
     renamed = {ours: theirs for ours, theirs in flags.items() if theirs is not None}
+    vectors = vectors_in(features) or NO_FEATURES
     with sentences():
         _write(
             to_data_set(
                 name or source.name.split(".")[0],
                 read_table(source, renamed),
-                read_feature_rows(features) if features else NO_FEATURES,
+                vectors,
                 Shares(dev_share, test_share, seed),
             ),
             out,
@@ -105,6 +106,14 @@ def sentences() -> Iterator[None]:
         yield
     except DataError as error:
         raise SourceError(str(error)) from error
+
+
+def vectors_in(files: Sequence[Path] | None) -> FeatureRows | None:
+    """The rows of feature files, where any are named. Raises `SourceError`."""
+    from model.feature_rows import read_feature_rows
+
+    with sentences():
+        return read_feature_rows(files) if files else None
 
 
 def _write(data: DataSet, out: Path) -> None:

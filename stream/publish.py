@@ -1,7 +1,8 @@
 """Where published utterances come from, and how fast they go out.
 
-Sources: JSON lines (a file or standard input), one utterance event a line, or a data-set folder
-(`model.data` has the format). Pure except for the reading itself; the clock is a parameter.
+Sources: JSON lines (a file or standard input), one utterance event a line; a CSV file, one a row;
+or a data-set folder (`model.data` has the format). Pure except for the reading itself; the clock is
+a parameter.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.data import DataError, DataSet, Dialogue, Split, read_data_set
+from model.feature_rows import FeatureRows
 from model.predictor import Modality
+from model.table import is_table
+from stream.attach import attached, csv_utterances, pack_exactly, require_sendable
 from stream.errors import ConfigError, InvalidUtterance, SourceError
 from stream.messages import (
     MODALITIES,
     Features,
     FeatureVector,
-    PackedTensor,
     Utterance,
-    pack,
     parse,
 )
 from stream.poison import MAX_VALUE_BYTES, Rejected
@@ -122,18 +121,36 @@ def publish_all(
     return Summary(count, len(conversations), clock() - start)
 
 
-def open_source(source: str, choice: DataChoice, stdin: BinaryIO | None = None) -> Source:
-    """`-` is standard input, a folder a data set, anything else a file of JSON lines.
+def open_source(
+    source: str,
+    choice: DataChoice,
+    stdin: BinaryIO | None = None,
+    features: FeatureRows | None = None,
+) -> Source:
+    """`-` is standard input, a folder a data set, .csv or .tsv a table, anything else JSON lines.
 
-    Raises `SourceError`; lines are read, and refused, as they are published.
+    `features` go to the lines, the i-th row to the i-th; a file is then read once before, so that
+    what does not fit is said before anything is sent. Raises `SourceError`; without `features`,
+    lines are read, and refused, as they are published.
     """
-    if source == "-":
-        lines = read_lines(stdin or sys.stdin.buffer, "standard input")
-        return Source("standard input", _first_conversations(lines, choice.limit_conversations))
     path = Path(source)
     if path.is_dir():
+        if features is not None:
+            raise ConfigError("a data set has vectors of its own: leave out --features")
         return from_data_set(read_folder(path, choice.set_name), choice)
-    return Source(path.name, _first_conversations(_file_lines(path), choice.limit_conversations))
+    if source == "-":
+        name, lines = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
+    else:
+        name, lines = path.name, _file_utterances(path)
+    if features is not None:
+        count = None if source == "-" else sum(1 for _ in _file_utterances(path))
+        require_sendable(features, count, name)
+        lines = attached(lines, features, name)
+    return Source(name, _first_conversations(lines, choice.limit_conversations))
+
+
+def _file_utterances(path: Path) -> Iterator[Utterance]:
+    return csv_utterances(path) if is_table(path) else _file_lines(path)
 
 
 def read_folder(folder: Path, set_name: str | None) -> DataSet:
@@ -164,7 +181,7 @@ def _file_lines(path: Path) -> Iterator[Utterance]:
     except OSError as error:
         raise SourceError(
             f"cannot read {path}: {error.strerror}. Give a file of JSON lines, - for standard "
-            "input, or a data-set folder"
+            "input, a .csv, or a data-set folder"
         ) from error
 
 
@@ -245,14 +262,3 @@ def _persona(dialogue: Dialogue, i: int, choice: DataChoice) -> list[float] | No
     if not dialogue.present[i, SENDABLE.index(PERSONA)]:
         return None
     return [float(value) for value in dialogue.features[PERSONA][i]]
-
-
-def pack_exactly(values: NDArray[np.float32]) -> PackedTensor:
-    """float16 where that loses nothing (sentence vectors are stored so), else float32.
-
-    Raw pitch near 300 Hz has steps of 0.25 in float16: not the number the model was trained on.
-    """
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    lossless = bool((half.astype(np.float32) == values).all())
-    return pack(half, "float16") if lossless else pack(values, "float32")

@@ -57,8 +57,8 @@ def test_frames_without_a_sure_face_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_clip_without_a_face_is_an_absent_vector(tmp_path: Path) -> None:
-    unseen: Frame = {"success": 0}
-    for frames in ([unseen], []):
+    clips: list[list[Frame]] = [[{"success": 0}], []]
+    for frames in clips:
         assert np.isnan(mean_action_units(written(tmp_path, *frames))).all()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from kafka import KafkaConsumer
 
 from model.data import generated_conversations, write_data_set
 from stream.local_servers import RunningKafka, free_ports
@@ -61,6 +64,42 @@ def test_a_data_set_folder_is_published_whole(kafka: RunningKafka, tmp_path: Pat
     total = sum(len(talk) for talk in talks)
     expected = f"published {total} utterances of {len(talks)} conversations"
     assert expected.encode() in published.stdout, published.stderr
+
+
+@pytest.mark.integration
+def test_vectors_of_a_file_arrive_with_the_rows_of_a_table(
+    kafka: RunningKafka, tmp_path: Path
+) -> None:
+    prefix = f"cli{next(PREFIXES)}."
+    place = ["--bootstrap", kafka.bootstrap, "--topic-prefix", prefix]
+    emotrack("topics", "create", *place)
+    talk, vectors = tmp_path / "talk.csv", tmp_path / "audio.npz"
+    talk.write_text("conversation_id,speaker_id,text\nc,ann,hi\nc,bob,no\n", "utf-8")
+    np.savez(vectors, audio=np.array([[0.5] * 8, [np.nan] * 8]))
+    published = emotrack("publish", str(talk), *place, "--features", str(vectors))
+    assert b"published 2 utterances of 1 conversations" in published.stdout, published.stderr
+    values = records_of(kafka.bootstrap, f"{prefix}utterances", 2)
+    first, second = (json.loads(value) for value in values)
+    assert base64.b64decode(first["features"]["audio"]["tensor"]["data"]) == b"\x00\x38" * 8
+    assert (second["text"], "features" in second) == ("no", False)
+    np.savez(vectors, audio=np.ones((3, 8)))
+    refused = emotrack("publish", str(talk), *place, "--features", str(vectors))
+    assert refused.returncode == 7
+    assert b"has 3 rows, talk.csv has 2 utterances" in refused.stderr
+    assert b"Traceback" not in refused.stderr
+    assert len(records_of(kafka.bootstrap, f"{prefix}utterances", 3)) == 2  # nothing was sent
+
+
+def records_of(bootstrap: str, topic: str, count: int) -> list[bytes]:
+    """Up to `count` values of a topic, in order; ends when two seconds bring nothing."""
+    consumer = KafkaConsumer(
+        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", api_version=(2, 3),
+        consumer_timeout_ms=2000,
+    )  # fmt: skip
+    try:
+        return [record.value for record, _ in zip(consumer, range(count), strict=False)]
+    finally:
+        consumer.close()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.data import DataSet, generated_conversations, read_data_set, write_data_set
+from stream.attach import pack_exactly
 from stream.errors import ConfigError, EmotrackError, InvalidUtterance, SourceError
 from stream.messages import MODALITIES, Utterance, check, decode, encode, tensors, vectors_of
 from stream.publish import (
@@ -19,7 +20,6 @@ from stream.publish import (
     conversation_of,
     from_data_set,
     open_source,
-    pack_exactly,
     publish_all,
     read_lines,
     side_by_side,
@@ -119,7 +119,9 @@ def test_standard_input_is_a_dash_and_a_limit_counts_conversations() -> None:
 
 
 def test_a_missing_file_says_what_a_source_can_be(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="JSON lines, - for standard input, or a data-set"):
+    with pytest.raises(
+        SourceError, match=r"JSON lines, - for standard input, a \.csv, or a data-set"
+    ):
         list(open_source(str(tmp_path / "none.jsonl"), DataChoice()).utterances)
 
 
