@@ -42,6 +42,7 @@ fmt: install ## Format and fix what can be fixed
 
 bench: install servers ## Print every speed and size figure, also to runs/bench (a quarter of an hour)
 	@$(BIN)/emotrack bench model --json runs/bench/model.json $(ARGS)
+	@$(BIN)/emotrack bench start --json runs/bench/start.json $(ARGS)
 	@$(BIN)/emotrack bench state --json runs/bench/state.json $(ARGS)
 	@$(BIN)/emotrack bench pipeline --json runs/bench/pipeline.json $(ARGS)
 	@if [ -e "$${EMOTRACK_DATA:-../shared/data}/meld_meta.json" ]; then \
