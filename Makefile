@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt bench servers kafka lock wheel clean
+.PHONY: help install demo test lint fmt bench servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 	  $(BIN)/emotrack bench real --json runs/bench/real.json $(ARGS); \
 	else echo "no real conversations (EMOTRACK_DATA): bench real is left out"; fi
 
-servers: kafka ## Get the servers that tests and benchmarks run on
+servers: kafka .servers/helm/.done ## Get the servers that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
 
 kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
@@ -57,9 +57,21 @@ kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 .servers/kafka/.done: deploy/kafka/pom.xml
 	@bash deploy/dev/kafka.sh
 
+.servers/helm/.done: deploy/dev/helm.sh
+	@bash deploy/dev/helm.sh
+
+helm: .servers/helm/.done ## Get Helm, lint the chart and show what it renders by default
+	@.servers/helm/helm lint --strict deploy/helm/emotrack -f deploy/helm/emotrack/ci/small.yaml $(ARGS)
+	@.servers/helm/helm template emotrack deploy/helm/emotrack --kube-version 1.33.0 -f deploy/helm/emotrack/ci/small.yaml $(ARGS)
+
+image: ## Build the image emotrack:cpu (ARGS="cpu cuda" for both); needs Docker
+	@bash deploy/dev/image.sh $(ARGS)
+
 lock: ## Pin the versions anew, by hash
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --group dev pyproject.toml -o requirements/all.lock
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
+	@set -o pipefail; $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock --extra worker pyproject.toml | \
+	  tee >(awk -v torch=1 -f deploy/dev/split_lock.awk >requirements/torch.lock) | awk -v torch=0 -f deploy/dev/split_lock.awk >requirements/worker.lock
 
 wheel: install ## Build the wheel, install it in clean environments, run it from /
 	@bash deploy/dev/wheel_smoke.sh
