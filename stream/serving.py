@@ -79,6 +79,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         closing.callback(gc.unfreeze)
         gc.freeze()  # what was loaded lives as long as we do: no collection need walk it again
         gc.set_threshold(GARBAGE)
+        gc.enable()
         worker = Worker(
             settings,
             source=source,
