@@ -57,7 +57,7 @@ kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 	@bash deploy/dev/kafka.sh
 
 lock: ## Pin the versions anew, by hash
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --group dev pyproject.toml -o requirements/all.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --extra otel --group dev pyproject.toml -o requirements/all.lock
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
 
 wheel: install ## Build the wheel, install it in clean environments, run it from /
