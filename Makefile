@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt bench servers kafka lock wheel clean
+.PHONY: help install demo test lint fmt audit bench servers kafka lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: install ## ruff, mypy --strict, import contracts
 
 fmt: install ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
+
+audit: install ## Compare the locked versions with known advisories (needs the network, else says so)
+	@bash deploy/dev/audit.sh
 
 bench: install servers ## Print every speed and size figure, also to runs/bench (a quarter of an hour)
 	@$(BIN)/emotrack bench model --json runs/bench/model.json $(ARGS)
