@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt bench accuracy servers kafka helm image lock wheel clean
+.PHONY: help install demo test lint fmt audit bench accuracy servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ lint: install ## ruff, mypy --strict, import contracts
 
 fmt: install ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
+
+audit: install ## Compare the locked versions with known advisories (needs the network, else says so)
+	@bash deploy/dev/audit.sh
 
 bench: install servers ## Print every speed and size figure, also to runs/bench (a quarter of an hour)
 	@$(BIN)/emotrack bench model --json runs/bench/model.json $(ARGS)
@@ -71,7 +74,7 @@ image: ## Build the image emotrack:cpu (ARGS="cpu cuda" for both); needs Docker
 	@bash deploy/dev/image.sh $(ARGS)
 
 lock: ## Pin the versions anew, by hash
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --group dev pyproject.toml -o requirements/all.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --extra otel --group dev pyproject.toml -o requirements/all.lock
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
 	@set -o pipefail; $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock --extra worker pyproject.toml | \
 	  tee >(awk -v torch=1 -f deploy/dev/split_lock.awk >requirements/torch.lock) | awk -v torch=0 -f deploy/dev/split_lock.awk >requirements/worker.lock

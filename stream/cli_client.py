@@ -93,6 +93,7 @@ def publish(
             topic=settings.utterances,
             encoding=encoding or ("json" if opened.total is None else "msgpack"),
             timeout_s=timeout_s,
+            security=settings.security,
         ) as publisher,
         _bar(console, f"publishing {opened.name}", opened.total) as sent,
     ):
@@ -131,6 +132,7 @@ def watch(
         "group": group,
         "from_beginning": from_beginning,
         "timeout_s": timeout_s,
+        "security": settings.security,
     }
     console = Console()
     if what == "alerts":
@@ -169,7 +171,7 @@ def create_topics(
         retention_days=retention_days,
         dead_letter_days=dead_letter_days,
     )
-    for report in create(settings.bootstrap, plans):
+    for report in create(settings.bootstrap, plans, settings.security):
         typer.echo(f"{report.name}: {'created' if report.created else 'already there'}")
         for difference in report.differs:
             typer.echo(f"  {difference}")
@@ -196,7 +198,7 @@ def describe_topics(
         retention_days=retention_days,
         dead_letter_days=dead_letter_days,
     )
-    reports = describe(settings.bootstrap, plans)
+    reports = describe(settings.bootstrap, plans, settings.security)
     for report in reports:
         settled = " ".join(f"{name}={value}" for name, value in report.config.items())
         state = f"{report.partitions} partitions, {settled}" if report.exists else "missing"
@@ -216,24 +218,14 @@ def doctor(
     redis_url: Annotated[str | None, typer.Option(help="redis://HOST:PORT/DB")] = None,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder")] = None,
 ) -> None:
-    """Check broker, topics, Redis, model and encoder; say how to cure what fails."""
-    from stream.doctor import Check, Patient, examine, healthy
-    from stream.topics import TopicNames
+    """Check broker, topics, rights, Redis, model, device and port; say how to cure them."""
+    from stream.doctor import Check, examine, healthy
 
     settings = _settings(
         bootstrap=bootstrap, topic_prefix=topic_prefix, redis_url=redis_url, model=model
     )
-    patient = Patient(
-        bootstrap=settings.bootstrap,
-        names=TopicNames(settings.topic_prefix),
-        redis_url=settings.redis_url,
-        model=settings.model,
-        encoder=settings.encoder,
-        device=settings.device,
-        allow_create_time=settings.allow_create_time,
-    )
     checks: list[Check] = []
-    for check in examine(patient):
+    for check in examine(settings):
         typer.echo(f"{check.status.upper():6} {check.name}: {check.says}")
         checks.append(check)
     if not healthy(checks):

@@ -25,6 +25,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
+from stream.kafka_rights import require_rights
 from stream.ports import (
     NO_TIMESTAMP,
     Assignments,
@@ -72,13 +73,14 @@ HOPELESS: Final = frozenset(
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """What every client of ours needs; `kafka_options` may add security and more."""
+    """What every client of ours needs; `kafka_options` may add more."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "emotrack",
         "log_level": 2,  # what matters is raised, or seen by `reachable`
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
+        **settings.security.librdkafka(),
         **settings.kafka_options,
     }
 
@@ -130,7 +132,8 @@ def producer_config(settings: Settings) -> dict[str, Any]:
 def find_topic_id(settings: Settings) -> str:
     """The id of the utterances topic; the zero UUID on the mock cluster.
 
-    Raises `BrokerUnreachable` or `TopicMissing`.
+    Raises `BrokerUnreachable` or `TopicMissing`; `AccessRefused` where the worker may not do its
+    work.
     """
     topic = settings.utterances
     admin = made(AdminClient, connection(settings))
@@ -138,6 +141,7 @@ def find_topic_id(settings: Settings) -> str:
         if settings.mock_broker:
             admin.list_topics(timeout=REACH_S)
             return NO_TOPIC_ID
+        require_rights(settings, admin, REACH_S)
         asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
         return str(asked[topic].result(REACH_S).topic_id)
     except (KafkaException, TimeoutError) as error:

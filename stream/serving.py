@@ -25,8 +25,7 @@ from model.predictor import (
     load_predictor,
 )
 from state.memory_store import MemoryStore
-from state.redis_store import RedisStore
-from state.store import Store, StoreRefused, StoreUnavailable
+from state.store import Store, StoreRefused
 from state.window import StateSpec
 from stream.errors import BrokerUnreachable, ModelUnfit, StoreUnfit
 from stream.http import Health, StatusServer
@@ -34,6 +33,7 @@ from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
 from stream.metrics import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable
 from stream.settings import Settings
+from stream.stores import open_redis
 from stream.topics import TopicNames, require_topics
 from stream.worker import Worker
 
@@ -102,8 +102,8 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
 
 
-def open_model(settings: Settings) -> Predictor:
-    """Load and warm the model. Raises `ModelUnfit`."""
+def load_model(settings: Settings) -> Predictor:
+    """Load the checkpoint that is to be served, and no other. Raises `ModelUnfit`."""
     try:
         predictor = load_predictor(
             settings.model,
@@ -114,6 +114,16 @@ def open_model(settings: Settings) -> Predictor:
             threads=settings.threads,
             encoder=settings.encoder,
         )
+    except ModelError as error:
+        raise ModelUnfit(str(error)) from None
+    require_digest(settings, predictor.info)
+    return predictor
+
+
+def open_model(settings: Settings) -> Predictor:
+    """Load and warm the model. Raises `ModelUnfit`."""
+    predictor = load_model(settings)
+    try:
         predictor.warm_up()
     except ModelError as error:
         raise ModelUnfit(str(error)) from None
@@ -131,30 +141,36 @@ def open_model(settings: Settings) -> Predictor:
     return predictor
 
 
+def require_digest(settings: Settings, info: ModelInfo) -> None:
+    """Return when this is the checkpoint to serve. Raises `ModelUnfit`."""
+    if settings.model_digest not in (None, info.digest):
+        raise ModelUnfit(
+            f"the checkpoint {settings.model or '(shipped)'} has digest {info.digest}, "
+            f"EMOTRACK_MODEL_DIGEST allows only {settings.model_digest}: name that checkpoint as "
+            "EMOTRACK_MODEL, or allow this one"
+        )
+
+
 def open_store(settings: Settings, spec: StateSpec) -> Store:
     """Open and check the state store. Raises `StoreUnfit`."""
     if settings.in_memory:
         log.warning("state is kept in this process: it is lost with it, and not shared")
         return MemoryStore(spec)
-    try:
-        store = RedisStore(spec, settings.redis_url)
-        store.check()
-    except (StoreRefused, StoreUnavailable) as error:
-        raise StoreUnfit(f"{error} (EMOTRACK_REDIS_URL={settings.masked_redis_url})") from None
-    return store
+    return open_redis(settings, spec)
 
 
 def find_topics(settings: Settings) -> str:
     """Check the topics and return the utterances topic's id.
 
-    Raises `BrokerUnreachable`, `TopicMissing` or `TopicUnfit`. The mock cluster creates topics by
-    itself and cannot describe them.
+    Raises `BrokerUnreachable`, `AccessRefused`, `TopicMissing` or `TopicUnfit`. The mock
+    cluster creates topics by itself and cannot describe them.
     """
     if not settings.mock_broker:
         require_topics(
             settings.bootstrap,
             TopicNames(settings.topic_prefix),
             allow_create_time=settings.allow_create_time,
+            security=settings.security,
         )
     return find_topic_id(settings)
 
