@@ -185,6 +185,8 @@ def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:
     scores = []
     for seed in range(row.seeds):
         folder = runs / row.run_name(seed)
+        if not (folder / "metrics.json").is_file():
+            continue
         metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
         scores.append((metrics["A1"]["value"], -seed, folder))
     best = max(scores)

@@ -82,8 +82,11 @@ def test_a_cell_is_the_mean_over_seeds_and_a_row_less_itself_is_zero(runs: Path)
     assert nothing.verdict == "within noise"
 
 
-def test_a_row_with_a_run_missing_is_no_row(runs: Path) -> None:
-    assert scored(replace(TINY, seeds=3), "dev", runs) is None
+def test_a_row_with_a_run_missing_says_so_and_one_without_any_is_no_row(runs: Path) -> None:
+    found = scored(replace(TINY, seeds=3), "dev", runs)
+    assert found is not None
+    assert "| 2 of 3 |" in table([found])
+    assert scored(replace(TINY, model={"hidden": 9}), "dev", runs) is None
 
 
 def test_the_shipped_model_is_the_one_dev_prefers(runs: Path) -> None:
