@@ -1,4 +1,4 @@
-"""What the image layers hold, in MB: the files of each lock's packages as they are installed here.
+"""What the image's layers hold, in MB: the files of each lock's packages as installed here.
 
     .venv/bin/python deploy/dev/image_size.py
 

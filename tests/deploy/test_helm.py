@@ -215,7 +215,7 @@ def test_the_network_policy_lets_out_the_named_ports_and_name_look_ups_only() ->
         ("replica=3", "'replica' not allowed"),
         ("settings.batchMax=3", "'batchMax' not allowed"),
         ("settings.redis_url=redis://:secret@r", "it is set by redis.secretName"),
-        ("shutdown.graceSeconds=20", "a drain would be cut off"),
+        ("shutdown.graceSeconds=23", "a drain would be cut off"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_in_one_line(change: str, said: str) -> None:
