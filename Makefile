@@ -51,8 +51,9 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 	  $(BIN)/emotrack bench real --json runs/bench/real.json $(ARGS); \
 	else echo "no real conversations (EMOTRACK_DATA): bench real is left out"; fi
 
-servers: kafka ## Get the servers that tests and benchmarks run on
+servers: kafka ## Get the servers and the schema that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
+	@bash deploy/dev/asyncapi.sh
 
 kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 
