@@ -57,6 +57,7 @@ accuracy: install ## Train every model of docs/accuracy.md and write its tables 
 
 servers: kafka .servers/helm/.done ## Get the servers and tools that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
+	@bash deploy/dev/asyncapi.sh
 
 kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 

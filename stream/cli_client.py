@@ -26,7 +26,9 @@ Days = Annotated[float, typer.Option(help="retention of utterances, predictions 
 LetterDays = Annotated[float, typer.Option(help="retention of dead letters")]
 
 topics_app = typer.Typer(help="Create the four topics, or say how they differ.")
-schema_app = typer.Typer(help="JSON Schema of the events.")
+schema_app = typer.Typer(help="JSON Schemas of the events, AsyncAPI of the topics.")
+
+config_app = typer.Typer(help="The settings, and where each comes from.")
 
 
 def mount(app: typer.Typer) -> None:
@@ -36,6 +38,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(doctor)
     app.add_typer(topics_app, name="topics", no_args_is_help=True)
     app.add_typer(schema_app, name="schema", no_args_is_help=True)
+    app.add_typer(config_app, name="config", no_args_is_help=True)
 
 
 def publish(
@@ -236,17 +239,38 @@ def doctor(
 def export_schema(
     target: Annotated[str, typer.Argument(help="folder to write, - for standard output")] = "-",
 ) -> None:
-    """Write the JSON Schema of each event type."""
+    """Write the JSON Schema of each event type, and the AsyncAPI document of the topics."""
     import json
 
+    from stream.asyncapi import document, document_text
     from stream.schema import EVENT_TYPES, export, schema_of
 
     if target == "-":
         every = {event_type: schema_of(event_type) for event_type in EVENT_TYPES}
+        every["asyncapi"] = document()
         typer.echo(json.dumps(every, indent=2, ensure_ascii=False))
         return
-    for path in export(Path(target)):
+    for path in export(Path(target), {"asyncapi.json": document_text()}):
         typer.echo(str(path))
+
+
+@config_app.command("show")
+def show_config(
+    bootstrap: Bootstrap = None,
+    topic_prefix: Prefix = None,
+    redis_url: Annotated[str | None, typer.Option(help="redis://HOST:PORT/DB")] = None,
+    model: Annotated[Path | None, typer.Option(help="checkpoint folder")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
+    ] = None,
+) -> None:
+    """Say each setting's value and where it comes from: flag, environment, file or default."""
+    from stream.origins import shown_settings
+
+    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
+    for one in shown_settings({**flags, "model": model}, config):
+        origin = f"{one.origin} {one.where}".rstrip()
+        typer.echo(f"{one.name} = {one.value}  ({origin})")
 
 
 def _settings(**flags: Any) -> Settings:

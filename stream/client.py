@@ -33,7 +33,7 @@ from stream.cloudevents import (
     UTTERANCE_TYPE,
     Encoding,
     event_headers,
-    read_envelope,
+    open_record,
 )
 from stream.errors import AccessRefused, InvalidUtterance, NotDelivered, TopicUnfit
 from stream.messages import PredictionEvent, ShiftAlert, Utterance, check, encode
@@ -269,11 +269,11 @@ class _Subscriber(Generic[E]):
 
     def _received(self, record: Any) -> Received[E] | None:
         try:
-            envelope = read_envelope(record.headers)
+            envelope, data = open_record(record.headers, record.value or b"")
             if record.value is None or envelope.type != self._event_type:
                 self.skipped += 1
                 return None
-            event = self._decoders[envelope.encoding](record.value)
+            event = self._decoders[envelope.encoding](data)
         except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.skipped += 1
             return None

@@ -27,7 +27,7 @@ from model.predictor import (
 from state.memory_store import MemoryStore
 from state.store import Store, StoreRefused
 from state.window import StateSpec
-from stream.errors import BrokerUnreachable, ModelUnfit, StoreUnfit
+from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.http import Health, StatusServer
 from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
 from stream.metrics import CONTENT_TYPE, Metrics
@@ -35,7 +35,7 @@ from stream.ports import LogUnavailable
 from stream.settings import Settings
 from stream.stores import open_redis
 from stream.topics import TopicNames, require_topics
-from stream.worker import Worker
+from stream.worker import Trace, Worker
 
 GARBAGE: Final = 50_000  # cached windows are no garbage and hold no cycles: look seldom
 NOT_DRAINED: Final = 10  # exit code: what was done could not be committed in time
@@ -88,6 +88,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             predictor=predictor,
             metrics=metrics,
             health=health,
+            trace=tracing(settings, closing),
         )
         log.info("serving", topic=settings.utterances, status=status.url, **identity)
         if ready is not None:
@@ -100,6 +101,21 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             raise StoreUnfit(str(error)) from error
         except DeviceLost as error:
             raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
+
+
+def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:
+    """What writes the spans, where they are wanted. Raises `ConfigError` without the extra."""
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        from stream.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"EMOTRACK_TRACE_ENDPOINT needs {error.name}: pip install 'emotrack[worker,otel]'"
+        ) from None
+    spans = Tracing(settings)
+    closing.callback(spans.close)
+    return spans.batch
 
 
 def load_model(settings: Settings) -> Predictor:

@@ -138,6 +138,12 @@ class Settings(BaseSettings):
     # What is watched
     metrics_host: str = Field(default="127.0.0.1", description="where /metrics … listen")
     metrics_port: int = Field(default=9464, ge=0, le=65_535, description="0: any free port")
+    trace_endpoint: str | None = Field(
+        default=None, description="OTLP over HTTP, e.g. http://127.0.0.1:4318; none: no tracing"
+    )
+    trace_conversation_ids: bool = Field(
+        default=False, description="name conversations in traces; else only a hash"
+    )
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -148,6 +154,13 @@ class Settings(BaseSettings):
             urlsplit(url).port  # noqa: B018 (reading it is the check)
         except ValueError:
             raise ValueError("must read redis://HOST:PORT/DB, rediss://… or memory://") from None
+        return url
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _endpoint_is_http(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or "@" in url):
+            raise ValueError("must read http://HOST:4318 or https://…, without a password")
         return url
 
     @model_validator(mode="before")
@@ -207,6 +220,12 @@ class Settings(BaseSettings):
             key_file=self.kafka_key_file,
             key_password=self.kafka_key_password,
         )
+
+    @property
+    def trace_url(self) -> str:
+        """Where spans are sent; the standard's path is added where there is none."""
+        url = self.trace_endpoint or ""
+        return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/traces"
 
     @property
     def in_memory(self) -> bool:
@@ -281,9 +300,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
     A flag that is None was not given. Without `file`, the one `EMOTRACK_CONFIG` names is read.
     Raises `ConfigError` naming the key and, where a key is unknown, the nearest known one.
     """
-    named = os.environ.get("EMOTRACK_CONFIG")
-    path = file or (Path(named) if named else None)
-    from_file = read_file(path) if path else {}
+    _, from_file = settings_file(file)
     for name in os.environ:
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
             known(name.removeprefix(PREFIX).lower(), where=name)
@@ -296,6 +313,13 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
         raise ConfigError(f"{error}: EMOTRACK_KAFKA_OPTIONS must be a JSON object") from None
     except ValidationError as error:
         raise ConfigError("; ".join(explain(error))) from None
+
+
+def settings_file(file: Path | None) -> tuple[Path | None, dict[str, Any]]:
+    """The TOML file in force, `file` or the one `EMOTRACK_CONFIG` names, and what is in it."""
+    named = os.environ.get("EMOTRACK_CONFIG")
+    path = file or (Path(named) if named else None)
+    return path, read_file(path) if path else {}
 
 
 def explain(error: ValidationError) -> list[str]:

@@ -51,6 +51,9 @@ POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 
 log = structlog.get_logger()
 
+Trace = Callable[[Step, int, float], None]
+"""Told of each batch that is answered: when it ended (epoch ms), and how many seconds it took."""
+
 
 class Worker:
     """Follows one topic with one model and one store until told to stop.
@@ -70,7 +73,9 @@ class Worker:
         health: Health,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock_s: Callable[[], float] = time.monotonic,
+        trace: Trace | None = None,
     ) -> None:
+        self._trace = trace
         self.settings, self.health = settings, health
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
@@ -312,6 +317,8 @@ class Worker:
             if record.partition in self._partitions:
                 self._partitions[record.partition].watermark.finish(record.offset, result.outcome)
         self._observer.answered(step, began, produced_at, acked_at)
+        if self._trace is not None:
+            self._trace(step, self._now_ms(), acked_at - began)
 
     def _timed(self, result: Result, step: Step, began: float) -> list[Outgoing]:
         """What a record sends, predictions with their timing in headers."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.errors import ConfigError
+from stream.origins import shown_settings
 from stream.settings import Settings, load_settings
 
 
@@ -132,6 +133,28 @@ def test_security_settings_that_do_not_go_together_are_one_sentence(
         load_settings(flags)
     assert "hunter2" not in str(met.value)
     assert "\n" not in str(met.value)
+
+
+def test_each_value_is_shown_with_its_origin_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    file = tmp_path / "emotrack.toml"
+    file.write_text(f'group = "file"\nthreads = 2\nredis_password_file = "{tmp_path}/secret"\n')
+    monkeypatch.setenv("EMOTRACK_THREADS", "3")
+    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"ssl.keystore.password": "hunter2"}')
+    monkeypatch.setenv("EMOTRACK_REDIS_URL", "redis://h/?password=hunter2")
+    shown = {one.name: one for one in shown_settings({"bootstrap": "b:1"}, file)}
+    assert list(shown) == list(Settings.model_fields)
+    said = {name: (one.value, one.origin, one.where) for name, one in shown.items()}
+    assert said["bootstrap"] == ("b:1", "flag", "--bootstrap")
+    assert said["threads"] == ("3", "environment", "EMOTRACK_THREADS")
+    assert said["group"] == ("file", "file", str(file))
+    assert said["redis_password"] == ("***", "file", str(file))
+    assert said["window"] == ("-", "default", "")
+    assert said["kafka_options"][0] == "ssl.keystore.password=***"
+    assert said["redis_url"][0] == "redis://h/?***"
+    assert "hunter2" not in repr(shown)
 
 
 def test_an_empty_secret_file_is_named(tmp_path: Path) -> None:
