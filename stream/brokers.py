@@ -21,7 +21,6 @@ from stream.security import PLAINTEXT, KafkaSecurity, kafka_tls_fault
 API_VERSION: Final = (2, 3)
 _TRY_S: Final = 2.0  # then we look why it does not connect
 _KEPT: Final = 20
-_TLS_ALERT: Final = 0x1503  # record type "alert", then major version 3
 
 
 def client_arguments(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> dict[str, Any]:
@@ -134,13 +133,13 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
             )
         if forbidden(fault):
             return AccessRefused(not_allowed(address, security, fault))
-        if answered_in_tls(fault):
-            return AccessRefused(
-                f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or "
-                "sasl_ssl, or use its other port"
-            )
         if meaning := kafka_tls_fault(str(fault)):
             return AccessRefused(f"TLS with the broker at {address}: {meaning}")
+    if not security.tls and any(speaks_tls(one, _TRY_S) for one in broker_addresses(address)):
+        return AccessRefused(
+            f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
+            "or use its other port"
+        )
     protocol = security.protocol
     return BrokerUnreachable(
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "
@@ -148,10 +147,17 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
     )
 
 
-def answered_in_tls(fault: BaseException) -> bool:
-    """Whether the length of a frame was really the head of a TLS alert."""
-    length = str(fault).rpartition("Invalid frame length: ")[2]
-    return length.isdecimal() and int(length) >> 16 == _TLS_ALERT
+def speaks_tls(address: str, timeout_s: float) -> bool:
+    """Whether a TLS handshake succeeds there; nothing is sent, so nobody need be trusted."""
+    host, _, port = address.rpartition(":")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as plain:
+            context.wrap_socket(plain).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def forbidden(fault: BaseException) -> bool:
