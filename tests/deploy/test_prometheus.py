@@ -1,4 +1,4 @@
-"""Rules, Alertmanager's configuration and runbook: checked by the real binaries, and by each other."""
+"""Rules, Alertmanager's settings, runbook: checked by the real binaries, and by each other."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_alertmanager_takes_its_configuration_and_pages_for_pages_only() -> None
     checked = run("amtool", "check-config", config, cure="prometheus-alertmanager")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     for severity, receiver in (("page", "pager"), ("ticket", "tickets")):
-        ask = ["config", "routes", "test", "--config.file", config, f"severity={severity}"]
+        ask = ["config", "routes", "test", f"--config.file={config}", f"severity={severity}"]
         routed = run("amtool", *ask, cure="prometheus-alertmanager")
         assert routed.stdout.strip().startswith(receiver), routed.stdout + routed.stderr
 
