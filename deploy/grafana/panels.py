@@ -136,7 +136,8 @@ OPERATIONS: Final = (
         "Newest answer's age",
         [
             (
-                f"time() - max by (partition) (emotrack_last_processed_timestamp_seconds{{{OURS}}})",
+                "time() - max by (partition) "
+                f"(emotrack_last_processed_timestamp_seconds{{{OURS}}})",
                 "partition {{partition}}",
             )
         ],

@@ -87,12 +87,25 @@ def test_no_unit_test_passes_without_its_alert(tmp_path: Path) -> None:
     assert failed == set(NAMES)
 
 
+def known_metrics() -> set[str]:
+    """The names on a worker's page."""
+    entries = Metrics().entries
+    parts = {e.name + end for e in entries if e.kind == "histogram" for end in OF_HISTOGRAM}
+    return parts | {entry.name for entry in entries}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/runbook.md"])
+def test_pages_name_only_metrics_that_exist(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    headers = {"emotrack_dlq_message"}
+    assert set(METRIC.findall(text)) - headers <= known_metrics()
+    assert set(RECORDED.findall(text)) <= {rule["record"] for rule in RECORDINGS}
+
+
 def test_rules_ask_only_for_metrics_of_the_catalogue_and_for_what_is_recorded() -> None:
-    known = {entry.name for entry in Metrics().entries}
-    known |= {e.name + s for e in Metrics().entries if e.kind == "histogram" for s in OF_HISTOGRAM}
     recorded = {rule["record"] for rule in RECORDINGS}
     asked = " ".join(rule["expr"] for rule in ALERTS + RECORDINGS)
-    assert set(METRIC.findall(asked)) <= known
+    assert set(METRIC.findall(asked)) <= known_metrics()
     assert set(RECORDED.findall(asked)) <= recorded
 
 
