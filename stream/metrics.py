@@ -224,8 +224,9 @@ class Metrics:
         self.build.info(dict(build))
         self.model.info(dict(model))
 
-    def expect(self, emotions: Iterable[str]) -> None:
-        """Start the counts of these emotions at 0."""
+    def expect(self, emotions: Iterable[str], rule: str) -> None:
+        """Start the counts of these emotions and of this rule's alerts at 0."""
+        self.shift_alerts.labels(rule)
         for emotion in emotions:
             self.predictions_emitted.labels(emotion, "yes")
             self.predictions_emitted.labels(emotion, "no")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from model.predictor import ModelInfo
+from stream.answers import rule_of
 from stream.http import Health
 from stream.messages import PredictionEvent
 from stream.metrics import Metrics
@@ -17,10 +19,10 @@ SHIFT_LIKELY = 0.5  # label shift="yes" from here on: more likely than not
 class Observer:
     """Turns facts of the loop into observations."""
 
-    def __init__(self, metrics: Metrics, emotions: Sequence[str]) -> None:
-        """`emotions` are all labels the model may give."""
+    def __init__(self, metrics: Metrics, info: ModelInfo) -> None:
+        """`info` tells which emotions and alerts there may be."""
         self._m = metrics
-        metrics.expect(emotions)
+        metrics.expect(info.labels, rule_of(info).name)
 
     def read(self, records: int) -> None:
         """Records came in."""

@@ -75,7 +75,7 @@ class Worker:
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._inputs = predictor.info.inputs
-        self._observer = Observer(metrics, predictor.info.labels)
+        self._observer = Observer(metrics, predictor.info)
         self._cache = WindowCache(settings.cache_conversations)
         self._wire = wire_of(settings)
         self._pipeline = Pipeline(

@@ -123,12 +123,8 @@ class Watched:
     def wait_over(self, alert: str) -> None:
         wait_for(lambda: not self.fires(alert), f"the end of {alert}", FIRES_S)
 
-    def empty_redis(self) -> None:
-        """Stop Redis hard and start it again, empty, at the same address."""
-        self.redis.server.stop(hard=True)
-        self.start_redis()
-
     def start_redis(self) -> None:
+        """Start Redis again, empty, at the same address."""
         self.redis.server.start(lambda: answers(self.redis.port))
 
     def outdo_the_worker(self) -> None:

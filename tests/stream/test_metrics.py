@@ -62,11 +62,12 @@ def test_the_page_in_the_docs_is_the_catalogue() -> None:
 def test_closed_sets_of_labels_start_at_zero() -> None:
     """Else Prometheus' `rate` misses the first dead letter, and an alert comes one too late."""
     metrics = Metrics()
-    metrics.expect(("joy", "anger"))
+    metrics.expect(("joy", "anger"), "onset")
     known = {
         ("emotrack_outcomes_total", "outcome", "dead_lettered"),
         ("emotrack_dead_letters_total", "reason", "bad_json"),
         ("emotrack_replays_total", "result", "no_entry"),
+        ("emotrack_shift_alerts_total", "rule", "onset"),
     }
     for name, label, value in known:
         assert metrics.registry.get_sample_value(name, {label: value}) == 0
