@@ -193,6 +193,24 @@ def test_a_paused_partition_gives_nothing_until_resumed(
 
 
 @pytest.mark.integration
+def test_the_lag_of_a_paused_partition_goes_on_growing(
+    settings: Settings, join: Callable[[], Joined]
+) -> None:
+    """A fetch tells where the log ends, and a paused partition is not fetched: while Redis was
+    away, the lag stood still, and an alert on it would have slept."""
+    source, recorder = join()
+    read(source, lambda _: len(recorder.starts) == 4)
+    source.pause(list(recorder.starts))
+    for sent in (3, 5):
+        said = [Outgoing(settings.utterances, b"k", b"v") for _ in range(sent)]
+        write(settings, said)
+        source.poll(1, 0.1)
+        lag = source.lag()
+    assert sum(lag.values()) == 8
+    assert sorted(lag) == sorted(recorder.starts), "a partition never read from has its lag, too"
+
+
+@pytest.mark.integration
 def test_an_output_that_is_refused_is_told_and_the_next_goes_through(settings: Settings) -> None:
     sink = KafkaSink(settings)
     too_large = b"x" * ((1 << 20) + 100_000)  # more than the topic takes, less than the producer
