@@ -81,6 +81,19 @@ def start(
 
 
 @app.command()
+def metrics(
+    pairs: Annotated[int, typer.Option(min=10, help="floods with and without, in turns")] = 12,
+    utterances: Annotated[int, typer.Option(min=500, help="in each flood")] = 3_000,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """What observing costs: the worker's CPU with its metrics and without, in interleaved pairs."""
+    from stream.bench_metrics import run_bench_metrics
+
+    finish(run_bench_metrics(pairs=pairs, utterances=utterances, say=say, jars=jars), json)
+
+
+@app.command()
 def real(
     data: Annotated[
         Path, typer.Option(envvar="EMOTRACK_DATA", help="data-set folder")

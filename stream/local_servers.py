@@ -236,19 +236,43 @@ def redis_server(directory: Path, *extra: str) -> Iterator[RunningRedis]:
 @contextlib.contextmanager
 def prometheus(directory: Path, *targets: str, scrape_s: int = 1) -> Iterator[RunningPrometheus]:
     """Run Prometheus under `directory`, scraping `targets` ("127.0.0.1:port") every `scrape_s`."""
-    program = need("prometheus", "install it (Debian: apt-get install prometheus)")
-    (port,) = free_ports(1)
     quoted = ", ".join(f'"{t}"' for t in targets)
     config = directory / "prometheus.yml"
     config.write_text(
         f"global: {{scrape_interval: {scrape_s}s}}\n"
         f"scrape_configs: [{{job_name: emotrack, static_configs: [{{targets: [{quoted}]}}]}}]\n"
     )
+    with configured_prometheus(config) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def configured_prometheus(config: Path) -> Iterator[RunningPrometheus]:
+    """Run Prometheus with this configuration; its data goes beside it."""
+    program = need("prometheus", "install it (Debian: apt-get install prometheus)")
+    (port,) = free_ports(1)
+    directory = config.parent
     argv = [program, f"--config.file={config}", f"--storage.tsdb.path={directory / 'tsdb'}"]
     server = ChildServer("prometheus", [*argv, f"--web.listen-address=127.0.0.1:{port}"], directory)
     try:
         server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
         yield RunningPrometheus(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def configured_alertmanager(config: Path, port: int) -> Iterator[ChildServer]:
+    """Run one Alertmanager with this configuration; its data goes beside it."""
+    cure = "install it (Debian: apt-get install prometheus-alertmanager)"
+    debian = shutil.which("prometheus-alertmanager")  # Debian's name for it
+    program = debian or need("alertmanager", cure)
+    argv = [program, f"--config.file={config}", f"--storage.path={config.parent / 'silences'}"]
+    argv += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    server = ChildServer("alertmanager", argv, config.parent)
+    try:
+        server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
+        yield server
     finally:
         server.stop()
 

@@ -81,7 +81,7 @@ class Worker:
         self._now_ms, self._clock_s = now_ms, clock_s
         self._inputs = predictor.info.inputs
         self._only = predictor.info.own_extractors
-        self._observer = Observer(metrics)
+        self._observer = Observer(metrics, predictor.info)
         self._cache = WindowCache(settings.cache_conversations)
         self._wire = wire_of(settings)
         self._pipeline = Pipeline(
@@ -390,9 +390,10 @@ class Worker:
         for partition, offset in offsets.items():
             owned = self._partitions[partition]
             owned.committed = offset
+            records = owned.watermark.read_below(offset)
             outcomes = owned.watermark.confirm(offset)
             self._batcher.committed(partition, len(outcomes))
-            self._observer.final(outcomes)
+            self._observer.final(records, outcomes)
 
     # Flow.
 
@@ -426,12 +427,20 @@ class Worker:
         self._observer.looked(
             health=self.health,
             topic=self._wire_topic,
-            lag=self._source.lag(),
+            lag=self._unanswered(),
             queued=self._batcher.depth,
             paused=len(self._paused),
             cached=len(self._cache),
             device_bytes=self._predictor.device_memory_bytes(),
         )
+
+    def _unanswered(self) -> dict[int, int]:
+        """Records in the log that have no answer yet: not read, queued, or in a batch."""
+        return {
+            partition: unread + self._partitions[partition].watermark.waiting
+            for partition, unread in self._source.lag().items()
+            if partition in self._partitions
+        }
 
 
 def wire_of(settings: Settings) -> Wire:

@@ -30,9 +30,9 @@ LASTING: Final = ("source ", "emotrack serve", "emotrack watch")  # a worker is 
 
 
 def block(page: str, language: str) -> str:
-    """The only block of code of that language on a page."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S)
-    return str(found)
+    """The first block of code of that language on a page."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S)
+    return str(found[0])
 
 
 @pytest.fixture(scope="module")
