@@ -26,7 +26,12 @@ from tests.integration.workers import ThreadWorker
 
 pytestmark = pytest.mark.integration
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
-LASTING: Final = ("source ", "emotrack serve", "emotrack watch")  # a worker is running already
+LASTING: Final = (
+    "source ",
+    "emotrack serve",
+    "emotrack watch",
+    "prometheus ",
+)  # a worker runs already
 
 
 def block(page: str, language: str) -> str:
