@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt bench accuracy servers kafka lock wheel clean
+.PHONY: help install demo test lint fmt audit bench accuracy servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +40,12 @@ lint: install ## ruff, mypy --strict, import contracts
 fmt: install ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
 
+audit: install ## Compare the locked versions with known advisories (needs the network, else says so)
+	@bash deploy/dev/audit.sh
+
 bench: install servers ## Print every speed and size figure, also to runs/bench (a quarter of an hour)
 	@$(BIN)/emotrack bench model --json runs/bench/model.json $(ARGS)
+	@$(BIN)/emotrack bench start --json runs/bench/start.json $(ARGS)
 	@$(BIN)/emotrack bench state --json runs/bench/state.json $(ARGS)
 	@$(BIN)/emotrack bench pipeline --json runs/bench/pipeline.json $(ARGS)
 	@if [ -e "$${EMOTRACK_DATA:-../shared/data}/meld_meta.json" ]; then \
@@ -51,17 +55,30 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
 	@$(BIN)/emotrack accuracy $(ARGS)
 
-servers: kafka ## Get the servers and sound tools that tests and benchmarks run on
+servers: kafka .servers/helm/.done ## Get the servers and tools that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
+	@bash deploy/dev/asyncapi.sh
 
 kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 
 .servers/kafka/.done: deploy/kafka/pom.xml
 	@bash deploy/dev/kafka.sh
 
+.servers/helm/.done: deploy/dev/helm.sh
+	@bash deploy/dev/helm.sh
+
+helm: .servers/helm/.done ## Get Helm, lint the chart and show what it renders by default
+	@.servers/helm/helm lint --strict deploy/helm/emotrack -f deploy/helm/emotrack/ci/small.yaml $(ARGS)
+	@.servers/helm/helm template emotrack deploy/helm/emotrack --kube-version 1.33.0 -f deploy/helm/emotrack/ci/small.yaml $(ARGS)
+
+image: ## Build the image emotrack:cpu (ARGS="cpu cuda" for both); needs Docker
+	@bash deploy/dev/image.sh $(ARGS)
+
 lock: ## Pin the versions anew, by hash
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --group dev pyproject.toml -o requirements/all.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --extra otel --group dev pyproject.toml -o requirements/all.lock
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
+	@set -o pipefail; $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock --extra worker pyproject.toml | \
+	  tee >(awk -v torch=1 -f deploy/dev/split_lock.awk >requirements/torch.lock) | awk -v torch=0 -f deploy/dev/split_lock.awk >requirements/worker.lock
 
 wheel: install ## Build the wheel, install it in clean environments, run it from /
 	@bash deploy/dev/wheel_smoke.sh

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from model.curves import Reliability
-from model.files import write_files
 from model.report import Calibrated, Report
+from model.whole_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -253,7 +253,7 @@ def learning_curves(history: Sequence[Epoch], path: Path) -> None:
         f1.set_title(f"dev: best {100 * best.dev_weighted_f1:.1f} % in epoch {best.number}")
         for axes in (losses, f1):
             axes.xaxis.get_major_locator().set_params(integer=True)
-    write_files(path.parent, {path.name: png()})
+    write_whole(path.parent, {path.name: png()})
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import redis
@@ -42,6 +43,7 @@ _CLEAR_STATE, _CLEAR_IDS, _REPLACE = 1, 2, 4
 _RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
 # Errors of a server that will do better later, by the word they start with.
 _LATER: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN")
+_IN_FUNCTION: Final = "The user executing the script can't"  # an ACL, met inside our function
 _LATER_TYPES: Final = (
     redis.OutOfMemoryError,
     redis.ReadOnlyError,
@@ -74,6 +76,31 @@ def pointer_key(key: StateKey) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisAccess:
+    """Who we are to Redis, where the address does not say; PEM files for `rediss://`."""
+
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None  # none: the system's authorities
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What redis-py takes; only what is given."""
+        given = {
+            "username": self.username,
+            "password": self.password,
+            "ssl_ca_certs": self.ca_file and str(self.ca_file),
+            "ssl_certfile": self.cert_file and str(self.cert_file),
+            "ssl_keyfile": self.key_file and str(self.key_file),
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+ANYONE: Final = RedisAccess()
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What a Redis server says it has received since its start, and holds."""
 
@@ -87,7 +114,14 @@ class RedisStore:
     Raises `StoreRefused` for an address that is none.
     """
 
-    def __init__(self, spec: StateSpec, url: str, *, timeout_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        spec: StateSpec,
+        url: str,
+        *,
+        timeout_s: float = 2.0,
+        access: RedisAccess = ANYONE,
+    ) -> None:
         self._codec = Codec(spec)
         self._ttl_ms = int(2 * spec.recurrence.idle_s * 1000)
         try:
@@ -97,6 +131,7 @@ class RedisStore:
                 socket_connect_timeout=timeout_s,
                 retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), RESENDS),
                 protocol=2,
+                **access.arguments(),
             )
         except ValueError as error:
             raise StoreRefused(
@@ -106,20 +141,34 @@ class RedisStore:
 
     def check(self) -> None:
         """Refuse a Redis that is too old or may evict; load our function where it is not."""
-        info = self._call(lambda: self._redis.info())
-        version = str(info.get("redis_version", "0"))
+        version, policy = self.version_and_policy()
         if tuple(int(n) for n in version.split(".")[:2] if n.isdigit()) < MIN_REDIS:
             raise StoreRefused(
                 f"Redis at {self._address} is version {version}; emotrack needs Redis >= 7 (it "
                 "runs a Redis Function): upgrade the server, or point at another one"
             )
-        policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy != "noeviction":
             raise StoreRefused(
                 f"Redis at {self._address} may evict state (maxmemory-policy {policy}): run "
                 "`redis-cli CONFIG SET maxmemory-policy noeviction` and set it in redis.conf"
             )
         self._call(self._ensure_library)
+        self._call(self._try_rights)
+
+    def version_and_policy(self) -> tuple[str, str]:
+        """The server's version and its `maxmemory-policy`, as it says."""
+        info = self._call(lambda: self._redis.info())
+        policy = info.get("maxmemory_policy", "noeviction")
+        return str(info.get("redis_version", "0")), str(policy)
+
+    def _try_rights(self) -> None:
+        """Do once, on keys of no conversation, all that an answer needs: an ACL may forbid it."""
+        nobody = StateKey("", "check", -1)
+        self._fcall((CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms))
+        self._read([nobody], atomic=True)
+        self._point([nobody])
+        for key in (fence_key("check", -1), pointer_key(nobody)):  # two slots of a cluster
+            self._redis.delete(key)
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
         """Return a fence token greater than any claimed before for this partition."""
@@ -280,11 +329,11 @@ class RedisStore:
 
     def _raise(self, error: redis.RedisError) -> NoReturn:
         text = str(error)
-        if isinstance(error, redis.AuthenticationError | NoPermissionError):
+        refused = isinstance(error, redis.AuthenticationError | NoPermissionError)
+        if refused or _IN_FUNCTION in text:
             raise StoreRefused(
-                f"Redis at {self._address} refused us ({text}): put user and password into the "
-                "address (redis://USER:PASSWORD@HOST:PORT/DB) and allow the user ~et:* with "
-                "FCALL, FUNCTION, INFO and the read commands"
+                f"Redis at {self._address} refused us ({text}): correct user and password, and "
+                "allow the user what the ACL line of docs/security.md does"
             ) from error
         if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
             raise StoreUnavailable(f"Redis at {self._address} cannot serve now: {text}") from error

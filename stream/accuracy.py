@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,9 +24,8 @@ from stream.ledger import note_look
 from stream.score_tables import score_rows
 
 if TYPE_CHECKING:
-    from model.baselines import BaselineName
-
     from model.answers import Answers
+    from model.baselines import BaselineName
     from model.checkpoint import Calibration
     from model.data import DataSet, Split
     from model.study import Row
@@ -114,7 +114,6 @@ def run_one(job: Job) -> None:
 
 def _run_baseline(job: Job, name: BaselineName) -> None:
     from model.baselines import fit_baseline
-
     from model.encoder import find_encoder
     from model.recipe import recipe_for
     from model.text import frozen_encoder, prepared
@@ -161,12 +160,12 @@ def note(job: Job, ledger: Path) -> None:
 
 def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None:
     """Keep answers and temperatures as arrays; the file is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}")
+    from model.whole_files import write_whole
+
     temperatures = np.array([calibration.emotion, calibration.shift])
-    with beside.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, temperatures=temperatures, **asdict(answers))
-    beside.replace(path)
+    content = BytesIO()
+    np.savez_compressed(content, allow_pickle=False, temperatures=temperatures, **asdict(answers))
+    write_whole(path.parent, {path.name: content.getvalue()})
 
 
 def load_answers(path: Path) -> tuple[Answers, Calibration]:
@@ -186,6 +185,8 @@ def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:
     scores = []
     for seed in range(row.seeds):
         folder = runs / row.run_name(seed)
+        if not (folder / "metrics.json").is_file():
+            continue
         metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
         scores.append((metrics["A1"]["value"], -seed, folder))
     best = max(scores)

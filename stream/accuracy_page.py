@@ -52,17 +52,19 @@ class Scored:
 
 
 def scored(row: Row, split: Split, runs: Path) -> Scored | None:
-    """What a row's runs answered on a split; None where a run is missing."""
+    """What a row's finished runs answered on a split; None where none is."""
     from model.bootstrap import dialogue_weights, resampled_scores
 
     each = []
     for seed in range(row.seeds):
         folder = runs / row.run_name(seed)
         if not (folder / f"{split}.npz").is_file():
-            return None
+            continue
         answers, calibration = load_answers(folder / f"{split}.npz")
         drawn = dialogue_weights(answers.dialogues)
         each.append(resampled_scores(answers, calibration, drawn))
+    if not each:
+        return None
     names = list(each[0])
     return Scored(
         row,
@@ -85,7 +87,9 @@ def table(found: Sequence[Scored], against: Scored | None = None) -> str:
         titles.append(f"wF1 less *{against.row.name}*")
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for one in found:
-        cells = [f"**{one.row.name}**: {one.row.says}", str(one.row.seeds)]
+        ran = len(one.seeds["weighted_f1"])
+        seeds = str(ran) if ran == one.row.seeds else f"{ran} of {one.row.seeds}"
+        cells = [f"**{one.row.name}**: {one.row.says}", seeds]
         cells += [one.cell(name, factor) for name, _, factor in SHOWN]
         if against is not None:
             cells.append("" if one is against else _gap_cell(one, against))
@@ -129,7 +133,7 @@ was ({looks} lines, of MELD {meld}).
 
 {table}
 
-The price of causality, twin less frozen: {price} points of weighted F1.
+The price of causality, weighted F1 of the twin less that of frozen: {price}.
 
 Shipped: {shipped}.
 """
@@ -157,7 +161,7 @@ _OTHERS: Final = """\
 
 
 def whole_page(runs: Path, *, looks: Sequence[dict[str, str]], today: date) -> str:
-    """The page, from what is in the runs' folder; a row with a run missing is left out."""
+    """The page, from the runs that are there; rows without any are left out."""
     from model.study import ABLATIONS, ADAPTED, BASELINES, FROZEN, MAIN, OTHER_SETS, TWIN
 
     test = _found((*MAIN, *BASELINES), "test", runs)

@@ -22,7 +22,7 @@ from stream.cloudevents import (
     Encoding,
     Envelope,
     event_headers,
-    read_envelope,
+    open_record,
 )
 from stream.dead_letters import dead_letter
 from stream.messages import (
@@ -96,6 +96,7 @@ def outgoing(sent: Sent, record: Record, wire: Wire) -> Outgoing:
         encoding=sent.encoding,
         time_ms=record.timestamp_ms,
         traceparent=envelope.traceparent,
+        tracestate=envelope.tracestate,
         causation_id=(envelope.id or position_id(record)) if alert else None,
     )
     topic = wire.shift_alerts if alert else wire.predictions
@@ -105,7 +106,7 @@ def outgoing(sent: Sent, record: Record, wire: Wire) -> Outgoing:
 def envelope_of(record: Record) -> Envelope:
     """The envelope of a record that was decoded before; a bare one if it cannot be read."""
     try:
-        return read_envelope(record.headers)
+        return open_record(record.headers, record.value or b"")[0]
     except Rejected:
         return Envelope()
 

@@ -69,6 +69,31 @@ def pipeline(
 
 
 @app.command()
+def start(
+    runs: Annotated[int, typer.Option(min=1, help="cold and warm starts each")] = 5,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """From process start to ready, on Apache Kafka and Redis, with cold and warm files."""
+    from stream.bench_start import run_bench_start
+
+    finish(run_bench_start(runs=runs, say=say, jars=jars), json)
+
+
+@app.command()
+def metrics(
+    pairs: Annotated[int, typer.Option(min=10, help="floods with and without, in turns")] = 12,
+    utterances: Annotated[int, typer.Option(min=500, help="in each flood")] = 3_000,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """What observing costs: the worker's CPU with its metrics and without, in interleaved pairs."""
+    from stream.bench_metrics import run_bench_metrics
+
+    finish(run_bench_metrics(pairs=pairs, utterances=utterances, say=say, jars=jars), json)
+
+
+@app.command()
 def real(
     data: Annotated[
         Path, typer.Option(envvar="EMOTRACK_DATA", help="data-set folder")

@@ -26,7 +26,9 @@ Days = Annotated[float, typer.Option(help="retention of utterances, predictions 
 LetterDays = Annotated[float, typer.Option(help="retention of dead letters")]
 
 topics_app = typer.Typer(help="Create the four topics, or say how they differ.")
-schema_app = typer.Typer(help="JSON Schema of the events.")
+schema_app = typer.Typer(help="JSON Schemas of the events, AsyncAPI of the topics.")
+
+config_app = typer.Typer(help="The settings, and where each comes from.")
 
 
 def mount(app: typer.Typer) -> None:
@@ -36,6 +38,7 @@ def mount(app: typer.Typer) -> None:
     app.command()(doctor)
     app.add_typer(topics_app, name="topics", no_args_is_help=True)
     app.add_typer(schema_app, name="schema", no_args_is_help=True)
+    app.add_typer(config_app, name="config", no_args_is_help=True)
 
 
 def publish(
@@ -93,6 +96,7 @@ def publish(
             topic=settings.utterances,
             encoding=encoding or ("json" if opened.total is None else "msgpack"),
             timeout_s=timeout_s,
+            security=settings.security,
         ) as publisher,
         _bar(console, f"publishing {opened.name}", opened.total) as sent,
     ):
@@ -131,6 +135,7 @@ def watch(
         "group": group,
         "from_beginning": from_beginning,
         "timeout_s": timeout_s,
+        "security": settings.security,
     }
     console = Console()
     if what == "alerts":
@@ -169,7 +174,7 @@ def create_topics(
         retention_days=retention_days,
         dead_letter_days=dead_letter_days,
     )
-    for report in create(settings.bootstrap, plans):
+    for report in create(settings.bootstrap, plans, settings.security):
         typer.echo(f"{report.name}: {'created' if report.created else 'already there'}")
         for difference in report.differs:
             typer.echo(f"  {difference}")
@@ -196,7 +201,7 @@ def describe_topics(
         retention_days=retention_days,
         dead_letter_days=dead_letter_days,
     )
-    reports = describe(settings.bootstrap, plans)
+    reports = describe(settings.bootstrap, plans, settings.security)
     for report in reports:
         settled = " ".join(f"{name}={value}" for name, value in report.config.items())
         state = f"{report.partitions} partitions, {settled}" if report.exists else "missing"
@@ -216,24 +221,14 @@ def doctor(
     redis_url: Annotated[str | None, typer.Option(help="redis://HOST:PORT/DB")] = None,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder")] = None,
 ) -> None:
-    """Check broker, topics, Redis, model and encoder; say how to cure what fails."""
-    from stream.doctor import Check, Patient, examine, healthy
-    from stream.topics import TopicNames
+    """Check broker, topics, rights, Redis, model, device and port; say how to cure them."""
+    from stream.doctor import Check, examine, healthy
 
     settings = _settings(
         bootstrap=bootstrap, topic_prefix=topic_prefix, redis_url=redis_url, model=model
     )
-    patient = Patient(
-        bootstrap=settings.bootstrap,
-        names=TopicNames(settings.topic_prefix),
-        redis_url=settings.redis_url,
-        model=settings.model,
-        encoder=settings.encoder,
-        device=settings.device,
-        allow_create_time=settings.allow_create_time,
-    )
     checks: list[Check] = []
-    for check in examine(patient):
+    for check in examine(settings):
         typer.echo(f"{check.status.upper():6} {check.name}: {check.says}")
         checks.append(check)
     if not healthy(checks):
@@ -244,17 +239,38 @@ def doctor(
 def export_schema(
     target: Annotated[str, typer.Argument(help="folder to write, - for standard output")] = "-",
 ) -> None:
-    """Write the JSON Schema of each event type."""
+    """Write the JSON Schema of each event type, and the AsyncAPI document of the topics."""
     import json
 
+    from stream.asyncapi import document, document_text
     from stream.schema import EVENT_TYPES, export, schema_of
 
     if target == "-":
         every = {event_type: schema_of(event_type) for event_type in EVENT_TYPES}
+        every["asyncapi"] = document()
         typer.echo(json.dumps(every, indent=2, ensure_ascii=False))
         return
-    for path in export(Path(target)):
+    for path in export(Path(target), {"asyncapi.json": document_text()}):
         typer.echo(str(path))
+
+
+@config_app.command("show")
+def show_config(
+    bootstrap: Bootstrap = None,
+    topic_prefix: Prefix = None,
+    redis_url: Annotated[str | None, typer.Option(help="redis://HOST:PORT/DB")] = None,
+    model: Annotated[Path | None, typer.Option(help="checkpoint folder")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
+    ] = None,
+) -> None:
+    """Say each setting's value and where it comes from: flag, environment, file or default."""
+    from stream.origins import shown_settings
+
+    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
+    for one in shown_settings({**flags, "model": model}, config):
+        origin = f"{one.origin} {one.where}".rstrip()
+        typer.echo(f"{one.name} = {one.value}  ({origin})")
 
 
 def _settings(**flags: Any) -> Settings:

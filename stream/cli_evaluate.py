@@ -148,17 +148,17 @@ def write_report(
 
     Raises `ConfigError` when the folder cannot be written.
     """
-    from model.files import write_files
     from model.page import report_page
     from model.pictures import report_pictures
     from model.report import report_data
+    from model.whole_files import write_whole
 
     rows = score_rows(report, subject.data, subject.split, subject.digest, differences)
     figures = figures_json(rows | {"report": report_data(report)}, subject.command)
     page = report_page(subject, report, report_pictures(report), differences)
     files = {"report.json": figures.encode(), "report.html": page.encode()}
     try:
-        write_files(folder, files)
+        write_whole(folder, files)
     except OSError as error:
         raise ConfigError(
             f"the report cannot be written to {folder} ({error.strerror}): make room there or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 from threading import Event
@@ -61,10 +62,14 @@ def serve(
         "allow_create_time": allow_create_time,
     }
     settings = load_settings(flags, config)
-    from stream.serving import configure_log, run_worker  # heavy: torch, redis, confluent-kafka
+    gc.disable()  # until all is loaded: imports make no garbage, and looking for it costs a second
+    try:
+        from stream.serving import configure_log, run_worker  # heavy: torch, redis, confluent-kafka
 
-    configure_log(settings)
-    raise typer.Exit(run_worker(settings, stop=stop_on_signals()))
+        configure_log(settings)
+        raise typer.Exit(run_worker(settings, stop=stop_on_signals()))
+    finally:
+        gc.enable()
 
 
 def stop_on_signals() -> Event:

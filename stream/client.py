@@ -15,10 +15,8 @@ For programs that talk to emotrack: synchronous, typed, on kafka-python; brings 
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -27,6 +25,7 @@ import kafka
 import kafka.errors
 import msgspec
 
+from stream.brokers import client_arguments, forbidden, not_allowed, require_topic
 from stream.cloudevents import (
     ALERT_TYPE,
     CLIENT_SOURCE,
@@ -34,23 +33,15 @@ from stream.cloudevents import (
     UTTERANCE_TYPE,
     Encoding,
     event_headers,
-    read_envelope,
+    open_record,
 )
-from stream.errors import (
-    BrokerUnreachable,
-    InvalidUtterance,
-    NotDelivered,
-    TopicMissing,
-    TopicUnfit,
-)
+from stream.errors import AccessRefused, InvalidUtterance, NotDelivered, TopicUnfit
 from stream.messages import PredictionEvent, ShiftAlert, Utterance, check, encode
 from stream.poison import MAX_VALUE_BYTES, Reason, Rejected
+from stream.security import PLAINTEXT, KafkaSecurity
 
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
 DEFAULT_PREFIX: Final = "emotrack."
-# The oldest protocol with all we use. Apache Kafka >= 2.3 speaks it, and so does librdkafka's mock
-# cluster (the demo's broker), whose answer to a version probe this client does not understand.
-API_VERSION: Final = (2, 3)
 _POLL_MS: Final = 200
 _METADATA_MS: Final = 5_000
 
@@ -73,17 +64,17 @@ class Publisher:
         source: str = CLIENT_SOURCE,
         timeout_s: float = 10.0,
         linger_ms: int = 2,
+        security: KafkaSecurity = PLAINTEXT,
     ) -> None:
-        """Connect. Raises `BrokerUnreachable` or `TopicMissing`, each saying what to do."""
-        require_topic(bootstrap, topic, timeout_s)
+        """Connect. Raises `BrokerUnreachable`, `AccessRefused` or `TopicMissing`, with the cure."""
+        require_topic(bootstrap, topic, timeout_s, security)
         self._bootstrap, self._topic, self._encoding = bootstrap, topic, encoding
-        self._source, self._timeout_s = source, timeout_s
+        self._source, self._timeout_s, self._security = source, timeout_s, security
         self._failure: BaseException | None = None
         self.sent = 0
         self.acknowledged = 0
         self._producer: Any = kafka.KafkaProducer(
-            bootstrap_servers=broker_addresses(bootstrap),
-            api_version=API_VERSION,
+            **client_arguments(bootstrap, security),
             linger_ms=linger_ms,
             max_block_ms=int(timeout_s * 1000),
             delivery_timeout_ms=max(int(timeout_s * 1000), 2000),
@@ -150,7 +141,9 @@ class Publisher:
             failure, self._failure = self._failure, None
             raise self._not_delivered(failure) from failure
 
-    def _not_delivered(self, error: BaseException) -> NotDelivered:
+    def _not_delivered(self, error: BaseException) -> NotDelivered | AccessRefused:
+        if forbidden(error):
+            return AccessRefused(not_allowed(self._bootstrap, self._security, error))
         return NotDelivered(
             f"{self.acknowledged} of {self.sent} utterances are acknowledged by {self._bootstrap} "
             f"(topic {self._topic}): {error}. Check the broker and publish the rest again; "
@@ -206,10 +199,12 @@ class _Subscriber(Generic[E]):
         from_beginning: bool = False,
         timeout_s: float | None = None,
         connect_timeout_s: float = 10.0,
+        security: KafkaSecurity = PLAINTEXT,
     ) -> None:
-        """Connect. Raises `BrokerUnreachable` or `TopicMissing`, each saying what to do."""
+        """Connect. Raises `BrokerUnreachable`, `AccessRefused` or `TopicMissing`, with the cure."""
         self._topic = topic or DEFAULT_PREFIX + self._suffix
-        require_topic(bootstrap, self._topic, connect_timeout_s)
+        require_topic(bootstrap, self._topic, connect_timeout_s, security)
+        self._bootstrap, self._security = bootstrap, security
         self._timeout_s = timeout_s
         self.skipped = 0
         self._decoders: dict[Encoding, Callable[[bytes], E]] = {
@@ -217,8 +212,7 @@ class _Subscriber(Generic[E]):
             "msgpack": msgspec.msgpack.Decoder(self._event).decode,
         }
         self._consumer: Any = kafka.KafkaConsumer(
-            bootstrap_servers=broker_addresses(bootstrap),
-            api_version=API_VERSION,
+            **client_arguments(bootstrap, security),
             group_id=group,
             auto_offset_reset="earliest" if from_beginning else "latest",
             enable_auto_commit=group is not None,
@@ -248,7 +242,7 @@ class _Subscriber(Generic[E]):
             yield received.event
 
     def records(self) -> Iterator[Received[E]]:
-        """Iterate with headers and positions. Raises `TopicUnfit` for a topic it cannot read."""
+        """Iterate with headers and positions. Raises `TopicUnfit` or `AccessRefused`."""
         last = time.monotonic()
         while self._timeout_s is None or time.monotonic() - last < self._timeout_s:
             for records in self._poll().values():
@@ -263,6 +257,9 @@ class _Subscriber(Generic[E]):
         try:
             polled: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
         except kafka.errors.KafkaError as error:
+            if forbidden(error):
+                said = not_allowed(self._bootstrap, self._security, error)
+                raise AccessRefused(said) from error
             raise TopicUnfit(
                 f"topic {self._topic} cannot be read any further: {error}. If somebody wrote a "
                 "record there that is none of ours, read on from the end (without from_beginning), "
@@ -272,11 +269,11 @@ class _Subscriber(Generic[E]):
 
     def _received(self, record: Any) -> Received[E] | None:
         try:
-            envelope = read_envelope(record.headers)
+            envelope, data = open_record(record.headers, record.value or b"")
             if record.value is None or envelope.type != self._event_type:
                 self.skipped += 1
                 return None
-            event = self._decoders[envelope.encoding](record.value)
+            event = self._decoders[envelope.encoding](data)
         except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.skipped += 1
             return None
@@ -317,64 +314,6 @@ class PredictionSubscriber(_Subscriber[PredictionEvent]):
 
     __doc__ = f"{__doc__}\n{_Subscriber.__doc__}"
     _event, _event_type, _suffix = PredictionEvent, PREDICTION_TYPE, "predictions"
-
-
-def require_topic(bootstrap: str, topic: str, timeout_s: float = 10.0) -> None:
-    """Return when the broker answers and has `topic`.
-
-    Raises `BrokerUnreachable` or `TopicMissing`.
-    """
-    with connected_admin(bootstrap, timeout_s) as admin:
-        topics = admin.list_topics()
-    if topic not in topics:
-        raise TopicMissing(
-            f"topic {topic} does not exist on {bootstrap}: create the topics with "
-            f"`emotrack topics create --bootstrap {bootstrap}`"
-        )
-
-
-@contextmanager
-def connected_admin(bootstrap: str, timeout_s: float = 10.0) -> Iterator[Any]:
-    """A kafka-python admin client; its own errors leave as `BrokerUnreachable`."""
-    require_broker(bootstrap, timeout_s)
-    timeout_ms = max(int(timeout_s * 1000), 1000)
-    try:
-        admin: Any = kafka.KafkaAdminClient(
-            bootstrap_servers=broker_addresses(bootstrap),
-            api_version=API_VERSION,
-            bootstrap_timeout_ms=timeout_ms,
-            request_timeout_ms=timeout_ms,
-        )
-        try:
-            yield admin
-        finally:
-            admin.close()
-    except kafka.errors.KafkaError as error:
-        raise BrokerUnreachable(
-            f"something listens at {bootstrap} but does not answer as a Kafka broker: {error}"
-        ) from error
-
-
-def require_broker(bootstrap: str, timeout_s: float = 10.0) -> None:
-    """Return when one of the addresses accepts a connection; raises `BrokerUnreachable`."""
-    faults = []
-    for address in broker_addresses(bootstrap):
-        host, _, port = address.rpartition(":")
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout_s):
-                return
-        except (OSError, ValueError) as error:
-            faults.append(f"{address}: {error}")
-    raise BrokerUnreachable(
-        f"no Kafka broker answers ({'; '.join(faults) or 'no address given'}): start one, or give "
-        "its host:port as --bootstrap or EMOTRACK_BOOTSTRAP"
-    )
-
-
-def broker_addresses(bootstrap: str) -> list[str]:
-    """Split `host:port,host:port`; 9092 where no port is given."""
-    named = [address.strip() for address in bootstrap.split(",") if address.strip()]
-    return [address if ":" in address else f"{address}:9092" for address in named]
 
 
 def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:

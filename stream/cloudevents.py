@@ -1,5 +1,7 @@
-"""CloudEvents 1.0 over Kafka, binary mode: attributes as `ce_*` headers, data as the value.
+"""CloudEvents 1.0 over Kafka: what the headers, or the value itself, say about an event.
 
+We write binary mode (attributes as `ce_*` headers, data as the value) and read structured mode too
+(`application/cloudevents+json`: attributes and data in one JSON object).
 A record without any header is taken as JSON of the topic's type (a person with a console producer).
 Timing travels in headers too, so that a repeated prediction has byte-equal data.
 """
@@ -62,6 +64,21 @@ class Envelope(msgspec.Struct, frozen=True):
     source: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    structured: bool = False  # the value holds attributes and data: see `open_record`
+
+
+class _Structured(msgspec.Struct, frozen=True):
+    """A CloudEvent in JSON format; other extension attributes are ignored."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    datacontenttype: str | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data_base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | None = None
+    tracestate: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +103,64 @@ class Timing:
 
 
 _BARE: Final = Envelope()
+_STRUCTURED: Final = msgspec.json.Decoder(_Structured)
+_STRUCTURED_JSON: Final = "application/cloudevents+json"
+_MAX_TRACESTATE: Final = 512  # W3C: longer ones may be dropped
+
+
+def open_record(headers: Headers | None, value: bytes) -> tuple[Envelope, bytes]:
+    """The attributes of a record and its data, in either mode.
+
+    Raises `Rejected` as `read_envelope` does; in structured mode also bad_json, missing_field,
+    wrong_type, too_deep.
+    """
+    envelope = read_envelope(headers)
+    return _unwrapped(envelope, value) if envelope.structured else (envelope, value)
+
+
+def _unwrapped(outer: Envelope, value: bytes) -> tuple[Envelope, bytes]:
+    event = _structured(value)
+    _check_version("attribute specversion", event.specversion)
+    _check_id("attribute id", event.id)
+    content = event.datacontenttype
+    encoding, structured = _encoding(content)
+    if structured:
+        raise Rejected(Reason.UNSUPPORTED_CONTENT_TYPE, "a CloudEvent inside a CloudEvent")
+    envelope = Envelope(
+        encoding=encoding,
+        type=event.type,
+        id=event.id,
+        source=event.source,
+        traceparent=_trace(event.traceparent) or outer.traceparent,
+        tracestate=_state(event.tracestate) or outer.tracestate,
+    )
+    if isinstance(event.data_base64, bytes):
+        if event.data is not msgspec.UNSET:
+            raise Rejected(Reason.WRONG_TYPE, "both `data` and `data_base64`: send one of them")
+        return envelope, event.data_base64
+    if not isinstance(event.data, msgspec.Raw):
+        raise Rejected(
+            Reason.MISSING_FIELD, "the CloudEvent has no `data`: put the utterance there"
+        )
+    if encoding != "json":
+        raise Rejected(
+            Reason.WRONG_TYPE,
+            "`data` is JSON: send MessagePack as `data_base64`, or in binary mode",
+        )
+    return envelope, bytes(event.data)
+
+
+def _structured(value: bytes) -> _Structured:
+    try:
+        return _STRUCTURED.decode(value)
+    except msgspec.ValidationError as error:
+        missing = "missing required field" in str(error)
+        reason = Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE
+        raise Rejected(reason, f"the CloudEvent does not fit: {error}") from None
+    except RecursionError:
+        raise Rejected(Reason.TOO_DEEP, "nested too deep: an utterance needs four levels") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Rejected(Reason.BAD_JSON, f"the value is no CloudEvent in JSON: {error}") from None
 
 
 def read_envelope(headers: Headers | None) -> Envelope:
@@ -96,24 +171,34 @@ def read_envelope(headers: Headers | None) -> Envelope:
     if not headers:
         return _BARE
     found = _text_headers(headers)
-    if len(found.get("ce_id", "")) > MAX_ID_HEADER:
-        raise Rejected(
-            Reason.BAD_HEADERS, f"header ce_id is longer than {MAX_ID_HEADER} characters"
-        )
-    version = found.get("ce_specversion", "1.0")
-    if version.split(".")[0] != "1":
-        raise Rejected(
-            Reason.UNKNOWN_VERSION,
-            f"header ce_specversion is {version[:40]!r}: send CloudEvents 1.0",
-        )
+    _check_id("header ce_id", found.get("ce_id", ""))
+    _check_version("header ce_specversion", found.get("ce_specversion", "1.0"))
+    encoding, structured = _encoding(found.get("content-type"))
     return Envelope(
-        encoding=_encoding(found.get("content-type")),
+        encoding=encoding,
         type=found.get("ce_type", UTTERANCE_TYPE),
         id=found.get("ce_id"),
         source=found.get("ce_source"),
         traceparent=_trace(found.get("traceparent")),
-        tracestate=found.get("tracestate"),
+        tracestate=_state(found.get("tracestate")),
+        structured=structured,
     )
+
+
+def _check_id(where: str, id: str) -> None:
+    if len(id) > MAX_ID_HEADER:
+        raise Rejected(Reason.BAD_HEADERS, f"{where} is longer than {MAX_ID_HEADER} characters")
+
+
+def _check_version(where: str, version: str) -> None:
+    if version.split(".")[0] != "1":
+        sentence = f"{where} is {version[:40]!r}: send CloudEvents 1.0"
+        raise Rejected(Reason.UNKNOWN_VERSION, sentence)
+
+
+def _state(tracestate: str | None) -> str | None:
+    """A W3C trace state of a length that must be passed on."""
+    return tracestate if tracestate and len(tracestate) <= _MAX_TRACESTATE else None
 
 
 def _trace(header: str | None) -> str | None:
@@ -138,16 +223,19 @@ def _text_headers(headers: Headers) -> dict[str, str]:
     return found
 
 
-def _encoding(content_type: str | None) -> Encoding:
+def _encoding(content_type: str | None) -> tuple[Encoding, bool]:
+    """How the value is encoded, and whether it is a structured CloudEvent."""
     if content_type is None:
-        return "json"
+        return "json", False
     media = content_type.partition(";")[0].strip().lower()
     known = _ENCODINGS.get(media)
     if known is not None:
-        return known
+        return known, False
+    if media == _STRUCTURED_JSON:
+        return "json", True
     if media.startswith("application/cloudevents"):
         sentence = (
-            f"content-type {media} is CloudEvents structured mode, which is not supported: put the "
+            f"content-type {media[:80]} is not supported: send {_STRUCTURED_JSON}, or put the "
             "attributes into ce_* headers (binary mode) and the data into the value"
         )
     else:
@@ -163,6 +251,7 @@ def event_headers(
     encoding: Encoding,
     time_ms: int | None = None,
     traceparent: str | None = None,
+    tracestate: str | None = None,
     causation_id: str | None = None,
     more: Iterable[tuple[str, bytes]] = (),
 ) -> HeaderList:
@@ -183,6 +272,8 @@ def event_headers(
         headers.append(("ce_causationid", causation_id.encode()))
     if traceparent is not None:
         headers.append(("traceparent", traceparent.encode()))
+        if tracestate is not None:  # it means nothing without its parent
+            headers.append(("tracestate", tracestate.encode()))
     headers.extend(more)
     return headers
 

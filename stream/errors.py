@@ -71,3 +71,9 @@ class NotDelivered(EmotrackError):
     """The broker did not acknowledge a record in time; it may or may not be in the log."""
 
     exit_code = 9
+
+
+class AccessRefused(EmotrackError):
+    """The broker does not take our credentials or certificate, or we do not take its own."""
+
+    exit_code = 11

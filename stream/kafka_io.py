@@ -25,6 +25,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
+from stream.kafka_rights import require_rights
 from stream.ports import (
     NO_TIMESTAMP,
     Assignments,
@@ -43,6 +44,7 @@ Client = TypeVar("Client", AdminClient, Consumer, Producer)
 NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
 CALL_S: Final = 10.0  # a call that answers later than this counts as failed
 BACKOFF_S: Final = 0.1
+ASK_S: Final = 0.2  # what a look at the ends of paused partitions may take
 REACH_S: Final = 5.0  # the same for the first one, while somebody waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
@@ -72,13 +74,14 @@ HOPELESS: Final = frozenset(
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """What every client of ours needs; `kafka_options` may add security and more."""
+    """What every client of ours needs; `kafka_options` may add more."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "emotrack",
         "log_level": 2,  # what matters is raised, or seen by `reachable`
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
+        **settings.security.librdkafka(),
         **settings.kafka_options,
     }
 
@@ -130,7 +133,8 @@ def producer_config(settings: Settings) -> dict[str, Any]:
 def find_topic_id(settings: Settings) -> str:
     """The id of the utterances topic; the zero UUID on the mock cluster.
 
-    Raises `BrokerUnreachable` or `TopicMissing`.
+    Raises `BrokerUnreachable` or `TopicMissing`; `AccessRefused` where the worker may not do its
+    work.
     """
     topic = settings.utterances
     admin = made(AdminClient, connection(settings))
@@ -138,6 +142,7 @@ def find_topic_id(settings: Settings) -> str:
         if settings.mock_broker:
             admin.list_topics(timeout=REACH_S)
             return NO_TOPIC_ID
+        require_rights(settings, admin, REACH_S)
         asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
         return str(asked[topic].result(REACH_S).topic_id)
     except (KafkaException, TimeoutError) as error:
@@ -195,7 +200,8 @@ class KafkaSource:
         self._topic, self._topic_id = settings.utterances, topic_id
         self._protocol = settings.group_protocol
         self._reachable = True
-        self._owned: set[int] = set()
+        self._owned: dict[int, int] = {}  # partition -> where its reading began
+        self._paused: dict[int, None] = {}  # least recently asked for its end first
         self._listener: Assignments | None = None
         # librdkafka calls `_met` from within `poll`.
         self._consumer = made(Consumer, {**consumer_config(settings), "error_cb": self._met})
@@ -225,9 +231,12 @@ class KafkaSource:
 
     def pause(self, partitions: Sequence[int]) -> None:
         self._consumer.pause([TopicPartition(self._topic, p) for p in partitions])
+        self._paused.update(dict.fromkeys(partitions))
 
     def resume(self, partitions: Sequence[int]) -> None:
         self._consumer.resume([TopicPartition(self._topic, p) for p in partitions])
+        for partition in partitions:
+            self._paused.pop(partition, None)
 
     def seek(self, partition: int, offset: int) -> None:
         try:
@@ -247,13 +256,32 @@ class KafkaSource:
         self._reachable = True
 
     def lag(self) -> Mapping[int, int]:
-        owned = [TopicPartition(self._topic, p) for p in self._owned]
+        ends = self._ends_of_paused()
         lags: dict[int, int] = {}
-        for at in self._consumer.position(owned):
+        for at in self._consumer.position([TopicPartition(self._topic, p) for p in self._owned]):
             _, high = self._consumer.get_watermark_offsets(at, cached=True)
-            if at.offset >= 0 and high >= 0:
-                lags[at.partition] = max(0, high - at.offset)
+            position = at.offset if at.offset >= 0 else self._owned[at.partition]
+            end = max(high, ends.get(at.partition, -1))
+            if end >= 0:
+                lags[at.partition] = max(0, end - position)
         return lags
+
+    def _ends_of_paused(self) -> dict[int, int]:
+        """Ask for ends that no fetch would tell, of as many as can be asked within `ASK_S`."""
+        ends: dict[int, int] = {}
+        until = time.monotonic() + ASK_S
+        for partition in list(self._paused) if self._reachable else ():
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            at = TopicPartition(self._topic, partition)
+            try:
+                _, ends[partition] = self._consumer.get_watermark_offsets(at, timeout=left)
+            except KafkaException:
+                break
+            self._paused.pop(partition)
+            self._paused[partition] = None  # the last to be asked again
+        return ends
 
     def reachable(self) -> bool:
         if not self._reachable:  # idle, nothing else would tell that the broker is back
@@ -307,7 +335,7 @@ class KafkaSource:
         assert self._listener is not None
         starts = {at.partition: self._start(consumer, at) for at in self._committed(partitions)}
         consumer.incremental_assign(partitions)
-        self._owned.update(starts)
+        self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
         self._listener.assigned(starts)
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
@@ -335,7 +363,9 @@ class KafkaSource:
         self._leave(consumer, partitions)
 
     def _leave(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._owned.difference_update(p.partition for p in partitions)
+        for p in partitions:
+            self._owned.pop(p.partition, None)
+            self._paused.pop(p.partition, None)
         consumer.incremental_unassign(partitions)
 
 

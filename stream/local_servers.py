@@ -14,8 +14,8 @@ import subprocess
 import time
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -98,10 +98,26 @@ class ChildServer:
 
 @dataclass(frozen=True, slots=True)
 class RunningKafka:
-    """A broker that answers on `bootstrap`."""
+    """A broker that answers on `bootstrap`, and on the addresses of `listeners` by name."""
 
     bootstrap: str
     server: ChildServer
+    listeners: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """What a broker is told besides plain TCP: listeners (name -> security protocol) and the rest.
+
+    `properties` win over ours; `format_with` are arguments of the storage tool.
+    """
+
+    protocols: Mapping[str, str]
+    properties: Mapping[str, str]
+    format_with: Sequence[str] = ()
+
+
+PLAIN: Final = Listeners({}, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +145,21 @@ def need(program: str, cure: str) -> str:
     return path
 
 
-def kafka_properties(directory: Path, port: int, controller_port: int) -> str:
+def kafka_properties(
+    directory: Path, ports: Mapping[str, int], controller_port: int, told: Listeners = PLAIN
+) -> str:
     """Settings of a one-node KRaft broker that answers fast and creates nothing by itself."""
+    given = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    protocols = ",".join(f"{name}:{protocol}" for name, protocol in told.protocols.items())
     lines = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "listeners": f"{given},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": given,
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
+        + (f",{protocols}" if protocols else ""),
         "log.dirs": str(directory / "data"),
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": "0",
@@ -152,23 +173,35 @@ def kafka_properties(directory: Path, port: int, controller_port: int) -> str:
         "group.consumer.session.timeout.ms": "6000",
         "group.consumer.min.session.timeout.ms": "2000",
         "group.min.session.timeout.ms": "2000",
+        **told.properties,
     }
     return "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
 @contextlib.contextmanager
-def apache_kafka(directory: Path, jars: Path = KAFKA_JARS) -> Iterator[RunningKafka]:
+def apache_kafka(
+    directory: Path, jars: Path = KAFKA_JARS, told: Listeners = PLAIN
+) -> Iterator[RunningKafka]:
     """Run Apache Kafka in KRaft mode under `directory` until the block ends."""
     java = need("java", "install a JRE, version 17 or newer (Debian: openjdk-17-jre-headless)")
     if not list(jars.glob("kafka_2.13-*.jar")):
         raise ServerMissing(f"no Kafka jars under {jars}: run `make kafka` (Maven) once")
-    port, controller_port = free_ports(2)
+    controller_port, *free = free_ports(2 + len(told.protocols))
+    ports = dict(zip(("PLAINTEXT", *told.protocols), free, strict=True))
     properties = directory / "server.properties"
-    properties.write_text(kafka_properties(directory, port, controller_port))
+    properties.write_text(kafka_properties(directory, ports, controller_port, told))
     java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
     # One id in 64 would begin with "-", which the tool takes for an option.
     cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
-    storage_tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    storage_tool = [
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        cluster,
+        "-c",
+        str(properties),
+        *told.format_with,
+    ]
     formatted = subprocess.run(
         [*java_argv, *storage_tool], capture_output=True, text=True, timeout=START_S, check=False
     )
@@ -176,8 +209,9 @@ def apache_kafka(directory: Path, jars: Path = KAFKA_JARS) -> Iterator[RunningKa
         raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
     server = ChildServer("kafka", [*java_argv, "kafka.Kafka", str(properties)], directory)
     try:
-        server.start(lambda: answers(port))
-        yield RunningKafka(f"127.0.0.1:{port}", server)
+        server.start(lambda: all(answers(port) for port in ports.values()))
+        at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        yield RunningKafka(at.pop("PLAINTEXT"), server, at)
     finally:
         server.stop()
 
@@ -202,19 +236,43 @@ def redis_server(directory: Path, *extra: str) -> Iterator[RunningRedis]:
 @contextlib.contextmanager
 def prometheus(directory: Path, *targets: str, scrape_s: int = 1) -> Iterator[RunningPrometheus]:
     """Run Prometheus under `directory`, scraping `targets` ("127.0.0.1:port") every `scrape_s`."""
-    program = need("prometheus", "install it (Debian: apt-get install prometheus)")
-    (port,) = free_ports(1)
     quoted = ", ".join(f'"{t}"' for t in targets)
     config = directory / "prometheus.yml"
     config.write_text(
         f"global: {{scrape_interval: {scrape_s}s}}\n"
         f"scrape_configs: [{{job_name: emotrack, static_configs: [{{targets: [{quoted}]}}]}}]\n"
     )
+    with configured_prometheus(config) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def configured_prometheus(config: Path) -> Iterator[RunningPrometheus]:
+    """Run Prometheus with this configuration; its data goes beside it."""
+    program = need("prometheus", "install it (Debian: apt-get install prometheus)")
+    (port,) = free_ports(1)
+    directory = config.parent
     argv = [program, f"--config.file={config}", f"--storage.tsdb.path={directory / 'tsdb'}"]
     server = ChildServer("prometheus", [*argv, f"--web.listen-address=127.0.0.1:{port}"], directory)
     try:
         server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
         yield RunningPrometheus(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def configured_alertmanager(config: Path, port: int) -> Iterator[ChildServer]:
+    """Run one Alertmanager with this configuration; its data goes beside it."""
+    cure = "install it (Debian: apt-get install prometheus-alertmanager)"
+    debian = shutil.which("prometheus-alertmanager")  # Debian's name for it
+    program = debian or need("alertmanager", cure)
+    argv = [program, f"--config.file={config}", f"--storage.path={config.parent / 'silences'}"]
+    argv += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    server = ChildServer("alertmanager", argv, config.parent)
+    try:
+        server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
+        yield server
     finally:
         server.stop()
 

@@ -57,12 +57,16 @@ class RunningWorker:
 
 @contextlib.contextmanager
 def local_worker(
-    settings: Mapping[str, object], log: Path, *, ready_s: float = READY_S
+    settings: Mapping[str, object],
+    log: Path,
+    *,
+    ready_s: float = READY_S,
+    module: str = "stream.main",
 ) -> Iterator[RunningWorker]:
     """Run `emotrack serve` with these settings alone; wait until it is ready; SIGTERM at the end.
 
     `settings` are field names of `stream.settings.Settings`. Raises `ServerFailed` with the end of
-    its log. With `ready_s` = 0 it is handed over while it still starts.
+    its log. With `ready_s` = 0 it is handed over while it still starts. `module` is what is run.
     """
     (port,) = free_ports(1)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EMOTRACK_")}
@@ -70,7 +74,7 @@ def local_worker(
     given = {f"EMOTRACK_{name.upper()}": str(value) for name, value in named.items()}
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stream.main", "serve"],
+            [sys.executable, "-m", module, "serve"],
             env=kept | given,
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.predictor import Modality, Tensor
-from stream.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, Headers, read_envelope
+from stream.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, Headers, open_record
 from stream.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
 from stream.vectors import NOT_FINITE, check_numbers, check_packed
 
@@ -202,9 +202,9 @@ def decode(
     try:
         if len(value) > MAX_VALUE_BYTES:
             _reject_large(value)
-        envelope = read_envelope(headers)
+        envelope, data = open_record(headers, value)
         _check_type(envelope, topic)
-        utterance = parse(value, envelope.encoding)
+        utterance = parse(data, envelope.encoding)
         check(utterance, inputs, only)
         _check_key(key, utterance.conversation_id)
     except Rejected as met:

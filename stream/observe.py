@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from model.predictor import ModelInfo
+from stream.answers import rule_of
 from stream.http import Health
+from stream.messages import PredictionEvent
 from stream.metrics import Metrics
 from stream.pipeline import Result, Step
 from stream.ports import NO_TIMESTAMP
@@ -16,8 +19,10 @@ SHIFT_LIKELY = 0.5  # label shift="yes" from here on: more likely than not
 class Observer:
     """Turns facts of the loop into observations."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, info: ModelInfo) -> None:
+        """`info` tells which emotions and alerts there may be."""
         self._m = metrics
+        metrics.expect(info.labels, rule_of(info).name)
 
     def read(self, records: int) -> None:
         """Records came in."""
@@ -39,8 +44,8 @@ class Observer:
     def left(self, topic: str, partitions: Sequence[int]) -> None:
         """Partitions left: their gauges must not stay behind."""
         for partition in partitions:
-            self._m.consumer_lag.remove_by_labels({"topic": topic, "partition": str(partition)})
-            self._m.last_processed.remove_by_labels({"partition": str(partition)})
+            self._m.consumer_lag.drop(topic, str(partition))
+            self._m.last_processed.drop(str(partition))
 
     def operated(self, step: Step) -> None:
         """What the store answered in one step."""
@@ -57,57 +62,76 @@ class Observer:
         self._m.state_operations.labels("any", "unavailable").inc()
 
     def answered(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:
-        """All that a batch sends is acknowledged. Times are monotonic seconds."""
+        """All that a batch sends is acknowledged. Times are monotonic seconds.
+
+        What is the same for a batch is observed once, what is counted is added up before: this is
+        on the path of every utterance.
+        """
         self._m.redis_up.set(1)
         self._m.batch_utterances.observe(len(step.results))
-        for result in step.results:
-            self._one(result)
-            if result.event is not None:
-                self._stages(result, step, began, produced_at, acked_at)
+        self._records(step.results)
+        self._predictions([r.event for r in step.results if r.event is not None])
+        self._stages(step, began, produced_at, acked_at)
 
-    def _stages(
-        self, result: Result, step: Step, began: float, produced_at: float, acked_at: float
-    ) -> None:
-        m, item, times = self._m, result.item, step.times
-        m.fetch_wait.observe(item.fetch_wait_s)
-        m.decode.observe(item.decode_s)
-        m.queue_wait.observe(max(0.0, began - item.polled_at - item.decode_s))
-        m.state_load.observe(times.load_s)
-        m.inference.observe(times.infer_s)
-        m.state_save.observe(times.save_s)
-        m.produce.observe(acked_at - produced_at)
-        m.end_to_end.observe(item.fetch_wait_s + acked_at - item.polled_at)
+    def _records(self, results: Sequence[Result]) -> None:
+        """Whatever the records were."""
+        m = self._m
+        answered: dict[int, int] = {}
+        for result in results:
+            record = result.item.record
+            if record.timestamp_ms != NO_TIMESTAMP:
+                answered[record.partition] = record.timestamp_ms
+            if result.replay is not None:
+                m.replays.labels(result.replay).inc()
+            if result.reason is not None:
+                m.dead_letters.labels(result.reason.value).inc()
+            if result.alerted is not None:
+                m.shift_alerts.labels(result.alerted).inc()
+            if result.outcome == "duplicate":
+                kind = "utterance_id" if result.replay is None else "position"
+                m.duplicates.labels(kind).inc()
+        for partition, timestamp_ms in answered.items():
+            m.last_processed.set(timestamp_ms / 1000, str(partition))
 
-    def _one(self, result: Result) -> None:
-        m, record, event = self._m, result.item.record, result.event
-        if record.timestamp_ms != NO_TIMESTAMP:
-            m.last_processed.labels(str(record.partition)).set(record.timestamp_ms / 1000)
-        if result.replay is not None:
-            m.replays.labels(result.replay).inc()
-        if result.reason is not None:
-            m.dead_letters.labels(result.reason.value).inc()
-        if result.outcome == "duplicate":
-            kind = "utterance_id" if result.replay is None else "position"
-            m.duplicates.labels(kind).inc()
-        if event is None:
-            return
-        likely = event.shift is not None and event.shift.probability >= SHIFT_LIKELY
-        m.predictions_emitted.labels(event.emotion, "yes" if likely else "no").inc()
-        m.confidence.observe(event.confidence)
-        m.window_utterances.observe(event.context.utterances)
-        m.state_bytes.observe(result.state_bytes)
-        m.seq_disorder.inc(bool(event.flags))
-        m.context_truncated.inc(event.context.truncated)
-        if result.alerted is not None:
-            m.shift_alerts.labels(result.alerted).inc()
+    def _predictions(self, events: Sequence[PredictionEvent]) -> None:
+        m = self._m
+        said: Counter[tuple[str, bool]] = Counter()
+        for event in events:
+            likely = event.shift is not None and event.shift.probability >= SHIFT_LIKELY
+            said[event.emotion, likely] += 1
+            m.confidence.observe(event.confidence)
+            m.window_utterances.observe(event.context.utterances)
+        for (emotion, likely), count in said.items():
+            m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
+        m.seq_disorder.inc(sum(bool(event.flags) for event in events))
+        m.context_truncated.inc(sum(event.context.truncated for event in events))
+
+    def _stages(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:
+        """Every stage of every prediction, so that the sums explain the sum of end to end."""
+        m, times = self._m, step.times
+        predicted = [r for r in step.results if r.event is not None]
+        for result in predicted:
+            item = result.item
+            m.fetch_wait.observe(item.fetch_wait_s)
+            m.decode.observe(item.decode_s)
+            m.queue_wait.observe(max(0.0, began - item.polled_at - item.decode_s))
+            m.end_to_end.observe(item.fetch_wait_s + acked_at - item.polled_at)
+            m.state_bytes.observe(result.state_bytes)
+        for stage, seconds in (
+            (m.state_load, times.load_s),
+            (m.inference, times.infer_s),
+            (m.state_save, times.save_s),
+            (m.produce, acked_at - produced_at),
+        ):
+            stage.observe(seconds, len(predicted))
 
     def committed_in(self, seconds: float) -> None:
         """A commit took this long."""
         self._m.commit.observe(seconds)
 
-    def final(self, outcomes: Sequence[str]) -> None:
-        """These records are committed, with these outcomes."""
-        self._m.records_committed.inc(len(outcomes))
+    def final(self, records: int, outcomes: Sequence[str]) -> None:
+        """So many records are committed, with these outcomes: two counts that must agree."""
+        self._m.records_committed.inc(records)
         for outcome, count in Counter(outcomes).items():
             self._m.outcomes.labels(outcome).inc(count)
 
@@ -124,8 +148,9 @@ class Observer:
     ) -> None:
         """How things stand."""
         m = self._m
+        m.last_turn.set_to_current_time()
         for partition, records in lag.items():
-            m.consumer_lag.labels(topic, str(partition)).set(records)
+            m.consumer_lag.set(records, topic, str(partition))
         m.queue_depth.set(queued)
         m.partitions_paused.set(paused)
         m.conversations_active.set(cached)

@@ -127,7 +127,7 @@ class Source(Protocol):
         ...
 
     def lag(self) -> Mapping[int, int]:
-        """Records behind the end of each owned partition, as far as known without asking."""
+        """Records not read yet, by owned partition; may ask about paused ones for a moment."""
         ...
 
     def reachable(self) -> bool:

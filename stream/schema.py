@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +30,19 @@ def schema_of(event_type: str) -> dict[str, Any]:
     )
     name = reference["$ref"].rsplit("/", 1)[1]
     schema: dict[str, Any] = {"$schema": _DIALECT, "$id": f"urn:{event_type}"}
-    schema |= components.pop(name)
-    if event_type == UTTERANCE_TYPE:
-        schema["anyOf"] = [{"required": ["text"]}, {"required": ["features"]}]
-        schema["not"] = {"anyOf": [{"required": [field]} for field in RESERVED_FIELDS]}
+    schema |= with_rules(event_type, components.pop(name))
     if components:
         schema["$defs"] = components
     return schema
+
+
+def with_rules(event_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A type's schema with the rules between its fields, which the type cannot say."""
+    if event_type != UTTERANCE_TYPE:
+        return schema
+    reserved = {"anyOf": [{"required": [field]} for field in RESERVED_FIELDS]}
+    some = [{"required": ["text"]}, {"required": ["features"]}]
+    return schema | {"anyOf": some, "not": reserved}
 
 
 def schema_text(event_type: str) -> str:
@@ -43,12 +50,13 @@ def schema_text(event_type: str) -> str:
     return json.dumps(schema_of(event_type), indent=2, ensure_ascii=False) + "\n"
 
 
-def export(folder: Path) -> list[Path]:
-    """Write one file for each event type; return their paths."""
+def export(folder: Path, more: Mapping[str, str] | None = None) -> list[Path]:
+    """Write one file for each event type, and `more` files by name; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for event_type in EVENT_TYPES:
-        path = folder / f"{event_type}.json"
-        path.write_text(schema_text(event_type), encoding="utf-8")
+    texts = {f"{event_type}.json": schema_text(event_type) for event_type in EVENT_TYPES}
+    for name, text in (texts | dict(more or {})).items():
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
         written.append(path)
     return written

@@ -25,17 +25,17 @@ from model.predictor import (
     load_predictor,
 )
 from state.memory_store import MemoryStore
-from state.redis_store import RedisStore
-from state.store import Store, StoreRefused, StoreUnavailable
+from state.store import Store, StoreRefused
 from state.window import StateSpec
-from stream.errors import BrokerUnreachable, ModelUnfit, StoreUnfit
+from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.http import Health, StatusServer
 from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
 from stream.metrics import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable
 from stream.settings import Settings
+from stream.stores import open_redis
 from stream.topics import TopicNames, require_topics
-from stream.worker import Worker
+from stream.worker import Trace, Worker
 
 GARBAGE: Final = 50_000  # cached windows are no garbage and hold no cycles: look seldom
 NOT_DRAINED: Final = 10  # exit code: what was done could not be committed in time
@@ -79,6 +79,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         closing.callback(gc.unfreeze)
         gc.freeze()  # what was loaded lives as long as we do: no collection need walk it again
         gc.set_threshold(GARBAGE)
+        gc.enable()
         worker = Worker(
             settings,
             source=source,
@@ -87,6 +88,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             predictor=predictor,
             metrics=metrics,
             health=health,
+            trace=tracing(settings, closing),
         )
         log.info("serving", topic=settings.utterances, status=status.url, **identity)
         if ready is not None:
@@ -101,8 +103,23 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
 
 
-def open_model(settings: Settings) -> Predictor:
-    """Load and warm the model. Raises `ModelUnfit`."""
+def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:
+    """What writes the spans, where they are wanted. Raises `ConfigError` without the extra."""
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        from stream.tracing import Tracing
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"EMOTRACK_TRACE_ENDPOINT needs {error.name}: pip install 'emotrack[worker,otel]'"
+        ) from None
+    spans = Tracing(settings)
+    closing.callback(spans.close)
+    return spans.batch
+
+
+def load_model(settings: Settings) -> Predictor:
+    """Load the checkpoint that is to be served, and no other. Raises `ModelUnfit`."""
     try:
         predictor = load_predictor(
             settings.model,
@@ -113,6 +130,16 @@ def open_model(settings: Settings) -> Predictor:
             threads=settings.threads,
             encoder=settings.encoder,
         )
+    except ModelError as error:
+        raise ModelUnfit(str(error)) from None
+    require_digest(settings, predictor.info)
+    return predictor
+
+
+def open_model(settings: Settings) -> Predictor:
+    """Load and warm the model. Raises `ModelUnfit`."""
+    predictor = load_model(settings)
+    try:
         predictor.warm_up()
     except ModelError as error:
         raise ModelUnfit(str(error)) from None
@@ -130,30 +157,36 @@ def open_model(settings: Settings) -> Predictor:
     return predictor
 
 
+def require_digest(settings: Settings, info: ModelInfo) -> None:
+    """Return when this is the checkpoint to serve. Raises `ModelUnfit`."""
+    if settings.model_digest not in (None, info.digest):
+        raise ModelUnfit(
+            f"the checkpoint {settings.model or '(shipped)'} has digest {info.digest}, "
+            f"EMOTRACK_MODEL_DIGEST allows only {settings.model_digest}: name that checkpoint as "
+            "EMOTRACK_MODEL, or allow this one"
+        )
+
+
 def open_store(settings: Settings, spec: StateSpec) -> Store:
     """Open and check the state store. Raises `StoreUnfit`."""
     if settings.in_memory:
         log.warning("state is kept in this process: it is lost with it, and not shared")
         return MemoryStore(spec)
-    try:
-        store = RedisStore(spec, settings.redis_url)
-        store.check()
-    except (StoreRefused, StoreUnavailable) as error:
-        raise StoreUnfit(f"{error} (EMOTRACK_REDIS_URL={settings.masked_redis_url})") from None
-    return store
+    return open_redis(settings, spec)
 
 
 def find_topics(settings: Settings) -> str:
     """Check the topics and return the utterances topic's id.
 
-    Raises `BrokerUnreachable`, `TopicMissing` or `TopicUnfit`. The mock cluster creates topics by
-    itself and cannot describe them.
+    Raises `BrokerUnreachable`, `AccessRefused`, `TopicMissing` or `TopicUnfit`. The mock
+    cluster creates topics by itself and cannot describe them.
     """
     if not settings.mock_broker:
         require_topics(
             settings.bootstrap,
             TopicNames(settings.topic_prefix),
             allow_create_time=settings.allow_create_time,
+            security=settings.security,
         )
     return find_topic_id(settings)
 

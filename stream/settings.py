@@ -1,7 +1,8 @@
 """All settings of emotrack, read once at start: flags, else `EMOTRACK_*`, else a TOML file.
 
 One frozen model; no other module reads the environment. An unknown key is an error that names the
-nearest one. Secrets (`redis_url`, `kafka_options`) are never printed.
+nearest one. Secrets (fields with `repr=False`) are never printed; each but `kafka_options` may be
+given as a file instead, by `<name>_file`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from stream.errors import ConfigError
+from stream.security import SETTING_OF_OPTION, KafkaSecurity, Mechanism, Protocol
 
 PREFIX: Final = "EMOTRACK_"
 YEAR_S: Final = 31_536_000.0
@@ -47,6 +49,20 @@ class Settings(BaseSettings):
     kafka_options: dict[str, str] = Field(
         default_factory=dict, repr=False, description="librdkafka options of the worker, as JSON"
     )
+    kafka_security: Protocol = Field(
+        default="plaintext", description="plaintext, ssl, sasl_plaintext or sasl_ssl"
+    )
+    kafka_sasl_mechanism: Mechanism = "SCRAM-SHA-512"
+    kafka_username: str | None = Field(default=None, min_length=1, description="SASL user")
+    kafka_password: str | None = Field(default=None, repr=False, description="of the SASL user")
+    kafka_password_file: Path | None = Field(default=None, description="file that holds it")
+    kafka_ca_file: Path | None = Field(
+        default=None, description="authorities to trust, PEM; none: the system's"
+    )
+    kafka_cert_file: Path | None = Field(default=None, description="our certificate, PEM")
+    kafka_key_file: Path | None = Field(default=None, description="its key, PEM")
+    kafka_key_password: str | None = Field(default=None, repr=False, description="of the key")
+    kafka_key_password_file: Path | None = Field(default=None, description="file that holds it")
     session_timeout_ms: int = Field(default=10_000, gt=0, description="classic groups only")
     max_poll_interval_ms: int = Field(
         default=300_000, gt=0, description="longest step before expulsion"
@@ -62,12 +78,26 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", repr=False, description="redis[s]://… or memory://"
     )
+    redis_url_file: Path | None = Field(default=None, description="file that holds it")
+    redis_username: str | None = Field(default=None, min_length=1, description="ACL user")
+    redis_password: str | None = Field(default=None, repr=False, description="of the user")
+    redis_password_file: Path | None = Field(default=None, description="file that holds it")
+    redis_ca_file: Path | None = Field(
+        default=None, description="authorities to trust for rediss://, PEM; none: the system's"
+    )
+    redis_cert_file: Path | None = Field(default=None, description="our certificate, PEM")
+    redis_key_file: Path | None = Field(default=None, description="its key, PEM")
     cache_conversations: int = Field(
         default=20_000, ge=1, description="windows kept by their owner"
     )
 
     # Model
     model: Path | None = Field(default=None, description="checkpoint folder; none: the shipped one")
+    model_digest: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="the only checkpoint to serve, by its `digest` file; none: any",
+    )
     encoder: Path | None = Field(
         default=None, description="sentence encoder folder; none: the installed"
     )
@@ -108,6 +138,12 @@ class Settings(BaseSettings):
     # What is watched
     metrics_host: str = Field(default="127.0.0.1", description="where /metrics … listen")
     metrics_port: int = Field(default=9464, ge=0, le=65_535, description="0: any free port")
+    trace_endpoint: str | None = Field(
+        default=None, description="OTLP over HTTP, e.g. http://127.0.0.1:4318; none: no tracing"
+    )
+    trace_conversation_ids: bool = Field(
+        default=False, description="name conversations in traces; else only a hash"
+    )
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -119,6 +155,35 @@ class Settings(BaseSettings):
         except ValueError:
             raise ValueError("must read redis://HOST:PORT/DB, rediss://… or memory://") from None
         return url
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _endpoint_is_http(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or "@" in url):
+            raise ValueError("must read http://HOST:4318 or https://…, without a password")
+        return url
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return given | secrets_of(given)
+
+    @field_validator("kafka_options")
+    @classmethod
+    def _options_have_no_setting(cls, options: dict[str, str]) -> dict[str, str]:
+        for option in options:
+            if option in SETTING_OF_OPTION:
+                raise ValueError(
+                    f"{option} has a setting that every client of ours obeys: use "
+                    f"{PREFIX}{SETTING_OF_OPTION[option].upper()}"
+                )
+        return options
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        if fault := security_fault(self):
+            raise ValueError(fault)
+        return self
 
     @model_validator(mode="after")
     def _water_marks_in_order(self) -> Self:
@@ -143,6 +208,26 @@ class Settings(BaseSettings):
         return f"{self.topic_prefix}dead-letters"
 
     @property
+    def security(self) -> KafkaSecurity:
+        """How every Kafka client of ours connects."""
+        return KafkaSecurity(
+            protocol=self.kafka_security,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_username,
+            password=self.kafka_password,
+            ca_file=self.kafka_ca_file,
+            cert_file=self.kafka_cert_file,
+            key_file=self.kafka_key_file,
+            key_password=self.kafka_key_password,
+        )
+
+    @property
+    def trace_url(self) -> str:
+        """Where spans are sent; the standard's path is added where there is none."""
+        url = self.trace_endpoint or ""
+        return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/traces"
+
+    @property
     def in_memory(self) -> bool:
         """Whether conversations are kept in this process only."""
         return self.redis_url.startswith("memory:")
@@ -150,11 +235,63 @@ class Settings(BaseSettings):
     @property
     def masked_redis_url(self) -> str:
         """The store's address without its password."""
-        parts = urlsplit(self.redis_url)
-        if parts.password is None:
-            return self.redis_url
+        return masked_url(self.redis_url)
+
+
+def masked_url(url: str) -> str:
+    """An address with its password, and any query, hidden."""
+    parts = urlsplit(url)
+    if parts.query:
+        parts = parts._replace(query="***")
+    if parts.password is not None:
         host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=f"{parts.username or ''}:***@{host}").geturl()
+        parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
+    return parts.geturl()
+
+
+SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
+
+
+def secrets_of(given: Mapping[str, Any]) -> dict[str, str]:
+    """The secrets that `given` names files for. Raises `ValueError` with a sentence."""
+    found: dict[str, str] = {}
+    for name in SECRETS:
+        path = given.get(f"{name}_file")
+        if path is None:
+            continue
+        if given.get(name) is not None:
+            raise ValueError(f"{name} and {name}_file are both given: leave one out")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ValueError(f"{name}_file: {path} cannot be read ({reason})") from None
+        if not found[name]:
+            raise ValueError(f"{name}_file: {path} is empty")
+    return found
+
+
+def security_fault(s: Settings) -> str | None:
+    """What of the security settings does not go together; None where they do."""
+    kafka, redis = s.security, urlsplit(s.redis_url)
+    if kafka.sasl and (kafka.username is None or kafka.password is None):
+        return f"kafka_security {kafka.protocol} needs kafka_username and kafka_password[_file]"
+    if not kafka.sasl and (kafka.username or kafka.password):
+        return "kafka_username and kafka_password need kafka_security sasl_ssl or sasl_plaintext"
+    if not kafka.tls and (kafka.ca_file or kafka.cert_file or kafka.key_file):
+        return (
+            "kafka_ca_file, kafka_cert_file and kafka_key_file need kafka_security ssl or sasl_ssl"
+        )
+    if s.redis_password is not None and redis.password is not None:
+        return "redis_password and the password in redis_url are both given: leave one out"
+    if s.redis_username is not None and redis.username:
+        return "redis_username and the user in redis_url are both given: leave one out"
+    if redis.scheme != "rediss" and (s.redis_ca_file or s.redis_cert_file or s.redis_key_file):
+        return "redis_ca_file, redis_cert_file and redis_key_file need redis_url rediss://…"
+    for side in ("kafka", "redis"):
+        if (getattr(s, f"{side}_cert_file") is None) != (getattr(s, f"{side}_key_file") is None):
+            return f"{side}_cert_file and {side}_key_file go together: give both"
+    return None
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
@@ -163,9 +300,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
     A flag that is None was not given. Without `file`, the one `EMOTRACK_CONFIG` names is read.
     Raises `ConfigError` naming the key and, where a key is unknown, the nearest known one.
     """
-    named = os.environ.get("EMOTRACK_CONFIG")
-    path = file or (Path(named) if named else None)
-    from_file = read_file(path) if path else {}
+    _, from_file = settings_file(file)
     for name in os.environ:
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
             known(name.removeprefix(PREFIX).lower(), where=name)
@@ -178,6 +313,13 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
         raise ConfigError(f"{error}: EMOTRACK_KAFKA_OPTIONS must be a JSON object") from None
     except ValidationError as error:
         raise ConfigError("; ".join(explain(error))) from None
+
+
+def settings_file(file: Path | None) -> tuple[Path | None, dict[str, Any]]:
+    """The TOML file in force, `file` or the one `EMOTRACK_CONFIG` names, and what is in it."""
+    named = os.environ.get("EMOTRACK_CONFIG")
+    path = file or (Path(named) if named else None)
+    return path, read_file(path) if path else {}
 
 
 def explain(error: ValidationError) -> list[str]:

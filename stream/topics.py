@@ -14,8 +14,10 @@ import kafka
 import kafka.admin
 import kafka.errors
 
-from stream.client import DEFAULT_PREFIX, connected_admin
+from stream.brokers import connected_admin, or_hidden
+from stream.client import DEFAULT_PREFIX
 from stream.errors import ConfigError, TopicMissing, TopicUnfit
+from stream.security import PLAINTEXT, KafkaSecurity
 
 _STAMP: Final = "message.timestamp.type"
 DAY_MS: Final = 86_400_000
@@ -97,12 +99,14 @@ def plan(
     ]
 
 
-def create(bootstrap: str, plans: Sequence[TopicPlan]) -> list[TopicReport]:
+def create(
+    bootstrap: str, plans: Sequence[TopicPlan], security: KafkaSecurity = PLAINTEXT
+) -> list[TopicReport]:
     """Create what is missing; leave what exists as it is and say what differs. Idempotent.
 
-    Raises `BrokerUnreachable`, or `TopicUnfit` when the broker refuses to create one.
+    Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` when the broker refuses one.
     """
-    with connected_admin(bootstrap) as admin:
+    with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
         missing = [one for one in plans if one.name not in there]
         created = {one.name for one in missing if _create_one(admin, one)}
@@ -112,30 +116,40 @@ def create(bootstrap: str, plans: Sequence[TopicPlan]) -> list[TopicReport]:
     return [_as_created(one) if one.name in created else one for one in reports]
 
 
-def describe(bootstrap: str, plans: Sequence[TopicPlan]) -> list[TopicReport]:
-    """Say how each topic is and what differs from its plan. Raises `BrokerUnreachable`."""
-    with connected_admin(bootstrap) as admin:
+def describe(
+    bootstrap: str, plans: Sequence[TopicPlan], security: KafkaSecurity = PLAINTEXT
+) -> list[TopicReport]:
+    """Say how each topic is and what differs from its plan.
+
+    Raises `BrokerUnreachable` or `AccessRefused`.
+    """
+    with connected_admin(bootstrap, security=security) as admin:
         return _describe(admin, plans)
 
 
 def require_topics(
-    bootstrap: str, names: TopicNames | None = None, *, allow_create_time: bool = False
+    bootstrap: str,
+    names: TopicNames | None = None,
+    *,
+    allow_create_time: bool = False,
+    security: KafkaSecurity = PLAINTEXT,
 ) -> None:
     """Return when the worker may run on these topics.
 
     Raises `TopicMissing`; `TopicUnfit` when utterances carry producer time (unless
-    `allow_create_time`); `BrokerUnreachable`. Brokers without an admin API (librdkafka's mock
-    cluster) cannot say how they stamp records: they need `allow_create_time`.
+    `allow_create_time`); `BrokerUnreachable` or `AccessRefused`. Brokers without an admin API
+    (librdkafka's mock cluster) cannot say how they stamp records: they need `allow_create_time`.
     """
     names = names or TopicNames()
-    with connected_admin(bootstrap) as admin:
+    with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
         wanted = [names.utterances, names.predictions, names.alerts, names.dead_letters]
         missing = [name for name in wanted if name not in there]
         if missing:
             raise TopicMissing(
-                f"missing on {bootstrap}: {', '.join(missing)}. Create them with "
-                f"`emotrack topics create --bootstrap {bootstrap} --topic-prefix {names.prefix}`"
+                f"missing on {bootstrap}{or_hidden(security)}: {', '.join(missing)}. Create them "
+                f"with `emotrack topics create --bootstrap {bootstrap} "
+                f"--topic-prefix {names.prefix}`"
             )
         if allow_create_time:
             return

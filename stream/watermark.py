@@ -16,10 +16,17 @@ class Watermark:
 
     _open: OrderedDict[int, str | None] = field(default_factory=OrderedDict)
     _passed: deque[tuple[int, str]] = field(default_factory=deque)
+    _read: deque[int] = field(default_factory=deque)  # admitted, not known to be committed
+
+    @property
+    def waiting(self) -> int:
+        """Records read that may not be committed yet."""
+        return len(self._open)
 
     def admit(self, offset: int) -> None:
         """This record was read."""
         self._open[offset] = None
+        self._read.append(offset)
 
     def finish(self, offset: int, outcome: str) -> None:
         """This record has its outcome, and all it sends is acknowledged.
@@ -40,6 +47,14 @@ class Watermark:
     def committable(self) -> int | None:
         """The next offset to commit; None while there is nothing new."""
         return self._passed[-1][0] + 1 if self._passed else None
+
+    def read_below(self, committed: int) -> int:
+        """Count the records read below `committed`, once each: what `confirm` must account for."""
+        count = 0
+        while self._read and self._read[0] < committed:
+            self._read.popleft()
+            count += 1
+        return count
 
     def confirm(self, committed: int) -> list[str]:
         """The broker holds `committed`: return the outcomes that are final by it."""

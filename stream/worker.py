@@ -51,6 +51,9 @@ POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 
 log = structlog.get_logger()
 
+Trace = Callable[[Step, int, float], None]
+"""Told of each batch that is answered: when it ended (epoch ms), and how many seconds it took."""
+
 
 class Worker:
     """Follows one topic with one model and one store until told to stop.
@@ -70,13 +73,15 @@ class Worker:
         health: Health,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         clock_s: Callable[[], float] = time.monotonic,
+        trace: Trace | None = None,
     ) -> None:
+        self._trace = trace
         self.settings, self.health = settings, health
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._inputs = predictor.info.inputs
         self._only = predictor.info.own_extractors
-        self._observer = Observer(metrics)
+        self._observer = Observer(metrics, predictor.info)
         self._cache = WindowCache(settings.cache_conversations)
         self._wire = wire_of(settings)
         self._pipeline = Pipeline(
@@ -312,6 +317,8 @@ class Worker:
             if record.partition in self._partitions:
                 self._partitions[record.partition].watermark.finish(record.offset, result.outcome)
         self._observer.answered(step, began, produced_at, acked_at)
+        if self._trace is not None:
+            self._trace(step, self._now_ms(), acked_at - began)
 
     def _timed(self, result: Result, step: Step, began: float) -> list[Outgoing]:
         """What a record sends, predictions with their timing in headers."""
@@ -383,9 +390,10 @@ class Worker:
         for partition, offset in offsets.items():
             owned = self._partitions[partition]
             owned.committed = offset
+            records = owned.watermark.read_below(offset)
             outcomes = owned.watermark.confirm(offset)
             self._batcher.committed(partition, len(outcomes))
-            self._observer.final(outcomes)
+            self._observer.final(records, outcomes)
 
     # Flow.
 
@@ -419,12 +427,20 @@ class Worker:
         self._observer.looked(
             health=self.health,
             topic=self._wire_topic,
-            lag=self._source.lag(),
+            lag=self._unanswered(),
             queued=self._batcher.depth,
             paused=len(self._paused),
             cached=len(self._cache),
             device_bytes=self._predictor.device_memory_bytes(),
         )
+
+    def _unanswered(self) -> dict[int, int]:
+        """Records in the log that have no answer yet: not read, queued, or in a batch."""
+        return {
+            partition: unread + self._partitions[partition].watermark.waiting
+            for partition, unread in self._source.lag().items()
+            if partition in self._partitions
+        }
 
 
 def wire_of(settings: Settings) -> Wire:

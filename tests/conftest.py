@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -25,10 +25,15 @@ def enter(server: AbstractContextManager[Server]) -> Server:
     """Start a server, or skip with the reason (fail under CI=true)."""
     try:
         return server.__enter__()
-    except ServerMissing as missing:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must have every server: {missing}")
-        pytest.skip(str(missing))
+    except ServerMissing as why:
+        missing(why)
+
+
+def missing(why: ServerMissing) -> NoReturn:
+    """Skip with the reason, or fail under CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have every server: {why}")
+    pytest.skip(str(why))
 
 
 @pytest.fixture(scope="session")

@@ -112,6 +112,15 @@ def test_a_corrupt_checkpoint(serve: Serve, site: Site, tmp_path: Path) -> None:
     assert str(tmp_path) in serve(**flags(site, model=tmp_path))
 
 
+def test_a_checkpoint_that_may_not_be_served(
+    serve: Serve, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a whole and sound one, but not the one that was allowed."""
+    monkeypatch.setenv("EMOTRACK_MODEL_DIGEST", "0" * 64)
+    said = serve(**flags(site))
+    assert "EMOTRACK_MODEL_DIGEST allows only 0000" in said
+
+
 def test_a_port_in_use(
     serve: Serve, site: Site, small_model: None, redis_server: RunningRedis
 ) -> None:

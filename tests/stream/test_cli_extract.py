@@ -81,7 +81,8 @@ def test_openface_files_become_rows(tmp_path: Path) -> None:
 
 def test_sentences_of_lines_and_tables_become_the_encoders_vectors(tmp_path: Path) -> None:
     try:
-        encoder = SentenceEncoder.load(find_encoder())
+        shipped = load_checkpoint(default_checkpoint())
+        encoder = SentenceEncoder.load(find_encoder(), shipped.text)
     except EncoderMissing as missing:
         pytest.skip(str(missing))
     (tmp_path / "a.txt").write_text("so what\n\nhello there\n", "utf-8")
@@ -97,7 +98,7 @@ def test_sentences_of_lines_and_tables_become_the_encoders_vectors(tmp_path: Pat
                 arrays["text"][[0, 2]], encoder.encode(["so what", "hello there"])
             )
             assert np.isnan(arrays["text"][1]).all()
-            assert str(arrays["text_extractor"]) == "all-MiniLM-L6-v2"
+            assert str(arrays["text_extractor"]) == shipped.extractors["text"]
 
 
 def test_what_cannot_be_read_is_one_sentence_and_nothing_is_written(tmp_path: Path) -> None:

@@ -13,15 +13,8 @@ import confluent_kafka
 import kafka as kafka_python
 import pytest
 
-from stream.client import (
-    API_VERSION,
-    AlertSubscriber,
-    PredictionSubscriber,
-    Publisher,
-    broker_addresses,
-    require_broker,
-    require_topic,
-)
+from stream.brokers import API_VERSION, broker_addresses, require_broker, require_topic
+from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
 from stream.cloudevents import (
     ALERT_TYPE,
     PREDICTION_TYPE,

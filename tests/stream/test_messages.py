@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -20,6 +22,7 @@ from stream.cloudevents import (
     Encoding,
     Headers,
     event_headers,
+    open_record,
     read_envelope,
     rfc3339,
 )
@@ -190,6 +193,25 @@ def packed_json(**features: Any) -> bytes:
     return bytes(msgspec.json.encode(fields(features=features)))
 
 
+def whole(value: bytes) -> Utterance | Control | Poison:
+    """Read a value that its header calls a structured CloudEvent."""
+    return read(value, b"c", [("content-type", b"application/cloudevents+json; charset=UTF-8")])
+
+
+def structured(**changes: object) -> Utterance | Control | Poison:
+    """Read a structured CloudEvent with attributes changed; None leaves one out."""
+    event: dict[str, object] = {
+        "specversion": "1.0",
+        "id": "7",
+        "source": "urn:t",
+        "type": "emotrack.utterance.v1",
+        "subject": "whatever",
+        "data": json.loads(as_json()),
+    }
+    said = {name: value for name, value in (event | changes).items() if value is not None}
+    return whole(json.dumps(said).encode())
+
+
 POISON: Final[dict[str, tuple[Reason, Callable[[], Utterance | Control | Poison]]]] = {
     "broken JSON": (Reason.BAD_JSON, lambda: read(as_json()[:-3])),
     "two JSON values": (Reason.BAD_JSON, lambda: read(as_json() + b" 1")),
@@ -214,10 +236,35 @@ POISON: Final[dict[str, tuple[Reason, Callable[[], Utterance | Control | Poison]
         Reason.BAD_HEADERS,
         lambda: read(as_json(), b"c", [("ce_type", None)]),
     ),
-    "structured mode": (
+    "a batch of CloudEvents": (
         Reason.UNSUPPORTED_CONTENT_TYPE,
-        lambda: read(as_json(), b"c", [("content-type", b"application/cloudevents+json")]),
+        lambda: read(b"[]", b"c", [("content-type", b"application/cloudevents-batch+json")]),
     ),
+    "a CloudEvent that is no JSON": (Reason.BAD_JSON, lambda: whole(b"{")),
+    "a CloudEvent that is nothing but deep": (Reason.TOO_DEEP, lambda: whole(deep(100_000))),
+    "a CloudEvent without an id": (Reason.MISSING_FIELD, lambda: structured(id=None)),
+    "a CloudEvent without data": (Reason.MISSING_FIELD, lambda: structured(data=None)),
+    "a CloudEvent of version 2": (
+        Reason.UNKNOWN_VERSION,
+        lambda: structured(specversion="2.0"),
+    ),
+    "a CloudEvent with both kinds of data": (
+        Reason.WRONG_TYPE,
+        lambda: structured(data_base64="e30="),
+    ),
+    "a CloudEvent whose JSON is said to be MessagePack": (
+        Reason.WRONG_TYPE,
+        lambda: structured(datacontenttype="application/msgpack"),
+    ),
+    "a CloudEvent in a CloudEvent": (
+        Reason.UNSUPPORTED_CONTENT_TYPE,
+        lambda: structured(datacontenttype="application/cloudevents+json"),
+    ),
+    "a CloudEvent with an id without end": (
+        Reason.BAD_HEADERS,
+        lambda: structured(id="x" * 2_000),
+    ),
+    "a CloudEvent of another type": (Reason.UNKNOWN_TYPE, lambda: structured(type="a.b.v1")),
     "XML": (
         Reason.UNSUPPORTED_CONTENT_TYPE,
         lambda: read(b"<u/>", b"c", [("content-type", b"text/xml")]),
@@ -410,3 +457,30 @@ def test_an_event_id_without_end_is_refused() -> None:
     value = json.dumps({"conversation_id": "c", "utterance_id": "u", "speaker_id": "s"}).encode()
     met = decode(value, b"c", [("ce_id", b"x" * 2_000)], topic="t", inputs={})
     assert isinstance(met, Poison) and met.reason is Reason.BAD_HEADERS
+
+
+def test_a_structured_cloudevent_is_its_data() -> None:
+    plain = read(as_json())
+    assert isinstance(plain, Utterance)
+    assert structured() == plain
+    packed = base64.b64encode(encode(plain, "msgpack")).decode()
+    given = {"data": None, "data_base64": packed, "datacontenttype": "application/msgpack"}
+    assert structured(**given) == plain
+
+
+def test_a_structured_cloudevent_says_its_own_id_and_trace() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    event = {"specversion": "1.0", "id": "7", "source": "s", "type": "t", "data": {"n": 1}}
+    value = json.dumps(event | {"traceparent": trace, "tracestate": "v=1"}).encode()
+    headers = [("content-type", b"application/cloudevents+json"), ("ce_id", b"other")]
+    envelope, data = open_record(headers, value)
+    assert (envelope.id, envelope.traceparent, envelope.tracestate) == ("7", trace, "v=1")
+    assert json.loads(data) == {"n": 1}
+
+
+def test_a_trace_state_goes_with_its_parent_only_and_not_without_end() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    written = partial(event_headers, id="1", type="x", source="s", encoding="json")
+    assert dict(written(traceparent=trace, tracestate="v=1"))["tracestate"] == b"v=1"
+    assert "tracestate" not in dict(written(tracestate="v=1"))
+    assert read_envelope([("tracestate", b"v" * 513)]).tracestate is None

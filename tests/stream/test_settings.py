@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stream.errors import ConfigError
+from stream.origins import shown_settings
 from stream.settings import Settings, load_settings
 
 
@@ -85,7 +86,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"sasl.password": "hunter2"}')
+    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"ssl.keystore.password": "hunter2"}')
     got = load_settings({"redis_url": "redis://user:hunter2@db:6379/1"})
     assert "hunter2" not in repr(got)
     assert got.masked_redis_url == "redis://user:***@db:6379/1"
@@ -93,6 +94,73 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as met:
         load_settings()
     assert "hunter2" not in str(met.value)
+
+
+def test_a_secret_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    monkeypatch.setenv("EMOTRACK_REDIS_PASSWORD_FILE", str(tmp_path / "secret"))
+    got = load_settings()
+    assert got.redis_password == "hunter2"
+    assert "hunter2" not in repr(got)
+
+
+SASL = {"kafka_security": "sasl_ssl", "kafka_username": "u", "kafka_password": "hunter2"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({**SASL, "kafka_password": None}, "needs kafka_username and kafka_password"),
+        ({**SASL, "kafka_security": "ssl"}, "need kafka_security sasl_ssl"),
+        ({"kafka_ca_file": "ca.pem"}, "need kafka_security ssl or sasl_ssl"),
+        ({**SASL, "kafka_cert_file": "c.pem"}, "kafka_cert_file and kafka_key_file go together"),
+        ({**SASL, "kafka_password_file": "none.txt"}, "are both given: leave one out"),
+        ({"kafka_password_file": "none.txt"}, "none.txt cannot be read"),
+        ({"redis_ca_file": "ca.pem"}, "need redis_url rediss://"),
+        (
+            {"redis_url": "redis://u:hunter2@h", "redis_password": "hunter2"},
+            "redis_password and the password in redis_url",
+        ),
+        ({"redis_url": "redis://u@h", "redis_username": "u"}, "redis_username and the user in"),
+        ({"kafka_options": {"sasl.password": "hunter2"}}, "use EMOTRACK_KAFKA_PASSWORD"),
+        ({"model_digest": "a5c5"}, "model_digest"),
+    ],
+)
+def test_security_settings_that_do_not_go_together_are_one_sentence(
+    flags: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as met:
+        load_settings(flags)
+    assert "hunter2" not in str(met.value)
+    assert "\n" not in str(met.value)
+
+
+def test_each_value_is_shown_with_its_origin_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    file = tmp_path / "emotrack.toml"
+    file.write_text(f'group = "file"\nthreads = 2\nredis_password_file = "{tmp_path}/secret"\n')
+    monkeypatch.setenv("EMOTRACK_THREADS", "3")
+    monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"ssl.keystore.password": "hunter2"}')
+    monkeypatch.setenv("EMOTRACK_REDIS_URL", "redis://h/?password=hunter2")
+    shown = {one.name: one for one in shown_settings({"bootstrap": "b:1"}, file)}
+    assert list(shown) == list(Settings.model_fields)
+    said = {name: (one.value, one.origin, one.where) for name, one in shown.items()}
+    assert said["bootstrap"] == ("b:1", "flag", "--bootstrap")
+    assert said["threads"] == ("3", "environment", "EMOTRACK_THREADS")
+    assert said["group"] == ("file", "file", str(file))
+    assert said["redis_password"] == ("***", "file", str(file))
+    assert said["window"] == ("-", "default", "")
+    assert said["kafka_options"][0] == "ssl.keystore.password=***"
+    assert said["redis_url"][0] == "redis://h/?***"
+    assert "hunter2" not in repr(shown)
+
+
+def test_an_empty_secret_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(ConfigError, match="empty is empty"):
+        load_settings({"redis_password_file": tmp_path / "empty"})
 
 
 def test_settings_never_change() -> None:

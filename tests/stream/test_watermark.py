@@ -49,3 +49,17 @@ def test_a_record_of_a_dropped_partition_is_ignored() -> None:
     mark.finish(7, "predicted")
     mark.admit(7)
     assert mark.committable() is None
+
+
+def test_what_was_read_is_counted_apart_from_its_outcomes() -> None:
+    """The two counts meet only where every record read got an outcome."""
+    mark = Watermark()
+    for offset in (3, 5, 9):
+        mark.admit(offset)
+    assert mark.waiting == 3
+    mark.finish(3, "predicted")
+    mark.finish(9, "predicted")
+    assert mark.waiting == 2, "what waits for an earlier record is not answered yet"
+    assert mark.read_below(9) == 2
+    assert mark.confirm(9) == ["predicted"]
+    assert mark.read_below(9) == 0, "each record counts once"

@@ -1,0 +1,347 @@
+"""TLS, SCRAM and ACLs on a real Apache Kafka, TLS and an ACL user on a real redis-server.
+
+What docs/security.md grants is what is granted here; no secret is in whatever is said or logged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+import pytest
+import structlog
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from stream import cli_worker, main
+from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
+from stream.errors import AccessRefused
+from stream.messages import Utterance
+from stream.security import KafkaSecurity
+from stream.serving import configure_log, find_topics
+from stream.settings import Settings, load_settings
+from stream.topics import TopicNames, create, plan
+from tests.conftest import ROOT, enter
+from tests.integration import secured
+from tests.integration.secured import Certificates, SecuredKafka, SecuredRedis
+from tests.integration.workers import ThreadWorker
+
+pytestmark = pytest.mark.integration
+PAGE: Final = (ROOT / "docs/security.md").read_text("utf-8")
+RIGHT: Final = re.compile(r"^\| worker \| ([A-Z_, ]+) \| (topic|group) `([^`]+)` \|$", re.MULTILINE)
+ACL_LINE: Final = re.compile(r"^ACL SETUSER (emotrack on .*)$", re.MULTILINE)
+Env = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return secured.make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def broker(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[SecuredKafka]:
+    """A broker whose `worker` has the rights of the page; its `guest` only sees the topics."""
+    folder, jars = tmp_path_factory.mktemp("secured-kafka"), ROOT / ".servers/kafka/jars"
+    server = secured.secured_kafka(folder, jars, certificates)
+    running = enter(server)
+    create(running.plain, plan(TopicNames(), partitions=2))
+    rights = RIGHT.findall(PAGE)
+    assert len(rights) == 5
+    grants = [
+        acl(kind, name, "worker", operation)
+        for operations, kind, name in rights
+        for operation in operations.split(", ")
+    ]
+    seen = [name for _, kind, name in rights if kind == "topic"]
+    grants += [acl("topic", name, "guest", "DESCRIBE") for name in seen]
+    grants += [acl("topic", "emotrack.utterances", "guest", "DESCRIBE_CONFIGS")]
+    admin = AdminClient({"bootstrap.servers": running.plain})
+    for future in admin.create_acls(grants).values():
+        future.result(10)
+    yield running
+    server.__exit__(None, None, None)
+
+
+def acl(kind: str, name: str, user: str, operation: str) -> AclBinding:
+    return AclBinding(
+        ResourceType[kind.upper()],
+        name,
+        ResourcePatternType.LITERAL,
+        f"User:{user}",
+        "*",
+        AclOperation[operation],
+        AclPermissionType.ALLOW,
+    )
+
+
+@pytest.fixture(scope="module")
+def store(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[SecuredRedis]:
+    """A redis-server whose user `emotrack` is the one of the page."""
+    server = secured.secured_redis(tmp_path_factory.mktemp("secured-redis"), certificates)
+    running = enter(server)
+    (line,) = ACL_LINE.findall(PAGE)
+    running.acl(*line.replace("PASSWORD", secured.REDIS_PASSWORD).split())
+    running.acl("guest", "on", f">{secured.REDIS_GUEST_PASSWORD}", "~other:*", "+@all")
+    yield running
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def env(
+    broker: SecuredKafka, store: SecuredRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Env:
+    """The settings of a worker that may do its work, passwords in files."""
+    (tmp_path / "kafka").write_text(secured.WORKER_PASSWORD + "\n")
+    (tmp_path / "redis").write_text(secured.REDIS_PASSWORD)
+    return {
+        "BOOTSTRAP": broker.bootstrap,
+        "KAFKA_SECURITY": "sasl_ssl",
+        "KAFKA_USERNAME": "worker",
+        "KAFKA_PASSWORD_FILE": str(tmp_path / "kafka"),
+        "KAFKA_CA_FILE": str(broker.certificates.ca),
+        "REDIS_URL": store.url,
+        "REDIS_USERNAME": "emotrack",
+        "REDIS_PASSWORD_FILE": str(tmp_path / "redis"),
+        "REDIS_CA_FILE": str(store.certificates.ca),
+        "METRICS_PORT": "0",
+    }
+
+
+class Console:
+    """The console entry in this process; whatever it says is looked through for secrets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+        self.code: object = None
+
+    def settle(self, env: Env) -> None:
+        """Make this the environment."""
+        for name, value in env.items():
+            self._monkeypatch.setenv(f"EMOTRACK_{name}", value)
+
+    def __call__(self, *argv: str) -> str:
+        self._monkeypatch.setattr(sys, "argv", ["emotrack", *argv])
+        with pytest.raises(SystemExit) as end:
+            main.main()
+        self.code = end.value.code
+        return self.said()
+
+    def said(self) -> str:
+        """All that came out since it was last asked, without a secret in it."""
+        out, err = self._capfd.readouterr()
+        assert not [secret for secret in secured.SECRETS if secret in out + err]
+        return out + err
+
+
+@pytest.fixture
+def console(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Console]:
+    monkeypatch.setattr(cli_worker, "stop_on_signals", Event)
+    yield Console(monkeypatch, capfd)
+    structlog.reset_defaults()
+
+
+def test_a_worker_with_the_rights_of_the_page_answers_over_tls(
+    env: Env, console: Console, start: Callable[[Settings], ThreadWorker]
+) -> None:
+    """Publish, serve and watch, all as one user with a password, on encrypted connections."""
+    console.settle(env)
+    settings = load_settings({"log_level": "debug"})
+    configure_log(settings)
+    admin = KafkaSecurity(
+        "sasl_ssl",
+        username="admin",
+        password=secured.ADMIN_PASSWORD,
+        ca_file=settings.kafka_ca_file,
+    )
+    worker = start(settings)
+    with Publisher(settings.bootstrap, security=admin) as publisher:
+        publisher.publish(Utterance("c", "u1", "s", text="hello"))
+    with PredictionSubscriber(
+        settings.bootstrap, from_beginning=True, timeout_s=10, security=admin
+    ) as predictions:
+        assert next(iter(predictions)).utterance_id == "u1"
+    shown = b"".join(
+        urllib.request.urlopen(f"{worker.url}/{page}", timeout=5).read()
+        for page in ("metrics", "version", "readyz")
+    ).decode()
+    assert worker.end() == 0
+    assert not [s for s in secured.SECRETS if s in shown + repr(settings)]
+    assert "partitions assigned" in console.said()
+
+
+def test_every_command_obeys_the_same_settings(
+    env: Env, console: Console, small_model: None
+) -> None:
+    as_admin = {"KAFKA_USERNAME": "admin", "KAFKA_PASSWORD": secured.ADMIN_PASSWORD}
+    console.settle(env | as_admin | {"KAFKA_PASSWORD_FILE": ""})
+    assert "emotrack.utterances: already there" in console("topics", "create", "--partitions", "2")
+    assert "LogAppendTime" in console("topics", "describe", "--partitions", "2")
+    said = console("doctor")
+    assert console.code == 0, said
+    assert re.search("OK +broker: .* over sasl_ssl as admin", said)
+    source = ROOT / "stream/demo_conversations/kitchen.jsonl"
+    assert "all acknowledged" in console("publish", str(source))
+    assert "0 alerts" in console("watch", "alerts", "--timeout", "0.3")
+
+
+def test_the_doctor_finds_a_worker_of_the_page_healthy(
+    env: Env, console: Console, small_model: None
+) -> None:
+    console.settle(env)
+    said = console("doctor")
+    assert console.code == 0, said
+    assert re.search("OK +rights: ", said)
+    assert re.search("OK +redis: version", said)
+
+
+def test_our_own_certificate_is_enough_for_a_broker_that_asks_for_one(
+    env: Env, broker: SecuredKafka, console: Console
+) -> None:
+    """Both client libraries show it: `find_topics` asks with one and then with the other."""
+    certificates = broker.certificates
+    mutual = {
+        "BOOTSTRAP": broker.mutual,
+        "KAFKA_SECURITY": "ssl",
+        "KAFKA_USERNAME": "",
+        "KAFKA_PASSWORD_FILE": "",
+        "KAFKA_CERT_FILE": str(certificates.client_cert),
+        "KAFKA_KEY_FILE": str(certificates.client_key),
+    }
+    console.settle(env | mutual)
+    assert re.fullmatch(r"[\w+/-]{22}", find_topics(load_settings()))
+    console.settle({"KAFKA_CERT_FILE": "", "KAFKA_KEY_FILE": ""})
+    with pytest.raises(AccessRefused, match="EMOTRACK_KAFKA_CERT_FILE"):
+        find_topics(load_settings())
+
+
+KAFKA_FAULTS: Final[list[tuple[str, Env, str, int]]] = [
+    ("a wrong password", {"KAFKA_PASSWORD": secured.WRONG_PASSWORD}, "not take user worker", 11),
+    ("an unknown user", {"KAFKA_USERNAME": "stranger"}, "does not take user stranger", 11),
+    ("a mechanism not offered", {"KAFKA_SASL_MECHANISM": "PLAIN"}, "does not offer PLAIN", 11),
+    ("an expired certificate", {"BOOTSTRAP": "expired"}, "certificate has expired: renew", 11),
+    ("a strange authority", {"KAFKA_CA_FILE": "other"}, "EMOTRACK_KAFKA_CA_FILE", 11),
+    ("a port without TLS", {"BOOTSTRAP": "plain"}, "check the port, and EMOTRACK_KAFKA_SEC", 11),
+    (
+        "TLS where we want none",
+        {"KAFKA_SECURITY": "plaintext"},
+        "speaks TLS: set EMOTRACK_KAFKA_SEC",
+        11,
+    ),
+    ("a user without rights", {"KAFKA_USERNAME": "guest"}, "guest lacks READ on topic emo", 11),
+    ("a password file that is missing", {"KAFKA_PASSWORD_FILE": "/none"}, "/none cannot be", 2),
+    ("an authority file that is none", {"KAFKA_CA_FILE": "key"}, "no PEM file of ours", 2),
+]
+
+
+@pytest.mark.parametrize(("fault", "changes", "says", "code"), KAFKA_FAULTS)
+def test_what_kafka_does_not_accept_is_one_sentence(
+    fault: str, changes: Env, says: str, code: int, env: Env, console: Console, broker: SecuredKafka
+) -> None:
+    places = {
+        "expired": broker.expired,
+        "plain": broker.plain,
+        "other": str(broker.certificates.other_ca),
+        "key": str(broker.certificates.client_key),
+    }
+    changes = {name: places.get(value, value) for name, value in changes.items()}
+    if "KAFKA_PASSWORD" in changes:
+        changes["KAFKA_PASSWORD_FILE"] = ""
+    if changes.get("KAFKA_USERNAME") == "guest":
+        changes |= {"KAFKA_PASSWORD": secured.GUEST_PASSWORD, "KAFKA_PASSWORD_FILE": ""}
+    if changes.get("KAFKA_SECURITY") == "plaintext":
+        changes |= {"KAFKA_USERNAME": "", "KAFKA_PASSWORD_FILE": "", "KAFKA_CA_FILE": ""}
+    console.settle(env | changes)
+    refused(console("serve"), says)
+    assert console.code == code, fault
+
+
+REDIS_FAULTS: Final[list[tuple[str, Env, str]]] = [
+    ("a wrong password", {"REDIS_PASSWORD": secured.WRONG_PASSWORD}, "correct user and password"),
+    ("a user without rights", {"REDIS_USERNAME": "guest"}, "the ACL line of docs/security.md"),
+    ("an expired certificate", {"REDIS_URL": "expired"}, "certificate has expired: renew"),
+    ("a strange authority", {"REDIS_CA_FILE": "other"}, "EMOTRACK_REDIS_CA_FILE"),
+    ("TLS where we want none", {"REDIS_URL": "plain"}, "EMOTRACK_REDIS_URL=redis://127"),
+]
+
+
+@pytest.mark.parametrize(("fault", "changes", "says"), REDIS_FAULTS)
+def test_what_redis_does_not_accept_is_one_sentence(
+    fault: str,
+    changes: Env,
+    says: str,
+    env: Env,
+    console: Console,
+    store: SecuredRedis,
+    small_model: None,
+    tmp_path: Path,
+) -> None:
+    if "REDIS_PASSWORD" in changes:
+        changes = changes | {"REDIS_PASSWORD_FILE": ""}
+    if changes.get("REDIS_USERNAME") == "guest":
+        changes = changes | {
+            "REDIS_PASSWORD": secured.REDIS_GUEST_PASSWORD,
+            "REDIS_PASSWORD_FILE": "",
+        }
+    if changes.get("REDIS_URL") == "plain":
+        changes = {"REDIS_URL": store.url.replace("rediss", "redis"), "REDIS_CA_FILE": ""}
+    if changes.get("REDIS_CA_FILE"):
+        changes = {"REDIS_CA_FILE": str(store.certificates.other_ca)}
+    if changes.get("REDIS_URL") != "expired":
+        console.settle(env | changes)
+        refused(console("serve"), says)
+    else:
+        with secured.secured_redis(tmp_path, store.certificates, expired=True) as old:
+            console.settle(env | {"REDIS_URL": old.url})
+            refused(console("serve"), says)
+    assert console.code == 5, fault
+
+
+def refused(said: str, says: str) -> None:
+    """One error line, with this in it, and no traceback."""
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, said
+    assert says in errors[0], errors
+
+
+def test_a_client_without_rights_is_told_so(broker: SecuredKafka, console: Console) -> None:
+    guest = KafkaSecurity(
+        "sasl_ssl",
+        username="guest",
+        password=secured.GUEST_PASSWORD,
+        ca_file=broker.certificates.ca,
+    )
+    with pytest.raises(AccessRefused, match="does not allow guest"):  # noqa: SIM117
+        with Publisher(broker.bootstrap, security=guest) as publisher:
+            publisher.publish(Utterance("c", "u", "s", text="hello"))
+    with pytest.raises(AccessRefused, match=r"docs/security\.md"):  # noqa: SIM117
+        with AlertSubscriber(
+            broker.bootstrap, from_beginning=True, timeout_s=5, security=guest
+        ) as alerts:
+            next(iter(alerts))
+    assert not console.said()
+
+
+def test_a_log_in_json_names_no_secret(env: Env, console: Console) -> None:
+    console.settle(env | {"LOG_FORMAT": "json"})
+    configure_log(load_settings())
+    structlog.get_logger().info("settings", settings=str(load_settings()))
+    assert json.loads(console.said())["event"] == "settings"
