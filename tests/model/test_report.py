@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,23 @@ def test_alerts_and_abstention_are_at_the_checkpoints_thresholds(report: Report)
     assert report.abstention.abstained_accuracy == 0.0
     assert report.abstention.answered_accuracy == 1.0
     assert report.risk.area == pytest.approx(0.25 / 4)
+
+
+def test_a_false_alarm_costs_precision_not_recall() -> None:
+    found = score(ANSWERS, Calibration(), Thresholds(0.0, 0.35, 0.3), LABELS, resamples=5).alerts
+    assert (found.recall, found.precision, found.false_rate) == (1.0, 0.5, 0.5)
+    assert found.false_per_100 == pytest.approx(100 / 3)
+
+
+def test_no_shift_is_the_commonest_pair_of_equal_emotions() -> None:
+    joyful = replace(
+        ANSWERS,
+        shift=np.zeros((4, 4)),
+        shifts=np.array([3, 3, 0, 1]),
+        pair_dialogue=np.array([0, 0, 1, 1]),
+    )
+    found = score(joyful, Calibration(), Thresholds(), LABELS, resamples=5).no_shift
+    assert (found.answer, found.accuracy) == ("joy → joy", 0.5)
 
 
 def test_calibration_is_told_before_and_after_the_temperature() -> None:
