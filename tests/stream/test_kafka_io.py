@@ -69,8 +69,8 @@ def test_outputs_are_idempotent_and_partitioned_as_other_clients_do() -> None:
 
 
 def test_a_persons_options_win() -> None:
-    settings = Settings(kafka_options={"security.protocol": "SSL", "linger.ms": "5"})
-    assert consumer_config(settings)["security.protocol"] == "SSL"
+    settings = Settings(kafka_options={"client.id": "mine", "linger.ms": "5"})
+    assert consumer_config(settings)["client.id"] == "mine"
     assert producer_config(settings)["linger.ms"] == "5"
 
 
