@@ -44,6 +44,18 @@ def trained(data: DataSet, folder: Path) -> Trained:
     return train(data, fitting_config(data, hidden=8), RECIPE, seed=0, encoder=folder)
 
 
+def keep(where: Path, trained: Trained) -> None:
+    save_checkpoint(
+        where,
+        trained.model,
+        calibration=trained.calibration,
+        thresholds=trained.thresholds,
+        extractors={},
+        card="",
+        text=trained.text,
+    )
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_before_training_the_two_halves_are_the_whole_encoder(
@@ -110,15 +122,7 @@ def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
     tmp_path: Path, trained: Trained, data: DataSet, folder: Path
 ) -> None:
     """Raw text through the worker's step is the whole form on the tuned encoder's vectors."""
-    save_checkpoint(
-        tmp_path,
-        trained.model,
-        calibration=trained.calibration,
-        thresholds=trained.thresholds,
-        extractors={},
-        card="",
-        text=trained.text,
-    )
+    keep(tmp_path, trained)
     served = load_predictor(tmp_path, device="cpu", encoder=folder)
     dialogue = data.split("dev")[0]
     kept = SentenceEncoder.load(find_encoder(folder), load_checkpoint(tmp_path).text)
@@ -135,15 +139,7 @@ def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
 def test_a_damaged_or_missing_encoder_file_is_refused(
     tmp_path: Path, trained: Trained, folder: Path
 ) -> None:
-    save_checkpoint(
-        tmp_path,
-        trained.model,
-        calibration=trained.calibration,
-        thresholds=trained.thresholds,
-        extractors={},
-        card="",
-        text=trained.text,
-    )
+    keep(tmp_path, trained)
     (tmp_path / "encoder.safetensors").unlink()
     with pytest.raises(CheckpointError, match="missing, damaged"):
         load_checkpoint(tmp_path)
