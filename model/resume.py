@@ -40,7 +40,7 @@ def load_progress(path: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         same = state["fingerprint"] == fingerprint
-    except Exception as error:
+    except Exception as error:  # torch raises anything at all of a damaged file
         raise ModelError(f"{path} is damaged ({error}): delete it to start anew") from error
     if not same:
         raise ModelError(

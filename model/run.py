@@ -93,9 +93,9 @@ def plan(
     if folder is not None:
         if not has_sentences(data.split("train")):
             raise EncoderMissing(f"{data.name} has no sentences: use --text vectors")
-        whole = frozen_encoder(folder, recipe.mixed_layers)
         if mode == "frozen":
             listener.on_phase("encoding")
+            whole = frozen_encoder(folder, recipe.mixed_layers)
             data = with_encoded_text(data, whole, folder, cache=cache, on_share=listener.on_share)
         else:
             width = _width(folder)

@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from stream.cli_data import sentences
+from stream.cli_options import Encoder
 from stream.errors import ConfigError, ModelUnfit
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ def video(
 def text(
     file: Annotated[Path, typer.Argument(help="a .csv or .jsonl of utterances, or plain lines")],
     out: Annotated[Path, typer.Option(help="write the vectors to this .npz")],
-    encoder: Annotated[
-        Path | None, typer.Option(help="encoder folder (default: the installed one)")
-    ] = None,
+    encoder: Encoder = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="vectors as this checkpoint hears them (the shipped one)")
     ] = None,
