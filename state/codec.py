@@ -26,7 +26,7 @@ import struct
 import zlib
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
@@ -34,11 +34,12 @@ from typing import Final
 import numpy as np
 
 from state.codec_dictionary import DEFLATE_DICTIONARY
-from state.store import Loaded, Save, StateCorrupt, StoredOutput
+from state.store import Loaded, Restore, Save, StateCorrupt, StoredOutput
 from state.window import (
     NO_OFFSET,
     Bytes1,
     Bytes2,
+    Change,
     Conversation,
     Session,
     Speaker,
@@ -85,6 +86,7 @@ class Append:
     committed: int
     digest: bytes
     replace: bool  # whatever is stored there is overwritten, another digest included
+    restore: bool  # ... at any position, and without an output of its own
     clear_state: bool  # rows and hash leave first
     clear_ids: bool
     fields: dict[bytes, bytes]  # set in the hash; token, offset and digest are set beside them
@@ -146,6 +148,7 @@ class Codec:
             committed=save.committed_offset,
             digest=self.digest,
             replace=save.replace_foreign,
+            restore=False,
             clear_state=whole or change.new_session,
             clear_ids=whole or change.horizon_cleared,
             fields=dict(self._fields(save, whole)),
@@ -154,6 +157,13 @@ class Codec:
             ids=recent,
             output=encode_output(after.offset, save.output),
         )
+
+    def encode_restore(self, restore: Restore) -> Append:
+        """Turn a rebuilt state into bytes, whole. Raises ValueError as `encode` does."""
+        change = Change(restore.conversation, row_appended=bool(restore.conversation.window.count))
+        output = StoredOutput("", b"")  # not written
+        save = Save(restore.key, restore.token, restore.expected_offset, change, output, 0, True)
+        return replace(self.encode(save), restore=True, output=b"")
 
     def decode(self, key: StateKey, entries: Entries) -> Loaded:
         """Return what is stored. Raises `StateCorrupt` naming the key where the state is not whole.

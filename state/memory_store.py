@@ -6,13 +6,14 @@ holds both to the same answers. Bounded by the same TTL. Not for two threads at 
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from state.codec import DIGEST, OFFSET, TOKEN, Append, Codec, Entries, output_offset, stored_int
-from state.store import Loaded, Save, Saved, SaveResult
+from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged
 from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec
 
 
@@ -26,6 +27,7 @@ class Kept:
     states: OrderedDict[StateKey, tuple[float, Entries]] = field(default_factory=OrderedDict)
     fences: dict[tuple[str, int], int] = field(default_factory=dict)
     pointers: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict)
+    identity: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 class MemoryStore:
@@ -38,6 +40,17 @@ class MemoryStore:
         self._now = now
         self._kept = Kept() if kept is None else kept
         self._ttl_s = 2 * spec.recurrence.idle_s
+        self._known: str | None = None
+
+    def identify(self) -> str:
+        """Say which memory this is, and mean this one from now on."""
+        self._known = self._kept.identity
+        return self._known
+
+    def verify(self) -> None:
+        """Return unless somebody put another memory in place of the one identified."""
+        if self._known not in (None, self._kept.identity):
+            raise StoreChanged("the memory was emptied")
 
     def check(self) -> None:
         """Memory is always fit."""
@@ -51,6 +64,7 @@ class MemoryStore:
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
         """Return what is stored under each key, in order."""
+        self.verify()
         self._expire()
         return [self._codec.decode_or_missing(key, self.entries(key)) for key in keys]
 
@@ -69,6 +83,12 @@ class MemoryStore:
         """Apply each save on its own, in order."""
         self._expire()
         return [self._apply(save.key, self._codec.encode(save)) for save in saves]
+
+    def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
+        """Write each rebuilt state, in order."""
+        self.verify()
+        self._expire()
+        return [self._apply(r.key, self._codec.encode_restore(r)) for r in restores]
 
     def close(self) -> None:
         """Nothing to release."""
@@ -93,7 +113,7 @@ class MemoryStore:
         stored = NO_OFFSET if offset is None else offset
         if append.token < token:
             return Saved(SaveResult.FENCED, token, stored)
-        if stored >= append.offset:
+        if stored >= append.offset and not append.restore:
             return Saved(SaveResult.REPLAY, token, stored)
         foreign = stored != NO_OFFSET and entries.fields.get(DIGEST) != append.digest
         if stored != append.expected or (foreign and not append.replace):
@@ -119,6 +139,7 @@ class MemoryStore:
             entries.fields.pop(gone, None)
         new = [append.ids[i : i + HASH_BYTES] for i in range(0, len(append.ids), HASH_BYTES)]
         entries.ids[:] = (entries.ids + new)[-r.duplicate_horizon :] if r.duplicate_horizon else []
-        kept = (o for o in entries.outputs if output_offset(o) < append.offset)
-        outputs = (*kept, append.output)
+        below = append.offset + append.restore  # a restored position keeps its output
+        kept = tuple(o for o in entries.outputs if output_offset(o) < below)
+        outputs = kept if append.restore else (*kept, append.output)
         entries.outputs[:] = [o for o in outputs if output_offset(o) >= append.committed]

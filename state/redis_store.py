@@ -9,8 +9,9 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
     et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
     et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
+    et:epoch:{<n>}              string  gone when the data is (state.redis_identity); no TTL
 
-Every write sets a TTL of 2 x idle_s on all of them. Writing is one pipeline of FCALLs, reading one
+Every write sets a TTL of 2 x idle_s on all others. Writing is one pipeline of FCALLs, reading one
 pipeline of four plain commands a key: a window is never returned from Lua (3-7x slower).
 """
 
@@ -29,17 +30,27 @@ from redis.exceptions import ClusterError, NoPermissionError
 from redis.retry import Retry
 
 from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag
-from state.store import Loaded, Save, Saved, SaveResult, StoreRefused, StoreUnavailable
+from state.redis_identity import Identity, read_epochs, read_identity
+from state.store import (
+    Loaded,
+    Restore,
+    Save,
+    Saved,
+    SaveResult,
+    StoreChanged,
+    StoreRefused,
+    StoreUnavailable,
+)
 from state.window import StateKey, StateSpec
 
-LIBRARY: Final = "emotrack_v1"  # a changed function gets a new name: workers of both run at once
-SAVE: Final = "emotrack_v1_save"
-CLAIM: Final = "emotrack_v1_claim"
+LIBRARY: Final = "emotrack_v2"  # a changed function gets a new name: workers of both run at once
+SAVE: Final = "emotrack_v2_save"
+CLAIM: Final = "emotrack_v2_claim"
 MIN_REDIS: Final = (7, 0)
 RESENDS: Final = 2  # a call without an answer is sent again: one that was applied answers REPLAY
 
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
-_CLEAR_STATE, _CLEAR_IDS, _REPLACE = 1, 2, 4
+_CLEAR_STATE, _CLEAR_IDS, _REPLACE, _RESTORE = 1, 2, 4, 8
 _RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
 # Errors of a server that will do better later, by the word they start with.
 _LATER: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN")
@@ -131,6 +142,7 @@ class RedisStore:
                 socket_connect_timeout=timeout_s,
                 retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), RESENDS),
                 protocol=2,
+                redis_connect_func=self._connected,
                 **access.arguments(),
             )
         except ValueError as error:
@@ -138,6 +150,37 @@ class RedisStore:
                 "the Redis address must read redis://HOST:PORT/DB (or rediss://, unix://)"
             ) from error
         self._address = _address(self._redis)
+        self._known: Identity | None = None
+        self._new_connection = False
+
+    def _connected(self, connection: Any) -> None:
+        """Greet a server as usual; behind a new connection may be another one than before."""
+        connection.on_connect()
+        self._new_connection = True
+
+    def identify(self) -> str:
+        """Say which Redis this is, and mean this one from now on."""
+        self._known = None
+        self._known = self._call(lambda: read_identity(self._redis))
+        return self._known.digest
+
+    def verify(self) -> None:
+        """Return when Redis answers and is the one identified, if one was."""
+        found = self._call(lambda: read_identity(self._redis), verified=True)
+        self._new_connection = False
+        if self._known is not None and found != self._known:
+            raise StoreChanged(
+                f"Redis at {self._address} is not what it was: restarted, emptied, failed over or "
+                "evicting; acknowledged state may be gone"
+            )
+
+    def _require_epochs(self) -> None:
+        """Return when what is missing was never there: the data was not emptied under us."""
+        if self._known is not None:
+            found = self._call(lambda: read_epochs(self._redis))
+            if found != self._known.epochs:
+                self.verify()
+                raise StoreChanged(f"Redis at {self._address} was emptied")
 
     def check(self) -> None:
         """Refuse a Redis that is too old or may evict; load our function where it is not."""
@@ -179,7 +222,10 @@ class RedisStore:
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
         """Return what is stored under each key, in order, in one round trip."""
         answers = self._call(lambda: self._read(keys, atomic=False)) if keys else []
-        return [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
+        loaded = [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
+        if any(one.conversation is None and not one.foreign for one in loaded):
+            self._require_epochs()
+        return loaded
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
         """Note where each conversation is now; say which was last noted elsewhere."""
@@ -201,6 +247,11 @@ class RedisStore:
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         """Apply each save on its own, in order, in one round trip."""
         return self.send([self.encoded(save) for save in saves])
+
+    def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
+        """Write each rebuilt state, in order, in one round trip."""
+        appends = [(r.key, self._codec.encode_restore(r)) for r in restores]
+        return self.send([self._command(key, append) for key, append in appends])
 
     def send(self, calls: Sequence[tuple[Any, ...]]) -> list[Saved]:
         """Send `encoded` saves in one round trip."""
@@ -258,12 +309,14 @@ class RedisStore:
 
     def encoded(self, save: Save) -> tuple[Any, ...]:
         """Return the FCALL of a save: its function, keys and arguments."""
-        append = self._codec.encode(save)
+        return self._command(save.key, self._codec.encode(save))
+
+    def _command(self, key: StateKey, append: Append) -> tuple[Any, ...]:
         fields = [part for pair in append.fields.items() for part in pair]
         return (
             SAVE,
             4,
-            *state_keys(save.key),
+            *state_keys(key),
             self._scalars(append),
             append.digest,
             append.output,
@@ -287,7 +340,7 @@ class RedisStore:
             len(append.rows),
             len(append.fields),
             len(append.forgotten),
-            flags | _REPLACE * append.replace,
+            flags | _REPLACE * append.replace | _RESTORE * append.restore,
         )
 
     def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -320,12 +373,18 @@ class RedisStore:
         if source.encode() not in _flat(self._redis.function_list(LIBRARY, withcode=True)):
             self._redis.function_load(source, replace=True)
 
-    def _call(self, action: Callable[[], T]) -> T:
-        """Run `action`; what Redis raises becomes one of our errors."""
+    def _call(self, action: Callable[[], T], *, verified: bool = False) -> T:
+        """Run `action`; what Redis raises becomes one of our errors.
+
+        What came over a new connection is only returned when the store is still the one identified.
+        """
         try:
-            return action()
+            answer = action()
         except redis.RedisError as error:
             self._raise(error)
+        if self._new_connection and self._known is not None and not verified:
+            self.verify()
+        return answer
 
     def _raise(self, error: redis.RedisError) -> NoReturn:
         text = str(error)

@@ -26,6 +26,14 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached or refuses work for now. What was sent may be written: retry."""
 
 
+class StoreChanged(StoreError):
+    """The store is not the one it was: acknowledged writes may be gone.
+
+    It came back empty, older or as another server, or it evicted. What was read from it meanwhile
+    must not be used; `identify` accepts it as it is now.
+    """
+
+
 class StoreRefused(StoreError):
     """The store is one we must not use (too old, may evict); says the cure."""
 
@@ -92,8 +100,25 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """A state rebuilt from the log, to be written whole in place of what is stored.
+
+    Applied iff token >= stored token and stored offset == `expected_offset` (-1 for missing).
+    Outputs up to the conversation's position stay: they are replayed whoever wrote them.
+    """
+
+    key: StateKey
+    token: int
+    expected_offset: int
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
-    """Answer to one `Save`; `token` and `offset` are what is stored now (for FENCED and LOST)."""
+    """Answer to one `Save` or `Restore`.
+
+    `token` and `offset` are what is stored now (for FENCED and LOST).
+    """
 
     result: SaveResult
     token: int
@@ -101,7 +126,23 @@ class Saved:
 
 
 class Store(Protocol):
-    """Conversations by key. One round trip a call; a call may block up to the store's timeout."""
+    """Conversations by key. One round trip a call; a call may block up to the store's timeout.
+
+    Once identified, every call but `identify` and `check` may raise `StoreChanged`, and a key is
+    never called missing by a store that may have lost it.
+    """
+
+    def identify(self) -> str:
+        """Say which store this is, and mean this one from now on: 16 hex digits.
+
+        Equal digits mean that no acknowledged write was lost in between. Raises
+        `StoreUnavailable`.
+        """
+        ...
+
+    def verify(self) -> None:
+        """Return when the store answers and is the one identified, if one was."""
+        ...
 
     def check(self) -> None:
         """Raise `StoreRefused` or `StoreUnavailable` with a sentence that says what to do."""
@@ -132,6 +173,10 @@ class Store(Protocol):
 
         A save that was applied although its answer was lost answers REPLAY when sent again.
         """
+        ...
+
+    def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
+        """Write each rebuilt state, in order, in one round trip: SAVED, FENCED or LOST."""
         ...
 
     def close(self) -> None:

@@ -244,8 +244,8 @@ class KafkaSource:
         except KafkaException as error:
             raise LogUnavailable(f"cannot seek partition {partition}: {said(error)}") from None
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        wanted = [TopicPartition(self._topic, p, o) for p, o in offsets.items()]
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
         try:
             answers = self._consumer.commit(offsets=wanted, asynchronous=False)
         except KafkaException as error:
@@ -302,18 +302,7 @@ class KafkaSource:
             self._met(error)
             return None
         self._reachable = True
-        kind, time_ms = message.timestamp()
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None and offset is not None
-        return Record(
-            topic=self._topic,
-            partition=partition,
-            offset=offset,
-            timestamp_ms=NO_TIMESTAMP if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
-            key=message.key(),
-            value=message.value(),
-            headers=headers_of(message),
-        )
+        return record_of(message, self._topic)
 
     def _met(self, error: KafkaError) -> None:
         """An error event: transport faults heal, what cannot heal is raised into `poll`."""
@@ -349,7 +338,7 @@ class KafkaSource:
             lambda: consumer.get_watermark_offsets(at, timeout=CALL_S),
             "the log's start cannot be read",
         )
-        return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low)
+        return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         assert self._listener is not None
@@ -367,6 +356,22 @@ class KafkaSource:
             self._owned.pop(p.partition, None)
             self._paused.pop(p.partition, None)
         consumer.incremental_unassign(partitions)
+
+
+def record_of(message: Message, topic: str) -> Record:
+    """A message that is no error, as a record."""
+    kind, time_ms = message.timestamp()
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None and offset is not None
+    return Record(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        timestamp_ms=NO_TIMESTAMP if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+    )
 
 
 def headers_of(message: Message) -> Headers:

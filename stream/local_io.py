@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stream.ports import (
@@ -25,12 +25,14 @@ from stream.ports import (
 
 @dataclass(slots=True)
 class LocalLog:
-    """All topics of one in-memory broker; records are never dropped."""
+    """All topics of one in-memory broker; records are dropped by raising `low` only."""
 
     now_ms: Callable[[], int]
     partitions: int = 1
     records: dict[tuple[str, int], list[Record]] = field(default_factory=lambda: defaultdict(list))
     committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    notes: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    low: dict[tuple[str, int], int] = field(default_factory=dict)  # retention took what is below
 
     def append(
         self,
@@ -85,9 +87,10 @@ class LocalSource:
         assert self._listener is not None, "subscribe first"
         starts: dict[int, Start] = {}
         for p in partitions:
-            committed = self._log.committed.get((self._group, self._topic, p), -1)
-            self._position[p] = max(committed, 0)
-            starts[p] = Start(committed)
+            at = (self._group, self._topic, p)
+            committed, low = self._log.committed.get(at, -1), self._log.low.get((self._topic, p), 0)
+            self._position[p] = max(committed, low)
+            starts[p] = Start(committed, low, self._log.notes.get(at, ""))
         self._listener.assigned(starts)
 
     def take_away(self, partitions: Sequence[int], *, lost: bool = False) -> None:
@@ -127,11 +130,12 @@ class LocalSource:
     def seek(self, partition: int, offset: int) -> None:
         self._position[partition] = offset
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         if not offsets.keys() <= self._position.keys():
             raise CommitRefused(f"not ours: {sorted(offsets.keys() - self._position.keys())}")
         for p, offset in offsets.items():
             self._log.committed[self._group, self._topic, p] = offset
+            self._log.notes[self._group, self._topic, p] = notes[p]
 
     def lag(self) -> Mapping[int, int]:
         ends = {p: len(self._log.records[self._topic, p]) for p in self._position}
@@ -168,3 +172,27 @@ class LocalSink:
 
     def close(self) -> None:
         self._waiting = []
+
+
+class LocalReader:
+    """Reads a topic of a `LocalLog` at will."""
+
+    def __init__(self, log: LocalLog, topic: str, *, portion: int = 1_000) -> None:
+        self._log, self._topic, self._portion = log, topic, portion
+
+    def first(self, partition: int) -> int:
+        return self._log.low.get((self._topic, partition), 0)
+
+    def at(self, partition: int, time_ms: int) -> int:
+        records = self._log.records[self._topic, partition]
+        later = (r.offset for r in records[self.first(partition) :] if r.timestamp_ms >= time_ms)
+        return next(later, len(records))
+
+    def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
+        records = self._log.records[self._topic, partition]
+        first = max(first, self.first(partition))
+        for at in range(first, min(end, len(records)), self._portion):
+            yield records[at : min(at + self._portion, end)]
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -133,6 +133,13 @@ class Metrics:
         )
         for operation, result in OPERATIONS:
             self.state_operations.labels(operation, result)
+        self.state_rebuilds = self._counter(
+            "state_rebuilds_total",
+            "Conversation states computed again from the log, because the store had lost them "
+            "(missing_state), held an older one (stale_state), one that does not decode "
+            "(corrupt_state) or one of another model (other_model).",
+            cause=("missing_state", "stale_state", "corrupt_state", "other_model"),
+        )
         self.fencing_rejections = self._counter(
             "fencing_rejections_total",
             "Writes refused because a newer owner of the partition had written.",

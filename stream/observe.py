@@ -56,6 +56,11 @@ class Observer:
         self._m.fencing_rejections.inc(len(step.fenced))
         self._m.partition_moves.inc(step.moved)
 
+    def rebuilt(self, states: Mapping[str, int]) -> None:
+        """So many states were rebuilt, by cause."""
+        for cause, count in states.items():
+            self._m.state_rebuilds.labels(cause).inc(count)
+
     def store_away(self) -> None:
         """The store did not answer."""
         self._m.redis_up.set(0)

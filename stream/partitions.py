@@ -1,12 +1,13 @@
-"""What a worker knows of the partitions it owns: fence token, watermark, committed offset."""
+"""What a worker knows of its partitions: fence token, watermark, committed offset, doubts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from stream.pipeline import Lease
-from stream.ports import Start
+from state.window import StateKey
+from stream.pipeline import Doubt, Lease
+from stream.ports import NO_TIMESTAMP, Start
 from stream.watermark import Watermark
 
 
@@ -15,24 +16,52 @@ class Owned:
     """One assigned partition."""
 
     start: Start
-    assigned_at: float  # monotonic seconds
     token: int | None = None  # None: not claimed yet, nothing of it may be worked on
     disputed: bool = False  # the broker or a fence said it is not ours: ask before claiming
     watermark: Watermark = field(default_factory=Watermark)
     committed: int = -1
+    note: str = ""  # the store that held all states at the committed offset
+    doubted: dict[StateKey, Doubt] = field(default_factory=dict)
+    suspect: bool = True  # its states may be gone: not worked on before they are rebuilt
+    proven_at: float | None = None  # monotonic seconds: all that is active was seen then
+    seen_below: int = -1  # ... of the records below this offset
+    blind_until_ms: int = NO_TIMESTAMP
 
     @property
     def resume_at(self) -> int:
         """Where reading starts again when what is in flight is dropped."""
         return max(self.committed, self.start.low)
 
+    @property
+    def workable(self) -> bool:
+        return self.token is not None and not self.suspect
+
+    @property
+    def cut_below(self) -> int:
+        """Records below this offset left the log unread; 0 where none did."""
+        return self.start.low if self.start.gap else 0
+
+    def trust(self, note: str, now: float, *, seen: int | None = None) -> None:
+        """The store `note` names holds all states; `seen`: as read from the log below there."""
+        self.suspect, self.note = False, note
+        self.doubted = {}
+        if seen is not None:
+            self.proven_at, self.seen_below = now, seen
+
     def lease(self, now: float, idle_s: float) -> Lease:
-        """What a step may do now. Raises `ValueError` while unclaimed."""
-        if self.token is None:
-            raise ValueError("a partition must be claimed before it is worked on")
+        """What a step may do now. Raises `ValueError` while it may do nothing."""
+        if self.token is None or self.suspect:
+            raise ValueError("a partition must be claimed and whole before it is worked on")
         # Keys live for 2 x idle_s: after that, a missing one may be one we wrote ourselves.
-        young = now - self.assigned_at < 2 * idle_s
-        return Lease(self.token, self.committed, self.start.beginning and young)
+        young = self.proven_at is not None and now - self.proven_at < 2 * idle_s
+        return Lease(
+            self.token,
+            self.committed,
+            young,
+            self.seen_below,
+            self.cut_below,
+            self.blind_until_ms,
+        )
 
 
 class Partitions:
@@ -53,29 +82,43 @@ class Partitions:
     def __len__(self) -> int:
         return len(self._owned)
 
-    def add(self, partition: int, start: Start, now: float) -> None:
+    def add(self, partition: int, start: Start) -> None:
         """A partition was assigned."""
-        self._owned[partition] = Owned(start, now, committed=start.committed)
+        self._owned[partition] = Owned(start, committed=start.committed, note=start.note)
 
     def remove(self, partitions: Iterable[int]) -> None:
         """Partitions have left."""
         for partition in partitions:
             self._owned.pop(partition, None)
 
-    def restart(self, partition: int) -> int:
+    def restart(self, partition: int, *, disputed: bool) -> int:
         """Forget what is in flight and the claim; return the offset to read on from."""
         owned = self._owned[partition]
-        owned.watermark, owned.token, owned.disputed = Watermark(), None, True
+        owned.watermark, owned.token = Watermark(), None
+        owned.disputed |= disputed
         return owned.resume_at
 
-    def unclaimed(self) -> set[int]:
+    def unclaimed(self) -> list[int]:
+        """Partitions without a fence token."""
+        return sorted(p for p, owned in self._owned.items() if owned.token is None)
+
+    def suspect(self) -> list[int]:
+        """Claimed partitions whose states must be rebuilt first."""
+        owned = self._owned.items()
+        return sorted(p for p, one in owned if one.token is not None and one.suspect)
+
+    def unworkable(self) -> set[int]:
         """Partitions that may not be worked on yet."""
-        return {p for p, owned in self._owned.items() if owned.token is None}
+        return {p for p, owned in self._owned.items() if not owned.workable}
+
+    def notes(self, partitions: Iterable[int]) -> dict[int, str]:
+        """What is to be committed beside their offsets."""
+        return {p: self._owned[p].note for p in partitions}
 
     def leases(self, now: float, idle_s: float) -> Mapping[int, Lease]:
-        """What a step may do, for each claimed partition."""
-        claimed = {p: o for p, o in self._owned.items() if o.token is not None}
-        return {p: owned.lease(now, idle_s) for p, owned in claimed.items()}
+        """What a step may do, for each partition that may be worked on."""
+        workable = {p: o for p, o in self._owned.items() if o.workable}
+        return {p: owned.lease(now, idle_s) for p, owned in workable.items()}
 
     def committable(self, partitions: Iterable[int] | None = None) -> dict[int, int]:
         """Next offsets to commit, where there is something new."""

@@ -23,7 +23,16 @@ from state.store import (
     StoredOutput,
     StoreUnavailable,
 )
-from state.window import Change, Conversation, Opening, StateKey, apply, apply_nothing, open_at
+from state.window import (
+    NO_OFFSET,
+    Change,
+    Conversation,
+    Opening,
+    StateKey,
+    apply,
+    apply_nothing,
+    open_at,
+)
 from stream.alerts import decide
 from stream.answers import (
     Sent,
@@ -55,7 +64,10 @@ class Lease:
 
     token: int
     committed: int  # broker-confirmed: outputs below it are needed no more
-    proves_new: bool  # read from its very first record, lately: no key means no earlier utterance
+    proves_new: bool  # all that is active was seen, lately: no key means no earlier utterance
+    seen_below: int = 0  # what is older than this offset and not active was seen to be over
+    cut_below: int = 0  # records below this offset left the log before they were read
+    blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +93,30 @@ class Times:
     save_s: float = 0.0
 
 
+Doubt = Literal["lost", "foreign", "expired"]
+"""Why a state must be rebuilt: written and gone, unreadable or of another model, outlived."""
+
+
 @dataclass(slots=True)
 class Step:
-    """What a batch came to. `fenced` records met a newer owner: nothing of them was written."""
+    """What a batch came to.
+
+    `fenced` records met a newer owner: nothing of them was written. Records of a `suspect`
+    partition may have no result: their state must be rebuilt from the log first.
+    """
 
     results: list[Result] = field(default_factory=list)
     fenced: list[Item] = field(default_factory=list)
+    suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=dict)  # by partition
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
     moved: int = 0  # conversations last seen on another partition
     loads: list[str] = field(default_factory=list)  # hit | found | missing | foreign, per load
     times: Times = field(default_factory=Times)
+
+    def suspect_of(self, key: StateKey, doubt: Doubt) -> None:
+        """What is stored under this key is not to be built upon."""
+        self.suspect.setdefault(key.partition, {})[key] = doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +128,7 @@ class Opened:
     key: StateKey
     loaded: Loaded
     opening: Opening
-    truncated: bool
+    truncated: bool  # what a session that starts here must say
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,27 +163,28 @@ class Pipeline:
     def step(self, items: Sequence[Item], leases: Mapping[int, Lease]) -> Step:
         """Give each record of a batch its outcome; at most one utterance of a conversation in it.
 
-        Every item is in `results` or in `fenced` afterwards. Raises `StoreUnavailable` (nothing is
-        known to be written: do the batch again) and `DeviceLost`.
+        Every item is in `results` or in `fenced` afterwards, or its partition in `suspect`. Raises
+        `StoreUnavailable` (nothing is known to be written: do the batch again), `StoreChanged` and
+        `DeviceLost`.
         """
         step = Step(results=[self._refused(i) for i in items if i.key is None])
         todo = [i for i in items if i.key is not None]
-        lost: set[StateKey] = set()
         for _ in range(ROUNDS):
-            opened = self._open(todo, lost, leases, step)  # replays and duplicates end here
+            opened = self._open(todo, leases, step)  # replays and duplicates end here
             answered = self._answer(opened, step)
             saved = self._save(answered, leases, step)
             todo = []
             for answer, save in zip(answered, saved, strict=True):
+                item = answer.opened.item
                 if save.result is SaveResult.SAVED:
                     step.results.append(answer.result)
                 elif save.result is SaveResult.FENCED:
-                    step.fenced.append(answer.opened.item)
+                    step.fenced.append(item)
                     step.met_token = max(step.met_token, save.token)
-                elif save.result in (SaveResult.LOST, SaveResult.REPLAY):
-                    if save.result is SaveResult.LOST:
-                        lost.add(answer.opened.key)
-                    todo.append(answer.opened.item)  # again, from what the store really holds
+                elif save.result is SaveResult.LOST:
+                    step.suspect_of(answer.opened.key, "lost")
+                elif save.result is SaveResult.REPLAY:
+                    todo.append(item)  # again, from what the store really holds
                 else:
                     assert_never(save.result)
             if not todo:
@@ -173,30 +199,34 @@ class Pipeline:
         assert isinstance(item.message, Control), "an utterance has a key"
         return Result(item, "control")
 
-    def _open(
-        self, items: Sequence[Item], lost: set[StateKey], leases: Mapping[int, Lease], step: Step
-    ) -> list[Opened]:
+    def _open(self, items: Sequence[Item], leases: Mapping[int, Lease], step: Step) -> list[Opened]:
         """Load windows; settle what was applied before; open the rest at its record."""
         began = self._clock_s()
-        loaded = self._load(items, lost, step)
+        loaded = self._load(items, step)
         step.times.load_s += self._clock_s() - began
         opened: list[Opened] = []
         for item, found in zip(items, loaded, strict=True):
+            if item.record.partition in step.suspect:
+                continue
             if item.record.offset <= found.offset:
                 step.results.append(self._replay(item, found))
                 continue
             lease = leases[item.record.partition]
-            one = self._open_one(item, found, lease, was_lost=item.key in lost)
+            if doubt := self._doubt(item, found, lease):
+                assert item.key is not None
+                step.suspect_of(item.key, doubt)
+                continue
+            one = self._open_one(item, found, lease)
             if one.opening.before.is_recent(one.utterance.utterance_id):
                 step.results.append(Result(item, "duplicate"))
             else:
                 opened.append(one)
         return opened
 
-    def _load(self, items: Sequence[Item], lost: set[StateKey], step: Step) -> list[Loaded]:
+    def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
         """What is stored for each item: from the cache, else in one round trip.
 
-        Keys that the cache proves to have been written, and the store no longer holds, are `lost`.
+        A partition whose store holds less than the cache proves to have been written is suspect.
         """
         found: dict[StateKey, Loaded] = {}
         idle: dict[StateKey, Conversation] = {}
@@ -222,11 +252,23 @@ class Pipeline:
                     # Expired, not lost: we held it, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
                 if loaded.offset < applied.get(key, loaded.offset):
-                    lost.add(key)
+                    step.suspect_of(key, "lost")
                 found[key] = loaded
             fresh = [key for key in missing if found[key].conversation is None]
             step.moved += sum(self._store.point_many(fresh))
         return [found[i.key] for i in items if i.key is not None]
+
+    def _doubt(self, item: Item, found: Loaded, lease: Lease) -> Doubt | None:
+        """Why what was found must not be built upon; None where it may be."""
+        if found.conversation is not None:
+            return None
+        if found.foreign:
+            # What a rebuild left as it was is over: it was not active then.
+            return None if NO_OFFSET < found.offset < lease.seen_below else "foreign"
+        sent_ms = item.record.timestamp_ms
+        # A missing key proves a new session only while its state cannot have expired yet.
+        fresh = sent_ms != NO_TIMESTAMP and self._now_ms() - sent_ms < self._idle_ms
+        return None if lease.proves_new or fresh else "expired"
 
     def _replay(self, item: Item, found: Loaded) -> Result:
         """Answer a position already applied with the bytes it was answered with."""
@@ -241,24 +283,19 @@ class Pipeline:
         reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
         return Result(item, as_outcome(output.outcome), send, reason=reason, replay="sent")
 
-    def _open_one(self, item: Item, found: Loaded, lease: Lease, *, was_lost: bool) -> Opened:
+    def _open_one(self, item: Item, found: Loaded, lease: Lease) -> Opened:
         record, utterance, key = item.record, item.message, item.key
         assert isinstance(utterance, Utterance) and key is not None
-        spec = self._predictor.spec
-        fresh = record.timestamp_ms != NO_TIMESTAMP and (
-            self._now_ms() - record.timestamp_ms < spec.recurrence.idle_s * 1000
-        )
-        # A missing key proves a new session only while its state cannot have expired yet.
-        truncated = was_lost or found.foreign or not (lease.proves_new or fresh)
+        truncated = record.timestamp_ms < lease.blind_until_ms
         opening = open_at(
             found.conversation,
-            spec=spec,
+            spec=self._predictor.spec,
             timestamp_ms=record.timestamp_ms,
             offset=record.offset,
             truncated=truncated,
         )
-        if was_lost and not opening.before.session.truncated:  # older than what we had written
-            session = replace(opening.before.session, truncated=True)
+        if found.conversation is not None and found.offset < lease.cut_below and truncated:
+            session = replace(opening.before.session, truncated=True)  # some may be lost unread
             opening = replace(opening, before=replace(opening.before, session=session))
         return Opened(item, utterance, key, found, opening, truncated)
 

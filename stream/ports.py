@@ -6,7 +6,7 @@ replays). The worker follows one topic, so a partition is a plain number here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,11 +57,13 @@ class Outgoing:
 class Start:
     """Where an assigned partition is read from.
 
-    `committed` is the group's offset there, -1 for none; `low` the first offset still in the log.
+    `committed` is the group's offset there, -1 for none; `low` the first offset still in the log;
+    `note` what was committed beside the offset.
     """
 
     committed: int
     low: int = 0
+    note: str = ""
 
     @property
     def beginning(self) -> bool:
@@ -122,8 +124,11 @@ class Source(Protocol):
         """Read this partition on from `offset`."""
         ...
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
-        """Commit next offsets and wait. Raises `CommitRefused` or `LogUnavailable`."""
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        """Commit next offsets, each with a note for whoever is assigned the partition next.
+
+        Waits for the broker. Raises `CommitRefused` or `LogUnavailable`.
+        """
         ...
 
     def lag(self) -> Mapping[int, int]:
@@ -150,6 +155,35 @@ class Sink(Protocol):
         """Wait until all is acknowledged; false when `timeout_s` passed first.
 
         Raises `DeliveryFailed` when a record was given up; the others are settled then.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        ...
+
+
+class LogReader(Protocol):
+    """Reads one topic at will, beside the group: nothing is committed. Used by one thread only.
+
+    Every call may raise `LogUnavailable`.
+    """
+
+    def first(self, partition: int) -> int:
+        """The first offset still in the log."""
+        ...
+
+    def at(self, partition: int, time_ms: int) -> int:
+        """The first offset whose timestamp is `time_ms` or later; the log's end if there is none.
+
+        An offset before it where the log has no timestamps.
+        """
+        ...
+
+    def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
+        """The records from offset `first` up to `end` (not included), in log order, in portions.
+
+        A portion may be empty: what is waited for is waited for in short times.
         """
         ...
 

@@ -30,6 +30,7 @@ from state.window import StateSpec
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.http import Health, StatusServer
 from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
+from stream.kafka_reader import KafkaReader
 from stream.metrics import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable
 from stream.settings import Settings
@@ -72,6 +73,8 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         )
         closing.callback(status.close)
         source, sink = KafkaSource(settings, topic_id), KafkaSink(settings)
+        reader = KafkaReader(settings)
+        closing.callback(reader.close)
         closing.callback(sink.close)
         closing.callback(source.close)
         health.warmed = True
@@ -83,6 +86,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         worker = Worker(
             settings,
             source=source,
+            reader=reader,
             sink=sink,
             store=store,
             predictor=predictor,

@@ -8,7 +8,8 @@ is away, partitions are paused and polling goes on, so that membership is kept a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Event
 from typing import Final
@@ -16,7 +17,7 @@ from typing import Final
 import structlog
 
 from model.predictor import Predictor
-from state.store import Store, StoreUnavailable
+from state.store import Store, StoreChanged, StoreUnavailable
 from state.window import StateKey
 from stream.answers import Wire
 from stream.batcher import Batcher, Item
@@ -26,12 +27,13 @@ from stream.messages import Utterance, decode
 from stream.metrics import Metrics
 from stream.observe import Observer
 from stream.partitions import Partitions
-from stream.pipeline import Pipeline, Result, Step
+from stream.pipeline import Doubt, Pipeline, Result, Step
 from stream.poison import Poison
 from stream.ports import (
     NO_TIMESTAMP,
     CommitRefused,
     DeliveryFailed,
+    LogReader,
     LogUnavailable,
     Outgoing,
     Record,
@@ -39,13 +41,14 @@ from stream.ports import (
     Source,
     Start,
 )
+from stream.rebuild import Disputed, Rebuild
 from stream.settings import Settings
 from stream.window_cache import WindowCache
 
 IDLE_POLL_S: Final = 0.1  # how long an idle worker waits for a record, and so for a stop
 HOUSEKEEPING_S: Final = 1.0
 STANDBY_AFTER_S: Final = 5.0  # a member without a partition by then stands by
-PING_AFTER_S: Final = 5.0  # a store not used for this long is asked whether it is there
+REBUILD_SLICE_S: Final = 0.05  # then other partitions have their turn
 FLUSH_S: Final = 1.0
 POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 
@@ -66,6 +69,7 @@ class Worker:
         settings: Settings,
         *,
         source: Source,
+        reader: LogReader,
         sink: Sink,
         store: Store,
         predictor: Predictor,
@@ -77,7 +81,8 @@ class Worker:
     ) -> None:
         self._trace = trace
         self.settings, self.health = settings, health
-        self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
+        self._source, self._reader, self._sink = source, reader, sink
+        self._store, self._predictor = store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._inputs = predictor.info.inputs
         self._only = predictor.info.own_extractors
@@ -91,12 +96,15 @@ class Worker:
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
         self._partitions = Partitions()
+        self._store_note: str | None = None  # which store we work with; None: ask it
+        self._rebuild: Rebuild | None = None  # one partition at a time
+        self._slices: Iterator[None] = iter(())
         self._paused: set[int] = set()
         self._held: tuple[Item, ...] = ()  # a batch to be done again
         self._retry_at = 0.0
         self._next_commit = 0.0
         self._next_housekeeping = 0.0
-        self._began = self._store_used = clock_s()
+        self._began = clock_s()
         self._full = False
         self._commit_failed = False
 
@@ -110,8 +118,12 @@ class Worker:
     def turn(self) -> None:
         """One turn: read, work, commit what is due, pause or resume."""
         self._read()
-        self._claim()
-        self._work()
+        try:
+            self._claim()
+            self._rebuild_some()
+            self._work()
+        except StoreChanged as error:
+            self._distrust(error)
         now = self._clock_s()
         if now >= self._next_commit or self._commit_presses():
             self._commit()
@@ -143,14 +155,12 @@ class Worker:
 
     def assigned(self, starts: Mapping[int, Start]) -> None:
         """Own these partitions from now on: claim a fence token for each."""
-        now = self._clock_s()
         for partition, start in starts.items():
-            self._partitions.add(partition, start, now)
+            self._partitions.add(partition, start)
             self._paused.discard(partition)
         self._observer.rebalanced("assigned", len(starts))
         self._observer.gaps(sum(start.gap for start in starts.values()))
         self.health.joined = True
-        self._claim()
         self._balance()
         log.info("partitions assigned", partitions=sorted(starts))
 
@@ -170,6 +180,8 @@ class Worker:
     def _drop(self, partitions: Sequence[int]) -> None:
         self._partitions.remove(partitions)
         self._forget(partitions)
+        if self._rebuild is not None and self._rebuild.partition in partitions:
+            self._rebuild = None
         self._paused.difference_update(partitions)
         self._observer.left(self._wire_topic, partitions)
 
@@ -180,23 +192,51 @@ class Worker:
         for partition in partitions:
             self._cache.drop_partition(partition)
 
-    def _restart(self, partition: int) -> None:
-        """Somebody else may own this partition: drop it, and read it again if it is ours."""
-        offset = self._partitions.restart(partition)
+    def _restart(self, partition: int, *, disputed: bool) -> int:
+        """Read a partition again from its committed offset, under a new claim."""
+        offset = self._partitions.restart(partition, disputed=disputed)
         self._forget([partition])
         self._source.seek(partition, offset)
+        return offset
+
+    def _dispute(self, partition: int) -> None:
+        """Somebody else may own this partition: drop it, and read it again if it is ours."""
+        offset = self._restart(partition, disputed=True)
         self._retry_at = self._clock_s() + self.settings.retry_ms / 1000
         log.warning("partition disputed", partition=partition, offset=offset)
 
+    def _suspect(self, partition: int, doubts: Mapping[StateKey, Doubt]) -> None:
+        """The store has not what it must have: rebuild this partition before it goes on."""
+        self._commit([partition])
+        owned = self._partitions[partition]
+        owned.suspect, owned.note = True, ""
+        owned.doubted |= doubts
+        offset = self._restart(partition, disputed=False)
+        log.warning(
+            "states lost", partition=partition, offset=offset, doubts=dict(Counter(doubts.values()))
+        )
+
+    def _distrust(self, error: StoreChanged) -> None:
+        """The store is another one than we knew: all partitions are suspect."""
+        log.warning("state store changed", reason=str(error))
+        self._held, self._rebuild, self._store_note = (), None, None
+        for partition in list(self._partitions):
+            self._suspect(partition, {})
+
     def _claim(self) -> None:
-        """Claim a fence token where there is none; a disputed partition must commit first."""
+        """Claim a fence token where there is none; a disputed partition must commit first.
+
+        Whoever committed last noted which store held all states then: another one is suspect.
+        """
         if self._clock_s() < self._retry_at:
             return
-        for partition in sorted(self._partitions.unclaimed()):
+        for partition in self._partitions.unclaimed():
             owned = self._partitions[partition]
             try:
                 if owned.disputed:
-                    self._source.commit({partition: owned.resume_at})
+                    self._source.commit({partition: owned.resume_at}, {partition: owned.note})
+                if self._store_note is None:
+                    self._store_note = self._store.identify()
                 owned.token = self._store.claim(self._source.topic_id, partition)
                 owned.disputed = False
                 self._store_answered()
@@ -204,6 +244,63 @@ class Worker:
                 self._later(error)
                 log.warning("claim postponed", partition=partition, reason=str(error))
                 return
+            if owned.start.beginning and owned.committed < 0:
+                owned.trust(self._store_note, self._clock_s(), seen=0)
+            elif owned.note == self._store_note and not owned.start.gap:
+                owned.trust(self._store_note, self._clock_s())
+
+    # Rebuild.
+
+    def _rebuild_some(self) -> None:
+        """Rebuild the states of a suspect partition, a slice a turn."""
+        if self._clock_s() < self._retry_at:
+            return
+        if self._rebuild is None:
+            suspect = self._partitions.suspect()
+            if not suspect:
+                return
+            self._rebuild = self._rebuild_of(suspect[0])
+            self._slices = self._rebuild.run()
+        until = time.monotonic() + REBUILD_SLICE_S
+        try:
+            while time.monotonic() < until:
+                if next(self._slices, self._rebuild) is self._rebuild:
+                    self._rebuilt(self._rebuild)
+                    return
+        except Disputed:
+            self._dispute(self._rebuild.partition)
+            self._rebuild = None
+        except (StoreUnavailable, LogUnavailable) as error:
+            log.warning("rebuild postponed", reason=str(error))
+            self._later(error)
+            self._rebuild = None  # from the start again: what was restored is whole by then
+
+    def _rebuild_of(self, partition: int) -> Rebuild:
+        owned = self._partitions[partition]
+        assert owned.token is not None, "claimed first"
+        return Rebuild(
+            partition=partition,
+            committed=owned.resume_at,
+            token=owned.token,
+            doubted=owned.doubted,
+            topic=self._wire_topic,
+            topic_id=self._source.topic_id,
+            reader=self._reader,
+            store=self._store,
+            predictor=self._predictor,
+            wire=self._wire,
+            now_ms=self._now_ms,
+            batch_max=self.settings.batch_max,
+        )
+
+    def _rebuilt(self, done: Rebuild) -> None:
+        """All states of the partition are whole: it may go on."""
+        assert self._store_note is not None, "it was claimed, so the store was asked"
+        owned = self._partitions[done.partition]
+        owned.blind_until_ms = done.blind_until_ms
+        owned.trust(self._store_note, self._clock_s(), seen=done.committed)
+        self._observer.rebuilt(done.restored)
+        self._rebuild = None
 
     # Read.
 
@@ -222,6 +319,8 @@ class Worker:
 
     def _wait_s(self) -> float:
         """How long the next poll may wait for a record."""
+        if self._rebuild is not None:
+            return 0.0
         if self._held:
             return min(IDLE_POLL_S, max(0.0, self._retry_at - self._clock_s()))
         due = self._batcher.wait_s(self._clock_s())
@@ -265,12 +364,16 @@ class Worker:
         try:
             if self._held:
                 self._store.check()  # a store that came back empty needs our function again
-            self._finish(self._step(batch, now), now)
+            step = self._step(batch, now)
+            self._finish(step, now)
         except (StoreUnavailable, DeliveryFailed, LogUnavailable) as error:
             self._hold(batch, error)
         else:
             self._held = ()
             self._batcher.finish(batch)
+            for partition, doubts in step.suspect.items():
+                if partition in self._partitions:
+                    self._suspect(partition, doubts)
 
     def _step(self, batch: Sequence[Item], now: float) -> Step:
         """Run the batch; what was fenced is tried once more where the broker says it is ours."""
@@ -285,8 +388,9 @@ class Worker:
         retried = self._pipeline.step(again, self._partitions.leases(now, idle_s))
         self._observer.operated(retried)
         step.results += retried.results
+        step.suspect |= retried.suspect
         for partition in sorted({i.record.partition for i in retried.fenced}):
-            self._restart(partition)
+            self._dispute(partition)
         return step
 
     def _still_ours(self, partitions: set[int], met_token: int) -> set[int]:
@@ -296,9 +400,9 @@ class Worker:
             owned = self._partitions[partition]
             offset = self._partitions.committable([partition]).get(partition, owned.resume_at)
             try:
-                self._source.commit({partition: offset})
+                self._source.commit({partition: offset}, {partition: owned.note})
             except CommitRefused:
-                self._restart(partition)
+                self._dispute(partition)
                 continue
             self._confirm({partition: offset})
             owned.token = self._store.claim(self._source.topic_id, partition, met_token + 1)
@@ -362,7 +466,6 @@ class Worker:
 
     def _store_answered(self) -> None:
         self.health.store = True
-        self._store_used = self._clock_s()
 
     # Commit.
 
@@ -374,7 +477,7 @@ class Worker:
         if not offsets:
             return
         try:
-            self._source.commit(offsets)
+            self._source.commit(offsets, self._partitions.notes(offsets))
         except (CommitRefused, LogUnavailable) as error:
             self.health.broker = not isinstance(error, LogUnavailable)
             self._next_commit = began + self.settings.retry_ms / 1000
@@ -404,7 +507,7 @@ class Worker:
         elif self._batcher.depth <= self.settings.low_water:
             self._full = False
         held_up = self._full or bool(self._held)
-        target = set(self._partitions) if held_up else self._partitions.unclaimed()
+        target = set(self._partitions) if held_up else self._partitions.unworkable()
         if leave := sorted(self._paused - target):
             self._source.resume(leave)
         if enter := sorted(target - self._paused):
@@ -417,13 +520,14 @@ class Worker:
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
-        if now - self._store_used > PING_AFTER_S:
-            try:
-                self._store.load_many([StateKey("", self._source.topic_id, -1)])
-                self._store_answered()
-            except StoreUnavailable as error:
-                self._store_away()
-                log.warning("state store away", reason=str(error))
+        try:
+            self._store.verify()  # nothing else would tell while nobody speaks
+            self._store_answered()
+        except StoreUnavailable as error:
+            self._store_away()
+            log.warning("state store away", reason=str(error))
+        except StoreChanged as error:
+            self._distrust(error)
         self._observer.looked(
             health=self.health,
             topic=self._wire_topic,

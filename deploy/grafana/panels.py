@@ -184,6 +184,7 @@ OPERATIONS: Final = (
         [
             (rate("fencing_rejections_total"), "fenced writes"),
             (rate("context_truncated_total"), "truncated contexts"),
+            (rate("state_rebuilds_total", "cause"), "rebuilt, {{cause}}"),
             (rate("seq_disorder_total"), "seq out of order"),
             (rate("partition_moves_total"), "conversations moved"),
             (rate("offset_gaps_total"), "offset gaps"),

@@ -1,11 +1,11 @@
-#!lua name=emotrack_v1
+#!lua name=emotrack_v2
 -- Compare-and-append of one conversation's state, and the fence token of a partition.
 -- The keys and what they hold: docstring of state/redis_store.py. The same decisions in Python, for
 -- the memory store: state/memory_store.py; one contract suite runs on both.
 -- Redis >= 7. Touches only the keys it is given, which share a hash tag: runs in a cluster.
 
 local SAVED, REPLAY, FENCED, LOST = 0, 1, 2, 3
-local CLEAR_STATE, CLEAR_IDS, REPLACE = 1, 2, 4
+local CLEAR_STATE, CLEAR_IDS, REPLACE, RESTORE = 1, 2, 4, 8
 local ID_BYTES = 8
 local FIELDS_AT_ONCE = 64 -- Lua unpacks only so many values
 
@@ -25,6 +25,8 @@ end
 -- ARGV 1: token, expected, offset, committed (f64), ttl in ms (f64), window, horizon, number of
 --         rows, of fields, of forgotten fields (u32), flags (u8), big endian;
 --      2: digest, 3: output, 4: ids; then the rows, field and value pairs, forgotten fields.
+-- RESTORE puts back a state rebuilt from the log: whole, without an output of its own, and at any
+-- position, since what is stored may be older or another model's.
 -- Returns {result, stored token, stored offset}.
 local function save(keys, args)
   local rows, hash, ids, outputs = keys[1], keys[2], keys[3], keys[4]
@@ -36,8 +38,9 @@ local function save(keys, args)
   local held = redis.pcall('HMGET', hash, 't', 'o', 'd')
   local stored_token, stored = stored_int(held[1], 0), stored_int(held[2], -1)
   if token < stored_token then return {FENCED, stored_token, stored} end
-  if stored >= offset then return {REPLAY, stored_token, stored} end
-  local replace = bit.band(flags, REPLACE) ~= 0
+  local restore = bit.band(flags, RESTORE) ~= 0
+  if stored >= offset and not restore then return {REPLAY, stored_token, stored} end
+  local replace = restore or bit.band(flags, REPLACE) ~= 0
   local foreign = stored ~= -1 and held[3] ~= digest
   if stored ~= expected or (foreign and not replace) then
     return {LOST, stored_token, stored}
@@ -48,7 +51,8 @@ local function save(keys, args)
   if expected == -1 or replace then -- what is left of a damaged or half expired state
     local kind = redis.call('TYPE', outputs).ok
     if kind ~= 'zset' and kind ~= 'none' then redis.call('DEL', outputs) end
-    redis.call('ZREMRANGEBYSCORE', outputs, decimal(offset), '+inf')
+    -- A position that is to be applied has no output yet; a restored one keeps its own.
+    redis.call('ZREMRANGEBYSCORE', outputs, (restore and '(' or '') .. decimal(offset), '+inf')
   end
 
   -- Each call costs about as much as copying 2 KB: none is made that does nothing.
@@ -68,7 +72,7 @@ local function save(keys, args)
     length = redis.call('RPUSH', ids, string.sub(args[4], i, i + ID_BYTES - 1))
   end
   if length > horizon then redis.call('LTRIM', ids, -horizon, -1) end
-  redis.call('ZADD', outputs, decimal(offset), args[3])
+  if not restore then redis.call('ZADD', outputs, decimal(offset), args[3]) end
   redis.call('ZREMRANGEBYSCORE', outputs, '-inf', '(' .. decimal(committed))
   for i = 1, 4 do redis.call('PEXPIRE', keys[i], decimal(ttl)) end
   return {SAVED, token, offset}
@@ -85,5 +89,5 @@ local function claim(keys, args)
   return token
 end
 
-redis.register_function('emotrack_v1_save', save)
-redis.register_function('emotrack_v1_claim', claim)
+redis.register_function('emotrack_v2_save', save)
+redis.register_function('emotrack_v2_claim', claim)

@@ -115,8 +115,8 @@ def test_redis_away_pages_until_it_is_back(plant: Watched) -> None:
     plant.wait_over("EmotrackPartitionStuck")
 
 
-def test_a_redis_that_came_back_empty_cuts_contexts(plant: Watched) -> None:
-    plant.wait_fired("EmotrackContextTruncated")
+def test_a_redis_that_came_back_empty_is_rebuilt(plant: Watched) -> None:
+    plant.wait_fired("EmotrackRebuildStorm")
 
 
 def test_a_newer_owner_s_token_is_respected(plant: Watched) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from state.codec import OFFSET, Entries
 from state.memory_store import Kept, MemoryStore
 from state.redis_store import RedisStore, state_keys
-from state.store import Loaded, Save, Saved, SaveResult, StoredOutput
+from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged, StoredOutput
 from state.window import (
     NO_OFFSET,
     Change,
@@ -49,6 +49,7 @@ class MemoryBackend:
     def empty(self) -> None:
         self.kept.states.clear()
         self.kept.fences.clear()
+        self.kept.identity = Kept().identity
 
     def close(self) -> None:
         self.empty()
@@ -252,6 +253,86 @@ def test_saves_of_a_batch_are_applied_each_on_its_own_and_in_order(write: Write)
     results = [saved.result for saved in w.store.save_many(saves)]
     assert results == [SaveResult.SAVED, SaveResult.LOST, SaveResult.SAVED]
     assert w.load().offset == 1
+
+
+def test_a_store_that_lost_nothing_keeps_its_identity(write: Write, backend: Backend) -> None:
+    w = write()
+    known = w.store.identify()
+    w.speak(0)
+    w.store.verify()
+    assert backend.open(w.spec).identify() == w.store.identify() == known
+
+
+def test_an_emptied_store_calls_nothing_missing_and_says_that_it_changed(
+    write: Write, backend: Backend
+) -> None:
+    w = write()
+    known = w.store.identify()
+    w.speak(0)
+    backend.empty()
+    with pytest.raises(StoreChanged):
+        w.load()
+    with pytest.raises(StoreChanged):
+        w.store.verify()
+    assert w.store.identify() != known
+    w.store.verify()
+    assert w.load() == Loaded(None, NO_OFFSET, {})
+
+
+def test_a_restored_state_takes_the_place_of_an_older_one(write: Write, plain: Plain) -> None:
+    w = write(window=3)
+    w.speak(0)
+    older = w.held
+    assert older is not None
+    ahead = w.say(w.spec, w.say(w.spec, older, 1, speaker_id="bob").after, 4).after
+    restore = Restore(w.key, 1, 0, ahead)
+    assert w.store.restore_many([restore]) == [Saved(SaveResult.SAVED, 1, 4)]
+    assert plain(w.load().conversation) == plain(ahead)
+    w.held = ahead
+    w.speak(6)
+    assert plain(w.load().conversation) == plain(w.held)
+
+
+def test_a_restored_state_has_no_output_of_its_own_and_keeps_those_below(write: Write) -> None:
+    w = write()
+    w.speak(0)
+    w.speak(1)
+    assert w.held is not None
+    sent = dict(w.load().outputs)
+    w.store.restore_many([Restore(w.key, 1, 1, w.held)])
+    assert dict(w.load().outputs) == sent
+    gone = replace(w.held, offset=0)
+    w.store.restore_many([Restore(w.key, 1, 1, gone)])
+    assert set(w.load().outputs) == {0}, "what is above is not applied any more"
+
+
+def test_a_state_of_another_model_is_restored_at_its_own_position(
+    write: Write, backend: Backend, make_spec: Make, say: Say, plain: Plain
+) -> None:
+    w = write()
+    w.speak(3)
+    other = make_spec(model="another")
+    anew = say(other, None, 3).after
+    store = backend.open(other)
+    (found,) = store.load_many([w.key])
+    assert found.foreign
+    assert store.restore_many([Restore(w.key, 1, 3, anew)]) == [Saved(SaveResult.SAVED, 1, 3)]
+    (found,) = store.load_many([w.key])
+    assert plain(found.conversation) == plain(anew)
+    assert set(found.outputs) == {3}, "replayed whoever wrote it"
+
+
+def test_a_restore_is_refused_where_somebody_else_has_written(write: Write) -> None:
+    w = write()
+    w.speak(0)
+    w.token = 2
+    w.speak(1)
+    assert w.held is not None
+    late, ahead = Restore(w.key, 1, 1, w.held), Restore(w.key, 2, 0, w.held)
+    assert w.store.restore_many([late, ahead]) == [
+        Saved(SaveResult.FENCED, 2, 1),
+        Saved(SaveResult.LOST, 2, 1),
+    ]
 
 
 def test_outputs_stay_until_their_offset_is_committed(write: Write) -> None:

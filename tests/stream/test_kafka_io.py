@@ -161,16 +161,16 @@ def test_a_commit_is_where_the_next_member_starts(
     source, _ = join()
     records = read(source, lambda records: len(records) == 5)
     partition = records[0].partition
-    source.commit({partition: 3})
+    source.commit({partition: 3}, {partition: "who held it"})
     stranger = KafkaSource(settings, source.topic_id)  # never joined: what a zombie is to a broker
     with pytest.raises(CommitRefused):
-        stranger.commit({partition: 5})
+        stranger.commit({partition: 5}, {partition: ""})
     stranger.close()
     source.close()
     again, recorder = join()
     rest = read(again, lambda records: len(records) == 2)
     assert [r.offset for r in rest] == [3, 4]
-    assert recorder.starts[partition] == Start(3, 0)
+    assert recorder.starts[partition] == Start(3, 0, "who held it")
     assert not recorder.starts[partition].beginning
     again.seek(partition, 1)
     assert [r.offset for r in read(again, lambda records: len(records) == 4)] == [1, 2, 3, 4]

@@ -55,7 +55,7 @@ def test_what_was_not_committed_comes_again() -> None:
         here.append("t", b"k", b"%d" % i)
     source, _ = member(here)
     assert len(source.poll(100, 0.0)) == 4
-    source.commit({0: 2})
+    source.commit({0: 2}, {0: ""})
     again, told = member(here)
     assert [r.offset for r in again.poll(100, 0.0)] == [2, 3]
     assert told.facts == [("assigned", {0: Start(2)})]
@@ -64,7 +64,7 @@ def test_what_was_not_committed_comes_again() -> None:
 def test_a_stranger_may_not_commit() -> None:
     source, _ = member(log())
     with pytest.raises(CommitRefused):
-        source.commit({0: 1})
+        source.commit({0: 1}, {0: ""})
 
 
 def test_closing_revokes_what_is_held() -> None:

@@ -11,7 +11,7 @@ from model.predictor import Predictor
 from state.memory_store import MemoryStore
 from state.store import Save, Saved, StoreUnavailable
 from stream.http import Health
-from stream.local_io import LocalLog, LocalSink, LocalSource
+from stream.local_io import LocalLog, LocalReader, LocalSink, LocalSource
 from stream.metrics import Metrics
 from stream.observe import Observer
 from stream.scrape import Page, parse
@@ -115,6 +115,7 @@ def worker_on(
     worker = Worker(
         Settings(commit_interval_ms=0, topic_prefix="", cache_conversations=1_000),
         source=source,
+        reader=LocalReader(log, "utterances"),
         sink=LocalSink(log),
         store=store or MemoryStore(predictor.spec),
         predictor=predictor,

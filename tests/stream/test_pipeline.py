@@ -276,27 +276,39 @@ def test_an_older_owner_is_fenced_and_writes_nothing(bench: Bench) -> None:
     assert bench.kept.states == before
 
 
+def doubted(step: Step) -> dict[str, str]:
+    """Conversations the step would not build upon, and why."""
+    assert not step.results
+    return {
+        key.conversation_id: doubt for keys in step.suspect.values() for key, doubt in keys.items()
+    }
+
+
 def test_a_cached_window_the_store_has_lost_is_never_built_upon(bench: Bench) -> None:
     bench.one(bench.item())
     bench.kept.states.clear()
-    result = bench.one(bench.item())
-    assert event(result).context.truncated
-    assert event(result).context.utterances == 0
-    assert event(bench.one(bench.item())).context.truncated, "until the session ends"
-    bench.one(bench.item(end_of_conversation=True))
-    assert not event(bench.one(bench.item())).context.truncated
+    assert doubted(bench.step(bench.item())) == {"c": "lost"}
 
 
-def test_a_store_that_went_back_in_time_is_said(bench: Bench) -> None:
-    """A failover may lose the last writes: the older state is built upon, and it is said."""
+def test_a_store_that_went_back_in_time_is_never_built_upon(bench: Bench) -> None:
+    """A failover may lose the last writes."""
     bench.one(bench.item())
     ((key, (expires, entries)),) = bench.kept.states.items()
     older = type(entries)(*(m.copy() for m in (getattr(entries, f) for f in FIELDS)))
     bench.one(bench.item())
     bench.kept.states[key] = (expires, older)
-    result = event(bench.one(bench.item()))
-    assert result.context.truncated
-    assert result.context.utterances == 1
+    assert doubted(bench.step(bench.item())) == {"c": "lost"}
+
+
+def test_other_partitions_of_a_batch_do_not_suffer(bench: Bench) -> None:
+    bench.one(bench.item())
+    bench.kept.states.clear()
+    lost, well = bench.item(), bench.item("well")
+    record = replace(well.record, partition=1)
+    well = replace(well, record=record, key=StateKey("well", "id", 1))
+    step = bench.pipeline.step([lost, well], {0: bench.lease, 1: bench.lease})
+    assert [r.item for r in step.results] == [well]
+    assert set(step.suspect) == {0}
 
 
 FIELDS = ("rows", "fields", "ids", "outputs")
@@ -308,11 +320,28 @@ def test_a_missing_state_is_new_only_where_that_is_proven(bench: Bench) -> None:
     assert not event(bench.one(fresh)).context.truncated
     old = bench.item("old")
     bench.now_ms += 900_000
-    assert event(bench.one(old)).context.truncated
-    older = bench.item("older")
-    bench.now_ms += 900_000
+    assert doubted(bench.step(old)) == {"old": "expired"}
     bench.lease = replace(bench.lease, proves_new=True)
-    assert not event(bench.one(older)).context.truncated
+    assert not event(bench.one(old)).context.truncated
+
+
+def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
+    before = bench.item("before")
+    bench.now_ms += 1
+    after = bench.item("after")
+    bench.lease = replace(bench.lease, blind_until_ms=bench.now_ms)
+    assert event(bench.one(before)).context.truncated
+    assert not event(bench.one(after)).context.truncated
+
+
+def test_a_state_older_than_a_gap_in_the_log_says_so(bench: Bench) -> None:
+    bench.one(bench.item())
+    bench.lease = replace(bench.lease, cut_below=3, blind_until_ms=bench.now_ms + 1)
+    bench.offset = 3
+    assert event(bench.one(bench.item())).context.truncated
+    assert event(bench.one(bench.item())).context.truncated, "until the session ends"
+    bench.one(bench.item(end_of_conversation=True))
+    assert not event(bench.one(bench.item())).context.truncated
 
 
 def test_the_state_of_another_model_is_never_read(
@@ -322,8 +351,11 @@ def test_the_state_of_another_model_is_never_read(
     first = bench.one(last)
     other = bench.successor(make_predictor(recurrence=Recurrence(window=5)))
     assert other.one(last).send == first.send, "stored outputs are replayed whoever wrote them"
-    result = event(other.one(other.item()))
-    assert (result.context.utterances, result.context.truncated) == (0, True)
+    following = other.item()
+    assert doubted(other.step(following)) == {"c": "foreign"}
+    other.lease = replace(other.lease, seen_below=1)  # a rebuild found nobody active below 1
+    result = event(other.one(following))
+    assert (result.context.utterances, result.context.truncated) == (0, False)
     assert event(other.one(other.item())).context.utterances == 1
 
 
@@ -358,15 +390,15 @@ def test_a_save_whose_answer_was_lost_has_one_effect(bench: Bench) -> None:
     assert result.send == other.one(item).send
 
 
-class AlwaysLost(MemoryStore):
+class NeverThere(MemoryStore):
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
-        return [Saved(SaveResult.LOST, 0, -1) for _ in saves]
+        return [Saved(SaveResult.REPLAY, 0, s.change.after.offset) for s in saves]
 
 
 def test_a_state_that_keeps_changing_is_tried_again_later(bench: Bench) -> None:
     pipeline = Pipeline(
         bench.predictor,
-        AlwaysLost(bench.predictor.spec),
+        NeverThere(bench.predictor.spec),
         bench.cache,
         WIRE,
         now_ms=lambda: bench.now_ms,
@@ -492,5 +524,4 @@ def test_a_store_that_comes_back_empty_is_never_a_silently_empty_context(
         store.fail = True
         with pytest.raises(StoreUnavailable):
             pipeline.step([item], {0: bench.lease})
-    (result,) = pipeline.step([item], {0: bench.lease}).results
-    assert event(result).context.truncated
+    assert doubted(pipeline.step([item], {0: bench.lease})) == {"c": "lost"}

@@ -17,7 +17,7 @@ from state.memory_store import Kept, MemoryStore
 from state.store import Loaded, StoreUnavailable
 from state.window import StateKey
 from stream.http import Health
-from stream.local_io import LocalLog, LocalSink, LocalSource
+from stream.local_io import LocalLog, LocalReader, LocalSink, LocalSource
 from stream.metrics import Metrics
 from stream.ports import CommitRefused, LogUnavailable, Record
 from stream.settings import Settings
@@ -36,6 +36,11 @@ class FlakyStore(MemoryStore):
         if self.away:
             raise StoreUnavailable("nobody answers")
         return super().load_many(keys)
+
+    def verify(self) -> None:
+        if self.away:
+            raise StoreUnavailable("nobody answers")
+        super().verify()
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
         if self.away:
@@ -62,11 +67,11 @@ class Refusing(LocalSource):
     refuse: type[Exception] | None = None
     commits: int = 0
 
-    def commit(self, offsets: Mapping[int, int]) -> None:
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         if self.refuse is not None:
             raise self.refuse("no")
         self.commits += 1
-        super().commit(offsets)
+        super().commit(offsets, notes)
 
 
 @dataclass
@@ -90,6 +95,7 @@ class Plant:
         worker = Worker(
             self.settings,
             source=source,
+            reader=LocalReader(self.log, "utterances"),
             sink=sink,
             store=store,
             predictor=self.predictor,

@@ -1,0 +1,82 @@
+"""Which Redis this is: whether acknowledged writes may have been lost since we last looked.
+
+A write that was acknowledged can vanish: the server restarts without its data, is emptied, evicts,
+or a replica that had not heard of it yet is promoted. Each shows in one of four things that every
+primary is asked for: its run id, its replication id, how many keys it evicted, and a random value
+that we keep in it under a key of our own.
+
+    et:epoch:{<n>}   string   32 hex digits, no TTL; n: the smallest number in the primary's slots
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+import redis
+from redis.cluster import ClusterNode, RedisCluster
+from redis.crc import key_slot
+
+SECTIONS: Final = ("server", "replication", "stats")
+DIGEST_BYTES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity of all primaries together, and what our keys in them held."""
+
+    digest: str  # 16 hex digits
+    epochs: tuple[bytes | None, ...]  # by primary
+
+
+def epoch_key(number: int) -> str:
+    """The key of ours that vanishes with the data."""
+    return f"et:epoch:{{{number}}}"
+
+
+def read_identity(client: redis.Redis | RedisCluster) -> Identity:
+    """Ask every primary who it is; puts our key where it is not. Raises `redis.RedisError`."""
+    keys = _epoch_keys(client)
+    for key in keys:
+        client.set(key, secrets.token_hex(16), nx=True)
+    epochs = read_epochs(client)
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for told, epoch in zip(_told(client), epochs, strict=True):
+        facts = (told["run_id"], told["master_replid"], told["evicted_keys"], epoch)
+        digest.update(repr(facts).encode())
+    return Identity(digest.hexdigest(), epochs)
+
+
+def read_epochs(client: redis.Redis | RedisCluster) -> tuple[bytes | None, ...]:
+    """What our keys hold now, one round trip a primary. Raises `redis.RedisError`."""
+    values: Sequence[Any] = [client.get(key) for key in _epoch_keys(client)]
+    return tuple(values)
+
+
+def _epoch_keys(client: redis.Redis | RedisCluster) -> list[str]:
+    if not isinstance(client, RedisCluster):
+        return [epoch_key(0)]
+    keys: dict[str, str] = {}
+    primaries = _primaries(client)
+    number = 0
+    while len(keys) < len(primaries):
+        key = epoch_key(number)
+        node = client.nodes_manager.get_node_from_slot(key_slot(key.encode()))
+        keys.setdefault(str(node.name), key)
+        number += 1
+    return [keys[str(node.name)] for node in primaries]
+
+
+def _told(client: redis.Redis | RedisCluster) -> list[dict[str, Any]]:
+    if not isinstance(client, RedisCluster):
+        return [client.info(*SECTIONS)]
+    return [client.info(*SECTIONS, target_nodes=node) for node in _primaries(client)]
+
+
+def _primaries(client: RedisCluster) -> list[ClusterNode]:
+    """In an order that a restart does not change."""
+    primaries = client.nodes_manager.get_nodes_by_server_type("primary")
+    return sorted(primaries, key=lambda node: str(node.name))

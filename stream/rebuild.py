@@ -1,0 +1,310 @@
+"""What a partition's states must hold at its committed offset, computed anew from the log.
+
+Redis is a cache of a replayable log (architecture §3e). A state that is missing, older than the log
+says or of another model is computed again by the very `Pipeline.step` that serves, on a store in
+memory, and written in its place; what is whole stays. Only conversations heard within `idle_s`
+before the committed offset can go on: whoever speaks after that starts a new session anyway.
+
+A conversation is replayed from its last pause of more than `idle_s`, where session and duplicate
+horizon begin. Where the log does not reach back to one, the state says `truncated`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from model.predictor import Predictor
+from state.memory_store import MemoryStore
+from state.store import Loaded, Restore, SaveResult, Store, StoreUnavailable
+from state.window import NO_OFFSET, Conversation, StateKey, apply_nothing
+from stream.answers import Wire
+from stream.batcher import Batcher, Item
+from stream.messages import Utterance, decode
+from stream.pipeline import Doubt, Lease, Pipeline
+from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
+from stream.window_cache import WindowCache
+
+AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
+LOADED_AT_ONCE: Final = 100
+PROGRESS_S: Final = 5.0
+REACH: Final = 64  # how much further each look for the last record reaches: markers hold none
+FOREVER: Final = 1 << 62
+
+log = structlog.get_logger()
+
+
+class Disputed(PortError):
+    """A newer owner of the partition has written meanwhile."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a stretch of the log says of one conversation."""
+
+    first: int  # offset to replay from
+    first_ms: int
+    last: int
+    last_ms: int
+    settled: bool = False  # nothing before `first` belongs to its session or horizon
+
+    def add(self, record: Record, idle_ms: int) -> None:
+        """Take in the next record; after a pause all begins anew."""
+        if record.timestamp_ms - self.last_ms > idle_ms:
+            self.first, self.first_ms, self.settled = record.offset, record.timestamp_ms, True
+        self.last, self.last_ms = record.offset, max(self.last_ms, record.timestamp_ms)
+
+    def follow(self, earlier: Heard | None, since_ms: int, idle_ms: int) -> None:
+        """Take in what the stretch before, which begins at `since_ms`, says."""
+        if self.first_ms - (since_ms if earlier is None else earlier.last_ms) > idle_ms:
+            self.settled = True
+        elif earlier is not None:
+            self.first, self.first_ms = earlier.first, earlier.first_ms
+            self.settled = earlier.settled
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One state to compute anew, from the records between two offsets, both included."""
+
+    key: StateKey
+    loaded: Loaded
+    first: int
+    last: int
+    cut: bool  # the log does not reach back to where its session began
+
+    @property
+    def cause(self) -> str:
+        """As counted."""
+        if self.loaded.foreign:
+            return "other_model" if self.loaded.corrupt is None else "corrupt_state"
+        return "missing_state" if self.loaded.conversation is None else "stale_state"
+
+
+@dataclass(slots=True)
+class Rebuild:
+    """The states of one partition. `run` works in slices, so that the caller may poll between."""
+
+    partition: int
+    committed: int  # the next offset the group will read
+    token: int
+    doubted: Mapping[StateKey, Doubt]  # known to be gone or unreadable
+    topic: str
+    topic_id: str
+    reader: LogReader
+    store: Store
+    predictor: Predictor
+    wire: Wire
+    now_ms: Callable[[], int]
+    batch_max: int
+    restored: Counter[str] = field(default_factory=Counter)  # states, by cause
+    records: int = 0  # replayed
+    blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
+
+    def run(self) -> Iterator[None]:
+        """Do it all, a slice a step. Raises `Disputed` and what the store and the log raise."""
+        began = time.monotonic()
+        low = self.reader.first(self.partition)
+        heard = yield from self._listen(low)
+        tasks = self._tasks(heard)
+        yield
+        for at in range(0, len(tasks), AT_ONCE):
+            yield from self._replay(tasks[at : at + AT_ONCE])
+        self._end([key for key in self.doubted if key.conversation_id not in heard])
+        log.info(
+            "states checked against the log",
+            partition=self.partition,
+            active=len(heard),
+            restored=dict(self.restored),
+            records=self.records,
+            seconds=round(time.monotonic() - began, 2),
+        )
+
+    @property
+    def _idle_ms(self) -> int:
+        return int(self.predictor.spec.recurrence.idle_s * 1000)
+
+    # What the log says.
+
+    def _listen(self, low: int) -> Generator[None, None, dict[str, Heard]]:
+        """Who was heard within `idle_s` before the committed offset, and since when."""
+        last_ms = self._last_ms(low)
+        since = low if last_ms is None else self._at(last_ms - self._idle_ms, low)
+        heard = yield from self._stretch(since, self.committed, None)
+        self._see_cut(low, since)
+        recurrence = self.predictor.spec.recurrence
+        back_ms = self._idle_ms
+        while since > low and back_ms < 2 * recurrence.max_session_s * 1000:
+            unsettled = {name for name, one in heard.items() if not one.settled}
+            if not unsettled:
+                break
+            assert last_ms is not None, "without a record nobody is unsettled"
+            back_ms *= 2  # each look reaches twice as far
+            since_ms, until = last_ms - back_ms, since
+            since = self._at(since_ms, low)
+            earlier = yield from self._stretch(since, until, unsettled)
+            for name in unsettled:
+                heard[name].follow(earlier.get(name), since_ms, self._idle_ms)
+        if since <= low:
+            low_ms = self._first_ms(low)
+            for one in heard.values():
+                one.settled |= low == 0 or one.first_ms - low_ms > self._idle_ms
+        return heard
+
+    def _stretch(
+        self, first: int, end: int, only: Container[str] | None
+    ) -> Generator[None, None, dict[str, Heard]]:
+        """What the records of a stretch say of each conversation, or of `only` some."""
+        heard: dict[str, Heard] = {}
+        for portion in self.reader.read(self.partition, first, end):
+            for record in portion:
+                name = (record.key or b"").decode(errors="replace")
+                if only is not None and name not in only:
+                    continue
+                at, sent_ms = record.offset, record.timestamp_ms
+                one = heard.setdefault(name, Heard(at, sent_ms, at, sent_ms))
+                one.add(record, self._idle_ms)
+            yield
+        return heard
+
+    def _at(self, time_ms: int, low: int) -> int:
+        return max(low, min(self.reader.at(self.partition, time_ms), self.committed))
+
+    def _last_ms(self, low: int) -> int | None:
+        """Time of the last record before the committed offset; None where the log holds none."""
+        reach = 1
+        while True:
+            first = max(low, self.committed - reach)
+            found = [
+                r for part in self.reader.read(self.partition, first, self.committed) for r in part
+            ]
+            if found:
+                return found[-1].timestamp_ms
+            if first <= low:
+                return None
+            reach *= REACH
+
+    def _first_ms(self, low: int) -> int:
+        """Time of the first record that is left; now where there is none."""
+        for part in self.reader.read(self.partition, low, low + REACH):
+            for record in part:
+                return record.timestamp_ms
+        return self.now_ms()
+
+    def _see_cut(self, low: int, since: int) -> None:
+        """Where the look ended at the log's cut start, some may have been heard just before it."""
+        if 0 < low >= since:
+            self.blind_until_ms = self._first_ms(low) + self._idle_ms
+
+    # What must be computed.
+
+    def _tasks(self, heard: Mapping[str, Heard]) -> list[Task]:
+        """The states that are missing, older than the log or not readable."""
+        keys = [StateKey(name, self.topic_id, self.partition) for name in heard]
+        tasks: list[Task] = []
+        for at in range(0, len(keys), LOADED_AT_ONCE):
+            some = keys[at : at + LOADED_AT_ONCE]
+            for key, loaded in zip(some, self.store.load_many(some), strict=True):
+                one = heard[key.conversation_id]
+                whole = loaded.conversation is not None
+                if whole and loaded.offset >= one.last:
+                    continue
+                first = loaded.offset + 1 if whole else one.first
+                last = max(one.last, loaded.offset)  # what was applied last is replayed to its end
+                tasks.append(Task(key, loaded, first, last, cut=not whole and not one.settled))
+        return tasks
+
+    # How.
+
+    def _replay(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Compute these states from the log and write them where they differ."""
+        spec = self.predictor.spec
+        memory = MemoryStore(spec, now=lambda: 0.0)  # where nothing expires
+        cache = WindowCache(len(tasks))
+        pipeline = Pipeline(
+            self.predictor, memory, cache, self.wire, now_ms=self.now_ms, clock_s=time.monotonic
+        )
+        seeds = [(t.key, t.loaded.conversation) for t in tasks]
+        memory.restore_many([Restore(k, 0, NO_OFFSET, c) for k, c in seeds if c is not None])
+        batcher = Batcher(self.batch_max, 0.0, max_uncommitted=FOREVER)
+        by_key = {task.key: task for task in tasks}
+        first = min(task.first for task in tasks)
+        for portion in self.reader.read(self.partition, first, 1 + max(t.last for t in tasks)):
+            for record in portion:
+                item = self._item(record, by_key)
+                if item is not None:
+                    batcher.put(item)
+            while batch := batcher.next_batch(time.monotonic()):
+                self._step(pipeline, batch, by_key)
+                batcher.finish(batch)
+                self.records += len(batch)
+                yield
+            yield
+        self._write(tasks, memory)
+
+    def _item(self, record: Record, tasks: Mapping[StateKey, Task]) -> Item | None:
+        """A record that one of the states must see; None for any other."""
+        if record.key is None:
+            return None
+        key = StateKey(record.key.decode(errors="replace"), self.topic_id, self.partition)
+        task = tasks.get(key)
+        if task is None or not task.first <= record.offset <= task.last:
+            return None
+        info = self.predictor.info
+        message = decode(
+            record.value,
+            record.key,
+            record.headers,
+            topic=self.topic,
+            inputs=info.inputs,
+            only=info.own_extractors,
+        )
+        if not isinstance(message, Utterance):
+            return None  # it touched no state
+        return Item(record, message, key, polled_at=0.0)
+
+    def _step(
+        self, pipeline: Pipeline, batch: Sequence[Item], tasks: Mapping[StateKey, Task]
+    ) -> None:
+        """Apply one batch; those whose beginning was cut say so."""
+        whole = [i for i in batch if i.key is not None and not tasks[i.key].cut]
+        cut = [i for i in batch if i.key is not None and tasks[i.key].cut]
+        for items, blind_ms in ((whole, NO_TIMESTAMP), (cut, FOREVER)):
+            newest = max((i.record.offset for i in items), default=0)
+            lease = Lease(0, newest, proves_new=True, blind_until_ms=blind_ms)
+            step = pipeline.step(items, {self.partition: lease})
+            assert not step.suspect and not step.fenced, "memory loses nothing"
+
+    def _write(self, tasks: Sequence[Task], memory: MemoryStore) -> None:
+        """Put the computed states in place of what is stored."""
+        computed = memory.load_many([task.key for task in tasks])
+        changed = [
+            (task, found.conversation)
+            for task, found in zip(tasks, computed, strict=True)
+            if found.conversation is not None
+            and (task.loaded.conversation is None or found.offset > task.loaded.offset)
+        ]
+        self._restore([(t.key, t.loaded.offset, c) for t, c in changed])
+        self.restored.update(task.cause for task, _ in changed)
+
+    def _end(self, keys: Sequence[StateKey]) -> None:
+        """What cannot be read and was not heard of lately is over: say so in its place."""
+        nobody = apply_nothing(None, spec=self.predictor.spec, offset=max(self.committed - 1, 0))
+        stored = zip(keys, self.store.load_many(keys), strict=True)
+        over = [(key, found.offset, nobody.after) for key, found in stored if found.foreign]
+        self._restore(over)
+        self.restored["corrupt_state"] += len(over)
+
+    def _restore(self, states: Sequence[tuple[StateKey, int, Conversation]]) -> None:
+        restores = [Restore(key, self.token, expected, c) for key, expected, c in states]
+        for at in range(0, len(restores), LOADED_AT_ONCE):
+            for saved in self.store.restore_many(restores[at : at + LOADED_AT_ONCE]):
+                if saved.result is SaveResult.FENCED:
+                    raise Disputed(f"a newer owner of partition {self.partition} has written")
+                if saved.result is not SaveResult.SAVED:
+                    raise StoreUnavailable("a state changes while it is rebuilt")
