@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from stream.faults import arm_from_environment
 from stream.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -67,6 +68,7 @@ def serve(
         from stream.serving import configure_log, run_worker  # heavy: torch, redis, confluent-kafka
 
         configure_log(settings)
+        arm_from_environment()
         raise typer.Exit(run_worker(settings, stop=stop_on_signals()))
     finally:
         gc.enable()

@@ -13,6 +13,7 @@ from typing import Final, Literal, assert_never
 
 import msgspec
 
+from model.fault_points import reach
 from model.predictor import Prediction, Predictor
 from state.store import (
     Loaded,
@@ -204,6 +205,7 @@ class Pipeline:
         began = self._clock_s()
         loaded = self._load(items, step)
         step.times.load_s += self._clock_s() - began
+        reach("F2")
         opened: list[Opened] = []
         for item, found in zip(items, loaded, strict=True):
             if item.record.partition in step.suspect:
@@ -365,6 +367,7 @@ class Pipeline:
         """Compare and append, all in one round trip; what is saved is cached, the rest dropped."""
         if not answered:
             return []
+        reach("F5")
         began = self._clock_s()
         saved = self._store.save_many([as_save(a, leases) for a in answered])
         for answer, save in zip(answered, saved, strict=True):
@@ -372,6 +375,7 @@ class Pipeline:
                 self._cache.put(answer.opened.key, answer.change.after)
             else:
                 self._cache.drop(answer.opened.key)
+        reach("F6")
         step.saves += [s.result for s in saved]
         step.times.save_s += self._clock_s() - began
         return saved

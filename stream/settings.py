@@ -24,7 +24,7 @@ from stream.security import SETTING_OF_OPTION, KafkaSecurity, Mechanism, Protoco
 PREFIX: Final = "EMOTRACK_"
 YEAR_S: Final = 31_536_000.0
 # Not settings of the tracker: where to find the settings file, and the tests' data folder.
-OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA"})
+OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA", "EMOTRACK_FAULT"})
 
 
 class Settings(BaseSettings):

