@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 
-import redis
-from redis.cluster import ClusterNode, RedisCluster
+from redis.cluster import RedisCluster
 from redis.crc import key_slot
+
+from state.redis_link import Client, info_of, primaries
 
 SECTIONS: Final = ("server", "replication", "stats")
 DIGEST_BYTES: Final = 8
@@ -37,46 +38,34 @@ def epoch_key(number: int) -> str:
     return f"et:epoch:{{{number}}}"
 
 
-def read_identity(client: redis.Redis | RedisCluster) -> Identity:
+def read_identity(client: Client) -> Identity:
     """Ask every primary who it is; puts our key where it is not. Raises `redis.RedisError`."""
     keys = _epoch_keys(client)
     for key in keys:
         client.set(key, secrets.token_hex(16), nx=True)
     epochs = read_epochs(client)
     digest = blake2b(digest_size=DIGEST_BYTES)
-    for told, epoch in zip(_told(client), epochs, strict=True):
+    for told, epoch in zip(info_of(client, *SECTIONS), epochs, strict=True):
         facts = (told["run_id"], told["master_replid"], told["evicted_keys"], epoch)
         digest.update(repr(facts).encode())
     return Identity(digest.hexdigest(), epochs)
 
 
-def read_epochs(client: redis.Redis | RedisCluster) -> tuple[bytes | None, ...]:
+def read_epochs(client: Client) -> tuple[bytes | None, ...]:
     """What our keys hold now, one round trip a primary. Raises `redis.RedisError`."""
     values: Sequence[Any] = [client.get(key) for key in _epoch_keys(client)]
     return tuple(values)
 
 
-def _epoch_keys(client: redis.Redis | RedisCluster) -> list[str]:
+def _epoch_keys(client: Client) -> list[str]:
     if not isinstance(client, RedisCluster):
         return [epoch_key(0)]
     keys: dict[str, str] = {}
-    primaries = _primaries(client)
+    nodes = primaries(client)
     number = 0
-    while len(keys) < len(primaries):
+    while len(keys) < len(nodes):
         key = epoch_key(number)
         node = client.nodes_manager.get_node_from_slot(key_slot(key.encode()))
         keys.setdefault(str(node.name), key)
         number += 1
-    return [keys[str(node.name)] for node in primaries]
-
-
-def _told(client: redis.Redis | RedisCluster) -> list[dict[str, Any]]:
-    if not isinstance(client, RedisCluster):
-        return [client.info(*SECTIONS)]
-    return [client.info(*SECTIONS, target_nodes=node) for node in _primaries(client)]
-
-
-def _primaries(client: RedisCluster) -> list[ClusterNode]:
-    """In an order that a restart does not change."""
-    primaries = client.nodes_manager.get_nodes_by_server_type("primary")
-    return sorted(primaries, key=lambda node: str(node.name))
+    return [keys[str(node.name)] for node in nodes]

@@ -19,18 +19,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import ClusterError, NoPermissionError
-from redis.retry import Retry
+from redis.exceptions import ClusterError, NoPermissionError, RedisClusterException
 
 from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag
 from state.redis_identity import Identity, read_epochs, read_identity
+from state.redis_link import ANYONE, Client, RedisAccess, info_of, open_client, require_library
 from state.store import (
     Loaded,
     Restore,
@@ -47,7 +46,6 @@ LIBRARY: Final = "emotrack_v2"  # a changed function gets a new name: workers of
 SAVE: Final = "emotrack_v2_save"
 CLAIM: Final = "emotrack_v2_claim"
 MIN_REDIS: Final = (7, 0)
-RESENDS: Final = 2  # a call without an answer is sent again: one that was applied answers REPLAY
 
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
 _CLEAR_STATE, _CLEAR_IDS, _REPLACE, _RESTORE = 1, 2, 4, 8
@@ -87,31 +85,6 @@ def pointer_key(key: StateKey) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RedisAccess:
-    """Who we are to Redis, where the address does not say; PEM files for `rediss://`."""
-
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca_file: Path | None = None  # none: the system's authorities
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-    def arguments(self) -> dict[str, Any]:
-        """What redis-py takes; only what is given."""
-        given = {
-            "username": self.username,
-            "password": self.password,
-            "ssl_ca_certs": self.ca_file and str(self.ca_file),
-            "ssl_certfile": self.cert_file and str(self.cert_file),
-            "ssl_keyfile": self.key_file and str(self.key_file),
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-
-ANYONE: Final = RedisAccess()
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
     """What a Redis server says it has received since its start, and holds."""
 
@@ -130,32 +103,41 @@ class RedisStore:
         spec: StateSpec,
         url: str,
         *,
+        cluster: bool = False,
         timeout_s: float = 2.0,
         access: RedisAccess = ANYONE,
     ) -> None:
         self._codec = Codec(spec)
         self._ttl_ms = int(2 * spec.recurrence.idle_s * 1000)
-        try:
-            self._redis = redis.Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), RESENDS),
-                protocol=2,
-                redis_connect_func=self._connected,
-                **access.arguments(),
-            )
-        except ValueError as error:
-            raise StoreRefused(
-                "the Redis address must read redis://HOST:PORT/DB (or rediss://, unix://)"
-            ) from error
-        self._address = _address(self._redis)
+        self._url, self._cluster, self._timeout_s, self._access = url, cluster, timeout_s, access
+        self._client: Client | None = None
         self._known: Identity | None = None
         self._new_connection = False
+        if cluster:
+            self._address = f"{urlsplit(url).netloc.rpartition('@')[2]} (cluster)"
+        else:
+            self._address = _address(self._redis)  # an address that is none is refused at once
 
-    def _connected(self, connection: Any) -> None:
-        """Greet a server as usual; behind a new connection may be another one than before."""
-        connection.on_connect()
+    @property
+    def _redis(self) -> Client:
+        """The client, connected on first use."""
+        if self._client is None:
+            try:
+                self._client = open_client(
+                    self._url,
+                    cluster=self._cluster,
+                    timeout_s=self._timeout_s,
+                    access=self._access,
+                    connected=self._connected,
+                )
+            except ValueError as error:
+                raise StoreRefused(
+                    "the Redis address must read redis://HOST:PORT/DB (or rediss://, unix://)"
+                ) from error
+        return self._client
+
+    def _connected(self) -> None:
+        """Behind a new connection may be another server than before."""
         self._new_connection = True
 
     def identify(self) -> str:
@@ -185,7 +167,7 @@ class RedisStore:
     def check(self) -> None:
         """Refuse a Redis that is too old or may evict; load our function where it is not."""
         version, policy = self.version_and_policy()
-        if tuple(int(n) for n in version.split(".")[:2] if n.isdigit()) < MIN_REDIS:
+        if as_version(version) < MIN_REDIS:
             raise StoreRefused(
                 f"Redis at {self._address} is version {version}; emotrack needs Redis >= 7 (it "
                 "runs a Redis Function): upgrade the server, or point at another one"
@@ -200,9 +182,11 @@ class RedisStore:
 
     def version_and_policy(self) -> tuple[str, str]:
         """The server's version and its `maxmemory-policy`, as it says."""
-        info = self._call(lambda: self._redis.info())
-        policy = info.get("maxmemory_policy", "noeviction")
-        return str(info.get("redis_version", "0")), str(policy)
+        found = self._call(lambda: info_of(self._redis))
+        policies = {str(one.get("maxmemory_policy", "noeviction")) for one in found}
+        evicting = sorted(policies - {"noeviction"})
+        oldest = min((str(one.get("redis_version", "0")) for one in found), key=as_version)
+        return oldest, evicting[0] if evicting else "noeviction"
 
     def _try_rights(self) -> None:
         """Do once, on keys of no conversation, all that an answer needs: an ACL may forbid it."""
@@ -262,13 +246,14 @@ class RedisStore:
 
     def close(self) -> None:
         """Release connections; idempotent."""
-        self._redis.close()
+        if self._client is not None:
+            self._client.close()
 
     def usage(self) -> Usage:
         """Ask the server what it has received and holds (all of it, not our keys alone)."""
-        info = self._call(lambda: self._redis.info())
-        data = int(info["used_memory"]) - int(info.get("mem_clients_normal", 0))
-        return Usage(int(info["total_net_input_bytes"]), data)
+        found = self._call(lambda: info_of(self._redis))
+        data = sum(int(i["used_memory"]) - int(i.get("mem_clients_normal", 0)) for i in found)
+        return Usage(sum(int(i["total_net_input_bytes"]) for i in found), data)
 
     def entries(self, key: StateKey) -> Entries:
         """The stored bytes of a key, empty where there are none."""
@@ -305,6 +290,8 @@ class RedisStore:
         for answer in answers:
             if isinstance(answer, redis.RedisError) and not _is_wrong_type(answer):
                 raise answer
+        for i in range(1, len(answers), 4):
+            answers[i] = as_fields(answers[i])
         return [answers[i : i + 4] for i in range(0, len(answers), 4)]
 
     def encoded(self, save: Save) -> tuple[Any, ...]:
@@ -369,9 +356,7 @@ class RedisStore:
 
     def _ensure_library(self) -> None:
         """Load our library unless the very same source is there."""
-        source = library_source()
-        if source.encode() not in _flat(self._redis.function_list(LIBRARY, withcode=True)):
-            self._redis.function_load(source, replace=True)
+        require_library(self._redis, LIBRARY, library_source())
 
     def _call(self, action: Callable[[], T], *, verified: bool = False) -> T:
         """Run `action`; what Redis raises becomes one of our errors.
@@ -380,13 +365,13 @@ class RedisStore:
         """
         try:
             answer = action()
-        except redis.RedisError as error:
+        except (redis.RedisError, RedisClusterException) as error:
             self._raise(error)
         if self._new_connection and self._known is not None and not verified:
             self.verify()
         return answer
 
-    def _raise(self, error: redis.RedisError) -> NoReturn:
+    def _raise(self, error: redis.RedisError | RedisClusterException) -> NoReturn:
         text = str(error)
         refused = isinstance(error, redis.AuthenticationError | NoPermissionError)
         if refused or _IN_FUNCTION in text:
@@ -396,10 +381,14 @@ class RedisStore:
             ) from error
         if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
             raise StoreUnavailable(f"Redis at {self._address} cannot serve now: {text}") from error
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError):
+        if isinstance(error, redis.ConnectionError | redis.TimeoutError | RedisClusterException):
             raise StoreUnavailable(
                 f"Redis at {self._address} cannot be reached ({text or type(error).__name__}): "
                 "start it, or correct the address"
+            ) from error
+        if text.startswith("MOVED"):
+            raise StoreRefused(
+                f"Redis at {self._address} is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true"
             ) from error
         if "unknown command" in text.lower() or "unknown subcommand" in text.lower():
             raise StoreRefused(
@@ -413,8 +402,19 @@ def _entries(four: list[Any]) -> Entries:
     return Entries(rows=rows, fields=fields, ids=ids, outputs=outputs)
 
 
-def _address(client: redis.Redis) -> str:
+def as_fields(answer: Any) -> Any:
+    """HGETALL's answer as a mapping: a cluster's pipeline hands it over as it came."""
+    return dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
+
+
+def as_version(text: str) -> tuple[int, ...]:
+    """Major and minor number."""
+    return tuple(int(n) for n in text.split(".")[:2] if n.isdigit())
+
+
+def _address(client: Client) -> str:
     """host:port (or the socket's path), without user and password."""
+    assert isinstance(client, redis.Redis)
     settings = client.connection_pool.connection_kwargs
     if "path" in settings:
         return str(settings["path"])
@@ -427,12 +427,3 @@ def _is_wrong_type(answer: object) -> bool:
 
 def _is_missing_function(answer: object) -> bool:
     return isinstance(answer, redis.ResponseError) and "Function not found" in str(answer)
-
-
-def _flat(answer: Any) -> list[Any]:
-    """All leaves of a nested answer."""
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    if not isinstance(answer, list):
-        return [answer]
-    return [leaf for part in answer for leaf in _flat(part)]

@@ -109,12 +109,14 @@ class RunningKafka:
 class Listeners:
     """What a broker is told besides plain TCP: listeners (name -> security protocol) and the rest.
 
-    `properties` win over ours; `format_with` are arguments of the storage tool.
+    `properties` win over ours; `format_with` are arguments of the storage tool; `advertised` are
+    ports that clients of a listener are sent to instead of its own: a proxy's.
     """
 
     protocols: Mapping[str, str]
     properties: Mapping[str, str]
     format_with: Sequence[str] = ()
+    advertised: Mapping[str, int] = field(default_factory=dict)
 
 
 PLAIN: Final = Listeners({}, {})
@@ -150,13 +152,15 @@ def kafka_properties(
 ) -> str:
     """Settings of a one-node KRaft broker that answers fast and creates nothing by itself."""
     given = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    reached = {**ports, **told.advertised}
+    advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in reached.items())
     protocols = ",".join(f"{name}:{protocol}" for name, protocol in told.protocols.items())
     lines = {
         "process.roles": "broker,controller",
         "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "listeners": f"{given},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": given,
+        "advertised.listeners": advertised,
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
         + (f",{protocols}" if protocols else ""),
@@ -231,6 +235,32 @@ def redis_server(directory: Path, *extra: str) -> Iterator[RunningRedis]:
         yield RunningRedis(f"redis://127.0.0.1:{port}/0", port, server)
     finally:
         server.stop()
+
+
+@contextlib.contextmanager
+def redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RunningRedis]]:
+    """Run a Redis Cluster of primaries under `directory` until the block ends."""
+    program = need("redis-cli", "it comes with redis-server (Debian: redis-tools)")
+    with contextlib.ExitStack() as stack:
+        running: list[RunningRedis] = []
+        for number in range(nodes):
+            place = directory / f"node-{number}"
+            place.mkdir(parents=True)
+            server = redis_server(
+                place, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"
+            )
+            running.append(stack.enter_context(server))
+        at = [f"127.0.0.1:{one.port}" for one in running]
+        made = subprocess.run(
+            [program, "--cluster", "create", *at, "--cluster-yes"],
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+        if made.returncode:
+            raise ServerFailed(f"the cluster could not be made:\n{made.stdout[-2000:]}")
+        yield running
 
 
 @contextlib.contextmanager

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         default="redis://127.0.0.1:6379/0", repr=False, description="redis[s]://… or memory://"
     )
+    redis_cluster: bool = Field(
+        default=False, description="redis_url names one node of a Redis Cluster"
+    )
     redis_url_file: Path | None = Field(default=None, description="file that holds it")
     redis_username: str | None = Field(default=None, min_length=1, description="ACL user")
     redis_password: str | None = Field(default=None, repr=False, description="of the user")

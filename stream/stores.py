@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from state.redis_store import RedisAccess, RedisStore
+from state.redis_link import RedisAccess
+from state.redis_store import RedisStore
 from state.store import StoreError
 from state.window import StateSpec
 from stream.errors import StoreUnfit
@@ -13,7 +14,12 @@ from stream.settings import Settings
 def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
     """Connect and check version, eviction policy, function and rights. Raises `StoreUnfit`."""
     try:
-        store = RedisStore(spec, settings.redis_url, access=access_of(settings))
+        store = RedisStore(
+            spec,
+            settings.redis_url,
+            cluster=settings.redis_cluster,
+            access=access_of(settings),
+        )
         try:
             store.check()
         except StoreError:

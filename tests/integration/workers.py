@@ -36,6 +36,7 @@ class Site:
     settings: Settings
     producer: Producer
     sent: int = 0
+    partitions: int = PARTITIONS
 
     def send(
         self, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
@@ -60,7 +61,7 @@ class Site:
             {"bootstrap.servers": self.settings.bootstrap, "group.id": "reader", "log_level": 0}
         )
         records: list[Record] = []
-        for p in range(PARTITIONS):
+        for p in range(self.partitions):
             at = TopicPartition(topic, p, 0)
             _, high = consumer.get_watermark_offsets(at, timeout=10)
             consumer.assign([at])
@@ -76,13 +77,17 @@ class Site:
 
     def ends(self, *topics: str) -> int:
         """How many records topics hold together, by their watermarks."""
+        return sum(self.ends_of(*topics))
+
+    def ends_of(self, *topics: str) -> list[int]:
+        """How many records each partition holds, topic by topic."""
         consumer = Consumer(
             {"bootstrap.servers": self.settings.bootstrap, "group.id": "reader", "log_level": 0}
         )
-        parts = [TopicPartition(t, p) for t in topics for p in range(PARTITIONS)]
-        count = sum(consumer.get_watermark_offsets(at, timeout=10)[1] for at in parts)
+        parts = [TopicPartition(t, p) for t in topics for p in range(self.partitions)]
+        ends = [end_of(consumer, at) for at in parts]
         consumer.close()
-        return count
+        return ends
 
     def committed(self) -> int:
         """How many records the workers' group has committed."""
@@ -93,11 +98,17 @@ class Site:
                 "log_level": 0,
             }
         )
-        parts = [TopicPartition(self.settings.utterances, p) for p in range(PARTITIONS)]
+        parts = [TopicPartition(self.settings.utterances, p) for p in range(self.partitions)]
         found = patiently(lambda: consumer.committed(parts, timeout=10), "commits are unknown")
         count = sum(max(0, at.offset) for at in found)
         consumer.close()
         return count
+
+
+def end_of(consumer: Consumer, at: TopicPartition) -> int:
+    """How many records a partition holds; asked again while the broker is away."""
+    ends = patiently(lambda: consumer.get_watermark_offsets(at, timeout=10), "ends are unknown")
+    return int(ends[1])
 
 
 def as_record(message: Any) -> Record:

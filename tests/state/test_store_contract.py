@@ -24,6 +24,8 @@ from state.window import (
     StateSpec,
     apply_nothing,
 )
+from stream import local_servers
+from tests.conftest import enter
 
 Make = Callable[..., StateSpec]
 Say = Callable[..., Change]
@@ -58,23 +60,32 @@ class MemoryBackend:
 class RedisBackend:
     """Redis stores on one database of the test server, emptied first."""
 
+    cluster = False
+
     def __init__(self, url: str) -> None:
         self.url = url
-        self.client = redis.Redis.from_url(url)
-        self.client.flushdb()
+        self.client = self._connect()
+        self.empty()
         self._opened: list[RedisStore] = []
 
+    def _connect(self) -> Any:
+        return redis.Redis.from_url(self.url)
+
     def open(self, spec: StateSpec) -> RedisStore:
-        store = RedisStore(spec, self.url)
+        store = RedisStore(spec, self.url, cluster=self.cluster)
         store.check()
         self._opened.append(store)
         return store
 
     def age(self, seconds: float) -> None:
         """Shorten every key's life, as if `seconds` had passed."""
-        for key in self.client.keys("*"):
+        for key in self._keys():
             left = self.client.pttl(key) - int(seconds * 1000)
             self.client.pexpire(key, left)  # a life of nothing deletes
+
+    def _keys(self) -> list[bytes]:
+        found: list[bytes] = self.client.keys("*")
+        return found
 
     def write(self, key: StateKey, entries: Entries) -> None:
         rows, fields, ids, outputs = state_keys(key)
@@ -97,8 +108,36 @@ class RedisBackend:
         self.client.close()
 
 
+class ClusterBackend(RedisBackend):
+    """Redis stores on a cluster of three."""
+
+    cluster = True
+
+    def _connect(self) -> Any:
+        return redis.RedisCluster.from_url(self.url)
+
+    def _keys(self) -> list[bytes]:
+        found: list[bytes] = self.client.keys("*", target_nodes=redis.RedisCluster.PRIMARIES)
+        return found
+
+    def empty(self) -> None:
+        self.client.flushdb(target_nodes=redis.RedisCluster.PRIMARIES)
+
+
 Backend = MemoryBackend | RedisBackend
-BACKENDS = ["memory", pytest.param("redis", marks=pytest.mark.integration)]
+BACKENDS = [
+    "memory",
+    *(pytest.param(name, marks=pytest.mark.integration) for name in ("redis", "cluster")),
+]
+
+
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One node of a Redis Cluster on loopback."""
+    server = local_servers.redis_cluster(tmp_path_factory.mktemp("cluster"))
+    nodes = enter(server)
+    yield nodes[0].url
+    server.__exit__(None, None, None)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -107,6 +146,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     made: Backend
     if request.param == "memory":
         made = MemoryBackend()
+    elif request.param == "cluster":
+        made = ClusterBackend(request.getfixturevalue("cluster_url"))
     else:
         port = request.getfixturevalue("redis_server").port
         made = RedisBackend(f"redis://127.0.0.1:{port}/{DATABASE}")

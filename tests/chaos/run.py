@@ -1,0 +1,115 @@
+"""One scenario from its servers to its verdict, and the table of all."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stream.verify import verify_topics
+
+from tests.chaos.plant import Plant, Servers
+from tests.chaos.scenarios import LONG, Stage
+from tests.stream.small_model import SmallPredictor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one scenario came to."""
+
+    name: str
+    title: str
+    seed: int
+    full: bool
+    passed: bool
+    seconds: float
+    records: int
+    predictions: int
+    kills: int
+    violations: list[str] = field(default_factory=list)  # by invariant, the first few
+    facts: dict[str, Any] = field(default_factory=dict)
+    error: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Keep it, so that a run goes on with the scenario after it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def carry_out(name: str, servers: Servers, directory: Path, *, seed: int, full: bool) -> Verdict:
+    """Run one scenario, let everything be committed, and verify every topic it used."""
+    scenario = LONG[name]
+    title = (scenario.__doc__ or "").partition(": ")[2].rstrip(".")
+    directory.mkdir(parents=True, exist_ok=True)
+    stage = Stage(servers, directory, seed, full)
+    began, facts, error = time.monotonic(), {}, ""
+    try:
+        facts = scenario(stage)
+    except AssertionError as failed:
+        error = str(failed) or traceback.format_exc(limit=3)
+    records = predictions = kills = 0
+    violations: list[str] = []
+    for plant in stage.plants:
+        try:
+            error = error or settle(plant)
+            report = verify_topics(plant.settings, SmallPredictor())
+        finally:
+            plant.close()
+        records += report.records
+        predictions += report.predictions
+        kills += plant.kills
+        violations += [f"{v.invariant}: {v.says}" for v in report.violations[:20]]
+    return Verdict(
+        name,
+        title,
+        seed,
+        full,
+        passed=not violations and not error,
+        seconds=round(time.monotonic() - began, 1),
+        records=records,
+        predictions=predictions,
+        kills=kills,
+        violations=violations,
+        facts=facts,
+        error=error,
+    )
+
+
+def settle(plant: Plant) -> str:
+    """Have all that was sent committed, by a worker of its own if none is left; else say why."""
+    plant.reap()
+    if not plant.workers:
+        plant.start()
+    try:
+        plant.settled()
+    except AssertionError as failed:
+        return f"{failed}: {plant.site.committed()} of {plant.site.sent} committed"
+    for worker in list(plant.workers):
+        if plant.stop(worker) != 0:
+            return f"a worker did not drain:\n{worker.log_tail()}"
+    return ""
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """The result table in Markdown."""
+    lines = [
+        "| # | what happens | seed | records | kills | violations | seen | s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for v in verdicts:
+        facts = "; ".join(f"{k}: {as_text(x)}" for k, x in v.facts.items())
+        found = "0" if v.passed else f"**{len(v.violations)}** {v.error[:80]}"
+        row = (v.name, v.title, v.seed, f"{v.records:,}", v.kills, found, facts, f"{v.seconds:.0f}")
+        lines.append("| " + " | ".join(map(str, row)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def as_text(fact: Any) -> str:
+    """A fact in few words."""
+    if isinstance(fact, dict):
+        return ", ".join(f"{k} {v}" for k, v in fact.items())
+    return ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
