@@ -24,6 +24,7 @@ from stream import (
     cli_evaluate,
     cli_extract,
     cli_train,
+    cli_verify,
     cli_worker,
 )
 from stream.errors import EmotrackError
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel="Try it")(cli_demo.demo)
 app.command(rich_help_panel="Run it")(cli_worker.serve)
+app.command(rich_help_panel="Run it")(cli_verify.verify)
 cli_client.mount(app)
 app.command(rich_help_panel="Models")(cli_train.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)

@@ -7,11 +7,11 @@ serving law (docs/decisions.md) its bytes equal the worker's, whatever shared a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from model.predictor import ModelInfo, Predictor
-from state.window import Conversation, Opening, apply, open_at
+from state.window import Conversation, apply, apply_nothing, open_at
 from stream.alerts import ShiftRule, decide
 from stream.answers import highest_seq, prediction_event, rule_of, shift_alert
 from stream.cloudevents import Encoding
@@ -23,7 +23,7 @@ from stream.messages import (
     decode,
     encode,
 )
-from stream.offenders import as_turn
+from stream.offenders import as_turn, predict
 from stream.poison import Control, Poison
 from stream.ports import Record
 
@@ -81,43 +81,62 @@ class Oracle:
 
     def _answer_utterance(self, record: Record, utterance: Utterance) -> Expected:
         at = (record.partition, utterance.conversation_id)
-        opening = open_at(
-            self._known.get(at),
-            spec=self._predictor.spec,
-            timestamp_ms=record.timestamp_ms,
-            offset=record.offset,
-            truncated=False,
+        expected, after = applied(
+            self._predictor, self._rule, record, utterance, self._known.get(at)
         )
-        if opening.before.is_recent(utterance.utterance_id):
-            return Expected(record, "duplicate")
-        expected, after = self._predict(record, utterance, opening)
-        self._known[at] = after
+        if after is not None:
+            self._known[at] = after
         return expected
 
-    def _predict(
-        self, record: Record, utterance: Utterance, opening: Opening
-    ) -> tuple[Expected, Conversation]:
-        turn = as_turn(utterance, opening.before.window, self._info.inputs)
-        (prediction,) = self._predictor.predict([turn])
-        event = prediction_event(utterance, prediction, opening, self._info, record)
-        moved = None if event.shift is None else event.shift.probability
-        alert_state, fired = decide(self._rule, opening.before.alert, utterance.speaker_id, moved)
-        change = apply(
-            opening,
-            prediction.applied,
-            recurrence=self._predictor.spec.recurrence,
-            utterance_id=utterance.utterance_id,
-            speaker_id=utterance.speaker_id,
-            offset=record.offset,
-            timestamp_ms=record.timestamp_ms,
-            end_of_conversation=utterance.end_of_conversation,
-            seq=highest_seq(utterance.seq, opening.before.session.last_seq),
-            alert=alert_state,
-        )
-        expected = Expected(
-            record,
-            "abstained" if event.abstained else "predicted",
-            event,
-            shift_alert(event, self._rule) if fired else None,
-        )
-        return expected, change.after
+
+def applied(
+    predictor: Predictor,
+    rule: ShiftRule,
+    record: Record,
+    utterance: Utterance,
+    known: Conversation | None,
+    *,
+    truncated: bool = False,
+    shift_as_logged: Mapping[int, float] | None = None,
+) -> tuple[Expected, Conversation | None]:
+    """What an utterance must come to after `known`, and what is known afterwards.
+
+    `truncated` is what a session that starts here without `known` must say. The alert rule hears
+    the shift probability computed here, or the one in `shift_as_logged` by `context.first_position`
+    (a GPU's may differ in its last digits, and the rule is a threshold).
+    """
+    spec, info = predictor.spec, predictor.info
+    opening = open_at(
+        known,
+        spec=spec,
+        timestamp_ms=record.timestamp_ms,
+        offset=record.offset,
+        truncated=truncated,
+    )
+    before = opening.before
+    if before.is_recent(utterance.utterance_id):
+        return Expected(record, "duplicate"), known
+    (prediction,) = predict(predictor, [as_turn(utterance, before.window, info.inputs)])
+    if isinstance(prediction, Poison):
+        change = apply_nothing(known, spec=spec, offset=record.offset, truncated=truncated)
+        return Expected(record, "dead_lettered", poison=prediction), change.after
+    event = prediction_event(utterance, prediction, opening, info, record)
+    moved = None if event.shift is None else event.shift.probability
+    if moved is not None and shift_as_logged:
+        moved = shift_as_logged.get(event.context.first_position, moved)
+    alert_state, fired = decide(rule, before.alert, utterance.speaker_id, moved)
+    change = apply(
+        opening,
+        prediction.applied,
+        recurrence=spec.recurrence,
+        utterance_id=utterance.utterance_id,
+        speaker_id=utterance.speaker_id,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        end_of_conversation=utterance.end_of_conversation,
+        seq=highest_seq(utterance.seq, before.session.last_seq),
+        alert=alert_state,
+    )
+    outcome: Outcome = "abstained" if event.abstained else "predicted"
+    alert = shift_alert(event, rule) if fired else None
+    return Expected(record, outcome, event, alert), change.after

@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stream.verify import verify_topics
-
+from stream.verify_topics import verify_topics
 from tests.chaos.plant import Plant, Servers
 from tests.chaos.scenarios import LONG, Stage
 from tests.stream.small_model import SmallPredictor
@@ -29,6 +28,7 @@ class Verdict:
     seconds: float
     records: int
     predictions: int
+    repeats: int  # predictions sent again, byte-equal
     kills: int
     violations: list[str] = field(default_factory=list)  # by invariant, the first few
     facts: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ def carry_out(name: str, servers: Servers, directory: Path, *, seed: int, full: 
         facts = scenario(stage)
     except AssertionError as failed:
         error = str(failed) or traceback.format_exc(limit=3)
-    records = predictions = kills = 0
+    records = predictions = repeats = kills = 0
     violations: list[str] = []
     for plant in stage.plants:
         try:
@@ -59,8 +59,9 @@ def carry_out(name: str, servers: Servers, directory: Path, *, seed: int, full: 
             report = verify_topics(plant.settings, SmallPredictor())
         finally:
             plant.close()
-        records += report.records
-        predictions += report.predictions
+        records += report.counts["records"]
+        predictions += report.counts["predictions"]
+        repeats += report.counts["prediction_repeats"]
         kills += plant.kills
         violations += [f"{v.invariant}: {v.says}" for v in report.violations[:20]]
     return Verdict(
@@ -72,6 +73,7 @@ def carry_out(name: str, servers: Servers, directory: Path, *, seed: int, full: 
         seconds=round(time.monotonic() - began, 1),
         records=records,
         predictions=predictions,
+        repeats=repeats,
         kills=kills,
         violations=violations,
         facts=facts,
@@ -97,13 +99,14 @@ def settle(plant: Plant) -> str:
 def table(verdicts: Sequence[Verdict]) -> str:
     """The result table in Markdown."""
     lines = [
-        "| # | what happens | seed | records | kills | violations | seen | s |",
-        "|---|---|---|---|---|---|---|---|",
+        "| # | what happens | seed | records | kills | repeats | violations | seen | s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for v in verdicts:
         facts = "; ".join(f"{k}: {as_text(x)}" for k, x in v.facts.items())
         found = "0" if v.passed else f"**{len(v.violations)}** {v.error[:80]}"
-        row = (v.name, v.title, v.seed, f"{v.records:,}", v.kills, found, facts, f"{v.seconds:.0f}")
+        counts = (f"{v.records:,}", v.kills, v.repeats)
+        row = (v.name, v.title, v.seed, *counts, found, facts, f"{v.seconds:.0f}")
         lines.append("| " + " | ".join(map(str, row)) + " |")
     return "\n".join(lines) + "\n"
 
