@@ -28,6 +28,7 @@ class StoredStates:
         self._terms, self._report = terms, report
         self._arrays = terms.tolerance is None  # else they may differ in their last digits
         self._waiting: dict[str, tuple[int, Mapping[str, bytes]]] = {}
+        self._compared: dict[str, int] = {}  # conversation -> stored position
 
     def meet(self, conversations: Sequence[str], record: Record) -> None:
         """Look up conversations that are heard for the first time from `record` on."""
@@ -68,10 +69,12 @@ class StoredStates:
 
     def compare(self, conversation: str, record: Record, known: Sequence[Conversation]) -> None:
         """I4, where `record` is at the stored position: one of `known` must be what is stored."""
+        self._check_behind(conversation, record, known)
         offset, stored = self._waiting.get(conversation, (-1, {}))
         if offset != record.offset:
             return
         del self._waiting[conversation]
+        self._compared[conversation] = offset
         candidates = [parts_of(c, arrays=self._arrays) for c in known if c.offset == offset]
         if stored in candidates:
             self._report.count("states")
@@ -81,6 +84,20 @@ class StoredStates:
         says = f"the stored state differs in: {differ}"
         self._report.violated(
             Violation("I4", says, record.topic, record.partition, offset, conversation)
+        )
+
+    def _check_behind(
+        self, conversation: str, record: Record, known: Sequence[Conversation]
+    ) -> None:
+        """I4, too: what is committed is not missing from a state that is there."""
+        stored = self._compared.get(conversation)
+        committed = record.offset < self._terms.committed.get(record.partition, 0)
+        if stored is None or not committed or any(c.offset != record.offset for c in known):
+            return
+        del self._compared[conversation]  # said once
+        says = f"the stored state ends at {stored}, and {record.offset} was applied and committed"
+        self._report.violated(
+            Violation("I4", says, record.topic, record.partition, stored, conversation)
         )
 
     def end_partition(self, topic: str, partition: int) -> None:
@@ -95,6 +112,7 @@ class StoredStates:
                 says = "the stored position is none that changes this conversation"
                 self._report.violated(Violation("I4", says, topic, partition, offset, conversation))
         self._waiting.clear()
+        self._compared.clear()
 
     def _violated(
         self, invariant: Literal["I4", "I7"], says: str, key: StateKey, found: Held, topic: str

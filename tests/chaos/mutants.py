@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from model.predictor import Prediction, Turn
 from state.redis_store import RedisStore
-from state.store import Save
+from state.store import Restore, Save, Saved
 from state.window import NO_OFFSET
 from stream.batcher import Item
 from stream.pipeline import Lease, Pipeline, Result, Step
@@ -46,13 +46,15 @@ def queued(worker: Worker) -> Mapping[int, list[Any]]:
 
 def no_fencing() -> None:
     """Whoever writes last wins, whatever is stored by then: a zombie takes the state back (I4)."""
-    encoded = RedisStore.encoded
 
-    def unfenced(self: RedisStore, save: Save) -> tuple[Any, ...]:
-        (stored,) = self.load_many([save.key])
-        return encoded(self, replace(save, token=2**52, expected_offset=stored.offset))
+    def blindly(self: RedisStore, saves: Sequence[Save]) -> list[Saved]:
+        stored = self.load_many([save.key for save in saves])
+        written = zip(saves, stored, strict=True)
+        return self.restore_many(
+            [Restore(s.key, 2**52, found.offset, s.change.after) for s, found in written]
+        )
 
-    RedisStore.encoded = unfenced  # type: ignore[method-assign]
+    RedisStore.save_many = blindly  # type: ignore[method-assign]
 
 
 def shared_buffer() -> None:

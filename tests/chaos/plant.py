@@ -90,7 +90,7 @@ class Plant:
     seed: int
     options: Mapping[str, Any] = field(default_factory=dict)
     batch_ms: float = 5.0  # how long the small model takes for a batch
-    module: str = MODULE  # what is run as a worker
+    mutant: str | None = None  # a worker that breaks a promise (`tests.chaos.mutants`)
     workers: list[RunningWorker] = field(default_factory=list)
     kills: int = 0
 
@@ -125,6 +125,8 @@ class Plant:
         environment: dict[str, object] = {k: as_text(v) for k, v in given.items()}
         if fault is not None:
             environment["fault"] = fault
+        if self.mutant is not None:
+            environment["mutant"] = self.mutant
         stack = ExitStack()
         log = self.directory / f"worker-{len(self._exits)}.log"
         worker = stack.enter_context(
@@ -132,7 +134,7 @@ class Plant:
                 environment | {"small_batch_ms": self.batch_ms},
                 log,
                 ready_s=60.0 if wait else 0.0,
-                module=self.module,
+                module="tests.chaos.mutants" if self.mutant else MODULE,
             )
         )
         self._exits[id(worker)] = stack

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stream.verify_topics import verify_topics
 from tests.chaos.plant import Plant, Servers
-from tests.chaos.scenarios import LONG, Stage
+from tests.chaos.scenarios import Facts, Stage
 from tests.stream.small_model import SmallPredictor
 
 
@@ -40,12 +40,20 @@ class Verdict:
         (folder / f"{self.name}.json").write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
-def carry_out(name: str, servers: Servers, directory: Path, *, seed: int, full: bool) -> Verdict:
+def carry_out(
+    name: str,
+    scenario: Callable[[Stage], Facts],
+    servers: Servers,
+    directory: Path,
+    *,
+    seed: int,
+    full: bool,
+    mutant: str | None = None,
+) -> Verdict:
     """Run one scenario, let everything be committed, and verify every topic it used."""
-    scenario = LONG[name]
     title = (scenario.__doc__ or "").partition(": ")[2].rstrip(".")
     directory.mkdir(parents=True, exist_ok=True)
-    stage = Stage(servers, directory, seed, full)
+    stage = Stage(servers, directory, seed, full, mutant)
     began, facts, error = time.monotonic(), {}, ""
     try:
         facts = scenario(stage)

@@ -22,7 +22,7 @@ import redis
 from model.fault_points import FAULT_POINTS
 from stream.local_servers import answers
 from stream.local_worker import RunningWorker, wait_ready
-from tests.chaos.plant import Load, Plant, Servers, scraped
+from tests.chaos.plant import CONVERSATIONS, Load, Plant, Servers, scraped
 from tests.integration.test_worker_kafka import POISONS
 from tests.integration.workers import wait_for
 
@@ -41,10 +41,13 @@ class Stage:
     directory: Path
     seed: int
     full: bool  # the long set, else the short one of `make test`
+    mutant: str | None = None  # run this in the worker's place
     plants: list[Plant] = field(default_factory=list)
 
     @contextmanager
-    def plant(self, rate: float = RATE, **options: Any) -> Iterator[tuple[Plant, Load]]:
+    def plant(
+        self, rate: float = RATE, conversations: int = CONVERSATIONS, **options: Any
+    ) -> Iterator[tuple[Plant, Load]]:
         """Topics of their own and a load that has begun; it ends with the block."""
         made = Plant(
             self.servers.kafka,
@@ -52,11 +55,11 @@ class Stage:
             self.directory,
             self.seed,
             batch_ms=options.pop("batch_ms", 5.0),
-            module=options.pop("module", Plant.module),
+            mutant=self.mutant,
             options=options,
         )
         self.plants.append(made)
-        load = Load(made.site, rate, self.seed)
+        load = Load(made.site, rate, self.seed, conversations)
         load.start()
         try:
             yield made, load
@@ -146,6 +149,17 @@ def killed_at_random(stage: Stage) -> Facts:
     return {"kills": plant.kills, "lag back after s": round(time.monotonic() - last, 1)}
 
 
+def killed_before_commit(stage: Stage, point: str = "F8") -> Facts:
+    """One kill at one place and a successor: what the mutants are tried with."""
+    with stage.plant() as (plant, load):
+        victim = plant.start(f"{point}:4")
+        wait_for(lambda: victim.process.poll() is not None, f"death at {point}", 30)
+        plant.reap()
+        plant.start()
+        wait_for(lambda: load.said >= 600, "the load", 60)
+    return {"kills": plant.kills}
+
+
 def drained(stage: Stage) -> Facts:
     """R3: SIGTERM under load: nothing repeated, exit 0."""
     with stage.plant() as (plant, _):
@@ -164,26 +178,46 @@ def drained(stage: Stage) -> Facts:
 
 
 def zombie(stage: Stage) -> Facts:
-    """R4: SIGSTOP past the session, partitions move, SIGCONT."""
-    rejections, rejoined = 0.0, 0.0
-    with stage.plant() as (plant, _):
+    """R4: SIGSTOP past the session, partitions move, SIGCONT, once into a silence."""
+    rejections, rejoined, sleeps = 0.0, 0.0, 0
+    # Batches so slow that a worker is stopped in the midst of one.
+    with stage.plant(rate=40.0, conversations=40, batch_ms=200.0) as (plant, load):
         plant.start()
-        for _ in range(stage.times(1, 5)):
+        while sleeps < stage.times(1, 10) or (not rejections and sleeps < 5 and not stage.mutant):
             sleeper = plant.start()
             wait_for(partial(owns, sleeper), "a partition for the sleeper", 30)
             wait_more(plant)
             sleeper.process.send_signal(signal.SIGSTOP)
             time.sleep(5.0)  # the session ends after 3 s; the other one owns all by now
             wait_more(plant)
-            began = time.monotonic()
-            sleeper.process.send_signal(signal.SIGCONT)
-            wait_for(partial(knows, sleeper), "the sleeper's return or end", 10)
-            rejoined = max(rejoined, time.monotonic() - began)
-            time.sleep(1.0)
-            rejections += plant.metric("fencing_rejections_total")
-            if sleeper in plant.workers:
-                plant.stop(sleeper)
-    return {"fencing rejections": int(rejections), "rejoins after s": round(rejoined, 1)}
+            rejoined = max(rejoined, _awake(sleeper))
+            rejections += scraped(sleeper, "fencing_rejections_total")
+            sleeps += 1
+            plant.stop(sleeper)
+        sleeper = plant.start()
+        wait_for(partial(owns, sleeper), "a partition for the sleeper", 30)
+        wait_more(plant)
+        sleeper.process.send_signal(signal.SIGSTOP)
+        load.end()
+        plant.settled()  # nobody writes after the sleeper
+        _awake(sleeper)
+        plant.stop(sleeper)
+    assert rejections or stage.mutant, "no write of a sleeper was refused: the metric must move"
+    return {
+        "sleeps": sleeps + 1,
+        "fencing rejections": int(rejections),
+        "rejoins after s": round(rejoined, 1),
+    }
+
+
+def _awake(sleeper: RunningWorker) -> float:
+    """Seconds until a worker that goes on knows what it has lost; it has written what it held."""
+    began = time.monotonic()
+    sleeper.process.send_signal(signal.SIGCONT)
+    wait_for(partial(knows, sleeper), "the sleeper's return or end", 10)
+    known = time.monotonic() - began
+    time.sleep(1.0)
+    return known
 
 
 def knows(worker: RunningWorker) -> bool:

@@ -190,6 +190,15 @@ def test_a_state_that_does_not_decode_breaks_i4(log: AnsweredLog) -> None:
     assert violated(log.verify()) == {"I4": 1}
 
 
+def test_a_state_that_lacks_what_is_committed_breaks_i4(log: AnsweredLog) -> None:
+    before = log.entries["a"]
+    log.answer(log.say("a", "a40"))
+    log.entries["a"] = before
+    report = log.verify()
+    assert violated(report) == {"I4": 1}
+    assert "was applied and committed" in says(report)
+
+
 def test_a_state_may_be_behind_the_log_ahead_of_it_or_gone(log: AnsweredLog) -> None:
     """It is read while workers go on: it is compared at its own position."""
     log.say("b", "b40")  # not answered yet: the state of b is behind

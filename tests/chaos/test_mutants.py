@@ -1,0 +1,35 @@
+"""The test of the tests: a worker that breaks a promise is caught, by the invariant it breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.plant import Servers
+from tests.chaos.run import carry_out
+from tests.chaos.scenarios import Facts, Stage, killed_before_commit, poisoned, zombie
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+CAUGHT: dict[str, tuple[Callable[[Stage], Facts], str]] = {
+    "commit_before_write": (partial(killed_before_commit, point="F5"), "I1"),
+    "no_fencing": (zombie, "I4"),
+    "shared_buffer": (killed_before_commit, "I5"),
+    "replay_recomputed": (killed_before_commit, "I2"),
+    "dead_letter_dropped": (poisoned, "I1"),
+}
+
+
+@pytest.mark.parametrize("mutant", CAUGHT)
+def test_a_mutated_worker_is_caught_by_name(
+    chaos_servers: Servers, tmp_path: Path, mutant: str
+) -> None:
+    scenario, invariant = CAUGHT[mutant]
+    verdict = carry_out(
+        mutant, scenario, chaos_servers, tmp_path, seed=1, full=False, mutant=mutant
+    )
+    found = {violation.partition(":")[0] for violation in verdict.violations}
+    assert invariant in found, f"{verdict.error or 'no error'}; found {sorted(found)}"
