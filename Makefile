@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt audit bench accuracy servers kafka helm image lock wheel clean
+.PHONY: help install demo test lint fmt audit bench accuracy chaos servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 
 accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
 	@$(BIN)/emotrack accuracy $(ARGS)
+
+chaos: install servers ## Break everything under load and verify every promise (resumes; about an hour)
+	@$(BIN)/python -m tests.chaos --page docs/reliability.md $(ARGS)
 
 servers: kafka .servers/helm/.done ## Get the servers and tools that tests and benchmarks run on
 	@bash deploy/dev/servers.sh

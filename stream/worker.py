@@ -128,9 +128,9 @@ class Worker:
         now = self._clock_s()
         if now >= self._next_commit or self._commit_presses():
             self._commit()
-        self._balance()
         if now >= self._next_housekeeping:
             self._housekeep(now)
+        self._balance()  # last: what became suspect in this turn is not read in the next
 
     def _commit_presses(self) -> bool:
         """Whether a partition may not go on before a commit, and the last commit was well."""

@@ -97,13 +97,16 @@ class Plant:
     def __post_init__(self) -> None:
         prefix = f"chaos{uuid.uuid4().hex[:8]}."
         create(self.kafka.bootstrap, plan(TopicNames(prefix), partitions=PARTITIONS))
-        self.settings = Settings(
-            bootstrap=self.kafka.bootstrap,
-            redis_url=self.redis.url,
-            topic_prefix=prefix,
-            group=f"{prefix}workers",
-            **{"batch_max": 16, "max_uncommitted": 100, "log_format": "json", **self.options},
-        )
+        given = {
+            "bootstrap": self.kafka.bootstrap,
+            "redis_url": self.redis.url,
+            "topic_prefix": prefix,
+            "group": f"{prefix}workers",
+            "batch_max": 16,
+            "max_uncommitted": 100,
+            "log_format": "json",
+        }
+        self.settings = Settings(**{**given, **self.options})  # the workers'
         producer = Producer(
             {
                 "bootstrap.servers": self.kafka.bootstrap,
@@ -112,7 +115,8 @@ class Plant:
                 "linger.ms": 5,
             }
         )
-        self.site = Site(self.settings, producer, partitions=PARTITIONS)
+        straight = self.settings.model_copy(update={"bootstrap": self.kafka.bootstrap})
+        self.site = Site(straight, producer, partitions=PARTITIONS)
         self.random = random.Random(self.seed)
         self._exits: dict[int, ExitStack] = {}
 

@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,11 @@ from typing import Any, Final
 import redis
 
 from model.fault_points import FAULT_POINTS
-from stream.local_servers import answers
+from stream.local_servers import RunningRedis, answers, redis_server, says_ok
 from stream.local_worker import RunningWorker, wait_ready
+from stream.scrape import scrape
 from tests.chaos.plant import CONVERSATIONS, Load, Plant, Servers, scraped
+from tests.chaos.proxy import Proxy
 from tests.integration.test_worker_kafka import POISONS
 from tests.integration.workers import wait_for
 
@@ -43,6 +45,7 @@ class Stage:
     full: bool  # the long set, else the short one of `make test`
     mutant: str | None = None  # run this in the worker's place
     plants: list[Plant] = field(default_factory=list)
+    closing: ExitStack = field(default_factory=ExitStack)  # after all is verified
 
     @contextmanager
     def plant(
@@ -65,6 +68,20 @@ class Stage:
             yield made, load
         finally:
             load.end()
+
+    def own_redis(self) -> tuple[RunningRedis, RunningRedis]:
+        """Two servers that a scenario may end; they are there until all is verified."""
+        made = []
+        for name in ("first", "second"):
+            (self.directory / name).mkdir()
+            made.append(self.closing.enter_context(redis_server(self.directory / name)))
+        return made[0], made[1]
+
+    def proxy(self, target: int) -> Proxy:
+        """A proxy of its own."""
+        made = Proxy(target)
+        self.closing.callback(made.close)
+        return made
 
     def times(self, short: int, full: int) -> int:
         """How often, by the size of the run."""
@@ -266,8 +283,6 @@ def broker_restarts(stage: Stage) -> Facts:
 
 def alive(worker: RunningWorker) -> bool:
     """What /healthz says."""
-    from stream.local_servers import says_ok
-
     return says_ok(f"{worker.url}/healthz")
 
 
@@ -356,6 +371,210 @@ def repeated(stage: Stage) -> Facts:
     return {"duplicates": int(duplicates)}
 
 
+def reply_lost(stage: Stage) -> Facts:
+    """R7: the broker hears what is produced and committed, and its answers are thrown away."""
+    proxy = stage.servers.kafka_proxy
+    with stage.plant(bootstrap=stage.servers.proxied_kafka) as (plant, _):
+        plant.start()
+        wait_more(plant)
+        dropped = proxy.dropped
+        for _ in range(stage.times(3, 20)):
+            proxy.mode = "drop_reply"
+            time.sleep(0.2)
+            proxy.mode = "pass"
+            wait_more(plant, within_s=RESUME_S)
+    return {"replies dropped": proxy.dropped - dropped}
+
+
+def failed_over(stage: Stage) -> Facts:
+    """R9: a replica is promoted that lacks the last acknowledged writes."""
+    first, second = stage.own_redis()
+    proxy, replica = stage.proxy(first.port), redis.Redis(port=second.port)
+    replica.replicaof("127.0.0.1", first.port)
+    wait_for(lambda: replica.info("replication")["master_link_status"] == "up", "a replica")
+    with stage.plant(redis_url=f"redis://127.0.0.1:{proxy.port}/0") as (plant, _):
+        for _ in range(2):
+            plant.start()
+        wait_more(plant, 60, 60.0)
+        assert second.server.process is not None
+        second.server.process.send_signal(signal.SIGSTOP)  # it hears nothing from here on
+        wait_more(plant, 20)
+        began = time.monotonic()
+        first.server.stop(hard=True)
+        second.server.process.send_signal(signal.SIGCONT)
+        replica.replicaof("NO", "ONE")
+        proxy.target = second.port
+        proxy.reset()
+        wait_more(plant, within_s=RESUME_S)
+        resumed = time.monotonic() - began
+        wait_more(plant, 40)
+        stale = plant.metric("state_rebuilds_total", cause="stale_state")
+        truncated = plant.metric("context_truncated_total")
+    assert stale > 0, "the metric must have moved"
+    assert truncated == 0, f"{truncated} predictions without their context"
+    return {"stale states rebuilt": int(stale), "output after s": round(resumed, 1)}
+
+
+def slow_and_gone(stage: Stage) -> Facts:
+    """R10: Redis takes 200 ms a reply, then is gone for half a minute."""
+    proxy = stage.servers.redis_proxy
+    with stage.plant(rate=40.0, redis_url=stage.servers.proxied_redis) as (plant, _):
+        worker = plant.start()
+        wait_more(plant)
+        proxy.delay_s = 0.1  # each way
+        wait_more(plant, 2, RESUME_S)
+        proxy.delay_s = 0.0
+        proxy.mode = "blackhole"
+        wait_for(lambda: scraped(worker, "partitions_paused") > 0, "paused partitions", 20)
+        time.sleep(stage.times(2, 30))
+        queued = scraped(worker, "queue_depth")
+        began = time.monotonic()
+        proxy.mode = "pass"
+        wait_more(plant, within_s=RESUME_S)
+        resumed = time.monotonic() - began
+        assert worker.process.poll() is None, worker.log_tail()
+    return {"queued while away": int(queued), "output after s": round(resumed, 1)}
+
+
+def full_store(stage: Stage) -> Facts:
+    """R11: Redis refuses writes for want of memory, then evicts in spite of what it was told."""
+    client = redis.Redis(port=stage.servers.redis.port)
+    with stage.plant() as (plant, _):
+        worker = plant.start()
+        wait_more(plant)
+        client.config_set("maxmemory", 1)
+        try:
+            wait_for(lambda: scraped(worker, "redis_up") == 0, "refused writes", 20)
+        finally:
+            client.config_set("maxmemory", 0)
+        wait_more(plant, within_s=RESUME_S)
+        client.config_set("maxmemory-policy", "allkeys-random")
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 100_000)
+        time.sleep(2.0)
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+        wait_more(plant, within_s=RESUME_S)
+        evicted = client.info("stats")["evicted_keys"]
+        rebuilt = plant.metric("state_rebuilds_total")
+        truncated = plant.metric("context_truncated_total")
+    assert evicted > 0 and rebuilt > 0, f"{evicted} keys evicted, {rebuilt} states rebuilt"
+    assert truncated == 0
+    return {"keys evicted": evicted, "states rebuilt": int(rebuilt)}
+
+
+def slow_model(stage: Stage) -> Facts:
+    """R15: inference 20 times slower for a while: no membership is lost."""
+    slow_s = stage.times(10, 120)
+    with stage.plant(rate=100.0, batch_ms=400.0, high_water=64, low_water=16) as (plant, _):
+        worker = plant.start()
+        wait_for(lambda: progress(plant) > 0, "the first answers")
+        until, deepest, paused = time.monotonic() + slow_s, 0.0, 0.0
+        while time.monotonic() < until:
+            deepest = max(deepest, scraped(worker, "queue_depth"))
+            paused = max(paused, scraped(worker, "partitions_paused"))
+            time.sleep(0.5)
+        lost = scraped(worker, "rebalances_total", kind="lost")
+        revoked = scraped(worker, "rebalances_total", kind="revoked")
+        assert not lost and not revoked, "a slow model must not cost the membership"
+        plant.batch_ms = 5.0
+        plant.stop(worker)
+        plant.start()
+    return {"deepest queue": int(deepest), "partitions paused": int(paused)}
+
+
+def overloaded(stage: Stage) -> Facts:
+    """R26: twice what the worker can do; it drains afterwards."""
+    seconds = stage.times(15, 300)
+    with stage.plant(rate=800.0, batch_ms=40.0, high_water=256, low_water=64) as (plant, load):
+        worker = plant.start()
+        wait_for(lambda: progress(plant) > 0, "the first answers")
+        began, first = time.monotonic(), resident(worker)
+        time.sleep(seconds / 2)
+        middle = resident(worker)
+        time.sleep(seconds / 2)
+        last, lag = resident(worker), scraped(worker, "consumer_lag_records")
+        load.end()
+        offered = load.said / (time.monotonic() - began)
+        plant.settled(600.0)
+    assert lag > 0, "it was not overloaded"
+    return {
+        "offered /s": round(offered),
+        "lag": int(lag),
+        "resident MiB": [round(b / 2**20) for b in (first, middle, last)],
+    }
+
+
+def resident(worker: RunningWorker) -> float:
+    """Bytes of memory a worker holds."""
+    return scrape(worker.metrics).value("process_resident_memory_bytes")
+
+
+def one_hot_and_many_short(stage: Stage) -> Facts:
+    """R19: one conversation of very many turns and speakers, beside many of a single utterance."""
+    hot, short = stage.times(400, 10_000), stage.times(1_000, 100_000)
+    with stage.plant(rate=20.0) as (plant, load):
+        plant.start()
+        for n in range(hot):
+            audio = {"audio": {"tensor": [n % 7 / 3, n % 3 / 2]}}
+            plant.site.say("hot", n, speaker_id=f"s{n % 50}", features=audio)
+        for n in range(short):
+            plant.site.say(f"once-{n}", 0)
+        load.end()
+        plant.settled(600.0)
+    return {"turns of the hot one": hot, "conversations of one": short}
+
+
+def skewed_clocks(stage: Stage) -> Facts:
+    """R24: producers whose clocks are an hour off: broker time orders and times everything."""
+    hour_ms = 3_600_000
+    with stage.plant() as (plant, load):
+
+        def off(n: int) -> None:
+            skew = hour_ms if n % 2 else -hour_ms
+            body = {"conversation_id": f"skew{n % 5}", "utterance_id": f"k{n}", "speaker_id": "s"}
+            event_time = int(time.time() * 1000) + skew
+            value = json.dumps(body | {"text": "late or early", "event_time": event_time})
+            plant.site.producer.produce(
+                plant.settings.utterances,
+                value.encode(),
+                str(body["conversation_id"]).encode(),
+                timestamp=event_time,
+            )
+            plant.site.sent += 1
+
+        load.extra = off
+        worker = plant.start()
+        wait_for(lambda: load.said >= stage.times(300, 3_000), "the load", 120)
+        load.end()
+        plant.settled()
+        longest = scrape(worker.metrics).histogram("emotrack_end_to_end_seconds").quantile(0.99)
+    assert longest < 60, f"the skew got into the latency: p99 {longest} s"
+    return {"end to end p99 s": round(longest, 2)}
+
+
+def partitioned(stage: Stage) -> Facts:
+    """R29: the network between worker and Redis, worker and Kafka, both, goes silent."""
+    kafka, store = stage.servers.kafka_proxy, stage.servers.redis_proxy
+    slowest = 0.0
+    with stage.plant(
+        bootstrap=stage.servers.proxied_kafka, redis_url=stage.servers.proxied_redis
+    ) as (plant, _):
+        cut_off = plant.start()
+        plant.start(
+            bootstrap=stage.servers.kafka.bootstrap, redis_url=stage.servers.redis.url
+        )  # it is on the right side
+        wait_more(plant)
+        for proxies in ((store,), (kafka,), (kafka, store)) * stage.times(1, 3):
+            for proxy in proxies:
+                proxy.mode = "blackhole"
+            time.sleep(6.0)  # longer than a member's session
+            for proxy in proxies:
+                proxy.mode = "pass"
+            slowest = max(slowest, wait_more(plant, within_s=RESUME_S))
+        assert cut_off.process.poll() is None, cut_off.log_tail()
+    return {"slowest output s": round(slowest, 1)}
+
+
 SHORT: Final[dict[str, Callable[[Stage], Facts]]] = {
     "R1": killed_at_every_place,
     "R4": zombie,
@@ -366,13 +585,23 @@ SHORT: Final[dict[str, Callable[[Stage], Facts]]] = {
     "R16": repeated,
 }
 LONG: Final[dict[str, Callable[[Stage], Facts]]] = {
-    **SHORT,
+    "R1": killed_at_every_place,
     "R2": killed_at_random,
     "R3": drained,
+    "R4": zombie,
     "R5": rebalances,
+    "R6": broker_restarts,
+    "R7": reply_lost,
+    "R8": emptied,
+    "R9": failed_over,
+    "R10": slow_and_gone,
+    "R11": full_store,
+    "R12": poisoned,
+    "R13": not_finite,
+    "R15": slow_model,
+    "R16": repeated,
+    "R19": one_hot_and_many_short,
+    "R24": skewed_clocks,
+    "R26": overloaded,
+    "R29": partitioned,
 }
-
-
-def as_json(facts: Facts) -> str:
-    """One line."""
-    return json.dumps(facts, sort_keys=True)

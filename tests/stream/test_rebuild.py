@@ -260,6 +260,21 @@ def test_a_log_that_cannot_be_read_holds_the_partition(plant: Plant) -> None:
     assert answers(plant) == of_oracle(plant)
 
 
+def test_what_is_found_out_in_a_silence_holds_the_partition_too(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    reader, running.worker._reader = running.worker._reader, Away()  # type: ignore[assignment]
+    lose(plant)
+    running.turns(3, step_ms=1_000)  # nobody speaks: only the look once a second can tell
+    plant.say("a", 1)
+    running.turns(5, step_ms=1_000)
+    assert len(plant.predictions()) == 3
+    running.worker._reader = reader
+    running.turns(50, step_ms=100)
+    assert answers(plant) == of_oracle(plant)
+
+
 class Away:
     def first(self, partition: int) -> int:
         raise LogUnavailable("nobody answers")
