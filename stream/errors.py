@@ -79,6 +79,12 @@ class AccessRefused(EmotrackError):
     exit_code = 11
 
 
+class StateMissing(EmotrackError):
+    """Nothing is kept of a conversation; says where was looked."""
+
+    exit_code = 12
+
+
 class LetterUnfit(EmotrackError):
     """A dead letter does not exist, or cannot be sent again; says why."""
 

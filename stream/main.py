@@ -19,6 +19,7 @@ from stream import (
     cli_baseline,
     cli_bench,
     cli_client,
+    cli_conversations,
     cli_data,
     cli_demo,
     cli_dlq,
@@ -46,6 +47,9 @@ app.command(rich_help_panel="Run it")(cli_worker.serve)
 app.command(rich_help_panel="Run it")(cli_verify.verify)
 cli_client.mount(app)
 app.add_typer(cli_dlq.app, name="dlq", no_args_is_help=True, rich_help_panel="Run it")
+app.add_typer(
+    cli_conversations.app, name="conversations", no_args_is_help=True, rich_help_panel="Run it"
+)
 app.command(rich_help_panel="Models")(cli_train.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
 app.command(rich_help_panel="Models")(cli_accuracy.accuracy)

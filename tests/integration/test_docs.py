@@ -161,6 +161,7 @@ def test_the_commands_of_the_page_on_looking_into_it_work(
     )
     assert "I1  ok" in said and "I8  ok" in said and "1  states that equal" in said
     assert "0 dead letters to send" in said
+    assert "1 of 10 rows" in said
 
 
 def test_the_python_of_the_readme_works(bootstrap: str, worker: ThreadWorker) -> None:
