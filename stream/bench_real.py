@@ -21,7 +21,7 @@ import numpy as np
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from model.data import UNLABELLED, DataSet, Dialogue
-from model.predictor import load_predictor
+from model.predictor import Predictor, load_predictor
 from model.scores import confusion, weighted_f1
 from model.whole import WholeAnswer, whole_answers
 from stream.bench_state import Row
@@ -34,7 +34,9 @@ from stream.messages import PredictionEvent
 from stream.oracle import Expected, Oracle
 from stream.ports import Record
 from stream.publish import DataChoice, from_data_set, publish_all
+from stream.settings import Settings
 from stream.topics import TopicNames, create, plan
+from stream.verify_topics import verify_topics
 
 MODEL_LAW: Final = 2e-3  # tolerance of stored float16 (architecture §3a)
 ROUNDED: Final = 1e-6  # of a probability on the wire
@@ -68,6 +70,7 @@ class Outcome:
     ties: int  # labels that differ from the whole form's, all within the law's tolerance
     seconds: float
     by_worker: tuple[float, ...]  # utterances each worker answered
+    verified: int  # records in which `emotrack verify` found no violation
 
 
 def run_bench_real(
@@ -99,6 +102,9 @@ def rows_of(outcome: Outcome, what: str) -> dict[str, Row]:
             100 * outcome.weighted_f1, "wF1 %", f"from the topic; {outcome.ties} labels differ"
         ),
         "real_alerts": row(outcome.alerts, "alerts", "equal to the oracle's"),
+        "real_verified": row(
+            outcome.verified, "records", "`emotrack verify` on these topics: no violation of I1-I8"
+        ),
         "real_per_s": row(
             outcome.utterances / outcome.seconds, "1/s", "publish to last answer, two workers"
         ),
@@ -139,6 +145,8 @@ def through_kafka(
     alerts = read_topic(servers.bootstrap, names.alerts, 0, 30)
     expected = list(Oracle(served).answers(in_log_order(utterances)))
     equal = compare_bytes(expected, predictions, alerts)
+    say("verifying: emotrack verify")
+    verified = verify(servers, served)
     events = [msgspec.json.decode(p.value or b"", type=PredictionEvent) for p in predictions]
     largest, ties = compare_whole(events, whole_answers(None, dialogues), data)
     return Outcome(
@@ -151,7 +159,31 @@ def through_kafka(
         ties=ties,
         seconds=seconds,
         by_worker=shares(predictions),
+        verified=verified,
     )
+
+
+def verify(servers: Servers, served: Predictor) -> int:
+    """Run `emotrack verify`; the number of records without a violation. Raises `LawBroken`."""
+    settings = Settings(
+        bootstrap=servers.bootstrap,
+        redis_url=servers.redis_url,
+        topic_prefix=servers.prefix,
+        group=group_of(servers),
+    )
+    report = verify_topics(settings, served, allow_truncation=False)
+    if not report.ok:
+        first = "; ".join(f"{v.invariant} {v.says}" for v in report.violations[:NAMED])
+        raise LawBroken(f"{report.totals.total()} violations: {first}")
+    counts = report.counts
+    if counts["committed"] < counts["records"]:
+        raise LawBroken("drained workers left records that they had not committed")
+    return counts["records"]
+
+
+def group_of(servers: Servers) -> str:
+    """The workers' group of a run."""
+    return f"{servers.prefix}workers"
 
 
 @contextlib.contextmanager
@@ -161,7 +193,7 @@ def two_workers(servers: Servers, scratch: Path) -> Iterator[list[RunningWorker]
         "bootstrap": servers.bootstrap,
         "redis_url": servers.redis_url,
         "topic_prefix": servers.prefix,
-        "group": f"{servers.prefix}workers",
+        "group": group_of(servers),
         "log_format": "json",
     }
     with contextlib.ExitStack() as stack:

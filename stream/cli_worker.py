@@ -42,6 +42,10 @@ def serve(
     allow_create_time: Annotated[
         bool | None, typer.Option(help="accept producer time [EMOTRACK_ALLOW_CREATE_TIME]")
     ] = None,
+    runtime: Annotated[
+        Literal["native", "faust"] | None,
+        typer.Option(help="who reads the topic [EMOTRACK_RUNTIME, native]"),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
     ] = None,
@@ -61,6 +65,7 @@ def serve(
         "threads": threads,
         "metrics_port": metrics_port,
         "allow_create_time": allow_create_time,
+        "runtime": runtime,
     }
     settings = load_settings(flags, config)
     gc.disable()  # until all is loaded: imports make no garbage, and looking for it costs a second

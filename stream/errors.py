@@ -77,3 +77,15 @@ class AccessRefused(EmotrackError):
     """The broker does not take our credentials or certificate, or we do not take its own."""
 
     exit_code = 11
+
+
+class StateMissing(EmotrackError):
+    """Nothing is kept of a conversation; says where was looked."""
+
+    exit_code = 12
+
+
+class LetterUnfit(EmotrackError):
+    """A dead letter does not exist, or cannot be sent again; says why."""
+
+    exit_code = 13

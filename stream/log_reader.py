@@ -6,7 +6,7 @@ A reader joins no group, commits nothing and sees committed transactions only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -84,14 +84,14 @@ class LogReader:
         )
         return Bounds(low, end)
 
-    def committed(self, topic: str, partitions: Mapping[int, Bounds]) -> dict[int, int]:
-        """What the group of the settings has committed; partitions without an offset say 0."""
+    def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The group's next offset of each partition, -1 where it has committed none."""
         wanted = [TopicPartition(topic, p) for p in partitions]
         found = self._ask(
             lambda: self._consumer.committed(wanted, timeout=CALL_S),
             f"the offsets of group {self._settings.group} cannot be read",
         )
-        return {at.partition: max(0, at.offset) for at in found}
+        return {at.partition: max(-1, at.offset) for at in found}
 
     def topic_id(self, topic: str) -> str:
         """The id of a topic, as in the keys of its states; the zero UUID on the mock cluster."""

@@ -19,8 +19,10 @@ from stream import (
     cli_baseline,
     cli_bench,
     cli_client,
+    cli_conversations,
     cli_data,
     cli_demo,
+    cli_dlq,
     cli_evaluate,
     cli_extract,
     cli_train,
@@ -44,6 +46,10 @@ app.command(rich_help_panel="Try it")(cli_demo.demo)
 app.command(rich_help_panel="Run it")(cli_worker.serve)
 app.command(rich_help_panel="Run it")(cli_verify.verify)
 cli_client.mount(app)
+app.add_typer(cli_dlq.app, name="dlq", no_args_is_help=True, rich_help_panel="Run it")
+app.add_typer(
+    cli_conversations.app, name="conversations", no_args_is_help=True, rich_help_panel="Run it"
+)
 app.command(rich_help_panel="Models")(cli_train.train)
 app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
 app.command(rich_help_panel="Models")(cli_accuracy.accuracy)

@@ -32,7 +32,7 @@ from stream.http import Health, StatusServer
 from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
 from stream.kafka_reader import KafkaReader
 from stream.metrics import CONTENT_TYPE, Metrics
-from stream.ports import LogUnavailable
+from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
 from stream.stores import open_redis
 from stream.topics import TopicNames, require_topics
@@ -72,7 +72,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             version={"emotrack": version("emotrack"), **identity},
         )
         closing.callback(status.close)
-        source, sink = KafkaSource(settings, topic_id), KafkaSink(settings)
+        source, sink = open_source(settings, topic_id), KafkaSink(settings)
         reader = KafkaReader(settings)
         closing.callback(reader.close)
         closing.callback(sink.close)
@@ -105,6 +105,20 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             raise StoreUnfit(str(error)) from error
         except DeviceLost as error:
             raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
+
+
+def open_source(settings: Settings, topic_id: str) -> Source:
+    """The member of the workers' group. Raises `ConfigError` without the extra it needs."""
+    if settings.runtime == "native":
+        return KafkaSource(settings, topic_id)
+    try:
+        from stream.faust_app import FaustSource
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"EMOTRACK_RUNTIME=faust needs {error.name}: see docs/operations.md for how to "
+            "install emotrack[faust]"
+        ) from None
+    return FaustSource(settings, topic_id)
 
 
 def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:

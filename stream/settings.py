@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     )
     mock_broker: bool = Field(default=False, description="librdkafka's mock cluster: no admin API")
     allow_create_time: bool = Field(default=False, description="accept a topic without broker time")
+    runtime: Literal["native", "faust"] = Field(
+        default="native", description="faust: a Faust app reads the topic (extra faust)"
+    )
     kafka_options: dict[str, str] = Field(
         default_factory=dict, repr=False, description="librdkafka options of the worker, as JSON"
     )

@@ -13,6 +13,7 @@ from typing import Any, Final
 import kafka
 import kafka.admin
 import kafka.errors
+from kafka.partitioner.default import murmur2
 
 from stream.brokers import connected_admin, or_hidden
 from stream.client import DEFAULT_PREFIX
@@ -97,6 +98,11 @@ def plan(
         TopicPlan(names.alerts, partitions, replication, one | days),
         TopicPlan(names.dead_letters, partitions, replication, two | weeks),
     ]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where Java's and our own producers write a key: murmur2, as in Kafka's default."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def create(

@@ -21,6 +21,7 @@ from stream.local_servers import ChildServer, Listeners, free_ports
 
 ADMIN_PASSWORD: Final = "adm1n-s3cret"
 WORKER_PASSWORD: Final = "w0rker-s3cret"
+INSPECTOR_PASSWORD: Final = "insp3ctor-s3cret"
 GUEST_PASSWORD: Final = "gu3st-s3cret"
 REDIS_PASSWORD: Final = "r3dis-s3cret"
 REDIS_GUEST_PASSWORD: Final = "r3dis-gu3st"
@@ -28,6 +29,7 @@ WRONG_PASSWORD: Final = "wr0ng-s3cret"
 SECRETS: Final = (
     ADMIN_PASSWORD,
     WORKER_PASSWORD,
+    INSPECTOR_PASSWORD,
     GUEST_PASSWORD,
     REDIS_PASSWORD,
     REDIS_GUEST_PASSWORD,
@@ -108,9 +110,14 @@ class SecuredKafka:
 
 @contextlib.contextmanager
 def secured_kafka(folder: Path, jars: Path, certificates: Certificates) -> Iterator[SecuredKafka]:
-    """Run it until the block ends. SCRAM users: `admin`, and `worker`, `guest` without rights."""
+    """Run it until the block ends. SCRAM users: `admin`, and others without rights."""
     formatting: list[str] = []
-    users = {"admin": ADMIN_PASSWORD, "worker": WORKER_PASSWORD, "guest": GUEST_PASSWORD}
+    users = {
+        "admin": ADMIN_PASSWORD,
+        "worker": WORKER_PASSWORD,
+        "inspector": INSPECTOR_PASSWORD,
+        "guest": GUEST_PASSWORD,
+    }
     for user, password in users.items():
         formatting += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
     told = Listeners(

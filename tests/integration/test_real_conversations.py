@@ -38,7 +38,12 @@ def test_every_utterance_of_40_conversations_is_answered_once_and_exactly(
     servers = Servers(kafka.bootstrap, redis_server.url, f"real{uuid.uuid4().hex[:8]}.")
     outcome = through_kafka(data, choice, servers, tmp_path)
     dialogues = data.split(split)[:CONVERSATIONS]
-    assert outcome.utterances == outcome.byte_equal == sum(len(d) for d in dialogues)
+    assert (
+        outcome.utterances
+        == outcome.byte_equal
+        == outcome.verified
+        == sum(len(d) for d in dialogues)
+    )
     assert len(outcome.by_worker) == 2, "both workers took part"
     shipped = load_checkpoint(default_checkpoint())
     offline = answer(shipped.model(), prepared(shipped.text, dialogues))

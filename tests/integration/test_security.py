@@ -40,8 +40,10 @@ from tests.integration.workers import ThreadWorker
 
 pytestmark = pytest.mark.integration
 PAGE: Final = (ROOT / "docs/security.md").read_text("utf-8")
-RIGHT: Final = re.compile(r"^\| worker \| ([A-Z_, ]+) \| (topic|group) `([^`]+)` \|$", re.MULTILINE)
-ACL_LINE: Final = re.compile(r"^ACL SETUSER (emotrack on .*)$", re.MULTILINE)
+RIGHT: Final = re.compile(
+    r"^\| (worker|inspector) \| ([A-Z_, ]+) \| (topic|group) `([^`]+)` \|$", re.MULTILINE
+)
+ACL_LINE: Final = re.compile(r"^ACL SETUSER ((?:emotrack|inspector) on .*)$", re.MULTILINE)
 Env = dict[str, str]
 
 
@@ -54,19 +56,19 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def broker(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 ) -> Iterator[SecuredKafka]:
-    """A broker whose `worker` has the rights of the page; its `guest` only sees the topics."""
+    """A broker whose users have the rights of the page; its `guest` only sees the topics."""
     folder, jars = tmp_path_factory.mktemp("secured-kafka"), ROOT / ".servers/kafka/jars"
     server = secured.secured_kafka(folder, jars, certificates)
     running = enter(server)
     create(running.plain, plan(TopicNames(), partitions=2))
     rights = RIGHT.findall(PAGE)
-    assert len(rights) == 5
+    assert len(rights) == 5 + 5
     grants = [
-        acl(kind, name, "worker", operation)
-        for operations, kind, name in rights
+        acl(kind, name, user, operation)
+        for user, operations, kind, name in rights
         for operation in operations.split(", ")
     ]
-    seen = [name for _, kind, name in rights if kind == "topic"]
+    seen = {name for _, _, kind, name in rights if kind == "topic"}
     grants += [acl("topic", name, "guest", "DESCRIBE") for name in seen]
     grants += [acl("topic", "emotrack.utterances", "guest", "DESCRIBE_CONFIGS")]
     admin = AdminClient({"bootstrap.servers": running.plain})
@@ -92,11 +94,13 @@ def acl(kind: str, name: str, user: str, operation: str) -> AclBinding:
 def store(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 ) -> Iterator[SecuredRedis]:
-    """A redis-server whose user `emotrack` is the one of the page."""
+    """A redis-server whose users `emotrack` and `inspector` are those of the page."""
     server = secured.secured_redis(tmp_path_factory.mktemp("secured-redis"), certificates)
     running = enter(server)
-    (line,) = ACL_LINE.findall(PAGE)
-    running.acl(*line.replace("PASSWORD", secured.REDIS_PASSWORD).split())
+    lines = ACL_LINE.findall(PAGE)
+    assert len(lines) == 2
+    for line in lines:
+        running.acl(*line.replace("PASSWORD", secured.REDIS_PASSWORD).split())
     running.acl("guest", "on", f">{secured.REDIS_GUEST_PASSWORD}", "~other:*", "+@all")
     yield running
     server.__exit__(None, None, None)
@@ -210,6 +214,43 @@ def test_the_doctor_finds_a_worker_of_the_page_healthy(
     assert console.code == 0, said
     assert re.search("OK +rights: ", said)
     assert re.search("OK +redis: version", said)
+
+
+def test_an_inspector_of_the_page_may_look_and_change_nothing(
+    env: Env, console: Console, start: Callable[[Settings], ThreadWorker]
+) -> None:
+    console.settle(env)
+    settings = load_settings()
+    admin = KafkaSecurity(
+        "sasl_ssl",
+        username="admin",
+        password=secured.ADMIN_PASSWORD,
+        ca_file=settings.kafka_ca_file,
+    )
+    worker = start(settings)
+    with Publisher(settings.bootstrap, security=admin) as publisher:
+        publisher.publish(Utterance("looked-at", "u1", "s", text="hello"))
+    with PredictionSubscriber(
+        settings.bootstrap, from_beginning=True, timeout_s=10, security=admin
+    ) as predictions:
+        assert any(p.conversation_id == "looked-at" for p in predictions)
+    assert worker.end() == 0
+    console.said()
+    console.settle(
+        {
+            "KAFKA_USERNAME": "inspector",
+            "KAFKA_PASSWORD": secured.INSPECTOR_PASSWORD,
+            "KAFKA_PASSWORD_FILE": "",
+            "REDIS_USERNAME": "inspector",
+        }
+    )
+    said = console("verify")
+    assert console.code == 0, said
+    assert "I8  ok" in said
+    assert "looked-at" in console("conversations", "show", "looked-at")
+    assert "dead letters" in console("dlq", "list")
+    console.settle({"ALLOW_CREATE_TIME": "true"})  # may not be asked for: DESCRIBE_CONFIGS
+    refused(console("serve"), "inspector lacks WRITE on topic emotrack.predictions")
 
 
 def test_our_own_certificate_is_enough_for_a_broker_that_asks_for_one(
