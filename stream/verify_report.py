@@ -39,6 +39,7 @@ COUNTS: Final = {
     "open": "records not committed and not answered yet",
     "truncated": "predictions that say context.truncated",
     "recomputed": "positions answered again after a loss, and saying so",
+    "unencoded": "predictions of raw text and vectors by a worker without a sentence encoder",
     "other_model": "records answered by another model",
     "before_log": "answers whose session began before the log does",
     "undecided": "records whose answer, or first hearing, retention has taken",
@@ -117,6 +118,8 @@ def print_report(report: Report, console: Console) -> None:
         if report.counts[name] or name in ("records", "committed", "predictions", "compared"):
             counts.add_row(f"{report.counts[name]:,}", says)
     console.print(counts)
+    if report.counts["predictions"] and not report.counts["committed"]:
+        console.print("the group has committed nothing: is --group that of the workers?")
     if report.largest_difference:
         console.print(f"largest difference of a probability: {report.largest_difference:.2e}")
     if not report.states_read:
