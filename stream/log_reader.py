@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from confluent_kafka import (
+    TIMESTAMP_LOG_APPEND_TIME,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -50,6 +51,7 @@ class LogReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.broker_time = True  # of all that was read: the broker's clock, so it never goes back
         require_broker(settings.bootstrap, CALL_S, settings.security)
         self._consumer = made(
             Consumer,
@@ -134,6 +136,7 @@ class LogReader:
             error = message.error()
             if error is None:
                 record = as_record(message)
+                self.broker_time &= message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME
                 if record.offset < end:
                     records.append(record)
                 if record.offset >= end - 1:

@@ -8,14 +8,17 @@ worker what defines an answer (`stream.messages`, `stream.answers`, `stream.aler
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
+
+import msgspec
 
 from model.predictor import Predictor
 from stream.answers import rule_of
 from stream.dead_letters import dead_letter
 from stream.held import States
-from stream.messages import Utterance, decode, encode
+from stream.messages import Utterance, decode, encode, vectors_of
 from stream.oracle import Expected
 from stream.poison import Control, Poison, Reason
 from stream.ports import Record
@@ -32,7 +35,8 @@ LATE: Final = TRUSTED | {Reason.NOT_FINITE_RESULT}  # reasons met after decoding
 class Verifier:
     """Takes the input log, partition by partition, each in log order; then `finish`.
 
-    Keeps the windows of one partition's conversations at a time.
+    Keeps the windows of one partition's conversations at a time; where time is the broker's, only
+    of those heard within twice the idle gap.
     """
 
     def __init__(
@@ -49,10 +53,19 @@ class Verifier:
             None if states is None else StoredStates(states, predictor.spec, outputs, terms, report)
         )
         self._info, self._rule = predictor.info, rule_of(predictor.info)
-        self._known: dict[str, Lines] = {}
+        self._known: OrderedDict[str, tuple[int, Lines]] = OrderedDict()  # with when last heard
+        self._asleep: set[str] = set()  # heard so long ago that nothing of it counts any more
 
-    def check(self, records: Sequence[Record]) -> None:
-        """Check records that follow each other in one partition."""
+    @property
+    def remembered(self) -> int:
+        """How many conversations' windows are kept now."""
+        return len(self._known)
+
+    def check(self, records: Sequence[Record], *, broker_time: bool = False) -> None:
+        """Check records that follow each other in one partition.
+
+        `broker_time` says that time never goes back in it.
+        """
         info = self._info
         messages = [
             decode(
@@ -66,6 +79,8 @@ class Verifier:
             for r in records
         ]
         heard = {m.conversation_id for m in messages if isinstance(m, Utterance)}
+        self._known |= {one: (0, Lines(log_is_whole=True)) for one in heard & self._asleep}
+        self._asleep -= heard
         if new := sorted(heard - self._known.keys()):
             self._meet(new, records[0])
         for record, message in zip(records, messages, strict=True):
@@ -81,11 +96,19 @@ class Verifier:
                 assert isinstance(message, Control)
                 self._report.count("controls")
                 self._nothing_else(record, said, "a record without a value", None)
+        if broker_time:
+            self._forget(records[-1].timestamp_ms)
+
+    def _forget(self, now_ms: int) -> None:
+        """Drop conversations whose next utterance will begin anew anyway."""
+        long_ago = now_ms - 2 * self._predictor.spec.recurrence.idle_s * 1000
+        while self._known and next(iter(self._known.values()))[0] < long_ago:
+            self._asleep.add(self._known.popitem(last=False)[0])
 
     def _meet(self, conversations: Sequence[str], record: Record) -> None:
         """Conversations that are new here: what the store holds of them is looked up at once."""
         whole = self._terms.lows.get(record.partition, 0) == 0
-        self._known |= {one: Lines(log_is_whole=whole) for one in conversations}
+        self._known |= {one: (0, Lines(log_is_whole=whole)) for one in conversations}
         if self._stored is not None:
             self._stored.meet(conversations, record)
 
@@ -95,9 +118,13 @@ class Verifier:
     # One record.
 
     def _utterance(self, record: Record, utterance: Utterance, said: Answers) -> None:
-        known = self._known[utterance.conversation_id]
+        _, known = self._known.pop(utterance.conversation_id)
+        self._known[utterance.conversation_id] = record.timestamp_ms, known
         ours = [p for p in said.predictions if p.model == self._info.digest]
         letter = said.letters[0] if said.letters else None
+        if ours and not any(p.heard_text for p in ours) and has_raw_text_and_vectors(utterance):
+            self._report.count("unencoded")
+            utterance = msgspec.structs.replace(utterance, text=None)
         steps = known.step(
             self._predictor,
             self._rule,
@@ -269,6 +296,7 @@ class Verifier:
         if self._stored is not None:
             self._stored.end_partition(topic, partition)
         self._known.clear()
+        self._asleep.clear()
         left = sorted(p for p in self._outputs.at if p[0] == partition)
         for position in left:
             said = self._outputs.at.pop(position)
@@ -292,6 +320,12 @@ class Verifier:
         self, invariant: Invariant, says: str, place: tuple[str, int, int], who: str | None
     ) -> None:
         self._report.violated(Violation(invariant, says, *place, who))
+
+
+def has_raw_text_and_vectors(utterance: Utterance) -> bool:
+    """Whether a worker without an encoder answers it all the same, from its vectors."""
+    vectors = vectors_of(utterance)
+    return bool(utterance.text and vectors and "text" not in vectors)
 
 
 def matching(found: Predicted, steps: Sequence[Expected]) -> Expected | None:

@@ -51,6 +51,7 @@ class Predicted:
     model: str  # digest
     first_position: int
     truncated: bool
+    heard_text: bool  # whether text is among its modalities
     encoding: Encoding
     packed: bytes
     place: Place
@@ -141,6 +142,7 @@ class Outputs:
             said.model.digest,
             context.first_position,
             context.truncated,
+            "text" in said.modalities_used,
             envelope.encoding,
             packed(record.value or b""),
             place,

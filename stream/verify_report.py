@@ -1,6 +1,6 @@
 """What `emotrack verify` found: counts, and the violations of each invariant.
 
-I6 (isolation) has no line of its own: it follows from I5, see `stream.verify`.
+I6 (isolation) is not counted by itself: it follows from I5, see `stream.verify`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ INVARIANTS: Final[dict[Invariant, str]] = {
     "I7": "rows, ids, outputs and lifetimes of a state are bounded",
     "I8": "shift alerts are the recomputed ones",
 }
+FOLLOWS: Final = (
+    "I6  follows from I5: each answer is recomputed alone in its batch, so nothing that shared a "
+    "batch with it changed it"
+)
 KEPT: Final = 100  # violations told in full, of each invariant
 SHOWN: Final = 5
 COUNTS: Final = {
@@ -39,6 +43,7 @@ COUNTS: Final = {
     "open": "records not committed and not answered yet",
     "truncated": "predictions that say context.truncated",
     "recomputed": "positions answered again after a loss, and saying so",
+    "unencoded": "predictions of raw text and vectors by a worker without a sentence encoder",
     "other_model": "records answered by another model",
     "before_log": "answers whose session began before the log does",
     "undecided": "records whose answer, or first hearing, retention has taken",
@@ -117,15 +122,19 @@ def print_report(report: Report, console: Console) -> None:
         if report.counts[name] or name in ("records", "committed", "predictions", "compared"):
             counts.add_row(f"{report.counts[name]:,}", says)
     console.print(counts)
+    if report.counts["predictions"] and not report.counts["committed"]:
+        console.print("the group has committed nothing: is --group that of the workers?")
     if report.largest_difference:
         console.print(f"largest difference of a probability: {report.largest_difference:.2e}")
     if not report.states_read:
         console.print("I4, I7 not looked at: states lie in a worker's own memory")
     for name, says in INVARIANTS.items():
         n = report.totals[name]
-        console.print(f"{name}  {'ok' if not n else f'{n:,} violations'}: {says}", markup=False)
+        line = f"{name}  {'ok' if not n else f'{n:,} violations'}: {says}"
+        console.print(line, markup=False, soft_wrap=True)
         told = [v for v in report.violations if v.invariant == name]
         for v in told[:SHOWN]:
             who = "" if v.conversation is None else f" (conversation {v.conversation!r})"
             line = f"    {v.topic}-{v.partition}@{v.offset}{who}: {v.says}"
             console.print(line, markup=False, soft_wrap=True)
+    console.print(FOLLOWS, soft_wrap=True)

@@ -43,7 +43,7 @@ def verify_topics(
     probability that is excused (GPUs; None: bytes must be equal). With `allow_truncation` false, a
     prediction that says `context.truncated` is a violation. States in a worker's own memory
     (`memory://`) are not looked at. Blocks; memory is about half a kilobyte an answer, and the
-    windows of one partition.
+    windows of one partition's conversations of the last hours.
 
     Raises `BrokerUnreachable`, `AccessRefused`, `TopicMissing`, `StoreUnfit`.
     """
@@ -83,7 +83,7 @@ def verify_topics(
         verifier = Verifier(predictor, outputs, terms, report, states)
         for partition, bounds in inputs.items():
             for records in reader.read(topic, partition, bounds):
-                verifier.check(records)
+                verifier.check(records, broker_time=reader.broker_time)
                 passed.within(bounds, records[-1].offset + 1)
             passed.done(bounds)
             verifier.end_partition(topic, partition)

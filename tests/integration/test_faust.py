@@ -42,6 +42,7 @@ def faust_worker(site: Site, folder: Path, **more: Any) -> AbstractContextManage
     return local_worker(settings, log, module="tests.integration.serve_small")
 
 
+@pytest.mark.slow
 def test_a_killed_faust_worker_loses_nothing_and_its_successor_goes_on(
     site: Site, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_killed_faust_worker_loses_nothing_and_its_successor_goes_on(
     assert report.counts["dead_letters"] - report.counts["dead_letter_repeats"] == len(POISONS)
 
 
+@pytest.mark.slow
 def test_faust_workers_share_a_group_and_one_takes_over(site: Site, tmp_path: Path) -> None:
     with faust_worker(site, tmp_path) as first:
         talk(site, range(10))
@@ -85,6 +87,7 @@ def test_faust_workers_share_a_group_and_one_takes_over(site: Site, tmp_path: Pa
     assert report.counts["compared"] == site.sent
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_acknowledges_nothing(
     site: Site, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

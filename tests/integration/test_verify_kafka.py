@@ -71,6 +71,8 @@ def test_an_honest_worker_has_no_violation_and_a_forged_answer_is_named(
     told = CliRunner().invoke(main.app, ["verify", *flags(site.settings), f"--json={file}"])
     assert told.exit_code == 1, told.output
     assert "I2  1 violations" in told.output and "I5  ok" in told.output
+    stranger = CliRunner().invoke(main.app, ["verify", *flags(site.settings), "--group=other"])
+    assert "is --group that of the workers?" in stranger.output
     written = json.loads(file.read_text())
     (violation,) = written["violations"]
     assert violation["invariant"] == "I2" and violation["conversation"] == body["conversation_id"]

@@ -40,6 +40,7 @@ class AnsweredLog:
     entries: dict[str, Entries] = field(default_factory=dict)
     ttl_ms: int = 1_000
     now_ms: int = 1_700_000_000_000
+    remembered: int = 0  # conversations the last verifier kept to the end
 
     def __post_init__(self) -> None:
         self.log = LocalLog(lambda: self.now_ms)
@@ -134,7 +135,7 @@ class AnsweredLog:
 
     def verify(
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
-        allow_truncation: bool = True, max_uncommitted: int = 512,
+        allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
     ) -> Report:  # fmt: skip
         """Verify it; all records are committed unless told otherwise, those below `low` gone."""
         report, inputs = Report(), self.records("utterances")
@@ -153,6 +154,8 @@ class AnsweredLog:
             for record in self.records(topic):
                 take(record)
         verifier = Verifier(self.predictor, outputs, terms, report, self)
-        verifier.check(inputs[low:])
+        for start in range(low, len(inputs), chunk):
+            verifier.check(inputs[start : start + chunk], broker_time=True)
+        self.remembered = verifier.remembered
         verifier.end_partition("utterances", 0)
         return verifier.finish()

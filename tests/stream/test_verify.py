@@ -350,3 +350,29 @@ def test_the_report_names_every_violation_as_plain_data(log: AnsweredLog) -> Non
     first = told["violations"][0]
     assert set(first) == {"invariant", "topic", "partition", "offset", "conversation", "says"}
     assert set(told["violated"]) == set(INVARIANTS)
+
+
+def test_what_a_worker_without_an_encoder_answered_is_counted(log: AnsweredLog) -> None:
+    """It answers from the vectors alone; its dead letters of bare text are believed."""
+    log.predictor = SmallPredictor(encodes_text=False)
+    vector = {"audio": {"tensor": [1.0, 2.0]}}
+    log.answer(log.say("a", "both", text="hm", features=vector))
+    log.answer(log.say("a", "bare", text="hm", features=None))
+    log.talk("a", 1, start=80)
+    log.predictor = SmallPredictor()
+    report = log.verify()
+    assert violated(report) == {} and report.counts["unencoded"] == 1
+    assert report.counts["dead_letters"] == 1 and report.counts["states"] == 2
+
+
+def test_conversations_that_begin_anew_are_not_kept(log: AnsweredLog) -> None:
+    """A day of short conversations must fit: what was said before an idle gap counts no more."""
+    for hour in range(6):
+        log.now_ms += HOUR_MS
+        log.talk(f"short{hour}", 3)
+    log.talk("a", 2, start=90)
+    log.talk("a", 1, start=3)  # an id heard before the gap
+    report = log.verify(chunk=2)
+    assert violated(report) == {} and report.counts["compared"] == 16 + 18 + 3
+    assert report.counts["states"] == 8 and report.counts["states_missing"] == 0
+    assert log.remembered == 2, "the last hour's and a"
