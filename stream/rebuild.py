@@ -42,6 +42,10 @@ log = structlog.get_logger()
 class Disputed(PortError):
     """A newer owner of the partition has written meanwhile."""
 
+    def __init__(self, partition: int) -> None:
+        super().__init__(f"a newer owner of partition {partition} has written")
+        self.partition = partition
+
 
 @dataclass(slots=True)
 class Heard:
@@ -305,6 +309,6 @@ class Rebuild:
         for at in range(0, len(restores), LOADED_AT_ONCE):
             for saved in self.store.restore_many(restores[at : at + LOADED_AT_ONCE]):
                 if saved.result is SaveResult.FENCED:
-                    raise Disputed(f"a newer owner of partition {self.partition} has written")
+                    raise Disputed(self.partition)
                 if saved.result is not SaveResult.SAVED:
                     raise StoreUnavailable("a state changes while it is rebuilt")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Event
 from typing import Final
@@ -42,14 +42,14 @@ from stream.ports import (
     Source,
     Start,
 )
-from stream.rebuild import Disputed, Rebuild
+from stream.rebuild import Disputed
+from stream.recovery import Recovery
 from stream.settings import Settings
 from stream.window_cache import WindowCache
 
 IDLE_POLL_S: Final = 0.1  # how long an idle worker waits for a record, and so for a stop
 HOUSEKEEPING_S: Final = 1.0
 STANDBY_AFTER_S: Final = 5.0  # a member without a partition by then stands by
-REBUILD_SLICE_S: Final = 0.05  # then other partitions have their turn
 FLUSH_S: Final = 1.0
 POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 
@@ -82,8 +82,7 @@ class Worker:
     ) -> None:
         self._trace = trace
         self.settings, self.health = settings, health
-        self._source, self._reader, self._sink = source, reader, sink
-        self._store, self._predictor = store, predictor
+        self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._inputs = predictor.info.inputs
         self._only = predictor.info.own_extractors
@@ -97,9 +96,16 @@ class Worker:
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
         self._partitions = Partitions()
-        self._store_note: str | None = None  # which store we work with; None: ask it
-        self._rebuild: Rebuild | None = None  # one partition at a time
-        self._slices: Iterator[None] = iter(())
+        self._recovery = Recovery(
+            settings,
+            self._partitions,
+            reader=reader,
+            store=store,
+            predictor=predictor,
+            wire=self._wire,
+            now_ms=now_ms,
+            clock_s=clock_s,
+        )
         self._paused: set[int] = set()
         self._held: tuple[Item, ...] = ()  # a batch to be done again
         self._retry_at = 0.0
@@ -183,8 +189,7 @@ class Worker:
     def _drop(self, partitions: Sequence[int]) -> None:
         self._partitions.remove(partitions)
         self._forget(partitions)
-        if self._rebuild is not None and self._rebuild.partition in partitions:
-            self._rebuild = None
+        self._recovery.drop(partitions)
         self._paused.difference_update(partitions)
         self._observer.left(self._wire_topic, partitions)
 
@@ -222,15 +227,13 @@ class Worker:
     def _distrust(self, error: StoreChanged) -> None:
         """The store is another one than we knew: all partitions are suspect."""
         log.warning("state store changed", reason=str(error))
-        self._held, self._rebuild, self._store_note = (), None, None
+        self._held = ()
+        self._recovery.forget()
         for partition in list(self._partitions):
             self._suspect(partition, {})
 
     def _claim(self) -> None:
-        """Claim a fence token where there is none; a disputed partition must commit first.
-
-        Whoever committed last noted which store held all states then: another one is suspect.
-        """
+        """Claim a fence token where there is none; a disputed partition must commit first."""
         if self._clock_s() < self._retry_at:
             return
         for partition in self._partitions.unclaimed():
@@ -238,8 +241,7 @@ class Worker:
             try:
                 if owned.disputed:
                     self._source.commit({partition: owned.resume_at}, {partition: owned.note})
-                if self._store_note is None:
-                    self._store_note = self._store.identify()
+                self._recovery.judge(owned)
                 owned.token = self._store.claim(self._source.topic_id, partition)
                 owned.disputed = False
                 self._store_answered()
@@ -247,63 +249,21 @@ class Worker:
                 self._later(error)
                 log.warning("claim postponed", partition=partition, reason=str(error))
                 return
-            if owned.start.beginning and owned.committed < 0:
-                owned.trust(self._store_note, self._clock_s(), seen=0)
-            elif owned.note == self._store_note and not owned.start.gap:
-                owned.trust(self._store_note, self._clock_s())
-
-    # Rebuild.
 
     def _rebuild_some(self) -> None:
         """Rebuild the states of a suspect partition, a slice a turn."""
         if self._clock_s() < self._retry_at:
             return
-        if self._rebuild is None:
-            suspect = self._partitions.suspect()
-            if not suspect:
-                return
-            self._rebuild = self._rebuild_of(suspect[0])
-            self._slices = self._rebuild.run()
-        until = time.monotonic() + REBUILD_SLICE_S
         try:
-            while time.monotonic() < until:
-                if next(self._slices, self._rebuild) is self._rebuild:
-                    self._rebuilt(self._rebuild)
-                    return
-        except Disputed:
-            self._dispute(self._rebuild.partition)
-            self._rebuild = None
+            whole = self._recovery.advance(self._source.topic_id)
+        except Disputed as met:
+            self._dispute(met.partition)
         except (StoreUnavailable, LogUnavailable) as error:
             log.warning("rebuild postponed", reason=str(error))
             self._later(error)
-            self._rebuild = None  # from the start again: what was restored is whole by then
-
-    def _rebuild_of(self, partition: int) -> Rebuild:
-        owned = self._partitions[partition]
-        assert owned.token is not None, "claimed first"
-        return Rebuild(
-            partition=partition,
-            committed=owned.resume_at,
-            token=owned.token,
-            doubted=owned.doubted,
-            topic=self._wire_topic,
-            topic_id=self._source.topic_id,
-            reader=self._reader,
-            store=self._store,
-            predictor=self._predictor,
-            wire=self._wire,
-            now_ms=self._now_ms,
-            batch_max=self.settings.batch_max,
-        )
-
-    def _rebuilt(self, done: Rebuild) -> None:
-        """All states of the partition are whole: it may go on."""
-        assert self._store_note is not None, "it was claimed, so the store was asked"
-        owned = self._partitions[done.partition]
-        owned.blind_until_ms = done.blind_until_ms
-        owned.trust(self._store_note, self._clock_s(), seen=done.committed)
-        self._observer.rebuilt(done.restored)
-        self._rebuild = None
+        else:
+            if whole is not None:
+                self._observer.rebuilt(whole.restored)
 
     # Read.
 
@@ -324,7 +284,7 @@ class Worker:
 
     def _wait_s(self) -> float:
         """How long the next poll may wait for a record."""
-        if self._rebuild is not None:
+        if self._recovery.busy:
             return 0.0
         if self._held:
             return min(IDLE_POLL_S, max(0.0, self._retry_at - self._clock_s()))

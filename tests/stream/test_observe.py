@@ -94,7 +94,8 @@ def test_records_read_and_held_count_as_lag(predictor: Predictor) -> None:
     log = LocalLog(lambda: 1_700_000_000_000)
     metrics, worker = worker_on(log, predictor, Away(predictor.spec))
     speak(log, range(1, 4))
-    worker.turn()
+    worker.turn()  # claims
+    worker.turn()  # reads, and cannot save
     speak(log, range(4, 6))  # not read: the partition is paused
     worker._next_housekeeping = 0.0
     worker.turn()
