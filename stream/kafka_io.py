@@ -255,6 +255,10 @@ class KafkaSource:
                 raise self._commit_failed(answer.error.code(), answer.error.str())
         self._reachable = True
 
+    @property
+    def membership(self) -> object:
+        return self._consumer.consumer_group_metadata()
+
     def lag(self) -> Mapping[int, int]:
         ends = self._ends_of_paused()
         lags: dict[int, int] = {}
@@ -392,7 +396,10 @@ class KafkaSink:
     def __init__(self, settings: Settings) -> None:
         self._config = producer_config(settings)
         self._failures: list[KafkaError] = []
-        self._producer = made(Producer, self._config)
+        self._producer = self._made()
+
+    def _made(self) -> Producer:
+        return made(Producer, self._config)
 
     def produce(self, records: Sequence[Outgoing]) -> None:
         for r in records:
@@ -418,8 +425,17 @@ class KafkaSink:
         if not failures:
             return True
         if any(f.fatal() for f in failures):
-            self._producer = Producer(self._config)
+            self._producer = self._made()
         raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
+
+    def transact(
+        self,
+        records: Sequence[Outgoing],
+        offsets: Mapping[int, int],
+        notes: Mapping[int, str],
+        membership: object,
+    ) -> None:
+        raise NotImplementedError("see TransactionalSink")
 
     def close(self) -> None:
         self._producer.purge()

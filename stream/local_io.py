@@ -137,6 +137,10 @@ class LocalSource:
             self._log.committed[self._group, self._topic, p] = offset
             self._log.notes[self._group, self._topic, p] = notes[p]
 
+    @property
+    def membership(self) -> object:
+        return self
+
     def lag(self) -> Mapping[int, int]:
         ends = {p: len(self._log.records[self._topic, p]) for p in self._position}
         return {p: ends[p] - position for p, position in self._position.items()}
@@ -169,6 +173,21 @@ class LocalSink:
         if failed:
             raise DeliveryFailed(f"{len(failed)} records were not acknowledged")
         return True
+
+    def transact(
+        self,
+        records: Sequence[Outgoing],
+        offsets: Mapping[int, int],
+        notes: Mapping[int, str],
+        membership: object,
+    ) -> None:
+        assert isinstance(membership, LocalSource), "a member of the same log's group"
+        failed, self.fail_next = self.fail_next, 0
+        if failed:
+            raise DeliveryFailed(f"{failed} records were not acknowledged")
+        membership.commit(offsets, notes)
+        for r in records:
+            self._log.append(r.topic, r.key, r.value, r.headers)
 
     def close(self) -> None:
         self._waiting = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from state.window import StateKey
 from stream.pipeline import Doubt, Lease
-from stream.ports import NO_TIMESTAMP, Start
+from stream.ports import NO_TIMESTAMP, Outgoing, Start
 from stream.watermark import Watermark
 
 
@@ -26,6 +26,11 @@ class Owned:
     proven_at: float | None = None  # monotonic seconds: all that is active was seen then
     seen_below: int = -1  # ... of the records below this offset
     blind_until_ms: int = NO_TIMESTAMP
+    unsent: dict[int, list[Outgoing]] = field(default_factory=dict)  # transactions: by offset
+
+    def sent_below(self, committed: int) -> None:
+        """What lies below was sent in the transaction that committed it."""
+        self.unsent = {offset: sent for offset, sent in self.unsent.items() if offset >= committed}
 
     @property
     def resume_at(self) -> int:
@@ -94,7 +99,7 @@ class Partitions:
     def restart(self, partition: int, *, disputed: bool) -> int:
         """Forget what is in flight and the claim; return the offset to read on from."""
         owned = self._owned[partition]
-        owned.watermark, owned.token = Watermark(), None
+        owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
         owned.disputed |= disputed
         return owned.resume_at
 
@@ -110,6 +115,16 @@ class Partitions:
     def unworkable(self) -> set[int]:
         """Partitions that may not be worked on yet."""
         return {p for p, owned in self._owned.items() if not owned.workable}
+
+    def unsent_below(self, offsets: Mapping[int, int]) -> list[Outgoing]:
+        """The answers that belong to what lies below these offsets, in log order by partition."""
+        return [
+            outgoing
+            for partition, end in offsets.items()
+            for offset, sent in sorted(self._owned[partition].unsent.items())
+            if offset < end
+            for outgoing in sent
+        ]
 
     def notes(self, partitions: Iterable[int]) -> dict[int, str]:
         """What is to be committed beside their offsets."""

@@ -131,6 +131,11 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def membership(self) -> object:
+        """What tells a broker that a transaction comes from this member, as the group is now."""
+        ...
+
     def lag(self) -> Mapping[int, int]:
         """Records not read yet, by owned partition; may ask about paused ones for a moment."""
         ...
@@ -155,6 +160,19 @@ class Sink(Protocol):
         """Wait until all is acknowledged; false when `timeout_s` passed first.
 
         Raises `DeliveryFailed` when a record was given up; the others are settled then.
+        """
+        ...
+
+    def transact(
+        self,
+        records: Sequence[Outgoing],
+        offsets: Mapping[int, int],
+        notes: Mapping[int, str],
+        membership: object,
+    ) -> None:
+        """Write all records and commit the offsets (as `Source.commit` does), or do nothing at all.
+
+        Blocks. Raises `CommitRefused`, `LogUnavailable` or `DeliveryFailed` where nothing was done.
         """
         ...
 

@@ -31,6 +31,7 @@ from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.http import Health, StatusServer
 from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
 from stream.kafka_reader import KafkaReader
+from stream.kafka_transactions import TransactionalSink
 from stream.metrics import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
@@ -72,7 +73,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             version={"emotrack": version("emotrack"), **identity},
         )
         closing.callback(status.close)
-        source, sink = open_source(settings, topic_id), KafkaSink(settings)
+        source, sink = open_source(settings, topic_id), open_sink(settings)
         reader = KafkaReader(settings)
         closing.callback(reader.close)
         closing.callback(sink.close)
@@ -119,6 +120,12 @@ def open_source(settings: Settings, topic_id: str) -> Source:
             "install emotrack[faust]"
         ) from None
     return FaustSource(settings, topic_id)
+
+
+def open_sink(settings: Settings) -> KafkaSink:
+    """The worker's producer."""
+    transactional = settings.delivery == "transactional"
+    return TransactionalSink(settings) if transactional else KafkaSink(settings)
 
 
 def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:

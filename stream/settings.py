@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     )
     mock_broker: bool = Field(default=False, description="librdkafka's mock cluster: no admin API")
     allow_create_time: bool = Field(default=False, description="accept a topic without broker time")
+    delivery: Literal["at-least-once", "transactional"] = Field(
+        default="at-least-once",
+        description="transactional: a read_committed reader sees each answer once",
+    )
     runtime: Literal["native", "faust"] = Field(
         default="native", description="faust: a Faust app reads the topic (extra faust)"
     )
@@ -189,6 +193,12 @@ class Settings(BaseSettings):
     def _security_is_whole(self) -> Self:
         if fault := security_fault(self):
             raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _transactions_are_possible(self) -> Self:
+        if self.delivery == "transactional" and (self.runtime == "faust" or self.mock_broker):
+            raise ValueError("delivery transactional needs runtime native and a real broker")
         return self
 
     @model_validator(mode="after")

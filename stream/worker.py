@@ -107,6 +107,7 @@ class Worker:
             clock_s=clock_s,
         )
         self._paused: set[int] = set()
+        self._transactional = settings.delivery == "transactional"
         self._held: tuple[Item, ...] = ()  # a batch to be done again
         self._retry_at = 0.0
         self._next_commit = 0.0
@@ -365,7 +366,7 @@ class Worker:
             owned = self._partitions[partition]
             offset = self._partitions.committable([partition]).get(partition, owned.resume_at)
             try:
-                self._source.commit({partition: offset}, {partition: owned.note})
+                self._commit_now({partition: offset})
             except CommitRefused:
                 self._dispute(partition)
                 continue
@@ -377,18 +378,29 @@ class Worker:
     def _finish(self, step: Step, began: float) -> None:
         """Produce, wait for the acknowledgements, and account for each record."""
         produced_at = self._clock_s()
-        for result in step.results:
-            self._sink.produce(self._timed(result, step, began))
-        reach("F7")
-        self._flush()
+        if self._transactional:
+            self._finish_records(step, began)
+            self._commit()  # sends what lies below the watermarks
+        else:
+            for result in step.results:
+                self._sink.produce(self._timed(result, step, began))
+            reach("F7")
+            self._flush()
+            self._finish_records(step, began)
         acked_at = self._clock_s()
-        for result in step.results:
-            record = result.item.record
-            if record.partition in self._partitions:
-                self._partitions[record.partition].watermark.finish(record.offset, result.outcome)
         self._observer.answered(step, began, produced_at, acked_at)
         if self._trace is not None:
             self._trace(step, self._now_ms(), acked_at - began)
+
+    def _finish_records(self, step: Step, began: float) -> None:
+        """All records of a batch are done; what must go with their offsets is kept until then."""
+        for result in step.results:
+            record = result.item.record
+            if record.partition in self._partitions:
+                owned = self._partitions[record.partition]
+                owned.watermark.finish(record.offset, result.outcome)
+                if self._transactional:
+                    owned.unsent[record.offset] = self._timed(result, step, began)
 
     def _timed(self, result: Result, step: Step, began: float) -> list[Outgoing]:
         """What a record sends, predictions with their timing in headers."""
@@ -444,9 +456,9 @@ class Worker:
             return
         reach("F8")
         try:
-            self._source.commit(offsets, self._partitions.notes(offsets))
-        except (CommitRefused, LogUnavailable) as error:
-            self.health.broker = not isinstance(error, LogUnavailable)
+            self._commit_now(offsets)
+        except (CommitRefused, LogUnavailable, DeliveryFailed) as error:
+            self.health.broker = isinstance(error, CommitRefused)
             self._next_commit = began + self.settings.retry_ms / 1000
             self._commit_failed = True
             log.warning("commit failed", offsets=offsets, reason=str(error))
@@ -455,11 +467,22 @@ class Worker:
         self._confirm(offsets)
         self._observer.committed_in(self._clock_s() - began)
 
+    def _commit_now(self, offsets: Mapping[int, int]) -> None:
+        """Commit offsets, in a transaction together with all answers below them."""
+        notes = self._partitions.notes(offsets)
+        if not self._transactional:
+            self._source.commit(offsets, notes)
+            return
+        answers = self._partitions.unsent_below(offsets)
+        reach("F7")
+        self._sink.transact(answers, offsets, notes, self._source.membership)
+
     def _confirm(self, offsets: Mapping[int, int]) -> None:
         """The broker holds these offsets: outcomes below them are final and counted."""
         for partition, offset in offsets.items():
             owned = self._partitions[partition]
             owned.committed = offset
+            owned.sent_below(offset)
             records = owned.watermark.read_below(offset)
             outcomes = owned.watermark.confirm(offset)
             self._batcher.committed(partition, len(outcomes))

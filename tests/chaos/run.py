@@ -69,7 +69,9 @@ def carry_out(
         )
         records += report.counts["records"]
         predictions += report.counts["predictions"]
-        repeats += report.counts["prediction_repeats"]
+        repeats += (again := report.counts["prediction_repeats"])
+        if again and plant.settings.delivery == "transactional":
+            error = error or f"{again} predictions were seen twice in spite of transactions"
         kills += plant.kills
         violations += [f"{v.invariant}: {v.says}" for v in report.violations[:20]]
     stage.closing.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import redis
 
-from model.fault_points import FAULT_POINTS
+from model.fault_points import FAULT_POINTS, FaultPoint
 from stream.local_servers import RunningRedis, answers, redis_server, says_ok
 from stream.local_worker import RunningWorker, wait_ready
 from stream.scrape import scrape
-from tests.chaos.plant import CONVERSATIONS, Load, Plant, Servers, scraped
+from tests.chaos.plant import CONVERSATIONS, PARTITIONS, Load, Plant, Servers, scraped
 from tests.chaos.proxy import Proxy
 from tests.integration.test_worker_kafka import POISONS
 from tests.integration.workers import wait_for
@@ -107,29 +107,42 @@ def wait_more(plant: Plant, count: int = 2, within_s: float = OUTPUT_S) -> float
 
 def killed_at_every_place(stage: Stage) -> Facts:
     """R1: SIGKILL at F1 to F10, three workers."""
-    repeats, slowest = stage.times(1, 20), 0.0
-    done: dict[str, int] = {}
     with stage.plant() as (plant, _):
-        for _ in range(2):
-            plant.start()
-        wait_more(plant)
-        for turn in range(repeats):
-            for point in FAULT_POINTS:
-                nth = 1 if point in ("F9", "F10") else plant.random.randint(2, 30)
-                victim = plant.start(f"{point}:{nth}")
-                _until_dead(plant, victim, point)
-                slowest = max(slowest, wait_more(plant))
-                done[point] = turn + 1
+        return _kill_at(plant, FAULT_POINTS, stage.times(1, 20))
+
+
+def killed_in_transactions(stage: Stage) -> Facts:
+    """R1t: the same with `delivery: transactional`, seen by a read_committed reader."""
+    places = FAULT_POINTS if stage.full else ("F6", "F7", "F8")
+    with stage.plant(delivery="transactional", rate=40.0) as (plant, _):
+        return _kill_at(plant, places, stage.times(1, 3))
+
+
+def _kill_at(plant: Plant, places: Sequence[FaultPoint], repeats: int) -> Facts:
+    """Kill an armed worker at each place in turn; two others go on."""
+    slowest = 0.0
+    done: dict[str, int] = {}
+    for _ in range(2):
+        plant.start()
+    wait_more(plant)
+    for turn in range(repeats):
+        for point in places:
+            nth = 1 if point in ("F9", "F10") else plant.random.randint(2, 30)
+            victim = plant.start(f"{point}:{nth}")
+            _until_dead(plant, victim, point)
+            slowest = max(slowest, wait_more(plant))
+            done[point] = turn + 1
     return {"kills": plant.kills, "by place": done, "slowest first output s": round(slowest, 1)}
 
 
 def _until_dead(plant: Plant, victim: RunningWorker, point: str) -> None:
     """Make the armed worker reach its place."""
     wait_for(lambda: owns(victim), f"{point}: a partition for the armed worker", 30)
-    if point == "F9":  # somebody else comes, and it must give partitions back
-        others = [plant.start(), plant.start()]
+    if point == "F9":  # others come until each has one: it must give partitions back
+        others = [plant.start(wait=False) for _ in range(PARTITIONS - len(plant.workers))]
         wait_for(lambda: victim.process.poll() is not None, f"death at {point}", 30)
         for other in others:
+            wait_ready(other)
             plant.stop(other)
     elif point == "F10":
         victim.process.send_signal(signal.SIGTERM)
@@ -577,6 +590,7 @@ def partitioned(stage: Stage) -> Facts:
 
 SHORT: Final[dict[str, Callable[[Stage], Facts]]] = {
     "R1": killed_at_every_place,
+    "R1t": killed_in_transactions,
     "R4": zombie,
     "R6": broker_restarts,
     "R8": emptied,
@@ -586,6 +600,7 @@ SHORT: Final[dict[str, Callable[[Stage], Facts]]] = {
 }
 LONG: Final[dict[str, Callable[[Stage], Facts]]] = {
     "R1": killed_at_every_place,
+    "R1t": killed_in_transactions,
     "R2": killed_at_random,
     "R3": drained,
     "R4": zombie,

@@ -506,3 +506,24 @@ def test_a_conversation_on_two_partitions_is_counted(plant: Plant) -> None:
         plant.log.append("utterances", b"c", value, partition=partition)
     running.turns(4)
     assert running.value("partition_moves_total") == 1
+
+
+def test_with_transactions_an_answer_is_seen_once_whatever_fails(predictor: Predictor) -> None:
+    plant = Plant(predictor, options={"delivery": "transactional"})
+    first = plant.worker()
+    plant.say("a", 3)
+    first.source.refuse = LogUnavailable
+    first.turns(5)
+    assert plant.predictions() == [], "nothing is sent before its offset is committed with it"
+    first.source.refuse = None
+    first.sink.fail_next = 1
+    first.turns(10, step_ms=500)
+    assert plant.committed() == 3
+    first.source.refuse = LogUnavailable  # it dies with answers saved and not sent
+    plant.say("a", 2)
+    first.turns(5)
+    second = plant.worker()
+    second.turns(30)
+    assert plant.committed() == 5
+    assert plant.answered() == {(0, o): 1 for o in range(5)}
+    assert second.value("replays_total", result="sent") == 2

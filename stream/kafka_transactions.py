@@ -1,0 +1,89 @@
+"""Answers and offsets in one Kafka transaction (KIP-447): `delivery: transactional`.
+
+A reader with `isolation.level=read_committed` sees each answer once; any other sees also what was
+aborted. Each process has a transactional id of its own; a zombie is refused by the group's
+generation, which every transaction carries.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from stream.kafka_io import NOT_OURS, KafkaSink, code_of, made, said
+from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
+from stream.settings import Settings
+
+TIMEOUT_MS: Final = 10_000  # a killed worker's open transaction holds readers up for so long
+CALL_S: Final = 15.0
+RETRIES: Final = 2  # of a call that the broker says may be made again
+
+
+class TransactionalSink(KafkaSink):
+    """The worker's producer where answers and offsets become visible together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.utterances
+        self._ready = False
+        super().__init__(settings)
+
+    def _made(self) -> Producer:
+        self._ready = False
+        own = {
+            "transactional.id": f"emotrack-{uuid.uuid4()}",
+            "transaction.timeout.ms": TIMEOUT_MS,
+            "delivery.timeout.ms": min(self._config["delivery.timeout.ms"], TIMEOUT_MS),
+        }
+        return made(Producer, {**self._config, **own})
+
+    def transact(
+        self,
+        records: Sequence[Outgoing],
+        offsets: Mapping[int, int],
+        notes: Mapping[int, str],
+        membership: object,
+    ) -> None:
+        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
+        try:
+            if not self._ready:
+                self._try(lambda: self._producer.init_transactions(CALL_S))
+                self._ready = True
+            self._producer.begin_transaction()
+            self.produce(records)
+            self._try(
+                lambda: self._producer.send_offsets_to_transaction(wanted, membership, CALL_S)
+            )
+            self._try(lambda: self._producer.commit_transaction(CALL_S))
+        except KafkaException as error:
+            self._abort(error)
+        failures, self._failures = self._failures, []
+        if failures:
+            raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        """Call again while the broker says that it may be called again."""
+        for _ in range(RETRIES):
+            try:
+                return call()
+            except KafkaException as error:
+                met = error.args[0]
+                if not (isinstance(met, KafkaError) and met.retriable()):
+                    raise
+        return call()
+
+    def _abort(self, error: KafkaException) -> None:
+        """Undo what was begun and say why; a producer that cannot go on is replaced."""
+        self._failures = []
+        met = error.args[0]
+        try:
+            if isinstance(met, KafkaError) and met.fatal():
+                raise error
+            self._producer.abort_transaction(CALL_S)
+        except KafkaException:
+            self._producer = self._made()
+        if code_of(error) in NOT_OURS:
+            raise CommitRefused(said(error)) from None
+        raise LogUnavailable(f"the transaction was aborted: {said(error)}") from None
