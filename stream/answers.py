@@ -177,12 +177,20 @@ def shift_of(
     utterance: Utterance, prediction: Prediction, opening: Opening, labels: Sequence[str]
 ) -> Shift | None:
     """How likely the speaker's emotion moved; None for the speaker's first utterance."""
-    before = opening.before.window.speakers.get(utterance.speaker_id)
-    if prediction.shift is None or prediction.shift_probability is None or before is None:
+    moved = moved_of(utterance, prediction, opening)
+    if moved is None or prediction.shift is None:
         return None
     source, target = largest_move(prediction.shift, labels)
-    moved = round(prediction.shift_probability, DECIMALS)
+    before = opening.before.window.speakers[utterance.speaker_id]
     return Shift(moved, source, target, before.last_utterance_id)
+
+
+def moved_of(utterance: Utterance, prediction: Prediction, opening: Opening) -> float | None:
+    """The probability of a shift as it is said; None for the speaker's first utterance."""
+    known = utterance.speaker_id in opening.before.window.speakers
+    if prediction.shift is None or prediction.shift_probability is None or not known:
+        return None
+    return round(prediction.shift_probability, DECIMALS)
 
 
 def disorder(seq: int | None, last_seq: int | None) -> list[str]:

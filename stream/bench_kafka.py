@@ -204,3 +204,15 @@ def quantile(ascending: Sequence[float], q: float) -> float:
     if not ascending:
         return math.nan
     return ascending[min(len(ascending) - 1, math.ceil(q * len(ascending)) - 1)]
+
+
+def commit_all(bootstrap: str, group: str, topic: str, partitions: int) -> None:
+    """Commit the end of every partition for a group that nobody has joined yet."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+    ends = []
+    for partition in range(partitions):
+        at = TopicPartition(topic, partition)
+        _, at.offset = consumer.get_watermark_offsets(at, timeout=30)
+        ends.append(at)
+    consumer.commit(offsets=ends, asynchronous=False)
+    consumer.close()

@@ -112,6 +112,19 @@ def real(
     finish(run_bench_real(read_folder(data, set_name), choice, say=say, jars=jars), json)
 
 
+@app.command()
+def rebuild(
+    conversations: Annotated[int, typer.Option(min=10, help="active ones")] = 1_000,
+    utterances: Annotated[int, typer.Option(min=1, help="of each")] = 30,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """Lost states computed anew from the log by one worker (R8), features in and raw text in."""
+    from stream.bench_rebuild import Size, run_bench_rebuild
+
+    finish(run_bench_rebuild(Size(conversations, utterances), say=say, jars=jars), json)
+
+
 def say(line: str) -> None:
     """Tell what is going on, beside the table."""
     Console(stderr=True).print(f"[dim]{line}[/]", highlight=False)

@@ -29,17 +29,19 @@ from state.window import (
     Change,
     Conversation,
     Opening,
+    Recurrence,
     StateKey,
     apply,
     apply_nothing,
     open_at,
 )
-from stream.alerts import decide
+from stream.alerts import ShiftRule, decide
 from stream.answers import (
     Sent,
     Wire,
     highest_seq,
     late_dead_letter,
+    moved_of,
     outgoing,
     prediction_event,
     rule_of,
@@ -53,7 +55,7 @@ from stream.dead_letters import dead_letter
 from stream.messages import Outcome, PredictionEvent, Utterance
 from stream.offenders import as_turn, predict
 from stream.poison import Control, Poison, Reason
-from stream.ports import NO_TIMESTAMP, Outgoing
+from stream.ports import NO_TIMESTAMP, Outgoing, Record
 from stream.window_cache import WindowCache
 
 ROUNDS: Final = 3  # tries before a state that changes under our hands is called unavailable
@@ -315,24 +317,13 @@ class Pipeline:
         return answered
 
     def _predicted(self, o: Opened, prediction: Prediction) -> Answered:
-        record, utterance, before = o.item.record, o.utterance, o.opening.before
+        record, utterance = o.item.record, o.utterance
         event = prediction_event(utterance, prediction, o.opening, self._info, record)
-        moved = None if event.shift is None else event.shift.probability
-        alert_state, fired = decide(self._rule, before.alert, utterance.speaker_id, moved)
+        change, fired = change_of(
+            o.opening, utterance, record, prediction, self._rule, self._predictor.spec.recurrence
+        )
         alert = shift_alert(event, self._rule) if fired else None
         sent = sent_for(event, alert, self._wire.encoding)
-        change = apply(
-            o.opening,
-            prediction.applied,
-            recurrence=self._predictor.spec.recurrence,
-            utterance_id=utterance.utterance_id,
-            speaker_id=utterance.speaker_id,
-            offset=record.offset,
-            timestamp_ms=record.timestamp_ms,
-            end_of_conversation=utterance.end_of_conversation,
-            seq=highest_seq(utterance.seq, before.session.last_seq),
-            alert=alert_state,
-        )
         outcome: Outcome = "abstained" if event.abstained else "predicted"
         send = tuple(outgoing(s, record, self._wire) for s in sent)
         result = Result(
@@ -379,6 +370,33 @@ class Pipeline:
         step.saves += [s.result for s in saved]
         step.times.save_s += self._clock_s() - began
         return saved
+
+
+def change_of(
+    opening: Opening,
+    utterance: Utterance,
+    record: Record,
+    prediction: Prediction,
+    rule: ShiftRule,
+    recurrence: Recurrence,
+) -> tuple[Change, bool]:
+    """What a prediction changes in its conversation, and whether the rule fires."""
+    before = opening.before
+    moved = moved_of(utterance, prediction, opening)
+    alert_state, fired = decide(rule, before.alert, utterance.speaker_id, moved)
+    change = apply(
+        opening,
+        prediction.applied,
+        recurrence=recurrence,
+        utterance_id=utterance.utterance_id,
+        speaker_id=utterance.speaker_id,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        end_of_conversation=utterance.end_of_conversation,
+        seq=highest_seq(utterance.seq, before.session.last_seq),
+        alert=alert_state,
+    )
+    return change, fired
 
 
 def as_save(answer: Answered, leases: Mapping[int, Lease]) -> Save:

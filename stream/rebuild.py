@@ -1,9 +1,9 @@
 """What a partition's states must hold at its committed offset, computed anew from the log.
 
 Redis is a cache of a replayable log (architecture §3e). A state that is missing, older than the log
-says or of another model is computed again by the very `Pipeline.step` that serves, on a store in
-memory, and written in its place; what is whole stays. Only conversations heard within `idle_s`
-before the committed offset can go on: whoever speaks after that starts a new session anyway.
+says or of another model is computed again, by the functions that serve, and written in its place;
+what is whole stays. Only conversations heard within `idle_s` before the committed offset can go on:
+whoever speaks after that starts a new session anyway.
 
 A conversation is replayed from its last pause of more than `idle_s`, where session and duplicate
 horizon begin. Where the log does not reach back to one, the state says `truncated`.
@@ -19,16 +19,17 @@ from typing import Final
 
 import structlog
 
-from model.predictor import Predictor
-from state.memory_store import MemoryStore
+from model.predictor import ModelInfo, Predictor
 from state.store import Loaded, Restore, SaveResult, Store, StoreUnavailable
-from state.window import NO_OFFSET, Conversation, StateKey, apply_nothing
-from stream.answers import Wire
+from state.window import Conversation, Opening, StateKey, apply_nothing, open_at
+from stream.alerts import ShiftRule
+from stream.answers import rule_of
 from stream.batcher import Batcher, Item
 from stream.messages import Utterance, decode
-from stream.pipeline import Doubt, Lease, Pipeline
+from stream.offenders import as_turn, predict
+from stream.pipeline import Doubt, change_of
+from stream.poison import Poison
 from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
-from stream.window_cache import WindowCache
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
 LOADED_AT_ONCE: Final = 100
@@ -103,12 +104,17 @@ class Rebuild:
     reader: LogReader
     store: Store
     predictor: Predictor
-    wire: Wire
     now_ms: Callable[[], int]
     batch_max: int
     restored: Counter[str] = field(default_factory=Counter)  # states, by cause
     records: int = 0  # replayed
     blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
+    _info: ModelInfo = field(init=False)
+    _rule: ShiftRule = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._info = self.predictor.info
+        self._rule = rule_of(self._info)
 
     def run(self) -> Iterator[None]:
         """Do it all, a slice a step. Raises `Disputed` and what the store and the log raise."""
@@ -227,14 +233,7 @@ class Rebuild:
 
     def _replay(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Compute these states from the log and write them where they differ."""
-        spec = self.predictor.spec
-        memory = MemoryStore(spec, now=lambda: 0.0)  # where nothing expires
-        cache = WindowCache(len(tasks))
-        pipeline = Pipeline(
-            self.predictor, memory, cache, self.wire, now_ms=self.now_ms, clock_s=time.monotonic
-        )
-        seeds = [(t.key, t.loaded.conversation) for t in tasks]
-        memory.restore_many([Restore(k, 0, NO_OFFSET, c) for k, c in seeds if c is not None])
+        known = {task.key: task.loaded.conversation for task in tasks}
         batcher = Batcher(self.batch_max, 0.0, max_uncommitted=FOREVER)
         by_key = {task.key: task for task in tasks}
         first = min(task.first for task in tasks)
@@ -244,12 +243,12 @@ class Rebuild:
                 if item is not None:
                     batcher.put(item)
             while batch := batcher.next_batch(time.monotonic()):
-                self._step(pipeline, batch, by_key)
+                self._step(batch, by_key, known)
                 batcher.finish(batch)
                 self.records += len(batch)
                 yield
             yield
-        self._write(tasks, memory)
+        self._write(tasks, known)
 
     def _item(self, record: Record, tasks: Mapping[StateKey, Task]) -> Item | None:
         """A record that one of the states must see; None for any other."""
@@ -259,38 +258,58 @@ class Rebuild:
         task = tasks.get(key)
         if task is None or not task.first <= record.offset <= task.last:
             return None
-        info = self.predictor.info
         message = decode(
             record.value,
             record.key,
             record.headers,
             topic=self.topic,
-            inputs=info.inputs,
-            only=info.own_extractors,
+            inputs=self._info.inputs,
+            only=self._info.own_extractors,
         )
         if not isinstance(message, Utterance):
             return None  # it touched no state
         return Item(record, message, key, polled_at=0.0)
 
     def _step(
-        self, pipeline: Pipeline, batch: Sequence[Item], tasks: Mapping[StateKey, Task]
+        self,
+        batch: Sequence[Item],
+        tasks: Mapping[StateKey, Task],
+        known: dict[StateKey, Conversation | None],
     ) -> None:
-        """Apply one batch; those whose beginning was cut say so."""
-        whole = [i for i in batch if i.key is not None and not tasks[i.key].cut]
-        cut = [i for i in batch if i.key is not None and tasks[i.key].cut]
-        for items, blind_ms in ((whole, NO_TIMESTAMP), (cut, FOREVER)):
-            newest = max((i.record.offset for i in items), default=0)
-            lease = Lease(0, newest, proves_new=True, blind_until_ms=blind_ms)
-            step = pipeline.step(items, {self.partition: lease})
-            assert not step.suspect and not step.fenced, "memory loses nothing"
+        """What `Pipeline.step` would leave in the store of these, by the same functions."""
+        spec, inputs = self.predictor.spec, self._info.inputs
+        opened: list[tuple[StateKey, Record, Utterance, Opening]] = []
+        for item in batch:
+            key, record, utterance = item.key, item.record, item.message
+            assert key is not None and isinstance(utterance, Utterance)
+            opening = open_at(
+                known[key],
+                spec=spec,
+                timestamp_ms=record.timestamp_ms,
+                offset=record.offset,
+                truncated=tasks[key].cut,
+            )
+            if not opening.before.is_recent(utterance.utterance_id):
+                opened.append((key, record, utterance, opening))
+        turns = [as_turn(u, o.before.window, inputs) for _, _, u, o in opened]
+        answers = predict(self.predictor, turns)
+        for (key, record, utterance, opening), answer in zip(opened, answers, strict=True):
+            if isinstance(answer, Poison):
+                change = apply_nothing(
+                    known[key], spec=spec, offset=record.offset, truncated=tasks[key].cut
+                )
+            else:
+                change, _ = change_of(
+                    opening, utterance, record, answer, self._rule, spec.recurrence
+                )
+            known[key] = change.after
 
-    def _write(self, tasks: Sequence[Task], memory: MemoryStore) -> None:
+    def _write(self, tasks: Sequence[Task], known: Mapping[StateKey, Conversation | None]) -> None:
         """Put the computed states in place of what is stored."""
-        computed = memory.load_many([task.key for task in tasks])
         changed = [
-            (task, found.conversation)
-            for task, found in zip(tasks, computed, strict=True)
-            if found.conversation is not None
+            (task, found)
+            for task in tasks
+            if (found := known[task.key]) is not None
             and (task.loaded.conversation is None or found.offset > task.loaded.offset)
         ]
         self._restore([(t.key, t.loaded.offset, c) for t, c in changed])
@@ -302,7 +321,8 @@ class Rebuild:
         stored = zip(keys, self.store.load_many(keys), strict=True)
         over = [(key, found.offset, nobody.after) for key, found in stored if found.foreign]
         self._restore(over)
-        self.restored["corrupt_state"] += len(over)
+        if over:
+            self.restored["corrupt_state"] += len(over)
 
     def _restore(self, states: Sequence[tuple[StateKey, int, Conversation]]) -> None:
         restores = [Restore(key, self.token, expected, c) for key, expected, c in states]

@@ -13,7 +13,6 @@ from typing import Final
 
 from model.predictor import Predictor
 from state.store import Store
-from stream.answers import Wire
 from stream.partitions import Owned, Partitions
 from stream.ports import LogReader
 from stream.rebuild import Rebuild
@@ -33,12 +32,11 @@ class Recovery:
         reader: LogReader,
         store: Store,
         predictor: Predictor,
-        wire: Wire,
         now_ms: Callable[[], int],
         clock_s: Callable[[], float],
     ) -> None:
         self._settings, self._partitions = settings, partitions
-        self._reader, self._store, self._predictor, self._wire = reader, store, predictor, wire
+        self._reader, self._store, self._predictor = reader, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._note: str | None = None  # which store we work with; None: ask it
         self._rebuild: Rebuild | None = None
@@ -106,7 +104,6 @@ class Recovery:
             reader=self._reader,
             store=self._store,
             predictor=self._predictor,
-            wire=self._wire,
             now_ms=self._now_ms,
             batch_max=self._settings.batch_max,
         )

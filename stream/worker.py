@@ -102,7 +102,6 @@ class Worker:
             reader=reader,
             store=store,
             predictor=predictor,
-            wire=self._wire,
             now_ms=now_ms,
             clock_s=clock_s,
         )
