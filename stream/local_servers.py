@@ -260,7 +260,19 @@ def redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RunningRedis
         )
         if made.returncode:
             raise ServerFailed(f"the cluster could not be made:\n{made.stdout[-2000:]}")
+        until = time.monotonic() + START_S
+        while not all(_in_cluster(program, one.port) for one in running):
+            if time.monotonic() > until:
+                raise ServerFailed(f"the cluster was not up within {START_S:.0f} s")
+            time.sleep(0.1)
         yield running
+
+
+def _in_cluster(program: str, port: int) -> bool:
+    """Whether this node knows that all slots are served."""
+    asked = [program, "-p", str(port), "cluster", "info"]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=START_S, check=False)
+    return "cluster_state:ok" in said.stdout
 
 
 @contextlib.contextmanager
