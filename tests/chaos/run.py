@@ -61,6 +61,8 @@ def carry_out(
         error = str(failed) or traceback.format_exc(limit=3)
     records = predictions = repeats = kills = 0
     violations: list[str] = []
+    for proxy in (servers.kafka_proxy, servers.redis_proxy):  # whatever a failure left behind
+        proxy.mode, proxy.delay_s = "pass", 0.0
     for plant in stage.plants:
         stage.closing.callback(plant.close)
         error = error or settle(plant)

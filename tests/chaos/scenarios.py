@@ -438,7 +438,7 @@ def slow_and_gone(stage: Stage) -> Facts:
         wait_more(plant, 2, RESUME_S)
         proxy.delay_s = 0.0
         proxy.mode = "blackhole"
-        wait_for(lambda: scraped(worker, "partitions_paused") > 0, "paused partitions", 20)
+        wait_for(lambda: scraped(worker, "partitions_paused") > 0, "paused partitions", 40)
         time.sleep(stage.times(2, 30))
         queued = scraped(worker, "queue_depth")
         began = time.monotonic()
