@@ -15,7 +15,7 @@ What it cannot promise:
 - A record whose header names are no UTF-8 cannot be read by aiokafka and stops the app.
 - Records of aborted transactions are read (Faust's consumer is `read_uncommitted`).
 - A paused partition can hold up the others of this worker: one agent reads them all.
-- A commit that fails (broker away) ends the process; Faust has no way back. Restart it.
+- While a broker is away it waits and goes on by itself, but a crash inside Faust ends the process.
 - It cannot share a group with the native runtime: drain one before the other starts.
 - `kafka_options` and `group_protocol` do not reach it; it reads a few thousand records a second.
 """
@@ -23,6 +23,7 @@ What it cannot promise:
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
@@ -294,6 +295,7 @@ class FaustSource:
 
 def make_app(settings: Settings, folder: str) -> Any:
     """A Faust app that reads, and does nothing that Faust does by itself."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # ten lines a second without a broker
     session_s = settings.session_timeout_ms / 1000
     return faust.App(
         settings.group,
