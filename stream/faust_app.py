@@ -15,7 +15,7 @@ What it cannot promise:
 - A record whose header names are no UTF-8 cannot be read by aiokafka and stops the app.
 - Records of aborted transactions are read (Faust's consumer is `read_uncommitted`).
 - A paused partition can hold up the others of this worker: one agent reads them all.
-- A commit that fails (broker away) ends the process; Faust has no way back. Restart it.
+- While a broker is away it waits and goes on by itself, but a crash inside Faust ends the process.
 - It cannot share a group with the native runtime: drain one before the other starts.
 - `kafka_options` and `group_protocol` do not reach it; it reads a few thousand records a second.
 """
@@ -23,6 +23,7 @@ What it cannot promise:
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
@@ -35,6 +36,7 @@ import faust
 from faust.types import TP
 
 from stream.brokers import broker_addresses
+from stream.errors import BrokerUnreachable
 from stream.log_reader import LogReader
 from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
 from stream.settings import Settings
@@ -124,8 +126,13 @@ class FaustSource:
                 lambda: self._changes or self._fault or self._waiting(), timeout_s
             )
             changes, self._changes = self._changes, []
-        for change in changes:
-            self._tell(change)
+        for n, change in enumerate(changes):
+            try:
+                self._tell(change)
+            except BrokerUnreachable:  # where reading begins is not known: ask again, in this order
+                with self._changed:
+                    self._changes[:0] = changes[n:]
+                return []
         if self._fault is not None:
             raise LogUnavailable(f"the Faust app has ended: {self._fault}")
         records: list[Record] = []
@@ -179,7 +186,10 @@ class FaustSource:
             raise CommitRefused(f"not ours any more: {sorted(offsets)}")
         if not self._call(self._app.consumer._commit(wanted)):
             raise CommitRefused("the group is rebalancing")
-        found = self._reader.committed(self._topic, offsets)
+        try:
+            found = self._reader.committed(self._topic, offsets)
+        except BrokerUnreachable as error:
+            raise LogUnavailable(str(error)) from None
         if any(found[p] < offset for p, offset in offsets.items()):
             raise CommitRefused(f"the broker holds {found}, not {dict(offsets)}")
         with self._changed:
@@ -298,6 +308,7 @@ class FaustSource:
 
 def make_app(settings: Settings, folder: str) -> Any:
     """A Faust app that reads, and does nothing that Faust does by itself."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # ten lines a second without a broker
     session_s = settings.session_timeout_ms / 1000
     return faust.App(
         settings.group,

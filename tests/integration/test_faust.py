@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from model.predictor import DeviceLost, Prediction, Turn
 from stream import serving
 from stream.errors import ConfigError, ModelUnfit
+from stream.local_servers import RunningKafka, RunningRedis, apache_kafka
 from stream.local_worker import RunningWorker, local_worker
 from stream.settings import Settings
+from stream.topics import TopicNames, create, plan
 from stream.verify_topics import verify_topics
+from tests.conftest import ROOT
 from tests.integration.test_worker_kafka import POISONS, talk
-from tests.integration.workers import Site, ThreadWorker, wait_for
+from tests.integration.workers import PARTITIONS, Site, ThreadWorker, wait_for
 from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
@@ -85,6 +91,43 @@ def test_faust_workers_share_a_group_and_one_takes_over(site: Site, tmp_path: Pa
     report = verify_topics(site.settings, SmallPredictor(), allow_truncation=False)
     assert report.violations == []
     assert report.counts["compared"] == site.sent
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_killed_and_comes_back_costs_no_restart(
+    kafka: RunningKafka, redis_server: RunningRedis, tmp_path: Path
+) -> None:
+    """On a broker of its own; the session's only says whether there are any."""
+    folder = tmp_path / "kafka"
+    folder.mkdir()
+    with apache_kafka(folder, ROOT / ".servers/kafka/jars") as broker:
+        create(broker.bootstrap, plan(TopicNames("away."), partitions=PARTITIONS))
+        settings = Settings(
+            bootstrap=broker.bootstrap,
+            redis_url=redis_server.url,
+            topic_prefix="away.",
+            group="away",
+        )
+        site = Site(settings, Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}))
+        with faust_worker(site, tmp_path) as worker:
+            talk(site, range(30))
+            wait_for(lambda: site.committed() > 0, "the first commit", 60)
+            broker.server.stop(hard=True)
+            wait_for(lambda: not worker.is_ready(), "a worker that says so", 60)
+            broker.server.start(lambda: answers(broker.bootstrap))
+            wait_for(lambda: site.committed() == site.sent, "the commit of every record", 90)
+            assert worker.process.poll() is None
+        report = verify_topics(settings, SmallPredictor(), allow_truncation=False)
+    assert report.violations == []
+    assert report.counts["compared"] == site.sent
+
+
+def answers(address: str) -> bool:
+    """Whether something listens there again."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+        return True
+    return False
 
 
 @pytest.mark.slow
