@@ -79,6 +79,7 @@ class Task:
 
     key: StateKey
     loaded: Loaded
+    seed: Conversation | None  # the older state to go on from
     first: int
     last: int
     cut: bool  # the log does not reach back to where its session began
@@ -121,7 +122,7 @@ class Rebuild:
         began = time.monotonic()
         low = self.reader.first(self.partition)
         heard = yield from self._listen(low)
-        tasks = self._tasks(heard)
+        tasks = self._tasks(heard, low)
         yield
         for at in range(0, len(tasks), AT_ONCE):
             yield from self._replay(tasks[at : at + AT_ONCE])
@@ -213,7 +214,7 @@ class Rebuild:
 
     # What must be computed.
 
-    def _tasks(self, heard: Mapping[str, Heard]) -> list[Task]:
+    def _tasks(self, heard: Mapping[str, Heard], low: int) -> list[Task]:
         """The states that are missing, older than the log or not readable."""
         keys = [StateKey(name, self.topic_id, self.partition) for name in heard]
         tasks: list[Task] = []
@@ -221,19 +222,21 @@ class Rebuild:
             some = keys[at : at + LOADED_AT_ONCE]
             for key, loaded in zip(some, self.store.load_many(some), strict=True):
                 one = heard[key.conversation_id]
-                whole = loaded.conversation is not None
-                if whole and loaded.offset >= one.last:
+                if loaded.conversation is not None and loaded.offset >= one.last:
                     continue
-                first = loaded.offset + 1 if whole else one.first
+                # An older state is gone on from, unless what followed it has left the log.
+                seed = loaded.conversation if loaded.offset + 1 >= low else None
+                first = one.first if seed is None else loaded.offset + 1
                 last = max(one.last, loaded.offset)  # what was applied last is replayed to its end
-                tasks.append(Task(key, loaded, first, last, cut=not whole and not one.settled))
+                cut = seed is None and not one.settled
+                tasks.append(Task(key, loaded, seed, first, last, cut))
         return tasks
 
     # How.
 
     def _replay(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Compute these states from the log and write them where they differ."""
-        known = {task.key: task.loaded.conversation for task in tasks}
+        known = {task.key: task.seed for task in tasks}
         batcher = Batcher(self.batch_max, 0.0, max_uncommitted=FOREVER)
         by_key = {task.key: task for task in tasks}
         first = min(task.first for task in tasks)

@@ -232,6 +232,21 @@ def test_a_start_that_retention_took_is_said_until_the_session_ends(plant: Plant
     assert not contexts(plant)[7]["truncated"]
 
 
+def test_an_older_state_whose_continuation_left_the_log_is_not_gone_on_from(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 2)
+    settle(plant, running)
+    snapshot = deepcopy(plant.kept)
+    plant.say("a", 3)
+    settle(plant, running)
+    lose(plant, snapshot)  # it ends at 1
+    plant.log.low["utterances", 0] = 4
+    plant.say("a", 1)
+    settle(plant, running)
+    said = contexts(plant)[5]
+    assert (said["truncated"], said["first_position"], said["utterances"]) == (True, 4, 1)
+
+
 def test_what_left_the_log_unread_is_counted_and_said(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 2)
