@@ -36,6 +36,7 @@ import faust
 from faust.types import TP
 
 from stream.brokers import broker_addresses
+from stream.errors import BrokerUnreachable
 from stream.log_reader import LogReader
 from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
 from stream.settings import Settings
@@ -125,8 +126,13 @@ class FaustSource:
                 lambda: self._changes or self._fault or self._waiting(), timeout_s
             )
             changes, self._changes = self._changes, []
-        for change in changes:
-            self._tell(change)
+        for n, change in enumerate(changes):
+            try:
+                self._tell(change)
+            except BrokerUnreachable:  # where reading begins is not known: ask again, in this order
+                with self._changed:
+                    self._changes[:0] = changes[n:]
+                return []
         if self._fault is not None:
             raise LogUnavailable(f"the Faust app has ended: {self._fault}")
         records: list[Record] = []
@@ -180,7 +186,10 @@ class FaustSource:
             raise CommitRefused(f"not ours any more: {sorted(offsets)}")
         if not self._call(self._app.consumer._commit(wanted)):
             raise CommitRefused("the group is rebalancing")
-        found = self._reader.committed(self._topic, offsets)
+        try:
+            found = self._reader.committed(self._topic, offsets)
+        except BrokerUnreachable as error:
+            raise LogUnavailable(str(error)) from None
         if any(found[p] < offset for p, offset in offsets.items()):
             raise CommitRefused(f"the broker holds {found}, not {dict(offsets)}")
         with self._changed:
