@@ -17,7 +17,7 @@ from stream.kafka_io import NOT_OURS, KafkaSink, code_of, made, said
 from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
 from stream.settings import Settings
 
-TIMEOUT_MS: Final = 10_000  # a killed worker's open transaction holds readers up for so long
+TIMEOUT_MS: Final = 6_000  # then the broker ends a killed worker's open transaction
 CALL_S: Final = 15.0
 RETRIES: Final = 2  # of a call that the broker says may be made again
 

@@ -223,7 +223,10 @@ def servers(directory: Path) -> Iterator[Servers]:
         stack.callback(redis_proxy.close)
         told = Listeners(
             {"PROXIED": "PLAINTEXT"},
-            {"group.consumer.session.timeout.ms": SESSION_MS},
+            {
+                "group.consumer.session.timeout.ms": SESSION_MS,
+                "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+            },
             advertised={"PROXIED": kafka_proxy.port},
         )
         kafka = stack.enter_context(
