@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.predictor import ModelError
+from model.whole_files import write_whole
 
 
 def save_progress(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values; the file is complete or it is the one before."""
-    beside = path.with_name(f".{path.name}.partial")
+    content = BytesIO()
+    torch.save(dict(state), content)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except (OSError, RuntimeError) as error:  # torch says RuntimeError of a full disk
-        beside.unlink(missing_ok=True)
+        write_whole(path.parent, {path.name: content.getvalue()})
+    except OSError as error:
         raise ModelError(
             f"{path} cannot be written ({error}): make room and run the same command again"
         ) from error

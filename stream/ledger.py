@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import os
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from model.whole_files import write_whole
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,13 +57,11 @@ def note_look(
     row = [now.isoformat(timespec="seconds"), checkpoint, set_name]
     row += [str(report.utterances), str(report.pairs), *(f"{score:.4f}" for score in scores)]
     looks = [*_rows(ledger), row]
-    whole = ledger.with_name(f".{ledger.name}.new")
+    text = StringIO()
+    csv.writer(text, lineterminator="\n").writerows([COLUMNS, *looks])
     try:
-        with whole.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *looks])
-        whole.replace(ledger)
+        write_whole(ledger.parent, {ledger.name: text.getvalue().encode()})
     except OSError as error:
-        whole.unlink(missing_ok=True)
         raise ConfigError(
             f"the look at the test split could not be recorded in {ledger} ({error.strerror}): "
             "make room, and write it down by hand"
