@@ -35,7 +35,7 @@ PARTITIONS: Final = 6
 TURNS: Final = 30  # utterances a conversation
 CONVERSATIONS: Final = 200  # talking at the same time
 SESSION_MS: Final = "3000"  # of a group member, so that a takeover does not take the tests' time
-SETTLE_S: Final = 120.0
+SETTLE_S: Final = 300.0
 MODULE: Final = "tests.integration.serve_small"
 
 

@@ -14,6 +14,7 @@ from tests.chaos.scenarios import Facts, Stage, killed_before_commit, poisoned, 
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+TRIES = 4
 CAUGHT: dict[str, tuple[Callable[[Stage], Facts], str]] = {
     "commit_before_write": (partial(killed_before_commit, point="F5"), "I1"),
     "no_fencing": (zombie, "I4"),
@@ -28,8 +29,18 @@ def test_a_mutated_worker_is_caught_by_name(
     chaos_servers: Servers, tmp_path: Path, mutant: str
 ) -> None:
     scenario, invariant = CAUGHT[mutant]
-    verdict = carry_out(
-        mutant, scenario, chaos_servers, tmp_path, seed=1, full=False, mutant=mutant
-    )
-    found = {violation.partition(":")[0] for violation in verdict.violations}
-    assert invariant in found, f"{verdict.error or 'no error'}; found {sorted(found)}"
+    found: set[str] = set()
+    for seed in range(TRIES):  # a fault may miss the moment that matters
+        verdict = carry_out(
+            mutant,
+            scenario,
+            chaos_servers,
+            tmp_path / str(seed),
+            seed=seed,
+            full=False,
+            mutant=mutant,
+        )
+        found |= {violation.partition(":")[0] for violation in verdict.violations}
+        if invariant in found:
+            return
+    pytest.fail(f"{verdict.error or 'no error'}; found {sorted(found)}")
