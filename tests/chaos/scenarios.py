@@ -421,7 +421,9 @@ def failed_over(stage: Stage) -> Facts:
     first, second = stage.own_redis()
     proxy, replica = stage.proxy(first.port), redis.Redis(port=second.port)
     replica.replicaof("127.0.0.1", first.port)
-    wait_for(lambda: replica.info("replication")["master_link_status"] == "up", "a replica")
+    wait_for(
+        lambda: replica.info("replication")["master_link_status"] == "up", "a replica", PATIENCE_S
+    )
     with stage.plant(redis_url=f"redis://127.0.0.1:{proxy.port}/0") as (plant, _):
         for _ in range(2):
             plant.start()
@@ -497,7 +499,7 @@ def slow_model(stage: Stage) -> Facts:
     slow_s = stage.times(10, 120)
     with stage.plant(rate=100.0, batch_ms=400.0, high_water=64, low_water=16) as (plant, _):
         worker = plant.start()
-        wait_for(lambda: progress(plant) > 0, "the first answers")
+        wait_for(lambda: progress(plant) > 0, "the first answers", PATIENCE_S)
         until, deepest, paused = time.monotonic() + slow_s, 0.0, 0.0
         while time.monotonic() < until:
             deepest = max(deepest, scraped(worker, "queue_depth"))
@@ -517,7 +519,7 @@ def overloaded(stage: Stage) -> Facts:
     seconds = stage.times(15, 300)
     with stage.plant(rate=800.0, batch_ms=40.0, high_water=256, low_water=64) as (plant, load):
         worker = plant.start()
-        wait_for(lambda: progress(plant) > 0, "the first answers")
+        wait_for(lambda: progress(plant) > 0, "the first answers", PATIENCE_S)
         began, first = time.monotonic(), resident(worker)
         time.sleep(seconds / 2)
         middle = resident(worker)
