@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import redis
+from redis.exceptions import RedisClusterException
 
 from state.codec import Codec, Entries, key_tag, pointer_tag, stored_int
 from state.window import StateKey, StateSpec
@@ -39,8 +40,10 @@ class StateReader:
             "ssl_certfile": settings.redis_cert_file and str(settings.redis_cert_file),
             "ssl_keyfile": settings.redis_key_file and str(settings.redis_key_file),
         }
+        kind = redis.RedisCluster if settings.redis_cluster else redis.Redis
+        self._at_once = 1 if settings.redis_cluster else AT_ONCE  # a transaction has one slot
         try:
-            self._redis = redis.Redis.from_url(
+            self._redis: Any = kind.from_url(
                 settings.redis_url,
                 socket_timeout=TIMEOUT_S,
                 socket_connect_timeout=TIMEOUT_S,
@@ -49,11 +52,13 @@ class StateReader:
             )
         except ValueError as error:
             raise StoreUnfit(f"{self._where} is no address of a Redis: {error}") from None
+        except RedisClusterException as error:
+            raise StoreUnfit(f"the Redis Cluster cannot be read ({error}): {self._where}") from None
 
     def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
         found: list[Held | None] = []
-        for start in range(0, len(keys), AT_ONCE):
-            some = keys[start : start + AT_ONCE]
+        for start in range(0, len(keys), self._at_once):
+            some = keys[start : start + self._at_once]
             answers = self._call(partial(self._read, some))
             found += [self._held(key, answers[8 * i : 8 * i + 8]) for i, key in enumerate(some)]
         return found
@@ -74,6 +79,8 @@ class StateReader:
 
     def _held(self, key: StateKey, answers: Sequence[Any]) -> Held | None:
         rows, fields, ids, outputs, *ttls = answers
+        if isinstance(fields, list):  # a cluster's pipeline hands HGETALL over as it came
+            fields = dict(zip(fields[::2], fields[1::2], strict=True))
         if not (rows or fields or ids or outputs):
             return None
         entries = Entries(rows=rows, fields=fields, ids=ids, outputs=outputs)
@@ -91,7 +98,7 @@ class StateReader:
     def _call(self, action: Callable[[], T]) -> T:
         try:
             return action()
-        except redis.RedisError as error:
+        except (redis.RedisError, RedisClusterException) as error:
             meaning = tls_fault(
                 str(error),
                 ca="name it in EMOTRACK_REDIS_CA_FILE",

@@ -56,6 +56,15 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRe
     server.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One node of a Redis Cluster of three for the session."""
+    server = local_servers.redis_cluster(tmp_path_factory.mktemp("cluster"))
+    nodes = enter(server)
+    yield nodes[0].url
+    server.__exit__(None, None, None)
+
+
 def real_conversations() -> Path | None:
     """The folder of real conversations, or None."""
     named = os.environ.get("EMOTRACK_DATA")

@@ -24,8 +24,6 @@ from state.window import (
     StateSpec,
     apply_nothing,
 )
-from stream import local_servers
-from tests.conftest import enter
 
 Make = Callable[..., StateSpec]
 Say = Callable[..., Change]
@@ -129,15 +127,6 @@ BACKENDS = [
     "memory",
     *(pytest.param(name, marks=pytest.mark.integration) for name in ("redis", "cluster")),
 ]
-
-
-@pytest.fixture(scope="session")
-def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One node of a Redis Cluster on loopback."""
-    server = local_servers.redis_cluster(tmp_path_factory.mktemp("cluster"))
-    nodes = enter(server)
-    yield nodes[0].url
-    server.__exit__(None, None, None)
 
 
 @pytest.fixture(params=BACKENDS)
