@@ -55,7 +55,7 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
 	@$(BIN)/emotrack accuracy $(ARGS)
 
-chaos: install servers ## Break everything under load and verify every promise (resumes; about an hour)
+chaos: install servers ## Break everything under load and verify every promise (resumes; about 90 minutes)
 	@$(BIN)/python -m tests.chaos --page docs/reliability.md $(ARGS)
 
 servers: kafka .servers/helm/.done ## Get the servers and tools that tests and benchmarks run on
