@@ -29,7 +29,9 @@ def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig
             present[:, i] = dialogue.present[:, INPUTS.index(name)]
         else:
             columns[name] = torch.zeros(len(dialogue), width)
-    return Talk(states, columns["audio"], columns["video"], torch.from_numpy(present), dialogue.speakers)
+    return Talk(
+        states, columns["audio"], columns["video"], torch.from_numpy(present), dialogue.speakers
+    )
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
-"""Sentiment-laden alignment: HRG-SSA's two contrastive losses (models.md B5), means instead of sums.
+"""Sentiment-laden alignment: HRG-SSA's two contrastive losses (models.md B5).
 
 PSA draws the nodes of past utterances to the text of their emotion, MSA the modalities of an
-utterance to each other, in the window of each utterance. Sums over anchors would let a long window
-weigh more.
+utterance to each other, in the window of each utterance. Means, where the paper sums: a sum over
+anchors would let a long window weigh more.
 """
 
 from __future__ import annotations

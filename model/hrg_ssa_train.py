@@ -102,7 +102,9 @@ class _Training:
         train_talks, self.dev_talks = (
             [
                 talk_of(dialogue, states, config)
-                for dialogue, states in zip(part, token_states(encoder, part, cache=cache), strict=True)
+                for dialogue, states in zip(
+                    part, token_states(encoder, part, cache=cache), strict=True
+                )
             ]
             for part in (dialogues, self.dev)
         )
@@ -121,7 +123,9 @@ class _Training:
         self.step_number = 0
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}  # the averaged weights of the best epoch
-        per = max(1, math.ceil(starts[-1] / (recipe.batch_utterances + starts[-1] / len(dialogues) / 2)))
+        per = max(
+            1, math.ceil(starts[-1] / (recipe.batch_utterances + starts[-1] / len(dialogues) / 2))
+        )
         wanted = math.ceil(recipe.steps_at_least / per)
         self.epochs = max(recipe.epochs, min(MOST_EPOCHS, wanted))
         self.steps = self.epochs * per  # about: each epoch packs its batches anew
@@ -171,7 +175,13 @@ class _Training:
             model.shift_head.bias[:: classes + 1] += bias
         encoder = self.encoder
         return HrgTrained(
-            model, calibration, thresholds, tuple(self.history), self.chosen, encoder.text, encoder.cut
+            model,
+            calibration,
+            thresholds,
+            tuple(self.history),
+            self.chosen,
+            encoder.text,
+            encoder.cut,
         )
 
     def _judge(self, number: int, train_loss: float) -> Epoch:
@@ -247,9 +257,15 @@ class _Training:
         texts = self.model.text_norm(self.model.text_projection(self.emotion_texts))
         losses = {
             "emotion": focal_loss(
-                out.emotion, labels, gamma=0.0, class_weight=self.class_weight, smoothing=r.smoothing
+                out.emotion,
+                labels,
+                gamma=0.0,
+                class_weight=self.class_weight,
+                smoothing=r.smoothing,
             ),
-            "sentence": nn.functional.cross_entropy(scores, self._target(labels)[labelled].flatten()),
+            "sentence": nn.functional.cross_entropy(
+                scores, self._target(labels)[labelled].flatten()
+            ),
             "shift": shift_loss(out.shift, shifts),
             "moved": moved_loss(out.shift, shifts, c.classes),
             "psa": primary_alignment(out.kept_nodes[batch.past.clamp_min(0)], texts, window),
@@ -345,7 +361,8 @@ def _normalise(model: HrgSsa, dialogues: Sequence[Dialogue]) -> None:
 
 def _optimiser(model: HrgSsa, recipe: HrgRecipe) -> torch.optim.Optimizer:
     """AdamW that decays matrices only: norms, tags and embeddings are left alone."""
-    decayed, rest = [], []
+    decayed: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, parameter in model.named_parameters():
         matrix = parameter.ndim >= 2 and "embed" not in name and "tag" not in name
         (decayed if matrix else rest).append(parameter)

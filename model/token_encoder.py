@@ -35,9 +35,7 @@ from model.whole_files import write_whole
 class TokenEncoder:
     """A frozen encoder; `cut` counts the texts that were longer than is read."""
 
-    def __init__(
-        self, tokenizer: Any, network: Any, text: TextEncoder, most_tokens: int
-    ) -> None:
+    def __init__(self, tokenizer: Any, network: Any, text: TextEncoder, most_tokens: int) -> None:
         self.tokenizer, self._network, self.text = tokenizer, network, text
         self.most_tokens, self.cut = most_tokens, 0
         self.width = int(network.config.hidden_size)
@@ -145,7 +143,7 @@ def _write(file: Path, states: Sequence[Tensor]) -> None:
 def _read(file: Path) -> list[Tensor]:
     with np.load(file, allow_pickle=False) as arrays:
         everything, lengths = torch.from_numpy(arrays["states"]), arrays["lengths"].tolist()
-    return list(everything.split(lengths))
+    return list(torch.split(everything, lengths))
 
 
 def _key(encoder: TokenEncoder, sentences: Sequence[str]) -> str:
