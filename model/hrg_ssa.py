@@ -83,6 +83,7 @@ class WholeTalks:
 
     emotion: Tensor  # [N, C]
     shift: Tensor  # [P, C * C]
+    pairs: Tensor  # [P, 2] (previous, this) utterance
     sentence: Tensor  # [N, T, d] decoder states under the given sentences
     history: Tensor  # [N] the labels that later utterances were told
     kept_nodes: Tensor  # [N, M, d] labelled nodes before the graph
@@ -523,7 +524,7 @@ class HrgSsa(nn.Module):
         ]
         emotion, states, spoke, graph = (torch.cat(part)[back] for part in zip(*said, strict=True))
         shift = self.shift(*spoke[batch.pairs].unbind(1))
-        return WholeTalks(emotion, shift, states, history, nodes, graph)
+        return WholeTalks(emotion, shift, batch.pairs, states, history, nodes, graph)
 
     @torch.no_grad()
     def _in_order(self, batch: TalkBatch, sentence: Tensor) -> WholeTalks:
@@ -550,7 +551,7 @@ class HrgSsa(nn.Module):
         back[torch.cat(order)] = torch.arange(total)
         emotion, states, spoke, graph = (torch.cat(part)[back] for part in zip(*found, strict=True))
         shift = self.shift(*spoke[batch.pairs].unbind(1))
-        return WholeTalks(emotion, shift, states, label, nodes, graph)
+        return WholeTalks(emotion, shift, batch.pairs, states, label, nodes, graph)
 
 
 def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 from model.answers import Answers
 from model.config import INPUTS
 from model.data import UNLABELLED, Dialogue
+from model.encoder import find_encoder
 from model.hrg_ssa import UNTOLD, HrgSsa, WholeTalks
+from model.hrg_ssa_checkpoint import HrgCheckpoint
 from model.hrg_ssa_collate import Talk, TalkBatch, collate_talks
 from model.hrg_ssa_config import FELT, HrgSsaConfig
+from model.token_encoder import TokenEncoder, token_states
 
 BATCH_DIALOGUES = 64
 
@@ -47,6 +51,28 @@ def run(model: HrgSsa, batch: TalkBatch, labels: Tensor) -> WholeTalks:
     out: WholeTalks = model.eval()(batch, history)
     model.train(training)
     return out
+
+
+def talks_of(
+    checkpoint: HrgCheckpoint, dialogues: Sequence[Dialogue], encoder: Path | None = None
+) -> list[Talk]:
+    """Dialogues as a checkpoint hears them, their sentences through its own encoder.
+
+    Raises `EncoderMissing`.
+    """
+    config = checkpoint.config
+    folder = find_encoder(encoder)
+    words = TokenEncoder.load(folder, checkpoint.text, most_tokens=config.most_tokens)
+    states = token_states(words, dialogues)
+    return [talk_of(d, found, config) for d, found in zip(dialogues, states, strict=True)]
+
+
+def whole_talks(
+    checkpoint: HrgCheckpoint, dialogues: Sequence[Dialogue], encoder: Path | None = None
+) -> WholeTalks:
+    """One pass over dialogues, told what the model itself says. Raises as `talks_of`."""
+    batch = collate_talks(talks_of(checkpoint, dialogues, encoder), checkpoint.config)
+    return run(checkpoint.model(), batch, torch.full((len(batch),), UNTOLD))
 
 
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:

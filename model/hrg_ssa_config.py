@@ -9,10 +9,14 @@ from typing import Final, Literal
 from model.config import StoreDType
 from model.label_words import LabelWords, own_label_words
 from model.labels import SENTIMENTS, sentiment_of
+from model.predictor import Modality
 from state.window import Recurrence
 
 NODES: Final = ("text", "audio", "video")
-FELT: Final = ("audio", "video")  # inputs that come as one vector an utterance
+FELT: Final[tuple[Modality, ...]] = (
+    "audio",
+    "video",
+)  # inputs that come as one vector an utterance
 WINDOW: Final = 8  # past utterances (models.md B8)
 
 # What a model that measures a part's worth lacks or is given; none of them can be served.

@@ -12,10 +12,14 @@ from pathlib import Path
 import torch
 
 from model.calibration import softmax
-from model.checkpoint import default_checkpoint, load_checkpoint
+from model.checkpoint import find_checkpoint
 from model.collate import collate_conversations
 from model.data import Dialogue
 from model.evaluate import conversation_tensors, thread_count
+from model.hrg_ssa import WholeTalks
+from model.hrg_ssa_answers import whole_talks
+from model.hrg_ssa_checkpoint import HrgCheckpoint, load_any
+from model.pcgnet import WholeOutput
 from model.scores import Doubles
 from model.text import prepared
 
@@ -37,14 +41,16 @@ def whole_answers(
     Runs under the stored precision of the checkpoint, as the worker does. Raises
     `CheckpointError`.
     """
-    loaded = load_checkpoint(checkpoint or default_checkpoint())
-    model, calibration = loaded.model(), loaded.calibration
-    classes = loaded.config.classes
+    loaded = load_any(find_checkpoint(checkpoint))
+    calibration, classes = loaded.calibration, loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
-    dialogues = prepared(loaded.text, dialogues, encoder)
-    tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
     with thread_count(1):
-        out = model(collate_conversations(tensors, loaded.config), rounding=True)
+        if isinstance(loaded, HrgCheckpoint):
+            out: WholeOutput | WholeTalks = whole_talks(loaded, dialogues, encoder)
+        else:
+            dialogues = prepared(loaded.text, dialogues, encoder)
+            tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
+            out = loaded.model()(collate_conversations(tensors, loaded.config), rounding=True)
     emotion = softmax(_doubles(out.emotion), calibration.emotion)
     shift = softmax(_doubles(out.shift), calibration.shift).reshape(-1, classes, classes)
     pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
