@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class HrgRecipe:
     """The defaults were chosen on MELD's dev split (docs/decisions.md)."""
 
-    epochs: int = 6
+    epochs: int = 4
     steps_at_least: int = 240  # a small set is gone through more often
     patience: int = 3  # epochs without a better dev score after which training stops
     batch_utterances: int = 100  # whole conversations are added up to it
@@ -31,10 +31,12 @@ class HrgRecipe:
     drop_other: float = 0.1  # ... its audio, its video, each
     text_only: float = 0.15  # chance that a whole conversation comes with text alone
     mixed_layers: int = 4  # of the sentence encoder, averaged
+    new_only: float = 0.5  # share of the steps in which a pretrained decoder is not trained yet
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_utterances", "patience", "mixed_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        if not 0 <= self.own_history <= 1:
-            raise ValueError(f"own_history is a share, not {self.own_history}")
+        for name in ("own_history", "new_only"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, not {getattr(self, name)}")

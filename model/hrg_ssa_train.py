@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def train_hrg_ssa(
     recipe: HrgRecipe,
     *,
     encoder: TokenEncoder,
+    start: Mapping[str, Tensor] | None = None,
     seed: int,
     threads: int = 1,
     cache: Path | None = None,
@@ -72,14 +73,15 @@ def train_hrg_ssa(
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
     As `model.train.train`, whose words on progress, determinism and errors hold here too. Token
-    states are kept in the folder `cache`.
+    states are kept in the folder `cache`. Weights of a pretrained decoder are the `start`: they are
+    trained only after what is new (models.md B6).
     """
     for split in ("train", "dev"):
         if not any((d.labels != UNLABELLED).any() for d in data.split(split)):
             raise ValueError(f"the {split} split of {data.name} has no labelled utterance")
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder, cache)
+        training = _Training(data, config, recipe, seed, encoder, cache, start or {})
         return training.run(progress, on_step, on_epoch)
 
 
@@ -94,10 +96,13 @@ class _Training:
         seed: int,
         encoder: TokenEncoder,
         cache: Path | None,
+        start: Mapping[str, Tensor],
     ) -> None:
         dialogues, self.dev = data.split("train"), data.split("dev")
         self.config, self.recipe, self.encoder = config, recipe, encoder
         self.model = HrgSsa(config)
+        self.model.load_state_dict(dict(start), strict=False)
+        self.pretrained = [p for n, p in self.model.named_parameters() if n in start]
         _normalise(self.model, dialogues)
         train_talks, self.dev_talks = (
             [
@@ -212,6 +217,9 @@ class _Training:
         labels = torch.cat([s.labels for s in samples])
         at = torch.cat([torch.arange(s.at, s.at + len(s.labels)) for s in samples])
         self.model.train()
+        second = self.step_number >= self.recipe.new_only * self.steps
+        for parameter in self.pretrained:
+            parameter.requires_grad_(second)
         out = self.model(batch, self._told(at, labels), self._given(labels))
         loss = self._loss(out, batch, labels)
         self._set_learning_rate()

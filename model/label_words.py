@@ -127,7 +127,7 @@ def _parts(template: str) -> tuple[list[str], list[str], list[str]]:
             raise LabelWordsError(f"the template must hold `{needed}` once: {template!r}")
     emotion, sentiment = words.index("{emotion}"), words.index("{sentiment}")
     wrapped = [words[i + d] for i in (emotion, sentiment) for d in (-1, 1) if i + d >= 0]
-    if wrapped != list(MARKERS):
+    if sentiment < emotion or wrapped != list(MARKERS):
         raise LabelWordsError(
             f"the template must wrap each slot in its markers, emotion first: {template!r}"
         )
