@@ -68,11 +68,18 @@ def talks_of(
 
 
 def whole_talks(
-    checkpoint: HrgCheckpoint, dialogues: Sequence[Dialogue], encoder: Path | None = None
+    checkpoint: HrgCheckpoint,
+    dialogues: Sequence[Dialogue],
+    encoder: Path | None = None,
+    told: Sequence[int] | None = None,
 ) -> WholeTalks:
-    """One pass over dialogues, told what the model itself says. Raises as `talks_of`."""
+    """One pass over dialogues, told what the model itself says, or has said. Raises as `talks_of`.
+
+    `told` has the label said of each utterance of all dialogues.
+    """
     batch = collate_talks(talks_of(checkpoint, dialogues, encoder), checkpoint.config)
-    return run(checkpoint.model(), batch, torch.full((len(batch),), UNTOLD))
+    out: WholeTalks = checkpoint.model()(batch, None if told is None else torch.tensor(told))
+    return out
 
 
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:

@@ -5,7 +5,7 @@ For tests, benchmarks and verification: values in the shape the worker publishes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +34,26 @@ class WholeAnswer:
 
 @torch.no_grad()
 def whole_answers(
-    checkpoint: Path | None, dialogues: Sequence[Dialogue], *, encoder: Path | None = None
+    checkpoint: Path | None,
+    dialogues: Sequence[Dialogue],
+    *,
+    encoder: Path | None = None,
+    told: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[tuple[str, str], WholeAnswer]:
     """Answers by (dialogue id, utterance id), from one pass over whole conversations.
 
-    Runs under the stored precision of the checkpoint, as the worker does. Raises
-    `CheckpointError`.
+    Runs under the stored precision of the checkpoint, as the worker does. A model that is told
+    what it said of earlier utterances can be given what another form of it said (`told`, label
+    numbers by the same names): a near tie that falls the other way would change all that follows.
+    Raises `CheckpointError`.
     """
     loaded = load_any(find_checkpoint(checkpoint))
     calibration, classes = loaded.calibration, loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
     with thread_count(1):
         if isinstance(loaded, HrgCheckpoint):
-            out: WholeOutput | WholeTalks = whole_talks(loaded, dialogues, encoder)
+            history = None if told is None else [told[name] for name in names]
+            out: WholeOutput | WholeTalks = whole_talks(loaded, dialogues, encoder, history)
         else:
             dialogues = prepared(loaded.text, dialogues, encoder)
             tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
