@@ -48,8 +48,6 @@ def model_card(
     """Markdown for the checkpoint's README; `report` is of the dev split."""
     config = trained.model.config
     f1 = report.class_f1
-    of_the_data = _OF_THE_DATA.get(data, _OF_OTHER_DATA.format(data=data))
-    rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
     inputs = "\n".join(
         f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
     )
@@ -91,7 +89,7 @@ weighted F1; one seed ({seed}). {settings}
 
 | score | value |
 |---|---|
-{_scores(report)}
+{scores_table(report)}
 
 F1 by class: {", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items())}.
 Intervals are 95 % bootstrap intervals over whole dialogues. Temperatures and thresholds were
@@ -102,7 +100,14 @@ dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-ar
 So the dev scores flatter: the test scores, and how often the test split was looked at, are in
 `docs/test-ledger.csv` of the project.
 
-{_LIMITS.format(rare=rare, of_the_data=of_the_data)}"""
+{limits(data, f1)}"""
+
+
+def limits(data: str, f1: Mapping[str, float]) -> str:
+    """What a model of that data is not good for, and which classes it knows poorly."""
+    rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
+    of_the_data = _OF_THE_DATA.get(data, _OF_OTHER_DATA.format(data=data))
+    return _LIMITS.format(rare=rare, of_the_data=of_the_data)
 
 
 def _words(trained: Trained, recipe: Recipe) -> str:
@@ -119,7 +124,8 @@ def _words(trained: Trained, recipe: Recipe) -> str:
     )
 
 
-def _scores(report: Report) -> str:
+def scores_table(report: Report) -> str:
+    """Rows of a Markdown table: score and its interval."""
     base = f"{100 * report.shift_base_rate:.1f} % of {report.pairs} pairs shift"
     always, still = report.majority, report.no_shift
     rows = [

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +39,7 @@ ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
 DEFAULT: Final = "pcgnet-meld"
+SHIPPED: Final = {"pcgnet": DEFAULT, "hrg-ssa": "hrg-ssa-meld"}  # by the model's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,21 @@ class Checkpoint:
         return model.eval()
 
 
-def default_checkpoint() -> Path:
-    """Where the shipped checkpoint lies; raises `CheckpointError` in a build without one."""
-    folder = Path(__file__).parent / "checkpoints" / DEFAULT
+def find_checkpoint(named: Path | None) -> Path:
+    """The folder given, or the shipped one of a model's name ("hrg-ssa"), or the default.
+
+    A folder of that name wins. Raises `CheckpointError` in a build that does not ship it.
+    """
+    if named is None:
+        return default_checkpoint()
+    if str(named) in SHIPPED and not named.exists():
+        return default_checkpoint(SHIPPED[str(named)])
+    return named
+
+
+def default_checkpoint(name: str = DEFAULT) -> Path:
+    """Where a shipped checkpoint lies; raises `CheckpointError` in a build without it."""
+    folder = Path(__file__).parent / "checkpoints" / name
     if not (folder / WEIGHTS_FILE).is_file():
         raise CheckpointError(
             f"this build ships no checkpoint at {folder}: name one with --checkpoint, "
@@ -116,8 +130,6 @@ def save_checkpoint(
     All files are written beside their names before any is put in its place. Raises
     `CheckpointError` where that fails (a full disk, say): what was there stays as it was.
     """
-    weights = save(_stored(model.state_dict()))
-    tuned = save(dict(text.delta)) if text is not None and text.delta else b""
     config = {
         "format": FORMAT,
         "name": name,
@@ -127,6 +139,19 @@ def save_checkpoint(
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),
     }
+    return write_files(folder, model.state_dict(), config, text, card)
+
+
+def write_files(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: dict[str, Any],
+    text: TextEncoder | None,
+    card: str,
+) -> str:
+    """Write any model's checkpoint: weights, settings, text encoder and card; return its digest."""
+    weights = save(_stored(state))
+    tuned = save(dict(text.delta)) if text is not None and text.delta else b""
     if text is not None:
         named = {"base": text.base, "name": text.name, "layers": text.layers}
         config["text_encoder"] = named | {"tuned": bool(tuned)}
@@ -149,6 +174,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
     Raises `CheckpointError`, one sentence naming the file, what is wrong with it and the cure.
     """
+    weights, settings, tuned, digest = read_files(folder)
+    with fitting(folder):
+        return _parse(weights, settings, tuned, digest)
+
+
+def read_files(folder: Path) -> tuple[bytes, bytes, bytes, str]:
+    """Weights, settings, what was tuned of the encoder, and their digest, which must be recorded.
+
+    Raises `CheckpointError`.
+    """
     weights, settings = _read(folder, WEIGHTS_FILE), _read(folder, CONFIG_FILE)
     tuned = _read(folder, ENCODER_FILE) if (folder / ENCODER_FILE).exists() else b""
     digest = _digest(weights, settings, tuned)
@@ -158,8 +193,20 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder / DIGEST_FILE} does not match {WEIGHTS_FILE} and {CONFIG_FILE}: a file is "
             "missing, damaged or was edited; copy the checkpoint again or train it anew"
         )
+    return weights, settings, tuned, digest
+
+
+def kind_of(folder: Path) -> str:
+    """Which model a checkpoint is of, by the name in its settings. Raises `CheckpointError`."""
+    with fitting(folder):
+        return str(json.loads(_read(folder, CONFIG_FILE))["name"])
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Say of whatever does not parse that the checkpoint is of another version."""
     try:
-        return _parse(weights, settings, tuned, digest)
+        yield
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
             f"checkpoint {folder} does not fit this version of emotrack ({error}); "
@@ -185,11 +232,12 @@ def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> Checkp
         name=config["name"],
         version=config["version"],
         digest=digest,
-        text=_text_encoder(config.get("text_encoder"), tuned),
+        text=text_encoder_from(config.get("text_encoder"), tuned),
     )
 
 
-def _text_encoder(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:
+def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:
+    """What the settings and encoder.safetensors say of the text encoder."""
     if named is None:
         return None
     if bool(tuned) != named["tuned"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,16 @@ from torch import Tensor
 
 from model.config import INPUTS, PcgnetConfig
 from model.graph import Edges, Ints, first_heard, interactive_edges, kept_edges, persona_edges
+
+
+class Spoken(Protocol):
+    """What of a conversation decides who is remembered."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]: ...
+
+    @property
+    def session_start(self) -> Tensor | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +87,7 @@ def collate_conversations(
     for number, conversation in enumerate(conversations):
         _check(number, conversation, config)
     lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
-    heard = _who_was_heard(conversations, config.recurrence.max_speakers)
+    heard = who_was_heard(conversations, config.recurrence.max_speakers)
     first = first_heard(heard.session, heard.previous, config.recurrence.window)
     persona = kept_edges(persona_edges(first), config.research)
     graph = kept_edges(interactive_edges(first, heard.session, heard.speaker), config.research)
@@ -101,14 +111,17 @@ def collate_conversations(
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class WhoWasHeard:
+    """Who spoke when, as integers, under the recurrence's rules."""
+
     session: Ints  # [N] first utterance of each one's session
     speaker: Ints  # [N] a number per session and speaker name
     run: Ints  # [N] a number per stay of a speaker in memory
     previous: Ints  # [N] speaker's previous utterance while remembered, or -1
 
 
-def _who_was_heard(conversations: Sequence[ConversationTensors], limit: int) -> _Heard:
+def who_was_heard(conversations: Sequence[Spoken], limit: int) -> WhoWasHeard:
+    """Follow sessions and speakers; a speaker beyond the `limit` last heard is forgotten."""
     session, speaker, run, previous = [], [], [], []
     numbers: dict[tuple[int, int, str], int] = {}
     runs, here, begins = 0, 0, 0
@@ -130,7 +143,7 @@ def _who_was_heard(conversations: Sequence[ConversationTensors], limit: int) -> 
             previous.append(last)
             here += 1
     columns = (np.array(x, dtype=np.int64) for x in (session, speaker, run, previous))
-    return _Heard(*columns)
+    return WhoWasHeard(*columns)
 
 
 def _packed(run: Ints, both_ways: bool) -> Sequences:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from model.answers import Answers
 from model.bootstrap import Difference, dialogue_weights, differences, resampled_scores
-from model.checkpoint import Checkpoint
 from model.collate import ConversationTensors, collate_conversations
 from model.config import INPUTS, PcgnetConfig
 from model.data import UNLABELLED, DataSource, Dialogue, Split
+from model.hrg_ssa_answers import answer_talks, talks_of
+from model.hrg_ssa_checkpoint import AnyCheckpoint, HrgCheckpoint
 from model.pcgnet import Pcgnet
 from model.predictor import CheckpointError
 from model.report import Report, score
@@ -42,7 +43,7 @@ def thread_count(threads: int) -> Iterator[None]:
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     data: DataSource,
     split: Split,
     *,
@@ -54,7 +55,7 @@ def evaluate(
     return _score(answers, checkpoint, split)
 
 
-def _score(answers: Answers, checkpoint: Checkpoint, split: Split) -> Report:
+def _score(answers: Answers, checkpoint: AnyCheckpoint, split: Split) -> Report:
     fitted = checkpoint.calibration
     return score(
         answers,
@@ -66,8 +67,8 @@ def _score(answers: Answers, checkpoint: Checkpoint, split: Split) -> Report:
 
 
 def compare(
-    checkpoint: Checkpoint,
-    other: Checkpoint,
+    checkpoint: AnyCheckpoint,
+    other: AnyCheckpoint,
     data: DataSource,
     split: Split,
     *,
@@ -94,7 +95,7 @@ def compare(
 
 
 def answers_of(
-    checkpoint: Checkpoint,
+    checkpoint: AnyCheckpoint,
     data: DataSource,
     split: Split,
     *,
@@ -117,10 +118,13 @@ def answers_of(
             "choose another with --split"
         )
     with thread_count(threads):
+        if isinstance(checkpoint, HrgCheckpoint):
+            talks = talks_of(checkpoint, dialogues, encoder)
+            return answer_talks(checkpoint.model(), dialogues, talks)
         return answer(checkpoint.model(), prepared(checkpoint.text, dialogues, encoder))
 
 
-def _check_fit(checkpoint: Checkpoint, data: DataSource) -> None:
+def _check_fit(checkpoint: AnyCheckpoint, data: DataSource) -> None:
     config = checkpoint.config
     if data.labels != config.labels:
         raise CheckpointError(
@@ -130,7 +134,7 @@ def _check_fit(checkpoint: Checkpoint, data: DataSource) -> None:
     for name, width in data.widths.items():
         if name == "text" and checkpoint.text is not None:
             continue  # its vectors are made from the sentences
-        if config.widths[name] not in (0, width):
+        if config.widths.get(name, 0) not in (0, width):
             raise CheckpointError(
                 f"{name} vectors of {data.name} have {width} numbers, the checkpoint reads "
                 f"{config.widths[name]}: evaluate a checkpoint trained on that set"

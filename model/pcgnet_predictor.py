@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, Self, cast
+from typing import Final, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -15,16 +14,14 @@ from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
 from model.config import MODALITIES, PcgnetConfig
+from model.device import chosen_device, device_errors, not_finite, overridden
 from model.encoder import SentenceEncoder, find_encoder
 from model.fault_points import reach
 from model.pcgnet_step import TORCH_DTYPES, PcgnetStep, StepInput, room_per_row, state_spec
 from model.predictor import (
     CheckpointError,
-    DeviceExhausted,
-    DeviceLost,
     EncoderMissing,
     Modality,
-    ModelError,
     ModelInfo,
     NotFinite,
     Prediction,
@@ -33,11 +30,9 @@ from model.predictor import (
 )
 from model.rows import CANDIDATE_SIZES, proven_sizes
 from model.turns import TurnBuffer
-from state.window import Applied, Recurrence, Speaker, StateSpec, Window
+from state.window import Applied, Speaker, StateSpec, Window
 
 CUDA_SIZES: Final = (16, 64, 256, 1024)
-# Bits that are all set in a stored number that is NaN or infinite.
-EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
 
 Answer = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -85,12 +80,12 @@ class PcgnetPredictor:
                 f"checkpoint {path} is for research ({', '.join(checkpoint.config.research)}): it "
                 "can be evaluated, not served; train one without these switches"
             )
-        recurrence = _overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
+        recurrence = overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
         config = replace(checkpoint.config, recurrence=recurrence)
         torch.set_num_threads(threads)
-        chosen = _device(device)
+        chosen = chosen_device(device)
         try:
-            with _device_errors():
+            with device_errors():
                 return cls(replace(checkpoint, config=config), chosen, encoder)
         except (KeyError, ValueError) as error:
             raise CheckpointError(
@@ -131,7 +126,7 @@ class PcgnetPredictor:
 
     def warm_up(self) -> None:
         """Run each batch size once, and load and run the sentence encoder where there is one."""
-        with _device_errors():
+        with device_errors():
             for size in self._sizes:
                 self._compute([_empty_turn(self._spec)] * size)
         if self.can_encode_text():
@@ -146,7 +141,7 @@ class PcgnetPredictor:
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         """Predict a batch, see `model.predictor.Predictor.predict`."""
-        with _device_errors():
+        with device_errors():
             turns = self._with_text(turns)
             largest = self._sizes[-1]
             predictions: list[Prediction] = []
@@ -154,7 +149,7 @@ class PcgnetPredictor:
             for at in range(0, len(turns), largest):
                 chunk = turns[at : at + largest]
                 numbers, stored = self._compute(chunk)
-                bad += [at + row for row in self._not_finite(numbers, stored)]
+                bad += [at + row for row in not_finite(numbers, stored, self._config.store_dtype)]
                 if not bad:
                     predictions += self._read(chunk, numbers, stored)
         if bad:
@@ -235,16 +230,6 @@ class PcgnetPredictor:
                 Prediction(tuple(values[:classes]), shift, probability, used, applied)
             )
         return predictions
-
-    def _not_finite(self, numbers: NDArray[np.float32], stored: NDArray[np.uint8]) -> list[int]:
-        dtype = self._config.store_dtype
-        mask = EXPONENT[dtype]
-        bits: NDArray[np.unsignedinteger[Any]] = np.ascontiguousarray(stored).view(
-            np.uint32 if dtype == "float32" else np.uint16
-        )
-        # a sum of probabilities is finite where all of them are
-        bad = ((bits & mask).max(axis=1) == mask) | ~np.isfinite(numbers.sum(axis=1))
-        return [int(row) for row in np.flatnonzero(bad)]
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
         """Encode raw text where no text vector came with it."""
@@ -333,26 +318,6 @@ def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn
     return turns
 
 
-def _overridden(
-    stored: Recurrence, window: int | None, idle_s: float | None, max_session_s: float | None
-) -> Recurrence:
-    return replace(
-        stored,
-        window=stored.window if window is None else window,
-        idle_s=stored.idle_s if idle_s is None else idle_s,
-        max_session_s=stored.max_session_s if max_session_s is None else max_session_s,
-    )
-
-
-def _device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise ModelError(
-            "device cuda was asked for, but torch sees no CUDA device: use auto or cpu"
-        )
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
-
-
 def _traced(answer: Answer, inputs: tuple[torch.Tensor, ...]) -> Answer:
     """Record the step's 200 operations once and run them without Python in between.
 
@@ -374,20 +339,3 @@ def _moved_together(
     cut = numbers.shape[1] * numbers.element_size()
     both = torch.cat((numbers.view(torch.uint8), stored), dim=1).cpu()
     return both[:, :cut].contiguous().view(numbers.dtype), both[:, cut:]
-
-
-@contextmanager
-def _device_errors() -> Iterator[None]:
-    """Turn torch's memory and device errors into ours."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise DeviceExhausted(str(error)) from error
-    except torch.AcceleratorError as error:
-        raise DeviceLost(str(error)) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" in str(error):  # torch has no class of its own for it
-            raise DeviceExhausted(str(error)) from error
-        if "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error):
-            raise DeviceLost(str(error)) from error
-        raise

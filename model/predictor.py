@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from state.window import Applied, StateSpec, Window
+
+if TYPE_CHECKING:  # torch comes with them
+    from model.hrg_ssa_predictor import HrgSsaPredictor
+    from model.pcgnet_predictor import PcgnetPredictor
 
 Modality = Literal["text", "audio", "video"]
 
@@ -152,13 +156,24 @@ def load_predictor(
 ) -> Predictor:
     """Load a checkpoint folder (the shipped one when `path` is None) for serving.
 
+    `path` may be the name of a model whose checkpoint is shipped, "pcgnet" or "hrg-ssa".
     `window`, `idle_s` and `max_session_s` override the recurrence stored in the checkpoint and are
     part of `StateSpec.digest`. Raises `CheckpointError` naming file, reason and cure.
     """
-    from model.pcgnet_predictor import PcgnetPredictor
+    from model.checkpoint import find_checkpoint, kind_of
 
-    return PcgnetPredictor.load(
-        path,
+    folder = find_checkpoint(path)
+    kind: type[PcgnetPredictor | HrgSsaPredictor]
+    if kind_of(folder) == "hrg-ssa":
+        from model.hrg_ssa_predictor import HrgSsaPredictor
+
+        kind = HrgSsaPredictor
+    else:
+        from model.pcgnet_predictor import PcgnetPredictor
+
+        kind = PcgnetPredictor
+    return kind.load(
+        folder,
         device=device,
         window=window,
         idle_s=idle_s,

@@ -6,13 +6,17 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import yaml
 
 from model.config import PcgnetConfig
 from model.predictor import ModelError
 from state.window import Recurrence
+
+if TYPE_CHECKING:
+    from model.hrg_ssa_config import HrgSsaConfig
+    from model.hrg_ssa_recipe import HrgRecipe
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
 BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
@@ -66,7 +70,7 @@ class Recipe:
             raise ValueError(f"balance must be one of {', '.join(BALANCES)}")
 
 
-Settings = TypeVar("Settings", Recipe, PcgnetConfig, Recurrence)
+Settings = TypeVar("Settings", Recipe, PcgnetConfig, Recurrence, "HrgRecipe", "HrgSsaConfig")
 
 # What differs while the encoder is tuned: more and smaller steps, fewer epochs.
 ADAPTED: Final[Mapping[str, Any]] = {
@@ -116,7 +120,9 @@ def paper_recipe(preset: str, text: TextMode, changes: Mapping[str, Any] | None 
     return _replaced(Recipe(), chosen | dict(changes or {}), "recipe")
 
 
-def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_settings(
+    path: Path, recipe_kind: type = Recipe, model_kind: type = PcgnetConfig
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a YAML file with the sections `recipe` and `model`: what to change of each.
 
     Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
@@ -128,19 +134,25 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(found, dict) or not set(found) <= {"recipe", "model"}:
         raise RecipeError(f"{path}: two sections are known, `recipe:` and `model:`")
     recipe, model = found.get("recipe") or {}, found.get("model") or {}
-    for section, names, kind in (("recipe", recipe, Recipe), ("model", model, PcgnetConfig)):
+    for section, names, kind in (("recipe", recipe, recipe_kind), ("model", model, model_kind)):
         if not isinstance(names, dict):
             raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
         _check_names(names, kind, f"{path}, {section}")
     return recipe, model
 
 
+def changed(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:
+    """`before` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
+    changes = dict(changes)
+    recurrence = getattr(before, "recurrence", None)
+    if recurrence is not None and isinstance(changes.get("recurrence"), Mapping):
+        changes["recurrence"] = _replaced(recurrence, changes["recurrence"], "recurrence")
+    return _replaced(before, changes, where)
+
+
 def changed_config(config: PcgnetConfig, changes: Mapping[str, Any]) -> PcgnetConfig:
     """`config` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
-    changes = dict(changes)
-    if isinstance(changes.get("recurrence"), Mapping):
-        changes["recurrence"] = _replaced(config.recurrence, changes["recurrence"], "recurrence")
-    return _replaced(config, changes, "model")
+    return changed(config, changes, "model")
 
 
 def _replaced(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:

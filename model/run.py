@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.card import model_card
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -24,6 +24,9 @@ from model.recipe import Recipe, TextMode, changed_config, paper_recipe, recipe_
 from model.report import Report
 from model.text import frozen_encoder, has_sentences, with_encoded_text
 from model.train import Epoch, Trained, fitting_config, train
+
+if TYPE_CHECKING:
+    from model.hrg_ssa_train import HrgTrained
 
 PROGRESS = "progress.pt"
 
@@ -59,7 +62,7 @@ class Outcome:
     folder: Path
     digest: str
     report: Report  # of dev
-    trained: Trained = field(repr=False)
+    trained: Trained | HrgTrained = field(repr=False)
 
 
 def plan(
@@ -82,7 +85,7 @@ def plan(
     their vectors. Raises `EncoderMissing`, `RecipeError` or `DataError`.
     """
     listener = listener or Listener()
-    _check_labels(data)
+    check_labels(data)
     mode = text or ("adapted" if has_sentences(data.split("train")) else "vectors")
     folder = None if mode == "vectors" else find_encoder(encoder)
     recipe = (
@@ -170,7 +173,8 @@ def _text_encoder(chosen: Plan, trained: Trained) -> TextEncoder | None:
     return frozen_encoder(chosen.encoder, chosen.recipe.mixed_layers)
 
 
-def _check_labels(data: DataSet) -> None:
+def check_labels(data: DataSet) -> None:
+    """Raise `DataError` where a split that training reads has no label."""
     for split in SPLITS[:2]:
         dialogues = data.split(split)
         if not any((d.labels != UNLABELLED).any() for d in dialogues):

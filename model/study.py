@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from model.recipe import TextMode, recipe_for
+from model.hrg_ssa_recipe import HrgRecipe
+from model.recipe import TextMode, changed, recipe_for
 
 if TYPE_CHECKING:
     from model.baselines import BaselineName
@@ -33,10 +34,15 @@ class Row:
     baseline: BaselineName | None = None  # a simple model on the same vectors instead of PCGNet
     on_test: bool = False  # scored on the test split too, once a seed
     minutes: float = 1.3  # of one core and seed, as last seen
+    # An HRG-SSA's "adapted" text is heard through the shipped PCGNet's tuned encoder.
+    kind: Literal["pcgnet", "hrg-ssa"] = "pcgnet"
 
     def run_name(self, seed: int) -> str:
         """The folder of one run: its name, seed and a digest of everything that decides it."""
-        recipe = asdict(recipe_for(self.text, self.recipe))
+        if self.kind == "hrg-ssa":
+            recipe = {"kind": self.kind} | asdict(changed(HrgRecipe(), self.recipe, "recipe"))
+        else:
+            recipe = asdict(recipe_for(self.text, self.recipe))
         settings: list[Any] = [
             self.set_name,
             self.text,
@@ -113,4 +119,50 @@ OTHER_SETS: Final = (
         text="adapted", seeds=1, without=("video", "persona"), joined=60, minutes=11.0,
     ),
 )  # fmt: skip
-ROWS: Final[Sequence[Row]] = (*MAIN, *BASELINES, *ABLATIONS, *OTHER_SETS)
+
+HRG_OWN: Final = Row(
+    "hrg-own", "HRG-SSA, told its own answers; frozen MiniLM, audio, video",
+    kind="hrg-ssa", seeds=SEEDS, on_test=True, minutes=9.0,
+)  # fmt: skip
+HRG_HONESTY: Final = (
+    Row(
+        "hrg-gold", "told the true labels of the past: a leak, cannot be served",
+        kind="hrg-ssa", seeds=SEEDS, on_test=True, minutes=9.0,
+        model={"research": ["gold-history"]},
+    ),
+    HRG_OWN,
+    Row(
+        "hrg-none", "told no label of the past, whose words it still hears",
+        kind="hrg-ssa", seeds=SEEDS, on_test=True, minutes=9.0,
+        model={"research": ["no-labels"]},
+    ),
+)  # fmt: skip
+HRG_PARTS: Final = (
+    Row(
+        "hrg-no-past", "without the past", kind="hrg-ssa", seeds=1, minutes=9.0,
+        model={"research": ["no-past"]},
+    ),
+    Row(
+        "hrg-no-graph", "without the graph: nodes go to the decoder as they are",
+        kind="hrg-ssa", seeds=1, minutes=9.0, model={"research": ["no-graph"]},
+    ),
+    Row(
+        "hrg-no-implicit", "without implicit edges", kind="hrg-ssa", seeds=1, minutes=9.0,
+        model={"research": ["no-implicit"]},
+    ),
+    Row(
+        "hrg-no-psa", "without primary sentiment alignment", kind="hrg-ssa", seeds=1,
+        minutes=9.0, recipe={"psa_weight": 0.0},
+    ),
+    Row(
+        "hrg-no-msa", "without multimodal semantic alignment", kind="hrg-ssa", seeds=1,
+        minutes=9.0, recipe={"msa_weight": 0.0},
+    ),
+    Row(
+        "hrg-tuned", "words through the shipped PCGNet's tuned encoder: what is shipped",
+        kind="hrg-ssa", text="adapted", seeds=1, minutes=8.0,
+    ),
+)  # fmt: skip
+ROWS: Final[Sequence[Row]] = (
+    *MAIN, *BASELINES, *ABLATIONS, *OTHER_SETS, *HRG_HONESTY, *HRG_PARTS,
+)  # fmt: skip

@@ -5,17 +5,21 @@ For tests, benchmarks and verification: values in the shape the worker publishes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from model.calibration import softmax
-from model.checkpoint import default_checkpoint, load_checkpoint
+from model.checkpoint import find_checkpoint
 from model.collate import collate_conversations
 from model.data import Dialogue
 from model.evaluate import conversation_tensors, thread_count
+from model.hrg_ssa import WholeTalks
+from model.hrg_ssa_answers import whole_talks
+from model.hrg_ssa_checkpoint import HrgCheckpoint, load_any
+from model.pcgnet import WholeOutput
 from model.scores import Doubles
 from model.text import prepared
 
@@ -30,21 +34,30 @@ class WholeAnswer:
 
 @torch.no_grad()
 def whole_answers(
-    checkpoint: Path | None, dialogues: Sequence[Dialogue], *, encoder: Path | None = None
+    checkpoint: Path | None,
+    dialogues: Sequence[Dialogue],
+    *,
+    encoder: Path | None = None,
+    told: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[tuple[str, str], WholeAnswer]:
     """Answers by (dialogue id, utterance id), from one pass over whole conversations.
 
-    Runs under the stored precision of the checkpoint, as the worker does. Raises
-    `CheckpointError`.
+    Runs under the stored precision of the checkpoint, as the worker does. A model that is told
+    what it said of earlier utterances can be given what another form of it said (`told`, label
+    numbers by the same names): a near tie that falls the other way would change all that follows.
+    Raises `CheckpointError`.
     """
-    loaded = load_checkpoint(checkpoint or default_checkpoint())
-    model, calibration = loaded.model(), loaded.calibration
-    classes = loaded.config.classes
+    loaded = load_any(find_checkpoint(checkpoint))
+    calibration, classes = loaded.calibration, loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
-    dialogues = prepared(loaded.text, dialogues, encoder)
-    tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
     with thread_count(1):
-        out = model(collate_conversations(tensors, loaded.config), rounding=True)
+        if isinstance(loaded, HrgCheckpoint):
+            history = None if told is None else [told[name] for name in names]
+            out: WholeOutput | WholeTalks = whole_talks(loaded, dialogues, encoder, history)
+        else:
+            dialogues = prepared(loaded.text, dialogues, encoder)
+            tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
+            out = loaded.model()(collate_conversations(tensors, loaded.config), rounding=True)
     emotion = softmax(_doubles(out.emotion), calibration.emotion)
     shift = softmax(_doubles(out.shift), calibration.shift).reshape(-1, classes, classes)
     pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}

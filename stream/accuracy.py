@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from model.baselines import BaselineName
     from model.checkpoint import Calibration
     from model.data import DataSet, Split
+    from model.run import Outcome
     from model.study import Row
 
 NOTED: Final = "look-noted"
@@ -87,29 +88,53 @@ def run_one(job: Job) -> None:
     if job.row.baseline is not None:
         _run_baseline(job, job.row.baseline)
         return
-    from model.checkpoint import load_checkpoint
     from model.evaluate import answers_of
-    from model.run import carry_out, finished, plan
+    from model.hrg_ssa_checkpoint import load_any
+    from model.run import finished
 
-    data, row = data_of(job.row, job.data), job.row
-    chosen = plan(
-        data,
-        seed=job.seed,
-        command=f"emotrack accuracy --only {row.name}",
-        text="vectors" if "text" in row.without else row.text,
-        recipe_changes=row.recipe,
-        model_changes={**row.model, **_research(row)},
-        cache=job.runs / ".text",
-    )
-    outcome = carry_out(chosen, job.folder)
+    data = data_of(job.row, job.data)
+    command = f"emotrack accuracy --only {job.row.name}"
+    outcome = _trained(job, data, command)
     rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
-    write_figures(job.folder / "metrics.json", rows | history, chosen.command)
-    checkpoint = load_checkpoint(job.folder)
+    write_figures(job.folder / "metrics.json", rows | history, command)
+    checkpoint = load_any(job.folder)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)
         save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
     finished(job.folder)
+
+
+def _trained(job: Job, data: DataSet, command: str) -> Outcome:
+    """Train the row's model into the job's folder."""
+    row, cache = job.row, job.runs / ".text"
+    model_changes = {**row.model, **_research(row)}
+    if row.kind == "hrg-ssa":
+        from model.checkpoint import default_checkpoint
+        from model.hrg_ssa_run import carry_out_hrg_ssa, plan_hrg_ssa
+
+        hrg = plan_hrg_ssa(
+            data,
+            seed=job.seed,
+            command=command,
+            recipe_changes=row.recipe,
+            model_changes=model_changes,
+            words_of=default_checkpoint() if row.text == "adapted" else None,
+            cache=cache,
+        )
+        return carry_out_hrg_ssa(hrg, job.folder)
+    from model.run import carry_out, plan
+
+    chosen = plan(
+        data,
+        seed=job.seed,
+        command=command,
+        text="vectors" if "text" in row.without else row.text,
+        recipe_changes=row.recipe,
+        model_changes=model_changes,
+        cache=cache,
+    )
+    return carry_out(chosen, job.folder)
 
 
 def _run_baseline(job: Job, name: BaselineName) -> None:

@@ -160,6 +160,37 @@ _OTHERS: Final = """\
 """
 
 
+_HRG: Final = """## HRG-SSA
+
+Without persona, on the same audio, video and frozen MiniLM as PCGNet's *frozen* row beside it.
+*hrg-gold* is told the true labels of past utterances, as the published prediction code is: **a
+leak**, measured to know its size, and refused by the worker.
+
+{honesty}
+
+### What each part of it is worth
+
+One seed each, on dev: a difference under three points says little.
+
+{parts}
+"""
+
+
+def _hrg_section(runs: Path) -> str:
+    """Own answers against true labels and none; empty where none of its rows was trained."""
+    from model.study import FROZEN, HRG_HONESTY, HRG_OWN, HRG_PARTS
+
+    tables = []
+    for split in ("test", "dev"):
+        found = _found((FROZEN, *HRG_HONESTY), split, runs)
+        tables.append(f"{split.capitalize()}:\n\n{table(found, _of(HRG_OWN, found))}")
+    parts = _found((HRG_OWN, *HRG_PARTS), "dev", runs)
+    if not parts:
+        return ""
+    own = _of(HRG_OWN, parts)
+    return "\n" + _HRG.format(honesty="\n\n".join(tables), parts=table(parts, own))
+
+
 def whole_page(runs: Path, *, looks: Sequence[dict[str, str]], today: date) -> str:
     """The page, from the runs that are there; rows without any are left out."""
     from model.study import ABLATIONS, ADAPTED, BASELINES, FROZEN, MAIN, OTHER_SETS, TWIN
@@ -186,7 +217,7 @@ def whole_page(runs: Path, *, looks: Sequence[dict[str, str]], today: date) -> s
         found = _found(OTHER_SETS, split, runs)
         if found:
             others.append(f"{split.capitalize()}:\n\n{table(found)}")
-    return text + "\n" + _OTHERS.format(table="\n\n".join(others))
+    return text + "\n" + _OTHERS.format(table="\n\n".join(others)) + _hrg_section(runs)
 
 
 def _found(rows: Sequence[Row], split: Split, runs: Path) -> list[Scored]:

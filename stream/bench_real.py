@@ -55,6 +55,7 @@ class Servers:
     bootstrap: str
     redis_url: str
     prefix: str
+    model: Path | None = None  # checkpoint folder or name; none: the shipped PCGNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,19 @@ class Outcome:
 
 
 def run_bench_real(
-    data: DataSet, choice: DataChoice, *, say: Callable[[str], None], jars: Path = KAFKA_JARS
+    data: DataSet,
+    choice: DataChoice,
+    *,
+    say: Callable[[str], None],
+    jars: Path = KAFKA_JARS,
+    model: Path | None = None,
 ) -> dict[str, Row]:
     """Run on servers of our own. Raises `LawBroken`."""
     with tempfile.TemporaryDirectory(prefix="emotrack-real-") as name:
         scratch = Path(name)
         say("starting Apache Kafka and Redis")
         with Stack(scratch, jars) as stack:
-            servers = Servers(stack.kafka.bootstrap, stack.redis.url, "emotrack.")
+            servers = Servers(stack.kafka.bootstrap, stack.redis.url, "emotrack.", model)
             outcome = through_kafka(data, choice, servers, scratch, say=say)
     return rows_of(outcome, f"{data.name} {choice.split}")
 
@@ -121,7 +127,7 @@ def through_kafka(
 ) -> Outcome:
     """Publish, answer with two workers, and hold the answers to both laws. Raises `LawBroken`."""
     names = TopicNames(servers.prefix)
-    served = load_predictor()
+    served = load_predictor(servers.model)
     if "text" in served.info.tuned:  # the set's vectors are of another encoder: send the words
         choice = replace(choice, raw_text=True)
     create(servers.bootstrap, list(plan(names, partitions=4)))
@@ -148,7 +154,9 @@ def through_kafka(
     say("verifying: emotrack verify")
     verified = verify(servers, served)
     events = [msgspec.json.decode(p.value or b"", type=PredictionEvent) for p in predictions]
-    largest, ties = compare_whole(events, whole_answers(None, dialogues), data)
+    told = {_named(event, data): data.labels.index(event.emotion) for event in events}
+    whole = whole_answers(servers.model, dialogues, told=told)
+    largest, ties = compare_whole(events, whole, data)
     return Outcome(
         utterances=total,
         conversations=len(dialogues),
@@ -195,7 +203,7 @@ def two_workers(servers: Servers, scratch: Path) -> Iterator[list[RunningWorker]
         "topic_prefix": servers.prefix,
         "group": group_of(servers),
         "log_format": "json",
-    }
+    } | ({} if servers.model is None else {"model": str(servers.model)})
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -284,7 +292,7 @@ def compare_whole(
     """
     largest, ties = 0.0, 0
     for event in events:
-        answer = whole[event.conversation_id.removeprefix(f"{data.name}-"), event.utterance_id]
+        answer = whole[_named(event, data)]
         said = np.array([event.probabilities[label] for label in data.labels])
         difference = float(np.abs(said - answer.emotion).max())
         if (event.shift is None) != (answer.shift is None):
@@ -302,6 +310,11 @@ def compare_whole(
     if largest > MODEL_LAW + ROUNDED:
         raise LawBroken(f"the whole-conversation form differs by {largest:.2e} > {MODEL_LAW:g}")
     return largest, ties
+
+
+def _named(event: PredictionEvent, data: DataSet) -> tuple[str, str]:
+    """Dialogue and utterance of the set that were answered."""
+    return event.conversation_id.removeprefix(f"{data.name}-"), event.utterance_id
 
 
 def score_of(

@@ -101,6 +101,10 @@ def real(
     set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option()] = "test",
     limit_conversations: Annotated[int | None, typer.Option(min=1)] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="checkpoint folder, or hrg-ssa (default: the shipped PCGNet)"),
+    ] = None,
     jars: Jars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
@@ -109,7 +113,8 @@ def real(
     from stream.publish import DataChoice, read_folder
 
     choice = DataChoice(split, set_name, limit_conversations)
-    finish(run_bench_real(read_folder(data, set_name), choice, say=say, jars=jars), json)
+    rows = run_bench_real(read_folder(data, set_name), choice, say=say, jars=jars, model=model)
+    finish(rows, json)
 
 
 @app.command()

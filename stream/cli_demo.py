@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,10 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="keep it running, for publish and watch to join in")
     ] = False,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="checkpoint folder, or hrg-ssa (default: the shipped PCGNet)"),
+    ] = None,
     plain: Annotated[
         bool | None,
         typer.Option("--plain/--live", help="lines instead of the live table (no terminal: lines)"),
@@ -25,4 +30,4 @@ def demo(
 
     console = Console()
     lines = not console.is_terminal if plain is None else plain
-    run_demo(speed=speed, keep=keep, plain=lines, console=console)
+    run_demo(speed=speed, keep=keep, plain=lines, console=console, model=model)

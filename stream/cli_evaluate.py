@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.bootstrap import Difference
-    from model.checkpoint import Checkpoint
     from model.data import DataSet, Split
+    from model.hrg_ssa_checkpoint import AnyCheckpoint
     from model.page import Subject
     from model.report import Report
 
@@ -48,7 +48,7 @@ ReportFolder = Annotated[
 
 def evaluate(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="checkpoint folder (default: the shipped one)")
+        Path | None, typer.Argument(help="checkpoint folder, or hrg-ssa (default: the shipped one)")
     ] = None,
     data: Data = None,
     set_name: SetName = None,
@@ -68,15 +68,16 @@ def evaluate(
     Causal, in the stored precision: the worker's answers to the same conversations.
     """
     hush_torch_geometric()
-    from model.checkpoint import default_checkpoint, load_checkpoint
+    from model.checkpoint import find_checkpoint
+    from model.hrg_ssa_checkpoint import load_any
     from model.page import Subject
     from model.predictor import CheckpointError, EncoderMissing
 
     check_outputs(split, ledger, report_folder)
     read = read_conversations(data, set_name)
     try:
-        loaded = load_checkpoint(checkpoint or default_checkpoint())
-        other = load_checkpoint(against) if against else None
+        loaded = load_any(find_checkpoint(checkpoint))
+        other = load_any(find_checkpoint(against)) if against else None
         reports, differences = _scored(loaded, other, read, split, threads, encoder)
     except (CheckpointError, EncoderMissing) as error:
         raise ModelUnfit(str(error)) from error
@@ -107,8 +108,8 @@ def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
 
 
 def _scored(
-    checkpoint: Checkpoint,
-    other: Checkpoint | None,
+    checkpoint: AnyCheckpoint,
+    other: AnyCheckpoint | None,
     data: DataSet,
     split: Split,
     threads: int,

@@ -31,14 +31,20 @@ from stream.score_tables import print_report, score_rows
 
 if TYPE_CHECKING:
     from model.data import DataSet
+    from model.hrg_ssa_run import HrgPlan
     from model.run import Listener, Outcome, Plan
     from model.train import Epoch
 
 
 def train(
+    model: Annotated[
+        Literal["pcgnet", "hrg-ssa"], typer.Argument(help="which model to train")
+    ] = "pcgnet",
     data: Data = None,
     set_name: SetName = None,
-    name: Annotated[str | None, typer.Option(help="folder under runs/ (default: the set)")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="folder under runs/ (default: set and model)")
+    ] = None,
     text: Annotated[
         Literal["adapted", "frozen", "vectors"] | None,
         typer.Option(
@@ -63,7 +69,13 @@ def train(
     epochs: Annotated[int | None, typer.Option(min=1, help="default: the recipe's")] = None,
     hidden: Annotated[int | None, typer.Option(min=4, help="hidden width H (128)")] = None,
     window: Annotated[
-        int | None, typer.Option(min=1, help="utterances the model sees (10)")
+        int | None, typer.Option(min=1, help="utterances the model sees (10; hrg-ssa 8)")
+    ] = None,
+    words_of: Annotated[
+        Path | None,
+        typer.Option(
+            help="hrg-ssa: hear words through this checkpoint's tuned encoder (or pcgnet)"
+        ),
     ] = None,
     encoder: Encoder = None,
     threads: Threads = 1,
@@ -80,29 +92,38 @@ def train(
     given = {
         "set": read.name, "text": text, "preset": preset, "bidirectional": bidirectional,
         "folds": folds, "recipe": recipe, "seed": seed, "epochs": epochs, "hidden": hidden,
-        "window": window, "threads": threads,
+        "window": window, "words-of": words_of, "threads": threads,
     }  # fmt: skip
-    from model.run import plan
+    command = _command(given, model)
+    default = read.name if model == "pcgnet" else f"{read.name}-{model}"
+    if model == "hrg-ssa":
+        _only_pcgnets(
+            {"text": text, "preset": preset, "hidden": hidden, "bidirectional": bidirectional}
+        )
+    elif words_of is not None:
+        raise ConfigError("--words-of is for hrg-ssa: pcgnet tunes an encoder of its own")
+
+    def chosen_for(part: DataSet, listener: Listener) -> Plan | HrgPlan:
+        if model == "hrg-ssa":
+            return _hrg_plan(
+                part, recipe, epochs, window,
+                seed=seed, command=command, encoder=encoder, words_of=words_of, threads=threads,
+                cache=runs / ".text",
+            )  # fmt: skip
+        from model.run import plan
+
+        changes = _changes(recipe, epochs, hidden, window, bidirectional)
+        return plan(
+            part, seed=seed, command=command, text=text, preset=preset, recipe_changes=changes[0],
+            model_changes=changes[1], encoder=encoder, threads=threads, cache=runs / ".text",
+            listener=listener,
+        )  # fmt: skip
 
     with _said_plainly():
-        changes = _changes(recipe, epochs, hidden, window, bidirectional)
         outcomes = []
-        for part, folder in _parts(read, runs / (name or read.name), folds, seed):
+        for part, folder in _parts(read, runs / (name or default), folds, seed):
             with _listener(part) as listener:
-                chosen = plan(
-                    part,
-                    seed=seed,
-                    command=_command(given),
-                    text=text,
-                    preset=preset,
-                    recipe_changes=changes[0],
-                    model_changes=changes[1],
-                    encoder=encoder,
-                    threads=threads,
-                    cache=runs / ".text",
-                    listener=listener,
-                )
-                outcomes.append(_run(chosen, folder, listener))
+                outcomes.append(_run(chosen_for(part, listener), folder, listener))
             print_outcome(outcomes[-1], part.name)
     if folds:
         _print_folds(outcomes)
@@ -158,11 +179,40 @@ def _parts(data: DataSet, folder: Path, folds: int | None, seed: int) -> list[tu
     return [(part, folder / f"fold-{number}") for number, part in parts]
 
 
-def _run(chosen: Plan, folder: Path, listener: Listener) -> Outcome:
-    """Carry a plan out and write metrics.json beside the checkpoint."""
-    from model.run import carry_out, finished
+def _only_pcgnets(given: dict[str, Any]) -> None:
+    """Raise `ConfigError` where an option was given that HRG-SSA has no meaning for."""
+    for option, value in given.items():
+        if value:
+            raise ConfigError(f"--{option} is for pcgnet: leave it out, or see --recipe")
 
-    outcome = carry_out(chosen, folder, listener)
+
+def _hrg_plan(
+    part: DataSet, recipe: Path | None, epochs: int | None, window: int | None, **rest: Any
+) -> HrgPlan:
+    """What to train of HRG-SSA; flags win over the recipe file."""
+    from model.hrg_ssa_config import HrgSsaConfig
+    from model.hrg_ssa_recipe import HrgRecipe
+    from model.hrg_ssa_run import plan_hrg_ssa
+    from model.recipe import read_settings
+
+    of_recipe, of_model = read_settings(recipe, HrgRecipe, HrgSsaConfig) if recipe else ({}, {})
+    if epochs is not None:
+        of_recipe |= {"epochs": epochs, "steps_at_least": 1}
+    if window is not None:
+        of_model |= {"recurrence": {"window": window}}
+    return plan_hrg_ssa(part, recipe_changes=of_recipe, model_changes=of_model, **rest)
+
+
+def _run(chosen: Plan | HrgPlan, folder: Path, listener: Listener) -> Outcome:
+    """Carry a plan out and write metrics.json beside the checkpoint."""
+    from model.run import Plan, carry_out, finished
+
+    if isinstance(chosen, Plan):
+        outcome = carry_out(chosen, folder, listener)
+    else:
+        from model.hrg_ssa_run import carry_out_hrg_ssa
+
+        outcome = carry_out_hrg_ssa(chosen, folder, listener)
     rows = score_rows(outcome.report, chosen.data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(folder / "metrics.json", rows | history, chosen.command)
@@ -185,9 +235,9 @@ def _print_folds(outcomes: Sequence[Outcome]) -> None:
     )
 
 
-def _command(given: dict[str, Any]) -> str:
+def _command(given: dict[str, Any], model: str) -> str:
     """The command that gives this run again, less where the data lies."""
-    words = ["emotrack", "train"]
+    words = ["emotrack", "train", *([model] if model != "pcgnet" else [])]
     for option, value in given.items():
         if value is True:
             words.append(f"--{option}")

@@ -30,7 +30,8 @@ def serve(
         str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="checkpoint folder [EMOTRACK_MODEL, the shipped one]")
+        Path | None,
+        typer.Option(help="checkpoint folder, or hrg-ssa [EMOTRACK_MODEL, the shipped PCGNet]"),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")

@@ -106,9 +106,10 @@ def embedded_store(directory: Path) -> Iterator[tuple[str, str]]:
             yield running.url, f"redis-server on port {running.port}"
 
 
-def worker_settings(bootstrap: str, redis_url: str) -> dict[str, object]:
+def worker_settings(bootstrap: str, redis_url: str, model: Path | None) -> dict[str, object]:
     """What the demo's worker is told beside the defaults."""
-    return {
+    named = {} if model is None else {"model": model}
+    return named | {
         "bootstrap": bootstrap,
         "redis_url": redis_url,
         "mock_broker": "true",
@@ -221,8 +222,13 @@ What to try next
 """
 
 
-def run_demo(*, speed: float, keep: bool, plain: bool, console: Console) -> None:
-    """Run the demo to its end. Raises `DemoFailed` when an utterance stays without an answer."""
+def run_demo(
+    *, speed: float, keep: bool, plain: bool, console: Console, model: Path | None = None
+) -> None:
+    """Run the demo to its end, on the shipped PCGNet or another `model`.
+
+    Raises `DemoFailed` when an utterance stays without an answer.
+    """
     script = interleaved(conversations().values())
     view: View = PlainView(console) if plain else LiveView(console, len(script))
     with contextlib.ExitStack() as stack:
@@ -231,7 +237,7 @@ def run_demo(*, speed: float, keep: bool, plain: bool, console: Console) -> None
         bootstrap = stack.enter_context(embedded_broker())
         redis_url, store = stack.enter_context(embedded_store(scratch))
         worker = stack.enter_context(
-            local_worker(worker_settings(bootstrap, redis_url), scratch / "worker.log")
+            local_worker(worker_settings(bootstrap, redis_url, model), scratch / "worker.log")
         )
         console.print(f"broker {bootstrap} (librdkafka's mock), state in {store}")
         listener = stack.enter_context(Listener(bootstrap))

@@ -102,7 +102,9 @@ class Settings(BaseSettings):
     )
 
     # Model
-    model: Path | None = Field(default=None, description="checkpoint folder; none: the shipped one")
+    model: Path | None = Field(
+        default=None, description="checkpoint folder, or hrg-ssa; none: PCGNet"
+    )
     model_digest: str | None = Field(
         default=None,
         pattern="^[0-9a-f]{64}$",

@@ -6,12 +6,13 @@ import csv
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model.data import generated_conversations, write_data_set
-from model.study import ADAPTED, FROZEN, ROWS, Row
+from model.study import ADAPTED, FROZEN, HRG_HONESTY, ROWS, Row
 from stream.accuracy import Job, chosen_on_dev, data_of, hours, jobs_of, load_answers, run_all
 from stream.accuracy_page import gap, scored, table, whole_page
 
@@ -128,7 +129,9 @@ def test_the_page_is_written_from_what_there_is(
 def test_every_row_of_the_study_has_a_name_of_its_own_and_the_main_ones_five_seeds() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
     assert FROZEN.seeds == ADAPTED.seeds == 5
-    drawn = [row for row in ROWS if row.set_name == "meld" and not row.joined]
+    assert {row.seeds for row in HRG_HONESTY} == {5}
+    pcgnets = [row for row in ROWS if row.kind == "pcgnet"]
+    drawn = [row for row in pcgnets if row.set_name == "meld" and not row.joined]
     assert all(row.seeds >= 3 for row in drawn if row.baseline in (None, "gru"))
 
 
@@ -136,3 +139,31 @@ def test_a_set_is_cut_as_the_row_says(data: Path) -> None:
     cut = data_of(replace(TINY, without=("video", "persona"), joined=40), data)
     assert set(cut.widths) == {"text", "audio"}
     assert min(len(dialogue) for dialogue in cut.split("train")) >= 40
+
+
+def test_a_row_of_the_other_model_is_trained_and_has_a_table_of_its_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leak is named as one; PCGNet's rows keep their runs' names."""
+    small = {"width": 16, "heads": 2, "head_width": 8, "graph_heads": 2, "feed_forward": 16}
+    common: dict[str, Any] = {
+        "kind": "hrg-ssa", "set_name": "generated", "seeds": 1,
+        "recipe": {"epochs": 1, "steps_at_least": 1},
+    }  # fmt: skip
+    own = Row("hrg-own", "its own answers", model=small, **common)
+    gold = Row("hrg-gold", "a leak", model={**small, "research": ["gold-history"]}, **common)
+    assert len(list(run_all(jobs_of([own, gold], data, tmp_path), 1, tmp_path / "l.csv"))) == 2
+    monkeypatch.setattr("model.study.HRG_HONESTY", (gold, own))
+    monkeypatch.setattr("model.study.HRG_OWN", own)
+    monkeypatch.setattr("model.study.HRG_PARTS", ())
+    page = whole_page(tmp_path, looks=(), today=date(2026, 1, 2))
+    section = page[page.index("## HRG-SSA") :]
+    assert "**a\nleak**" in section
+    assert "| **hrg-gold**: a leak | 1 |" in section
+    assert "**hrg-own**: its own answers | 1 |" in section
+
+
+def test_the_rows_of_pcgnet_keep_their_runs() -> None:
+    """A study that takes hours is not trained again because another model joined it."""
+    assert FROZEN.run_name(0) == "frozen-0-3b77b754"
+    assert ADAPTED.run_name(0) == "adapted-0-0681c8b8"

@@ -227,3 +227,33 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_that_was_there(
             card="another",
         )
     assert {file.name: file.read_bytes() for file in trained.iterdir()} == before
+
+
+SMALL_HRG = """\
+recipe: {mixed_layers: 2, epochs: 1, steps_at_least: 1}
+model: {width: 16, heads: 2, head_width: 8, graph_heads: 2, feed_forward: 16, text: 16, detector: 4}
+"""
+
+
+def test_the_other_model_is_trained_and_scored_by_the_same_commands(
+    data: Path, tmp_path: Path
+) -> None:
+    encoder = write_tiny_encoder(tmp_path / "encoder")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL_HRG)
+    common = ("--data", str(data), "--encoder", str(encoder))
+    run("train", "hrg-ssa", *common, "--runs", str(tmp_path), "--recipe", str(recipe))
+    folder = tmp_path / "generated-hrg-ssa"
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    assert metrics["command"].startswith("emotrack train hrg-ssa --set generated")
+    figures = tmp_path / "figures.json"
+    run("evaluate", str(folder), *common, "--json", str(figures))
+    assert json.loads(figures.read_text("utf-8"))["A1"] == metrics["A1"]
+
+
+@pytest.mark.parametrize("option", [("--hidden", "8"), ("--text", "vectors"), ("--preset", "meld")])
+def test_what_is_only_pcgnets_is_refused_for_the_other(data: Path, option: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{option[0]} is for pcgnet"):
+        run("train", "hrg-ssa", "--data", str(data), *option)
+    with pytest.raises(ConfigError, match="--words-of is for hrg-ssa"):
+        run("train", "--data", str(data), "--words-of", "pcgnet")

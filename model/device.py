@@ -1,0 +1,71 @@
+"""What every predictor does alike: choose a device, name its errors, look for NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.config import StoreDType
+from model.predictor import DeviceExhausted, DeviceLost, ModelError
+from state.window import Recurrence
+
+# Bits that are all set in a stored number that is NaN or infinite.
+EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
+
+
+def not_finite(
+    numbers: NDArray[np.float32], stored: NDArray[np.uint8], dtype: StoreDType
+) -> list[int]:
+    """Rows whose probabilities [rows, n] or stored bytes [rows, bytes] hold NaN or Inf."""
+    mask = EXPONENT[dtype]
+    bits: NDArray[np.unsignedinteger[Any]] = np.ascontiguousarray(stored).view(
+        np.uint32 if dtype == "float32" else np.uint16
+    )
+    # a sum of probabilities is finite where all of them are
+    bad = ((bits & mask).max(axis=1) == mask) | ~np.isfinite(numbers.sum(axis=1))
+    return [int(row) for row in np.flatnonzero(bad)]
+
+
+def overridden(
+    stored: Recurrence, window: int | None, idle_s: float | None, max_session_s: float | None
+) -> Recurrence:
+    """The checkpoint's recurrence with what serving wants otherwise."""
+    return replace(
+        stored,
+        window=stored.window if window is None else window,
+        idle_s=stored.idle_s if idle_s is None else idle_s,
+        max_session_s=stored.max_session_s if max_session_s is None else max_session_s,
+    )
+
+
+def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that is meant. Raises `ModelError` where there is none of its kind."""
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise ModelError(
+            "device cuda was asked for, but torch sees no CUDA device: use auto or cpu"
+        )
+    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Turn torch's memory and device errors into ours."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise DeviceExhausted(str(error)) from error
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):  # torch has no class of its own for it
+            raise DeviceExhausted(str(error)) from error
+        if "CUDA error" in str(error) or "CUBLAS_STATUS" in str(error):
+            raise DeviceLost(str(error)) from error
+        raise

@@ -1,0 +1,125 @@
+"""An HRG-SSA on disk: the folder that `model.checkpoint` describes, with this model's settings.
+
+The encoder is frozen and not in the folder: its digest is, and what another checkpoint's training
+added to it, where it is heard through that (`encoder.safetensors`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors.torch import load
+from torch import Tensor
+
+from model.checkpoint import (
+    FORMAT,
+    Calibration,
+    Checkpoint,
+    Thresholds,
+    fitting,
+    kind_of,
+    load_checkpoint,
+    read_files,
+    text_encoder_from,
+    write_files,
+)
+from model.encoder import TextEncoder
+from model.hrg_ssa import HrgSsa
+from model.hrg_ssa_config import HrgSsaConfig
+from model.label_words import label_words_from
+from state.window import Recurrence
+
+NAME: Final = "hrg-ssa"
+
+
+@dataclass(frozen=True, slots=True)
+class HrgCheckpoint:
+    """A loaded checkpoint; `weights` are float32 tensors that float16 matrices were read into."""
+
+    config: HrgSsaConfig
+    weights: Mapping[str, Tensor]
+    calibration: Calibration
+    thresholds: Thresholds
+    extractors: Mapping[str, str]
+    name: str
+    version: str
+    digest: str
+    text: TextEncoder
+
+    def model(self) -> HrgSsa:
+        """Build the model, in evaluation mode."""
+        model = HrgSsa(self.config)
+        model.load_state_dict(dict(self.weights))
+        return model.eval()
+
+
+AnyCheckpoint = Checkpoint | HrgCheckpoint
+
+
+def load_any(folder: Path) -> AnyCheckpoint:
+    """Read and verify a checkpoint of either model. Raises `CheckpointError`."""
+    return load_hrg_checkpoint(folder) if kind_of(folder) == NAME else load_checkpoint(folder)
+
+
+def save_hrg_checkpoint(
+    folder: Path,
+    model: HrgSsa,
+    *,
+    calibration: Calibration,
+    thresholds: Thresholds,
+    extractors: Mapping[str, str],
+    card: str,
+    text: TextEncoder,
+    version: str = "1",
+) -> str:
+    """Write a checkpoint folder and return its digest, as `model.checkpoint.save_checkpoint`."""
+    config = {
+        "format": FORMAT,
+        "name": NAME,
+        "version": version,
+        "model": asdict(model.config),
+        "calibration": asdict(calibration),
+        "thresholds": asdict(thresholds),
+        "extractors": dict(extractors),
+    }
+    return write_files(folder, model.state_dict(), config, text, card)
+
+
+def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:
+    """Read and verify a checkpoint folder. Raises `CheckpointError`."""
+    weights, settings, tuned, digest = read_files(folder)
+    with fitting(folder):
+        return _parse(weights, settings, tuned, digest)
+
+
+def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> HrgCheckpoint:
+    config = json.loads(settings)
+    if config["format"] != FORMAT or config["name"] != NAME:
+        raise ValueError(f"format {config['format']} of {config['name']}")
+    text = text_encoder_from(config.get("text_encoder"), tuned)
+    if text is None:
+        raise ValueError("it names no text encoder")
+    return HrgCheckpoint(
+        config=_model_config(config["model"]),
+        weights={name: tensor.float() for name, tensor in load(weights).items()},
+        calibration=Calibration(**config["calibration"]),
+        thresholds=Thresholds(**config["thresholds"]),
+        extractors=config["extractors"],
+        name=config["name"],
+        version=config["version"],
+        digest=digest,
+        text=text,
+    )
+
+
+def _model_config(stored: Mapping[str, Any]) -> HrgSsaConfig:
+    fields: dict[str, Any] = dict(stored)
+    for name in ("labels", "node_layers", "research"):
+        fields[name] = tuple(fields[name])
+    fields["recurrence"] = Recurrence(**fields["recurrence"])
+    fields["words"] = label_words_from(fields["words"])
+    return HrgSsaConfig(**fields)

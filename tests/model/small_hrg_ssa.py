@@ -1,0 +1,42 @@
+"""A small HRG-SSA of random weights in a folder, hearing the tiny encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import Calibration, Thresholds
+from model.data import GENERATED_LABELS
+from model.encoder import TextEncoder, encoder_digest
+from model.hrg_ssa import HrgSsa
+from model.hrg_ssa_checkpoint import save_hrg_checkpoint
+from model.hrg_ssa_config import HrgSsaConfig
+from state.window import Recurrence
+
+SIZES: dict[str, Any] = {
+    "text": 16, "width": 16, "heads": 2, "head_width": 8, "feed_forward": 24, "graph_heads": 2,
+    "detector": 6, "pooled": 2, "shift_width": 8,
+}  # fmt: skip
+
+
+def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **changes: Any) -> Path:
+    """Write the checkpoint; returns its folder."""
+    torch.manual_seed(5)
+    labels = changes.pop("labels", GENERATED_LABELS)
+    config = HrgSsaConfig(labels, recurrence=Recurrence(window=window), **{**SIZES, **changes})
+    model = HrgSsa(config)
+    with torch.no_grad():  # unlike answers: fresh weights say nearly the same of everything
+        for parameter in model.parameters():
+            parameter.copy_((2 * parameter).half().float())
+    save_hrg_checkpoint(
+        folder,
+        model,
+        calibration=Calibration(1.3, 0.8),
+        thresholds=Thresholds(),
+        extractors={"text": "tiny", "audio": "generated", "video": "generated"},
+        card="",
+        text=TextEncoder(encoder_digest(encoder), "tiny", 2),
+    )
+    return folder
