@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import redis
-from redis.exceptions import ClusterError, NoPermissionError, RedisClusterException
+from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
 
 from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag
 from state.redis_identity import Identity, read_epochs, read_identity
@@ -373,6 +373,10 @@ class RedisStore:
 
     def _raise(self, error: redis.RedisError | RedisClusterException) -> NoReturn:
         text = str(error)
+        if "Cluster mode is not enabled" in text:
+            raise StoreRefused(
+                f"Redis at {self._address} is no cluster: leave EMOTRACK_REDIS_CLUSTER unset"
+            ) from error
         refused = isinstance(error, redis.AuthenticationError | NoPermissionError)
         if refused or _IN_FUNCTION in text:
             raise StoreRefused(
@@ -386,7 +390,7 @@ class RedisStore:
                 f"Redis at {self._address} cannot be reached ({text or type(error).__name__}): "
                 "start it, or correct the address"
             ) from error
-        if text.startswith("MOVED"):
+        if isinstance(error, MovedError):
             raise StoreRefused(
                 f"Redis at {self._address} is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true"
             ) from error

@@ -306,6 +306,8 @@ def security_fault(s: Settings) -> str | None:
         return "redis_username and the user in redis_url are both given: leave one out"
     if redis.scheme != "rediss" and (s.redis_ca_file or s.redis_cert_file or s.redis_key_file):
         return "redis_ca_file, redis_cert_file and redis_key_file need redis_url rediss://…"
+    if s.redis_cluster and redis.scheme == "memory":
+        return "redis_cluster needs a redis_url of a cluster's node, not memory://"
     for side in ("kafka", "redis"):
         if (getattr(s, f"{side}_cert_file") is None) != (getattr(s, f"{side}_key_file") is None):
             return f"{side}_cert_file and {side}_key_file go together: give both"

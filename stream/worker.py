@@ -221,7 +221,10 @@ class Worker:
         owned.doubted |= doubts
         offset = self._restart(partition, disputed=False)
         log.warning(
-            "states lost", partition=partition, offset=offset, doubts=dict(Counter(doubts.values()))
+            "partition suspect: its states are checked against the log",
+            partition=partition,
+            offset=offset,
+            doubts=dict(Counter(doubts.values())),
         )
 
     def _distrust(self, error: StoreChanged) -> None:

@@ -378,6 +378,23 @@ def test_an_unreachable_redis_is_named_without_its_password(make_spec: Make) -> 
         assert "hush" not in str(caught.value)
 
 
+def test_a_server_that_is_no_cluster_says_which_setting_is_wrong(
+    make_spec: Make, redis_server: RunningRedis
+) -> None:
+    store = RedisStore(make_spec(), redis_server.url, cluster=True)
+    with pytest.raises(StoreRefused, match="leave EMOTRACK_REDIS_CLUSTER unset"):
+        store.check()
+
+
+def test_a_node_of_a_cluster_says_which_setting_is_missing(
+    make_spec: Make, cluster_url: str
+) -> None:
+    refused = pytest.raises(StoreRefused, match="EMOTRACK_REDIS_CLUSTER=true")
+    with opened(make_spec(), cluster_url) as store, refused:
+        for n in range(20):  # some key lies elsewhere
+            store.claim("topic", n)
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:6379", "http://127.0.0.1", "redis://h:port/0", ""])
 def test_an_address_that_is_none_is_refused(make_spec: Make, url: str) -> None:
     with pytest.raises(StoreRefused, match="redis://HOST:PORT/DB"):
