@@ -12,9 +12,16 @@ import torch
 from numpy.typing import NDArray
 
 from model.checkpoint import find_checkpoint
-from model.device import chosen_device, device_errors, not_finite, overridden
+from model.device import (
+    Answer,
+    chosen_device,
+    device_errors,
+    not_finite,
+    overridden,
+    traced,
+)
 from model.encoder import find_encoder
-from model.hrg_ssa import STORE_DTYPES
+from model.hrg_ssa import STORE_DTYPES, Product
 from model.hrg_ssa_checkpoint import HrgCheckpoint, load_hrg_checkpoint
 from model.hrg_ssa_collate import padded
 from model.hrg_ssa_config import FELT, NODES, HrgSsaConfig
@@ -68,7 +75,11 @@ class HrgSsaPredictor:
         self._encoder_folder = encoder
         self._encoder: TokenEncoder | None = None
         self._spec = state_spec(checkpoint.config, checkpoint.digest)
-        self._model = checkpoint.model().to(device)
+        self._model = checkpoint.model().to(device).requires_grad_(False)
+        for module in self._model.modules():
+            if isinstance(module, Product):
+                module.pack()
+        self._traced: dict[tuple[int, int], Answer] = {}  # by length and size
         self._sizes = {length: self._prove(length) for length in LENGTHS}
 
     @classmethod
@@ -197,23 +208,38 @@ class HrgSsaPredictor:
         blank = [_empty_turn(self._spec)] * (size - count)
         rows = [*turns, *blank]
         words = [*states, *(torch.zeros(0, config.text),) * len(blank)]
-        pooled, nodes, speaker, before = self._past(rows)
+        ring, speaker, before = self._past(rows)
         felt, present = _felt(rows, config)
-        temperature = self.checkpoint.calibration
         with torch.inference_mode():
-            tokens, there = (part.to(self._device) for part in padded(words, length))
-            heard = self._model.hear(
-                tokens, there, [x.to(self._device) for x in felt], present.to(self._device)
-            )
-            emotion, shift, stored = self._model.step(heard, pooled, nodes, speaker, before)
-            emotion = torch.softmax(emotion / temperature.emotion, dim=1)
-            shift = torch.softmax(shift / temperature.shift, dim=1)
-            said = torch.cat((emotion, shift), dim=1).cpu().numpy()[:count]
-            kept = stored.to(STORE_DTYPES[config.store_dtype]).cpu().contiguous()
-        return said, kept.view(torch.uint8).numpy()[:count]
+            given = (*padded(words, length), *felt, present, ring, speaker, before)
+            inputs = tuple(part.to(self._device) for part in given)
+            if (length, size) not in self._traced:
+                usual = self._device.type == "cpu" and length in LENGTHS
+                step = traced(self._answer, inputs) if usual else self._answer
+                self._traced[length, size] = step
+            said, stored = self._traced[length, size](*inputs)
+        return said.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
+
+    def _answer(
+        self, tokens: torch.Tensor, there: torch.Tensor, audio: torch.Tensor, video: torch.Tensor,
+        present: torch.Tensor, ring: torch.Tensor, speaker: torch.Tensor, before: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Calibrated probabilities [B, C + C * C] and what to store [B, values]."""
+        c, fitted = self._config, self.checkpoint.calibration
+        values = ring.float()  # [B, W, row]
+        ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
+        shape = (len(ring), c.recurrence.window, -1, c.width)
+        pooled = values[..., : ends[0]].reshape(shape)
+        nodes = values[..., ends[0] : ends[1]].reshape(shape)
+        heard = self._model.hear(tokens, there, (audio, video), present)
+        emotion, shift, stored = self._model.step(heard, pooled, nodes, speaker, before.float())
+        emotion = torch.softmax(emotion / fitted.emotion, dim=1)
+        shift = torch.softmax(shift / fitted.shift, dim=1)
+        said = torch.cat((emotion, shift), dim=1)
+        return said, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
 
     def _past(self, turns: Sequence[Turn]) -> tuple[torch.Tensor, ...]:
-        """What was stored of the past of each row, right-aligned, as float32 on the device."""
+        """What was stored of each row's past, right-aligned: rows, speakers, the last answer."""
         c, spec, rows = self._config, self._spec, len(turns)
         window, dtype = c.recurrence.window, STORE_DTYPES[c.store_dtype]
         ring = np.zeros((rows, window, spec.row_bytes), np.uint8)
@@ -229,12 +255,8 @@ class HrgSsaPredictor:
             known = turn.window.speakers.get(turn.speaker_id)
             if known is not None:
                 spoke[row] = known.arrays
-        values = torch.from_numpy(ring).view(dtype).to(self._device).float()
-        ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
-        pooled = values[..., : ends[0]].reshape(rows, window, c.pooled, c.width)
-        nodes = values[..., ends[0] : ends[1]].reshape(rows, window, len(NODES), c.width)
-        before = torch.from_numpy(spoke).view(dtype).to(self._device).float()
-        return pooled, nodes, torch.from_numpy(speaker).to(self._device), before
+        stored = torch.from_numpy(ring).view(dtype), torch.from_numpy(spoke).view(dtype)
+        return stored[0], torch.from_numpy(speaker), stored[1]
 
     def _read(
         self, turn: Turn, spoken: bool, values: list[float], kept: NDArray[np.uint8]

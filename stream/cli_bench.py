@@ -33,6 +33,21 @@ def model(json: JsonFile = None) -> None:
     finish(run_bench_model(say=say), json)
 
 
+@app.command("hrg-ssa")
+def hrg_ssa(
+    model: Annotated[
+        Path | None, typer.Option(help="checkpoint folder (default: the shipped HRG-SSA)")
+    ] = None,
+    utterances: Annotated[int, typer.Option(min=5, help="timed, after the window is full")] = 60,
+    json: JsonFile = None,
+) -> None:
+    """HRG-SSA from words to answer: its step against re-encoding the window, and its state."""
+    from stream.bench_hrg_ssa import run_bench_hrg_ssa
+
+    rows = run_bench_hrg_ssa(model or Path("hrg-ssa"), utterances=utterances, say=say)
+    finish(rows, json)
+
+
 @app.command()
 def state(
     redis_url: Annotated[

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.checkpoint import SHIPPED, default_checkpoint, find_checkpoint
 from model.data import DataSet, Dialogue, generated_conversations
 from model.hrg_ssa_config import HrgSsaConfig
 from model.hrg_ssa_predictor import LENGTHS, HrgSsaPredictor, state_spec
@@ -287,3 +288,20 @@ def test_weights_and_settings_must_fit(folder: Path, encoder: Path) -> None:
     without = {name: w for name, w in whole.weights.items() if name != "now_tag"}
     with pytest.raises(RuntimeError, match="now_tag"):
         HrgSsaPredictor(replace(whole, weights=MappingProxyType(without)), torch.device("cpu"))
+
+
+def test_the_shipped_one_is_found_by_its_name_and_says_what_it_is() -> None:
+    folder = default_checkpoint(SHIPPED["hrg-ssa"])
+    assert find_checkpoint(Path("hrg-ssa")) == folder
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 45e6
+    info = load_predictor(Path("hrg-ssa"), device="cpu").info
+    assert (info.name, info.labels) == ("hrg-ssa", MELD_LABELS)
+    card = (folder / "README.md").read_text("utf-8")
+    assert "never a label that a person gave" in card
+    assert "inner state" in card
+
+
+def test_a_folder_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hrg-ssa").mkdir()
+    assert find_checkpoint(Path("hrg-ssa")) == Path("hrg-ssa")
