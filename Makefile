@@ -57,6 +57,7 @@ accuracy: install ## Train every model of docs/accuracy.md and write its tables 
 	@$(BIN)/emotrack accuracy $(ARGS)
 
 chaos: install servers ## Break everything under load and verify every promise (resumes; about 90 minutes)
+	@$(BIN)/pytest -q -m chaos tests/chaos
 	@$(BIN)/python -m tests.chaos --page docs/reliability.md $(ARGS)
 
 servers: kafka .servers/helm/.done ## Get the servers and tools that tests and benchmarks run on

@@ -609,7 +609,6 @@ def partitioned(stage: Stage) -> Facts:
 
 SHORT: Final[dict[str, Callable[[Stage], Facts]]] = {
     "R1": killed_at_every_place,
-    "R1t": killed_in_transactions,
     "R4": zombie,
     "R6": broker_restarts,
     "R8": emptied,

@@ -12,7 +12,12 @@ from tests.chaos.plant import Servers
 from tests.chaos.run import carry_out
 from tests.chaos.scenarios import Facts, Stage, killed_before_commit, poisoned, zombie
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.timeout(1200),
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.chaos,
+]
 
 TRIES = 4
 CAUGHT: dict[str, tuple[Callable[[Stage], Facts], str]] = {

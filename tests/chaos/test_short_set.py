@@ -10,7 +10,7 @@ from tests.chaos.plant import Servers
 from tests.chaos.run import carry_out
 from tests.chaos.scenarios import SHORT
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.integration, pytest.mark.slow]
 
 SEED = 20_261_124
 

@@ -181,13 +181,13 @@ def test_subscribers_yield_typed_events_with_their_headers(
     alert = (encode(ALERT, encoding), headers_of(ALERT_TYPE, encoding))
     produce(kafka.bootstrap, names.alerts, [alert])
     with PredictionSubscriber(
-        kafka.bootstrap, topic=names.predictions, from_beginning=True, timeout_s=20
+        kafka.bootstrap, topic=names.predictions, from_beginning=True, timeout_s=120
     ) as predictions:
         received = next(predictions.records())
     assert received.event == PREDICTION
     assert dict(received.headers)["emotrack_queue_ms"] == b"1.5"
     with AlertSubscriber(
-        kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=20
+        kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=120
     ) as alerts:
         assert next(iter(alerts)) == ALERT
 
@@ -205,7 +205,7 @@ def test_records_that_are_no_such_event_are_skipped_and_counted(
     ]
     produce(kafka.bootstrap, names.alerts, [*bad, good])
     with AlertSubscriber(
-        kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=20
+        kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=120
     ) as alerts:
         assert next(iter(alerts)) == ALERT
         assert alerts.skipped == len(bad)
@@ -229,7 +229,7 @@ def test_a_record_kafka_python_cannot_read_is_said_and_not_hung_upon(
     producer.close()
     with (
         AlertSubscriber(
-            kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=20
+            kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=120
         ) as alerts,
         pytest.raises(TopicUnfit, match="cannot be read any further"),
     ):
@@ -242,7 +242,7 @@ def test_without_a_group_nothing_written_after_subscribing_is_missed_and_nothing
 ) -> None:
     before = (encode(PREDICTION), headers_of(PREDICTION_TYPE))
     produce(kafka.bootstrap, names.predictions, [before])
-    with PredictionSubscriber(kafka.bootstrap, topic=names.predictions, timeout_s=20) as watching:
+    with PredictionSubscriber(kafka.bootstrap, topic=names.predictions, timeout_s=120) as watching:
         value = encode(PREDICTION).replace(b'"p1"', b'"p2"')
         produce(kafka.bootstrap, names.predictions, [(value, headers_of(PREDICTION_TYPE))])
         assert next(iter(watching)).prediction_id == "p2"
@@ -259,7 +259,7 @@ def test_a_group_goes_on_where_it_stopped(kafka: RunningKafka, names: TopicNames
             topic=names.alerts,
             group=names.prefix,
             from_beginning=True,
-            timeout_s=20,
+            timeout_s=120,
         ) as alerts:
             seen.append(next(iter(alerts)).alert_id)
     assert seen == ["first", "second"]
@@ -325,7 +325,9 @@ def test_the_client_speaks_to_the_mock_cluster_too(mock_broker: str) -> None:
     assert publisher.acknowledged == 1
     produce(mock_broker, "emotrack.shift-alerts", [(encode(ALERT), headers_of(ALERT_TYPE))])
     for group in (None, "desk"):
-        with AlertSubscriber(mock_broker, from_beginning=True, timeout_s=20, group=group) as alerts:
+        with AlertSubscriber(
+            mock_broker, from_beginning=True, timeout_s=120, group=group
+        ) as alerts:
             assert next(iter(alerts)) == ALERT
 
 
