@@ -197,10 +197,6 @@ class FaustSource:
                 if p in self._held:
                     self._held[p].committed(offset)
 
-    @property
-    def membership(self) -> object:
-        raise NotImplementedError("settings refuse transactions with Faust")
-
     def lag(self) -> Mapping[int, int]:
         lags: dict[int, int] = {}
         for p, held in self._held.items():

@@ -257,6 +257,7 @@ class KafkaSource:
 
     @property
     def membership(self) -> object:
+        """What tells a broker that a transaction comes from this member, as the group is now."""
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> Mapping[int, int]:
@@ -427,15 +428,6 @@ class KafkaSink:
         if any(f.fatal() for f in failures):
             self._producer = self._made()
         raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
-
-    def transact(
-        self,
-        records: Sequence[Outgoing],
-        offsets: Mapping[int, int],
-        notes: Mapping[int, str],
-        membership: object,
-    ) -> None:
-        raise NotImplementedError("see TransactionalSink")
 
     def close(self) -> None:
         self._producer.purge()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from stream.kafka_io import NOT_OURS, KafkaSink, code_of, made, said
+from stream.kafka_io import NOT_OURS, KafkaSink, KafkaSource, code_of, made, said
 from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
 from stream.settings import Settings
 
@@ -22,11 +22,11 @@ CALL_S: Final = 15.0
 RETRIES: Final = 2  # of a call that the broker says may be made again
 
 
-class TransactionalSink(KafkaSink):
-    """The worker's producer where answers and offsets become visible together."""
+class KafkaTransactions(KafkaSink):
+    """`Transactions` of one member of the workers' group, on a producer of their own."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._topic = settings.utterances
+    def __init__(self, settings: Settings, source: KafkaSource) -> None:
+        self._topic, self._source = settings.utterances, source
         self._ready = False
         super().__init__(settings)
 
@@ -39,12 +39,8 @@ class TransactionalSink(KafkaSink):
         }
         return made(Producer, {**self._config, **own})
 
-    def transact(
-        self,
-        records: Sequence[Outgoing],
-        offsets: Mapping[int, int],
-        notes: Mapping[int, str],
-        membership: object,
+    def commit(
+        self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
     ) -> None:
         wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
         try:
@@ -54,7 +50,9 @@ class TransactionalSink(KafkaSink):
             self._producer.begin_transaction()
             self.produce(records)
             self._try(
-                lambda: self._producer.send_offsets_to_transaction(wanted, membership, CALL_S)
+                lambda: self._producer.send_offsets_to_transaction(
+                    wanted, self._source.membership, CALL_S
+                )
             )
             self._try(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as error:

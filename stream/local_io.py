@@ -137,10 +137,6 @@ class LocalSource:
             self._log.committed[self._group, self._topic, p] = offset
             self._log.notes[self._group, self._topic, p] = notes[p]
 
-    @property
-    def membership(self) -> object:
-        return self
-
     def lag(self) -> Mapping[int, int]:
         ends = {p: len(self._log.records[self._topic, p]) for p in self._position}
         return {p: ends[p] - position for p, position in self._position.items()}
@@ -174,23 +170,26 @@ class LocalSink:
             raise DeliveryFailed(f"{len(failed)} records were not acknowledged")
         return True
 
-    def transact(
-        self,
-        records: Sequence[Outgoing],
-        offsets: Mapping[int, int],
-        notes: Mapping[int, str],
-        membership: object,
-    ) -> None:
-        assert isinstance(membership, LocalSource), "a member of the same log's group"
-        failed, self.fail_next = self.fail_next, 0
-        if failed:
-            raise DeliveryFailed(f"{failed} records were not acknowledged")
-        membership.commit(offsets, notes)
-        for r in records:
-            self._log.append(r.topic, r.key, r.value, r.headers)
-
     def close(self) -> None:
         self._waiting = []
+
+
+class LocalTransactions:
+    """Appends to a `LocalLog` and commits for a member in one; `fail_next` aborts one first."""
+
+    def __init__(self, log: LocalLog, source: LocalSource) -> None:
+        self._log, self._source = log, source
+        self.fail_next = False
+
+    def commit(
+        self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> None:
+        failed, self.fail_next = self.fail_next, False
+        if failed:
+            raise DeliveryFailed("the records were not acknowledged")
+        self._source.commit(offsets, notes)
+        for r in records:
+            self._log.append(r.topic, r.key, r.value, r.headers)
 
 
 class LocalReader:

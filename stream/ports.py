@@ -131,11 +131,6 @@ class Source(Protocol):
         """
         ...
 
-    @property
-    def membership(self) -> object:
-        """What tells a broker that a transaction comes from this member, as the group is now."""
-        ...
-
     def lag(self) -> Mapping[int, int]:
         """Records not read yet, by owned partition; may ask about paused ones for a moment."""
         ...
@@ -163,21 +158,21 @@ class Sink(Protocol):
         """
         ...
 
-    def transact(
-        self,
-        records: Sequence[Outgoing],
-        offsets: Mapping[int, int],
-        notes: Mapping[int, str],
-        membership: object,
+    def close(self) -> None:
+        """Release connections; idempotent."""
+        ...
+
+
+class Transactions(Protocol):
+    """Writes records and commits offsets in one. Used by one thread only."""
+
+    def commit(
+        self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
     ) -> None:
         """Write all records and commit the offsets (as `Source.commit` does), or do nothing at all.
 
         Blocks. Raises `CommitRefused`, `LogUnavailable` or `DeliveryFailed` where nothing was done.
         """
-        ...
-
-    def close(self) -> None:
-        """Release connections; idempotent."""
         ...
 
 

@@ -31,7 +31,7 @@ from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.http import Health, StatusServer
 from stream.kafka_io import KafkaSink, KafkaSource, find_topic_id
 from stream.kafka_reader import KafkaReader
-from stream.kafka_transactions import TransactionalSink
+from stream.kafka_transactions import KafkaTransactions
 from stream.metrics import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
@@ -73,7 +73,10 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             version={"emotrack": version("emotrack"), **identity},
         )
         closing.callback(status.close)
-        source, sink = open_source(settings, topic_id), open_sink(settings)
+        source, sink = open_source(settings, topic_id), KafkaSink(settings)
+        transactions = open_transactions(settings, source)
+        if transactions is not None:
+            closing.callback(transactions.close)
         reader = KafkaReader(settings)
         closing.callback(reader.close)
         closing.callback(sink.close)
@@ -89,6 +92,7 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             source=source,
             reader=reader,
             sink=sink,
+            transactions=transactions,
             store=store,
             predictor=predictor,
             metrics=metrics,
@@ -122,10 +126,12 @@ def open_source(settings: Settings, topic_id: str) -> Source:
     return FaustSource(settings, topic_id)
 
 
-def open_sink(settings: Settings) -> KafkaSink:
-    """The worker's producer."""
-    transactional = settings.delivery == "transactional"
-    return TransactionalSink(settings) if transactional else KafkaSink(settings)
+def open_transactions(settings: Settings, source: Source) -> KafkaTransactions | None:
+    """What writes answers together with offsets, where that is wanted (settings refuse Faust)."""
+    if settings.delivery != "transactional":
+        return None
+    assert isinstance(source, KafkaSource), "settings let no other source commit in transactions"
+    return KafkaTransactions(settings, source)
 
 
 def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:

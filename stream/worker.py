@@ -41,6 +41,7 @@ from stream.ports import (
     Sink,
     Source,
     Start,
+    Transactions,
 )
 from stream.rebuild import Disputed
 from stream.recovery import Recovery
@@ -72,6 +73,7 @@ class Worker:
         source: Source,
         reader: LogReader,
         sink: Sink,
+        transactions: Transactions | None = None,
         store: Store,
         predictor: Predictor,
         metrics: Metrics,
@@ -106,7 +108,7 @@ class Worker:
             clock_s=clock_s,
         )
         self._paused: set[int] = set()
-        self._transactional = settings.delivery == "transactional"
+        self._transactions = transactions  # None: answers go to the sink, offsets to the source
         self._held: tuple[Item, ...] = ()  # a batch to be done again
         self._retry_at = 0.0
         self._next_commit = 0.0
@@ -380,7 +382,7 @@ class Worker:
     def _finish(self, step: Step, began: float) -> None:
         """Produce, wait for the acknowledgements, and account for each record."""
         produced_at = self._clock_s()
-        if self._transactional:
+        if self._transactions is not None:
             self._finish_records(step, began)
             self._commit()  # sends what lies below the watermarks
         else:
@@ -401,7 +403,7 @@ class Worker:
             if record.partition in self._partitions:
                 owned = self._partitions[record.partition]
                 owned.watermark.finish(record.offset, result.outcome)
-                if self._transactional:
+                if self._transactions is not None:
                     owned.unsent[record.offset] = self._timed(result, step, began)
 
     def _timed(self, result: Result, step: Step, began: float) -> list[Outgoing]:
@@ -472,12 +474,12 @@ class Worker:
     def _commit_now(self, offsets: Mapping[int, int]) -> None:
         """Commit offsets, in a transaction together with all answers below them."""
         notes = self._partitions.notes(offsets)
-        if not self._transactional:
+        if self._transactions is None:
             self._source.commit(offsets, notes)
             return
         answers = self._partitions.unsent_below(offsets)
         reach("F7")
-        self._sink.transact(answers, offsets, notes, self._source.membership)
+        self._transactions.commit(answers, offsets, notes)
 
     def _confirm(self, offsets: Mapping[int, int]) -> None:
         """The broker holds these offsets: outcomes below them are final and counted."""

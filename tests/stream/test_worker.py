@@ -17,7 +17,7 @@ from state.memory_store import Kept, MemoryStore
 from state.store import Loaded, StoreUnavailable
 from state.window import StateKey
 from stream.http import Health
-from stream.local_io import LocalLog, LocalReader, LocalSink, LocalSource
+from stream.local_io import LocalLog, LocalReader, LocalSink, LocalSource, LocalTransactions
 from stream.metrics import Metrics
 from stream.ports import CommitRefused, LogUnavailable, Record
 from stream.settings import Settings
@@ -92,11 +92,14 @@ class Plant:
         source = Refusing(self.log, "utterances", "g", first=first)
         store = FlakyStore(self.predictor.spec, now=self.clock.seconds, kept=self.kept)
         metrics, sink, health = Metrics(), LocalSink(self.log), Health(warmed=True)
+        wanted = self.settings.delivery == "transactional"
+        transactions = LocalTransactions(self.log, source) if wanted else None
         worker = Worker(
             self.settings,
             source=source,
             reader=LocalReader(self.log, "utterances"),
             sink=sink,
+            transactions=transactions,
             store=store,
             predictor=self.predictor,
             metrics=metrics,
@@ -105,7 +108,7 @@ class Plant:
             clock_s=self.clock.seconds,
         )
         source.subscribe(worker)
-        return Running(self, worker, source, sink, store, metrics, health)
+        return Running(self, worker, source, sink, transactions, store, metrics, health)
 
     def say(self, conversation: str = "c", n: int = 1, **fields: Any) -> None:
         for _ in range(n):
@@ -139,6 +142,7 @@ class Running:
     worker: Worker
     source: Refusing
     sink: LocalSink
+    transactions: LocalTransactions | None
     store: FlakyStore
     metrics: Metrics
     health: Health
@@ -516,7 +520,8 @@ def test_with_transactions_an_answer_is_seen_once_whatever_fails(predictor: Pred
     first.turns(5)
     assert plant.predictions() == [], "nothing is sent before its offset is committed with it"
     first.source.refuse = None
-    first.sink.fail_next = 1
+    assert first.transactions is not None
+    first.transactions.fail_next = True
     first.turns(10, step_ms=500)
     assert plant.committed() == 3
     first.source.refuse = LogUnavailable  # it dies with answers saved and not sent
