@@ -13,7 +13,6 @@ from typing import Final, Self, TypeVar
 
 from confluent_kafka import (
     TIMESTAMP_LOG_APPEND_TIME,
-    TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
     KafkaException,
@@ -25,8 +24,8 @@ from confluent_kafka.admin import AdminClient
 
 from stream.brokers import require_broker
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
-from stream.kafka_io import NO_TOPIC_ID, code_of, connection, headers_of, made, patiently, said
-from stream.ports import NO_TIMESTAMP, LogUnavailable, Record
+from stream.kafka_io import NO_TOPIC_ID, code_of, connection, made, patiently, record_of, said
+from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -135,7 +134,7 @@ class LogReader:
         for message in messages:
             error = message.error()
             if error is None:
-                record = as_record(message)
+                record = record_of(message, message.topic() or "")
                 self.broker_time &= message.timestamp()[0] == TIMESTAMP_LOG_APPEND_TIME
                 if record.offset < end:
                     records.append(record)
@@ -183,19 +182,3 @@ class LogReader:
         return BrokerUnreachable(
             f"Kafka at {self._settings.bootstrap} does not answer ({says}): try again when it does"
         )
-
-
-def as_record(message: Message) -> Record:
-    """A message without an error as a record."""
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None and offset is not None, "only records are read"
-    kind, time_ms = message.timestamp()
-    return Record(
-        topic=message.topic() or "",
-        partition=partition,
-        offset=offset,
-        timestamp_ms=NO_TIMESTAMP if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
-        key=message.key(),
-        value=message.value(),
-        headers=headers_of(message),
-    )

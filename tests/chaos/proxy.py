@@ -29,7 +29,6 @@ class Proxy:
         self.target = target  # may be told later: a server may need our port before it has its own
         self.mode: Mode = "pass"
         self.delay_s = 0.0
-        self.connections = 0
         self.dropped = 0  # replies thrown away
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._end = threading.Event()
@@ -67,7 +66,6 @@ class Proxy:
             server.settimeout(None)
             for one in (client, server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections += 1
             self._pairs.append((client, server))
             for source, sink, replies in ((client, server, False), (server, client, True)):
                 threading.Thread(

@@ -165,10 +165,15 @@ def _until_dead(plant: Plant, victim: RunningWorker, point: str) -> None:
 
 def owns(worker: RunningWorker) -> bool:
     """Whether it has a partition, or is dead already."""
+    return _was_told(worker, "assigned")
+
+
+def _was_told(worker: RunningWorker, kind: str) -> bool:
+    """Whether partitions came or went so, or the worker has ended."""
     if worker.process.poll() is not None:
         return True
     try:
-        return scraped(worker, "rebalances_total", kind="assigned") > 0
+        return scraped(worker, "rebalances_total", kind=kind) > 0
     except OSError:
         return False
 
@@ -266,12 +271,7 @@ def _awake(sleeper: RunningWorker) -> float:
 
 def knows(worker: RunningWorker) -> bool:
     """Whether a sleeper has learnt that it lost its partitions (or has ended)."""
-    if worker.process.poll() is not None:
-        return True
-    try:
-        return scraped(worker, "rebalances_total", kind="lost") > 0
-    except OSError:
-        return False
+    return _was_told(worker, "lost")
 
 
 def rebalances(stage: Stage) -> Facts:

@@ -19,9 +19,9 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream import serving
-from stream.kafka_io import headers_of, patiently
+from stream.kafka_io import patiently, record_of
 from stream.local_servers import free_ports
-from stream.ports import Headers, Record
+from stream.ports import Record
 from stream.settings import Settings
 
 READY_S = 60.0
@@ -67,7 +67,7 @@ class Site:
             consumer.assign([at])
             until = time.monotonic() + 20
             while high and time.monotonic() < until:
-                got = [as_record(m) for m in consumer.consume(1_000, 0.2) if not m.error()]
+                got = [record_of(m, topic) for m in consumer.consume(1_000, 0.2) if not m.error()]
                 records += got
                 if got and got[-1].offset >= high - 1:
                     break
@@ -109,19 +109,6 @@ def end_of(consumer: Consumer, at: TopicPartition) -> int:
     """How many records a partition holds; asked again while the broker is away."""
     ends = patiently(lambda: consumer.get_watermark_offsets(at, timeout=10), "ends are unknown")
     return int(ends[1])
-
-
-def as_record(message: Any) -> Record:
-    headers: Headers = headers_of(message)
-    return Record(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        message.timestamp()[1],
-        message.key(),
-        message.value(),
-        headers,
-    )
 
 
 def wait_for(true: Callable[[], bool], what: str, within_s: float = 30.0) -> None:
