@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from model.train import Epoch
+    from model.training_loop import Epoch
 
 # Okabe and Ito's palette: told apart with any of the common kinds of colour blindness.
 BLUE: Final = "#0072B2"

@@ -23,7 +23,8 @@ from model.predictor import EncoderMissing
 from model.recipe import Recipe, TextMode, changed_config, paper_recipe, recipe_for
 from model.report import Report
 from model.text import frozen_encoder, has_sentences, with_encoded_text
-from model.train import Epoch, Trained, fitting_config, train
+from model.train import Trained, fitting_config, train
+from model.training_loop import Epoch
 
 if TYPE_CHECKING:
     from model.hrg_ssa_train import HrgTrained

@@ -7,9 +7,7 @@ vectors, or the upper layers of a sentence encoder are tuned together with the g
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,18 +18,12 @@ from torch import Tensor, nn
 
 from model.adapt import TunedEncoder
 from model.answers import Answers
-from model.calibration import calibrate
 from model.checkpoint import Calibration, Thresholds
 from model.collate import Batch, ConversationTensors, collate_conversations
 from model.config import INPUTS, PcgnetConfig
-from model.data import UNLABELLED, DataSource, Dialogue, column_statistics, label_counts
+from model.data import DataSource, Dialogue
 from model.encoder import TextEncoder
-from model.evaluate import (
-    answer,
-    conversation_tensors,
-    emotion_weighted_f1,
-    thread_count,
-)
+from model.evaluate import answer, conversation_tensors, thread_count
 from model.losses import (
     LogVariances,
     focal_loss,
@@ -44,22 +36,18 @@ from model.losses import (
 )
 from model.pcgnet import Pcgnet, WholeOutput
 from model.recipe import Recipe
-from model.resume import load_progress, save_progress
 from model.text import with_text
+from model.training_loop import (
+    Epoch,
+    TrainingLoop,
+    as_saved,
+    class_weight,
+    normalise,
+    require_labels,
+)
 from state.window import Recurrence
 
 TEXT: Final = INPUTS.index("text")
-MOST_EPOCHS: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch left behind, on dev; the weighted F1 is what is selected on."""
-
-    number: int
-    train_loss: float
-    dev_loss: float  # emotion cross-entropy
-    dev_weighted_f1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +89,13 @@ def train(
     arguments give equal bytes on one machine and thread count. torch's global generator and
     threads are left as they were. Raises ValueError for a split without a labelled utterance.
     """
-    for split in ("train", "dev"):
-        if not any((d.labels != UNLABELLED).any() for d in data.split(split)):
-            raise ValueError(f"the {split} split of {data.name} has no labelled utterance")
+    require_labels(data)
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
         training = _Training(data, config, recipe, seed, encoder)
-        return training.run(progress, on_step, on_epoch)
+        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
+        history, chosen = tuple(training.history), training.chosen
+        return Trained(model, calibration, thresholds, history, chosen, training.text())
 
 
 def fitting_config(
@@ -138,8 +126,8 @@ class _Networks(nn.Module):
         self.text_head = None if encoder is None else nn.Linear(encoder.width, config.classes)
 
 
-class _Training:
-    """The moving parts of one run."""
+class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
+    """One run of PCGNet."""
 
     def __init__(
         self,
@@ -159,89 +147,33 @@ class _Training:
             tuned = TunedEncoder(encoder, trained=recipe.tuned_layers, layers=recipe.mixed_layers)
             if tuned.width != config.text:
                 raise ValueError(f"the encoder gives {tuned.width} numbers, text={config.text}")
-        self.networks = _Networks(config, recipe, tuned)
-        self.samples = [self._sample(d) for d in dialogues]
-        self.dev_states = [self._sample(d).states for d in self.dev]
+        networks = _Networks(config, recipe, tuned)
+        samples = [self._sample(d, tuned) for d in dialogues]
+        self.dev_states = [self._sample(d, tuned).states for d in self.dev]
         if tuned is None:
-            normalise_inputs(self.networks.model, dialogues)
+            normalise_inputs(networks.model, dialogues)
         else:  # its vectors have length 1 and will not keep the statistics of the start
-            normalise_inputs(self.networks.model, dialogues, ("audio", "video", "persona"))
+            normalise_inputs(networks.model, dialogues, ("audio", "video", "persona"))
             flat = torch.ones(tuned.width)
-            self.networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
-        self.average = copy.deepcopy(self.networks)
-        self.optimiser = _optimiser(self.networks, recipe)
-        self.class_weight = _class_weight(dialogues, config.classes, recipe.class_weight_power)
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.step_number = 0
-        self.history: list[Epoch] = []
-        self.best: dict[str, Tensor] = {}  # the averaged networks of the best epoch
-        self.epochs = _epochs(recipe, [len(sample.labels) for sample in self.samples])
-        self.fingerprint = repr((data.name, len(self.samples), seed, asdict(config), recipe))
-
-    @property
-    def steps(self) -> int:
-        """Upper bound of the number of steps: each epoch packs its batches anew."""
-        per = _steps(self.recipe, [len(sample.labels) for sample in self.samples])
-        return self.epochs * per
-
-    @property
-    def chosen(self) -> Epoch:
-        """The epoch with the best dev score so far; the first of equals."""
-        return max(self.history, key=lambda epoch: (epoch.dev_weighted_f1, -epoch.number))
-
-    def run(
-        self,
-        progress: Path | None,
-        on_step: Callable[[float], None] | None,
-        on_epoch: Callable[[Epoch], None] | None,
-    ) -> Trained:
-        if progress is not None:
-            self._restore(progress)
-        steps = self.steps
-        for number in range(len(self.history) + 1, self.epochs + 1):
-            if self.history and number - 1 - self.chosen.number >= self.recipe.patience:
-                break
-            losses = []
-            for samples in self._shuffled():
-                losses.append(self._step(samples, steps))
-                if on_step:
-                    on_step(min(1.0, self.step_number / steps))
-            self.history.append(self._judge(number, sum(losses) / len(losses)))
-            if self.chosen.number == number:
-                self.best = copy.deepcopy(self.average.state_dict())
-            if progress is not None:
-                self._keep(progress)
-            if on_epoch:
-                on_epoch(self.history[-1])
-        if on_step:
-            on_step(1.0)
-        self.average.load_state_dict(self.best)
-        return self._calibrated()
-
-    def _calibrated(self) -> Trained:
-        """Fit temperatures and thresholds on dev; the diagonal's bias goes into the shift head."""
-        model, found = self._answers()
-        classes = self.config.classes
-        calibration, thresholds, bias = calibrate(
-            found.emotion, found.labels, found.shift, found.shifts, classes
+            networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
+        self.class_weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        super().__init__(
+            recipe,
+            networks,
+            _optimiser(networks, recipe),
+            samples,
+            classes=config.classes,
+            seed=seed,
+            fingerprint=repr((data.name, len(samples), seed, asdict(config), recipe)),
         )
-        with torch.no_grad():
-            model.shift_head.bias[:: classes + 1] += bias
+
+    def text(self) -> TextEncoder | None:
+        """The chosen encoder, where one was tuned."""
         encoder = self.average.encoder
-        text = None if encoder is None else encoder.text_encoder()
-        history, chosen = tuple(self.history), self.chosen
-        return Trained(model, calibration, thresholds, history, chosen, text)
-
-    def _judge(self, number: int, train_loss: float) -> Epoch:
-        _, found = self._answers()
-        loss = focal_loss(
-            torch.from_numpy(found.emotion), torch.from_numpy(found.labels), gamma=0.0
-        )
-        return Epoch(number, train_loss, loss.item(), emotion_weighted_f1(found))
+        return None if encoder is None else encoder.text_encoder()
 
     @torch.no_grad()
-    def _answers(self) -> tuple[Pcgnet, Answers]:
+    def answers(self) -> tuple[Pcgnet, Answers]:
         """What the averaged networks say of dev, as they would be saved."""
         model = as_saved(self.average.model)
         if self.average.encoder is None:
@@ -250,8 +182,8 @@ class _Training:
         vectors = [encoder(states).half().float().numpy() for states in self.dev_states]
         return model, answer(model, list(map(with_text, self.dev, vectors)))
 
-    def _sample(self, dialogue: Dialogue) -> _Sample:
-        encoder, states = self.networks.encoder, []
+    def _sample(self, dialogue: Dialogue, encoder: TunedEncoder | None) -> _Sample:
+        states: Sequence[Tensor] = []
         if encoder is not None:
             states = encoder.lower(dialogue.sentences)
             width = np.zeros((len(dialogue), encoder.width), np.float32)
@@ -259,36 +191,17 @@ class _Training:
         tensors = conversation_tensors(dialogue, self.config)
         return _Sample(tensors, torch.from_numpy(dialogue.labels), states)
 
-    def _shuffled(self) -> Iterator[list[_Sample]]:
-        """Whole conversations in a new order, added up to `batch_utterances`."""
-        batch: list[_Sample] = []
-        for i in self.rng.permutation(len(self.samples)):
-            batch.append(self.samples[i])
-            if sum(len(s.labels) for s in batch) >= self.recipe.batch_utterances:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def _step(self, samples: Sequence[_Sample], steps: int) -> float:
+    def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
+        """Of one batch; inputs are taken away at random."""
         batch = collate_conversations([s.tensors for s in samples], self.config)
         batch = replace(batch, present=self._thinned(batch))
-        self.networks.train()
         vectors = None
-        if self.networks.encoder is not None:
-            vectors = self.networks.encoder([state for s in samples for state in s.states])
+        if self.network.encoder is not None:
+            vectors = self.network.encoder([state for s in samples for state in s.states])
             heard = torch.where(batch.present[:, TEXT, None], vectors, torch.zeros(()))
             batch = replace(batch, inputs=batch.inputs | {"text": heard})
         labels = torch.cat([s.labels for s in samples])
-        loss = self._loss(self.networks.model(batch), labels, vectors)
-        self._set_learning_rate(steps)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.networks.parameters(), self.recipe.clip_norm)
-        self.optimiser.step()
-        self.step_number += 1
-        self._follow()
-        return loss.item()
+        return self._loss(self.network.model(batch), labels, vectors)
 
     def _loss(self, out: WholeOutput, labels: Tensor, vectors: Tensor | None) -> Tensor:
         r, classes = self.recipe, self.config.classes
@@ -307,12 +220,12 @@ class _Training:
         if r.balance == "log-sum":
             total = log_sum(losses, weights)
         elif r.balance == "uncertainty":
-            total = self.networks.balance(losses, weights)
+            total = self.network.balance(losses, weights)
         else:
             total = weighted(losses, weights)
-        if vectors is None or self.networks.text_head is None:
+        if vectors is None or self.network.text_head is None:
             return total
-        said = self.networks.text_head(vectors * vectors.shape[1] ** 0.5)
+        said = self.network.text_head(vectors * vectors.shape[1] ** 0.5)
         return total + r.text_weight * self._emotion_loss(said, labels)
 
     def _emotion_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -337,78 +250,12 @@ class _Training:
         kept &= ~(text_only[batch.conversation][:, None] & others)
         return batch.present & kept
 
-    def _set_learning_rate(self, steps: int) -> None:
-        """Linear warm-up, then a half cosine to zero."""
-        done = self.step_number / steps
-        warm = min(1.0, (self.step_number + 1) / max(1.0, self.recipe.warm_up * steps))
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the average towards the weights; quickly at first, when they are random."""
-        decay = min(self.recipe.average_decay, (self.step_number + 1) / (self.step_number + 10))
-        pairs = zip(self.average.parameters(), self.networks.parameters(), strict=True)
-        for mean, weight in pairs:
-            mean.lerp_(weight, 1 - decay)
-
-    def _keep(self, progress: Path) -> None:
-        state = {
-            "fingerprint": self.fingerprint,
-            "networks": self.networks.state_dict(),
-            "average": self.average.state_dict(),
-            "best": self.best,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step_number,
-            "history": [asdict(epoch) for epoch in self.history],
-            "order": self.rng.bit_generator.state,
-            "draws": self.generator.get_state(),
-            "torch": torch.get_rng_state(),
-        }
-        save_progress(progress, state)
-
-    def _restore(self, progress: Path) -> None:
-        state = load_progress(progress, self.fingerprint)
-        if state is None:
-            return
-        self.networks.load_state_dict(state["networks"])
-        self.average.load_state_dict(state["average"])
-        self.best = state["best"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step_number = state["step"]
-        self.history = [Epoch(**epoch) for epoch in state["history"]]
-        self.rng.bit_generator.state = state["order"]
-        self.generator.set_state(state["draws"])
-        torch.set_rng_state(state["torch"])
-
-
-def _steps(recipe: Recipe, lengths: Sequence[int]) -> int:
-    """About how many steps an epoch takes: batches overshoot by half a conversation."""
-    overshoot = sum(lengths) / len(lengths) / 2
-    return max(1, math.ceil(sum(lengths) / (recipe.batch_utterances + overshoot)))
-
-
-def _epochs(recipe: Recipe, lengths: Sequence[int]) -> int:
-    wanted = math.ceil(recipe.steps_at_least / _steps(recipe, lengths))
-    return max(recipe.epochs, min(MOST_EPOCHS, wanted))
-
 
 def normalise_inputs(
     model: Pcgnet, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
 ) -> None:
     """Set the model's input normalisation from the train split's present rows."""
-    for name, (mean, deviation) in column_statistics(dialogues).items():
-        if name in names and model.config.widths[name]:
-            model.set_normalisation(name, torch.from_numpy(mean), torch.from_numpy(deviation))
-
-
-def as_saved(model: Pcgnet) -> Pcgnet:
-    """A copy whose weights are float16 numbers, as a checkpoint stores them."""
-    saved = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        for parameter in saved.parameters():
-            parameter.copy_(parameter.half().float())
-    return saved
+    normalise(model, model.config.widths, dialogues, names)
 
 
 def _optimiser(networks: _Networks, recipe: Recipe) -> torch.optim.Optimizer:
@@ -424,11 +271,3 @@ def _optimiser(networks: _Networks, recipe: Recipe) -> torch.optim.Optimizer:
             if part:
                 groups.append({"params": part, "weight_decay": decay, "peak": peak})
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
-def _class_weight(dialogues: Sequence[Dialogue], classes: int, power: float) -> Tensor | None:
-    if not power:
-        return None
-    counts = np.maximum(label_counts(dialogues, classes), 1)
-    weight = (counts.sum() / counts) ** power
-    return torch.from_numpy(weight / weight.mean()).float()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from model.data import DataSet
     from model.hrg_ssa_run import HrgPlan
     from model.run import Listener, Outcome, Plan
-    from model.train import Epoch
+    from model.training_loop import Epoch
 
 
 def train(

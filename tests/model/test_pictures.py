@@ -21,7 +21,7 @@ from model.pictures import (
     report_pictures,
 )
 from model.report import Report, score
-from model.train import Epoch
+from model.training_loop import Epoch
 
 LABELS = ("neutral", "surprise & awe", "anger")
 HISTORY = [Epoch(1, 2.0, 1.5, 0.40), Epoch(2, 1.5, 1.2, 0.55), Epoch(3, 1.2, 1.3, 0.50)]

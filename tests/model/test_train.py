@@ -17,7 +17,8 @@ from model.evaluate import answer, emotion_weighted_f1
 from model.pcgnet import Pcgnet
 from model.predictor import ModelError
 from model.recipe import BALANCES, Recipe
-from model.train import Epoch, Trained, as_saved, fitting_config, normalise_inputs, train
+from model.train import Trained, fitting_config, normalise_inputs, train
+from model.training_loop import Epoch, as_saved
 
 RECIPE = Recipe(epochs=6, steps_at_least=1, batch_utterances=100, learning_rate=1e-2, warm_up=0.15)
 
