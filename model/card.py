@@ -8,6 +8,7 @@ from typing import Final
 
 from model.bootstrap import Interval
 from model.calibration import ABSTAIN_SHARE, FALSE_ALARMS_PER_100
+from model.checkpoint import Thresholds
 from model.recipe import Recipe
 from model.report import Calibrated, Report
 from model.train import Trained
@@ -47,14 +48,12 @@ def model_card(
 ) -> str:
     """Markdown for the checkpoint's README; `report` is of the dev split."""
     config = trained.model.config
-    f1 = report.class_f1
     inputs = "\n".join(
         f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
     )
     dropouts = {name: value for name, value in asdict(config).items() if "dropout" in name}
     chosen = {**asdict(recipe), **dropouts}
     settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
-    points = trained.thresholds
     weights = sum(p.numel() for p in trained.model.parameters())
     return f"""\
 # PCGNet, causal, trained on {data}
@@ -85,6 +84,15 @@ floor, frames, columns, units) are in `docs/data.md`. {_words(trained, recipe)}
 Train split of {data} only; the epoch ({trained.chosen.number}) was chosen on the dev split by
 weighted F1; one seed ({seed}). {settings}
 
+{how_good(report, trained.thresholds)}
+
+{limits(data, report.class_f1)}"""
+
+
+def how_good(report: Report, points: Thresholds) -> str:
+    """The section on dev's scores, and what was fitted on that same split."""
+    f1 = report.class_f1
+    return f"""\
 ## How good, on the dev split
 
 | score | value |
@@ -98,9 +106,7 @@ dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-ar
 {points.shift_exit:.3f}; an answer with a confidence under {points.abstain_below:.3f}
 ({100 * ABSTAIN_SHARE:g} % of dev) is marked as abstained.
 So the dev scores flatter: the test scores, and how often the test split was looked at, are in
-`docs/test-ledger.csv` of the project.
-
-{limits(data, f1)}"""
+`docs/test-ledger.csv` of the project."""
 
 
 def limits(data: str, f1: Mapping[str, float]) -> str:

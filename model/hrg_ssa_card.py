@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from model.calibration import ABSTAIN_SHARE, FALSE_ALARMS_PER_100
-from model.card import limits, scores_table
+from model.card import how_good, limits
 from model.hrg_ssa_recipe import HrgRecipe
 from model.hrg_ssa_train import HrgTrained
 from model.report import Report
@@ -23,8 +22,7 @@ def hrg_model_card(
     command: str,
 ) -> str:
     """Markdown for the checkpoint's README; `report` is of the dev split."""
-    config, points = trained.model.config, trained.thresholds
-    f1 = report.class_f1
+    config = trained.model.config
     inputs = "\n".join(
         f"| {name} | {'words' if name == 'text' else config.widths[name]} | {extractors[name]} |"
         for name in config.widths
@@ -66,22 +64,9 @@ How to compute them: `emotrack extract audio | video`; the exact settings are in
 Train split of {data} only; the epoch ({trained.chosen.number}) was chosen on the dev split by
 weighted F1, the model being told its own past answers; one seed ({seed}). {settings}
 
-## How good, on the dev split
+{how_good(report, trained.thresholds)}
 
-| score | value |
-|---|---|
-{scores_table(report)}
-
-F1 by class: {", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items())}.
-Intervals are 95 % bootstrap intervals over whole dialogues. Temperatures and thresholds were
-fitted on this same split: the alert rule fires at a shift probability of {points.shift:.3f}, where
-dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-arms below
-{points.shift_exit:.3f}; an answer with a confidence under {points.abstain_below:.3f}
-({100 * ABSTAIN_SHARE:g} % of dev) is marked as abstained.
-So the dev scores flatter: the test scores, and how often the test split was looked at, are in
-`docs/test-ledger.csv` of the project.
-
-{limits(data, f1)}"""
+{limits(data, report.class_f1)}"""
 
 
 def _words(trained: HrgTrained) -> str:
