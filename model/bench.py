@@ -170,7 +170,16 @@ def _random_checkpoint(config: PcgnetConfig, seed: int) -> Checkpoint:
     torch.manual_seed(seed)
     state = Pcgnet(config).state_dict()
     weights = {name: value.half().float() for name, value in state.items()}
-    return Checkpoint(config, weights, Calibration(), Thresholds(), {}, "random", "0", "0" * 64)
+    return Checkpoint(
+        config=config,
+        weights=weights,
+        calibration=Calibration(),
+        thresholds=Thresholds(),
+        extractors={},
+        name="random",
+        version="0",
+        digest="0" * 64,
+    )
 
 
 def _random_talk(config: PcgnetConfig, turns: int, seed: int) -> ConversationTensors:

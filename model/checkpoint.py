@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from model.config import PcgnetConfig
 from model.encoder import TextEncoder
-from model.predictor import CheckpointError
+from model.predictor import CheckpointError, ModelInfo
 from model.whole_files import write_whole
 from state.window import Recurrence
 
@@ -66,11 +66,13 @@ class Thresholds:
     shift_exit: float = 0.4  # and below which it re-arms
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A loaded checkpoint; `weights` are float32 tensors that float16 matrices were read into."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What any loaded checkpoint holds beside its model's settings and text encoder.
 
-    config: PcgnetConfig
+    `weights` are float32 tensors that float16 matrices were read into.
+    """
+
     weights: Mapping[str, Tensor]
     calibration: Calibration
     thresholds: Thresholds
@@ -78,6 +80,36 @@ class Checkpoint:
     name: str
     version: str
     digest: str
+
+    def info(
+        self,
+        labels: tuple[str, ...],
+        sentiment: Mapping[str, str],
+        inputs: Mapping[str, int],
+        tuned: frozenset[str],
+    ) -> ModelInfo:
+        """What the checkpoint says of itself, in a worker's words."""
+        return ModelInfo(
+            name=self.name,
+            version=self.version,
+            digest=self.digest,
+            labels=labels,
+            sentiment=sentiment,
+            inputs=inputs,
+            extractors=self.extractors,
+            tuned=tuned,
+            calibration=str(self.calibration),
+            abstain_below=self.thresholds.abstain_below,
+            shift_threshold=self.thresholds.shift,
+            shift_exit=self.thresholds.shift_exit,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Described):
+    """A loaded PCGNet."""
+
+    config: PcgnetConfig
     text: TextEncoder | None = None  # None: text vectors of an encoder we do not know
 
     def model(self) -> Pcgnet:
@@ -130,8 +162,7 @@ def save_checkpoint(
     All files are written beside their names before any is put in its place. Raises
     `CheckpointError` where that fails (a full disk, say): what was there stays as it was.
     """
-    config = {
-        "format": FORMAT,
+    settings = {
         "name": name,
         "version": version,
         "model": asdict(model.config),
@@ -139,34 +170,44 @@ def save_checkpoint(
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),
     }
-    return write_files(folder, model.state_dict(), config, text, card)
+    return write_files(folder, model.state_dict(), settings, text, card)
 
 
 def write_files(
     folder: Path,
     state: Mapping[str, Tensor],
-    config: dict[str, Any],
+    settings: Mapping[str, Any],
     text: TextEncoder | None,
     card: str,
 ) -> str:
     """Write any model's checkpoint: weights, settings, text encoder and card; return its digest."""
+    config: dict[str, Any] = {"format": FORMAT, **settings}
     weights = save(_stored(state))
     tuned = save(dict(text.delta)) if text is not None and text.delta else b""
     if text is not None:
         named = {"base": text.base, "name": text.name, "layers": text.layers}
         config["text_encoder"] = named | {"tuned": bool(tuned)}
-    settings = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
-    digest = _digest(weights, settings, tuned)
-    files = {WEIGHTS_FILE: weights, CONFIG_FILE: settings, CARD_FILE: card.encode()}
+    described = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
+    digest = _digest(weights, described, tuned)
+    files = {WEIGHTS_FILE: weights, CONFIG_FILE: described, CARD_FILE: card.encode()}
     files |= ({ENCODER_FILE: tuned} if tuned else {}) | {DIGEST_FILE: f"{digest}\n".encode()}
+    _write(folder, files, remove=() if tuned else (ENCODER_FILE,))
+    return digest
+
+
+def write_card(folder: Path, card: str) -> None:
+    """Put a card beside what was written: no part of the digest. Raises `CheckpointError`."""
+    _write(folder, {CARD_FILE: card.encode()})
+
+
+def _write(folder: Path, files: Mapping[str, bytes], remove: Collection[str] = ()) -> None:
     try:
-        write_whole(folder, files, remove=() if tuned else (ENCODER_FILE,))
+        write_whole(folder, files, remove)
     except OSError as error:
         raise CheckpointError(
             f"{folder} cannot be written ({error.strerror}): nothing in it was changed; make room "
             "or name another folder, and run it again"
         ) from error
-    return digest
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -222,18 +263,24 @@ def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> Checkp
     fields["labels"] = tuple(fields["labels"])
     fields["research"] = tuple(fields.get("research", ()))
     fields["recurrence"] = Recurrence(**fields["recurrence"])
-    model = PcgnetConfig(**fields)
     return Checkpoint(
-        config=model,
-        weights={name: tensor.float() for name, tensor in load(weights).items()},
-        calibration=Calibration(**config["calibration"]),
-        thresholds=Thresholds(**config["thresholds"]),
-        extractors=config["extractors"],
-        name=config["name"],
-        version=config["version"],
-        digest=digest,
+        config=PcgnetConfig(**fields),
         text=text_encoder_from(config.get("text_encoder"), tuned),
+        **described(config, weights, digest),
     )
+
+
+def described(config: Mapping[str, Any], weights: bytes, digest: str) -> dict[str, Any]:
+    """The fields of `Described`."""
+    return {
+        "weights": {name: tensor.float() for name, tensor in load(weights).items()},
+        "calibration": Calibration(**config["calibration"]),
+        "thresholds": Thresholds(**config["thresholds"]),
+        "extractors": config["extractors"],
+        "name": config["name"],
+        "version": config["version"],
+        "digest": digest,
+    }
 
 
 def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.config import StoreDType
-from model.predictor import DeviceExhausted, DeviceLost, ModelError
+from model.predictor import CheckpointError, DeviceExhausted, DeviceLost, ModelError
 from state.window import Recurrence
 
 # Bits that are all set in a stored number that is NaN or infinite.
@@ -45,6 +46,27 @@ def overridden(
         idle_s=stored.idle_s if idle_s is None else idle_s,
         max_session_s=stored.max_session_s if max_session_s is None else max_session_s,
     )
+
+
+def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
+    """Raise `CheckpointError` for a checkpoint that is not meant to be served."""
+    if switches:
+        raise CheckpointError(
+            f"checkpoint {path} is for research ({', '.join(switches)}): it can be evaluated, "
+            "not served; train one without these switches"
+        )
+
+
+@contextmanager
+def weights_that_fit(path: Path | None) -> Iterator[None]:
+    """Say of whatever does not fit while a model is built that the checkpoint is damaged."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path}: weights and settings do not fit each other ({error}); "
+            "copy the checkpoint again or train it anew"
+        ) from error
 
 
 def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:

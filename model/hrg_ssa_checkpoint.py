@@ -12,14 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors.torch import load
-from torch import Tensor
-
 from model.checkpoint import (
     FORMAT,
     Calibration,
     Checkpoint,
+    Described,
     Thresholds,
+    described,
     fitting,
     kind_of,
     load_checkpoint,
@@ -36,18 +35,11 @@ from state.window import Recurrence
 NAME: Final = "hrg-ssa"
 
 
-@dataclass(frozen=True, slots=True)
-class HrgCheckpoint:
-    """A loaded checkpoint; `weights` are float32 tensors that float16 matrices were read into."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HrgCheckpoint(Described):
+    """A loaded HRG-SSA."""
 
     config: HrgSsaConfig
-    weights: Mapping[str, Tensor]
-    calibration: Calibration
-    thresholds: Thresholds
-    extractors: Mapping[str, str]
-    name: str
-    version: str
-    digest: str
     text: TextEncoder
 
     def model(self) -> HrgSsa:
@@ -77,8 +69,7 @@ def save_hrg_checkpoint(
     version: str = "1",
 ) -> str:
     """Write a checkpoint folder and return its digest, as `model.checkpoint.save_checkpoint`."""
-    config = {
-        "format": FORMAT,
+    settings = {
         "name": NAME,
         "version": version,
         "model": asdict(model.config),
@@ -86,7 +77,7 @@ def save_hrg_checkpoint(
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),
     }
-    return write_files(folder, model.state_dict(), config, text, card)
+    return write_files(folder, model.state_dict(), settings, text, card)
 
 
 def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:
@@ -104,15 +95,7 @@ def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> HrgChe
     if text is None:
         raise ValueError("it names no text encoder")
     return HrgCheckpoint(
-        config=_model_config(config["model"]),
-        weights={name: tensor.float() for name, tensor in load(weights).items()},
-        calibration=Calibration(**config["calibration"]),
-        thresholds=Thresholds(**config["thresholds"]),
-        extractors=config["extractors"],
-        name=config["name"],
-        version=config["version"],
-        digest=digest,
-        text=text,
+        config=_model_config(config["model"]), text=text, **described(config, weights, digest)
     )
 
 

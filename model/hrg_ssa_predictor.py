@@ -18,7 +18,9 @@ from model.device import (
     device_errors,
     not_finite,
     overridden,
+    refuse_research,
     traced,
+    weights_that_fit,
 )
 from model.encoder import find_encoder
 from model.hrg_ssa import STORE_DTYPES, Product
@@ -97,11 +99,7 @@ class HrgSsaPredictor:
         """Load a checkpoint folder, see `model.predictor.load_predictor`."""
         checkpoint = load_hrg_checkpoint(find_checkpoint(path))
         config = checkpoint.config
-        if config.research:
-            raise CheckpointError(
-                f"checkpoint {path} is for research ({', '.join(config.research)}): it can be "
-                "evaluated, not served; train one without these switches"
-            )
+        refuse_research(path, config.research)
         recurrence = overridden(config.recurrence, window, idle_s, max_session_s)
         if recurrence.window > config.recurrence.window:
             raise CheckpointError(
@@ -113,33 +111,15 @@ class HrgSsaPredictor:
         torch.set_num_threads(threads)
         chosen = chosen_device(device)
         config = replace(checkpoint.config, recurrence=recurrence)
-        try:
-            with device_errors():
-                return cls(replace(checkpoint, config=config), chosen, encoder)
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"checkpoint {path}: weights and settings do not fit each other ({error}); "
-                "copy the checkpoint again or train it anew"
-            ) from error
+        with device_errors(), weights_that_fit(path):
+            return cls(replace(checkpoint, config=config), chosen, encoder)
 
     @property
     def info(self) -> ModelInfo:
         """What the checkpoint says of itself; text comes as words, so it is no vector input."""
         c = self.checkpoint
-        return ModelInfo(
-            name=c.name,
-            version=c.version,
-            digest=c.digest,
-            labels=c.config.labels,
-            sentiment=c.config.sentiment,
-            inputs={name: c.config.widths[name] for name in FELT if c.config.widths[name]},
-            extractors=c.extractors,
-            tuned=frozenset({"text"}),
-            calibration=str(c.calibration),
-            abstain_below=c.thresholds.abstain_below,
-            shift_threshold=c.thresholds.shift,
-            shift_exit=c.thresholds.shift_exit,
-        )
+        inputs: dict[str, int] = {n: c.config.widths[n] for n in FELT if c.config.widths[n]}
+        return c.info(c.config.labels, c.config.sentiment, inputs, frozenset({"text"}))
 
     @property
     def spec(self) -> StateSpec:

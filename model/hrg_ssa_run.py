@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from model.checkpoint import find_checkpoint
+from model.checkpoint import find_checkpoint, write_card
 from model.data import DataSet
 from model.encoder import TextEncoder, find_encoder
 from model.evaluate import evaluate
@@ -115,18 +115,15 @@ def carry_out_hrg_ssa(chosen: HrgPlan, folder: Path, listener: Listener | None =
     felt: dict[str, str] = {name: data.extractors[name] for name in FELT if name in data.extractors}
     extractors: dict[str, str] = {"text": trained.text.extractor, **felt}
 
-    def save(card: str) -> str:
-        return save_hrg_checkpoint(
-            folder,
-            trained.model,
-            calibration=trained.calibration,
-            thresholds=trained.thresholds,
-            extractors=extractors,
-            card=card,
-            text=trained.text,
-        )
-
-    digest = save("")
+    digest = save_hrg_checkpoint(
+        folder,
+        trained.model,
+        calibration=trained.calibration,
+        thresholds=trained.thresholds,
+        extractors=extractors,
+        card="",  # it tells the scores of what is saved here
+        text=trained.text,
+    )
     report = evaluate(
         load_hrg_checkpoint(folder), data, "dev", threads=chosen.threads, encoder=chosen.encoder
     )
@@ -139,6 +136,6 @@ def carry_out_hrg_ssa(chosen: HrgPlan, folder: Path, listener: Listener | None =
         seed=chosen.seed,
         command=chosen.command,
     )
-    save(card)
+    write_card(folder, card)
     learning_curves(trained.history, folder / "learning-curves.png")
     return Outcome(folder, digest, report, trained)

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
 from model.config import MODALITIES, PcgnetConfig
-from model.device import Answer, chosen_device, device_errors, not_finite, overridden, traced
+from model.device import (
+    Answer,
+    chosen_device,
+    device_errors,
+    not_finite,
+    overridden,
+    refuse_research,
+    traced,
+    weights_that_fit,
+)
 from model.encoder import SentenceEncoder, find_encoder
 from model.fault_points import reach
 from model.pcgnet_step import TORCH_DTYPES, PcgnetStep, StepInput, room_per_row, state_spec
 from model.predictor import (
-    CheckpointError,
     EncoderMissing,
     Modality,
     ModelInfo,
@@ -72,41 +80,20 @@ class PcgnetPredictor:
         Sets the process's number of torch threads: sizes are proven for it.
         """
         checkpoint = load_checkpoint(default_checkpoint() if path is None else path)
-        if checkpoint.config.research:
-            raise CheckpointError(
-                f"checkpoint {path} is for research ({', '.join(checkpoint.config.research)}): it "
-                "can be evaluated, not served; train one without these switches"
-            )
+        refuse_research(path, checkpoint.config.research)
         recurrence = overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
         config = replace(checkpoint.config, recurrence=recurrence)
         torch.set_num_threads(threads)
         chosen = chosen_device(device)
-        try:
-            with device_errors():
-                return cls(replace(checkpoint, config=config), chosen, encoder)
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"checkpoint {path}: weights and settings do not fit each other ({error}); "
-                "copy the checkpoint again or train it anew"
-            ) from error
+        with device_errors(), weights_that_fit(path):
+            return cls(replace(checkpoint, config=config), chosen, encoder)
 
     @property
     def info(self) -> ModelInfo:
         c = self.checkpoint
-        return ModelInfo(
-            name=c.name,
-            version=c.version,
-            digest=c.digest,
-            labels=c.config.labels,
-            sentiment=c.config.sentiment,
-            inputs={name: width for name, width in c.config.widths.items() if width},
-            extractors=c.extractors,
-            tuned=frozenset({"text"} if c.text is not None and c.text.delta else ()),
-            calibration=str(c.calibration),
-            abstain_below=c.thresholds.abstain_below,
-            shift_threshold=c.thresholds.shift,
-            shift_exit=c.thresholds.shift_exit,
-        )
+        inputs = {name: width for name, width in c.config.widths.items() if width}
+        tuned = frozenset({"text"} if c.text is not None and c.text.delta else ())
+        return c.info(c.config.labels, c.config.sentiment, inputs, tuned)
 
     @property
     def spec(self) -> StateSpec:

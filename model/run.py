@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.card import model_card
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.checkpoint import load_checkpoint, save_checkpoint, write_card
 from model.config import PcgnetConfig
 from model.config import preset as papers_sizes
 from model.data import SPLITS, UNLABELLED, DataError, DataSet
@@ -134,18 +134,15 @@ def carry_out(chosen: Plan, folder: Path, listener: Listener | None = None) -> O
     if text is not None:
         data = replace(data, extractors={**data.extractors, "text": text.extractor})
 
-    def save(card: str) -> str:
-        return save_checkpoint(
-            folder,
-            trained.model,
-            calibration=trained.calibration,
-            thresholds=trained.thresholds,
-            extractors=data.extractors,
-            card=card,
-            text=text,
-        )
-
-    digest = save("")
+    digest = save_checkpoint(
+        folder,
+        trained.model,
+        calibration=trained.calibration,
+        thresholds=trained.thresholds,
+        extractors=data.extractors,
+        card="",  # it tells the scores of what is saved here
+        text=text,
+    )
     report = evaluate(
         load_checkpoint(folder), data, "dev", threads=chosen.threads, encoder=chosen.encoder
     )
@@ -158,7 +155,7 @@ def carry_out(chosen: Plan, folder: Path, listener: Listener | None = None) -> O
         seed=chosen.seed,
         command=chosen.command,
     )
-    save(card)
+    write_card(folder, card)
     learning_curves(trained.history, folder / "learning-curves.png")
     return Outcome(folder, digest, report, trained)
 

@@ -47,7 +47,16 @@ def checkpoint(settings_: tuple[int, str, int] = (10, "float32", 32)) -> Checkpo
     """Waves instead of random weights: no generator's version matters; float16, as if saved."""
     window, store, speakers = settings_
     cfg = config(window, store=store, max_speakers=speakers)
-    empty = Checkpoint(cfg, {}, Calibration(1.3, 0.8), Thresholds(), {}, "pcgnet", "0", "d" * 64)
+    empty = Checkpoint(
+        config=cfg,
+        weights={},
+        calibration=Calibration(1.3, 0.8),
+        thresholds=Thresholds(),
+        extractors={},
+        name="pcgnet",
+        version="0",
+        digest="d" * 64,
+    )
     model = replace_weights(empty)
     return replace(empty, weights=model)
 

@@ -41,7 +41,16 @@ def predictor(text: int = 384) -> PcgnetPredictor:
     torch.manual_seed(5)
     weights = {name: w.half().float() for name, w in Pcgnet(config).state_dict().items()}
     calibration = Calibration(1.0, 1.0, "nothing")
-    made = Checkpoint(config, weights, calibration, Thresholds(), {}, "pcgnet", "1", "e" * 64)
+    made = Checkpoint(
+        config=config,
+        weights=weights,
+        calibration=calibration,
+        thresholds=Thresholds(),
+        extractors={},
+        name="pcgnet",
+        version="1",
+        digest="e" * 64,
+    )
     return PcgnetPredictor(made, torch.device("cpu"))
 
 
