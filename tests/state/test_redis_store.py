@@ -20,6 +20,7 @@ from state.store import (
     Saved,
     SaveResult,
     Store,
+    StoreChanged,
     StoredOutput,
     StoreRefused,
     StoreUnavailable,
@@ -376,6 +377,27 @@ def test_an_unreachable_redis_is_named_without_its_password(make_spec: Make) -> 
         with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}.*start it") as caught:
             store.check()
         assert "hush" not in str(caught.value)
+
+
+def test_older_data_behind_a_new_connection_is_never_taken_for_what_was_written(
+    make_spec: Make, say: Say, tmp_path: Path
+) -> None:
+    """A failover, or a restart from a snapshot: the epoch key is there, the last write is not."""
+    spec, key = make_spec(), key_named()
+    with local_servers.redis_server(tmp_path) as running, opened(spec, running.url) as store:
+        store.check()
+        store.identify()
+        first = say(spec, None, 0)
+        store.save_many([Save(key, 1, -1, first, OUTPUT, 0)])
+        redis.Redis.from_url(running.url).save()  # what it comes back with
+        store.save_many([Save(key, 1, 0, say(spec, first.after, 1), OUTPUT, 0)])
+        running.server.stop(hard=True)
+        running.server.start(lambda: local_servers.answers(running.port))
+        with pytest.raises(StoreChanged):
+            store.load_many([key])
+        store.identify()
+        (found,) = store.load_many([key])
+        assert found.offset == 0
 
 
 def test_a_server_that_is_no_cluster_says_which_setting_is_wrong(

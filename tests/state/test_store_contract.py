@@ -331,6 +331,7 @@ def test_a_restored_state_has_no_output_of_its_own_and_keeps_those_below(write: 
     sent = dict(w.load().outputs)
     w.store.restore_many([Restore(w.key, 1, 1, w.held)])
     assert dict(w.load().outputs) == sent
+    assert w.load().corrupt is None
     gone = replace(w.held, offset=0)
     w.store.restore_many([Restore(w.key, 1, 1, gone)])
     assert set(w.load().outputs) == {0}, "what is above is not applied any more"

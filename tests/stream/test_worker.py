@@ -532,3 +532,16 @@ def test_with_transactions_an_answer_is_seen_once_whatever_fails(predictor: Pred
     assert plant.committed() == 5
     assert plant.answered() == {(0, o): 1 for o in range(5)}
     assert second.value("replays_total", result="sent") == 2
+
+
+def test_with_transactions_an_answer_above_the_watermark_waits_for_it(predictor: Predictor) -> None:
+    plant = Plant(predictor, options={"delivery": "transactional"})
+    first = plant.worker()
+    plant.say("a", 2)
+    plant.say("b", 1)  # answered in one batch with the first of a, and before the second
+    first.turns(2)
+    assert plant.committed() == 1
+    assert plant.answered() == {(0, 0): 1}
+    second = plant.worker()  # the first one dies here
+    second.turns(10)
+    assert plant.answered() == {(0, o): 1 for o in range(3)}
