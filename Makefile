@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt audit bench accuracy chaos servers kafka helm image lock wheel clean
+.PHONY: help install demo local test lint fmt audit bench accuracy chaos servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ $(STAMP): pyproject.toml requirements/all.lock requirements/encoder.lock require
 
 demo: install ## Watch three conversations live: embedded broker, worker, publisher, view
 	@$(BIN)/emotrack demo $(ARGS)
+
+local: install kafka ## Run Kafka and Redis on this machine until Ctrl-C, to try it without Docker
+	@$(BIN)/emotrack local $(ARGS)
 
 test: install servers ## Run every test on real Kafka, Redis and Prometheus
 	@$(BIN)/pytest $(ARGS)

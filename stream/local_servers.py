@@ -74,11 +74,20 @@ class ChildServer:
             )
         deadline = time.monotonic() + start_s
         while not ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
+            if self.ended() or time.monotonic() > deadline:
                 self.stop()
-                tail = self.log.read_text(errors="replace")[-2000:]
-                raise ServerFailed(f"{self.name} did not start within {start_s:.0f} s:\n{tail}")
+                raise ServerFailed(
+                    f"{self.name} did not start within {start_s:.0f} s:\n{self.tail()}"
+                )
             time.sleep(0.05)
+
+    def ended(self) -> bool:
+        """Whether the child ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
+    def tail(self) -> str:
+        """The last lines of the child's log."""
+        return self.log.read_text(errors="replace")[-2000:]
 
     def stop(self, *, hard: bool = False) -> None:
         """End the child: SIGTERM, then SIGKILL after a while (at once when `hard`)."""
@@ -184,14 +193,16 @@ def kafka_properties(
 
 @contextlib.contextmanager
 def apache_kafka(
-    directory: Path, jars: Path = KAFKA_JARS, told: Listeners = PLAIN
+    directory: Path, jars: Path = KAFKA_JARS, told: Listeners = PLAIN, port: int | None = None
 ) -> Iterator[RunningKafka]:
-    """Run Apache Kafka in KRaft mode under `directory` until the block ends."""
+    """Run Apache Kafka in KRaft mode under `directory` until the block ends; any free port."""
     java = need("java", "install a JRE, version 17 or newer (Debian: openjdk-17-jre-headless)")
     if not list(jars.glob("kafka_2.13-*.jar")):
         raise ServerMissing(f"no Kafka jars under {jars}: run `make kafka` (Maven) once")
     controller_port, *free = free_ports(2 + len(told.protocols))
     ports = dict(zip(("PLAINTEXT", *told.protocols), free, strict=True))
+    if port is not None:
+        ports["PLAINTEXT"] = port
     properties = directory / "server.properties"
     properties.write_text(kafka_properties(directory, ports, controller_port, told))
     java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
@@ -221,12 +232,12 @@ def apache_kafka(
 
 
 @contextlib.contextmanager
-def redis_server(directory: Path, *extra: str) -> Iterator[RunningRedis]:
+def redis_server(directory: Path, *extra: str, port: int | None = None) -> Iterator[RunningRedis]:
     """Run redis-server under `directory` until the block ends; `extra` are its own arguments."""
     program = need(
         "redis-server", "install Redis 7 or newer (Debian: apt-get install redis-server)"
     )
-    port = min(free_ports(16))  # in cluster mode its bus takes the port 10,000 higher
+    port = port or min(free_ports(16))  # in cluster mode its bus takes the port 10,000 higher
     argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
     argv += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *extra]
     server = ChildServer("redis", argv, directory)
@@ -320,18 +331,30 @@ def configured_alertmanager(config: Path, port: int) -> Iterator[ChildServer]:
 
 
 class Stack:
-    """Several local servers in one `with`: the benchmarks' Kafka and Redis side by side."""
+    """Kafka and Redis side by side in one `with`, on free ports where none are named."""
 
-    def __init__(self, directory: Path, jars: Path = KAFKA_JARS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        jars: Path = KAFKA_JARS,
+        *,
+        kafka_port: int | None = None,
+        redis_port: int | None = None,
+    ) -> None:
         self._directory, self._jars = directory, jars
+        self._kafka_port, self._redis_port = kafka_port, redis_port
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         for name in ("kafka", "redis"):
             (self._directory / name).mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as guard:
-            self.redis = guard.enter_context(redis_server(self._directory / "redis"))
-            self.kafka = guard.enter_context(apache_kafka(self._directory / "kafka", self._jars))
+            self.redis = guard.enter_context(
+                redis_server(self._directory / "redis", port=self._redis_port)
+            )
+            self.kafka = guard.enter_context(
+                apache_kafka(self._directory / "kafka", self._jars, port=self._kafka_port)
+            )
             self._exit = guard.pop_all()
         return self
 

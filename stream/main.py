@@ -25,6 +25,7 @@ from stream import (
     cli_dlq,
     cli_evaluate,
     cli_extract,
+    cli_local,
     cli_train,
     cli_verify,
     cli_worker,
@@ -43,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command(rich_help_panel="Try it")(cli_demo.demo)
+app.command(rich_help_panel="Try it")(cli_local.local)
 app.command(rich_help_panel="Run it")(cli_worker.serve)
 app.command(rich_help_panel="Run it")(cli_verify.verify)
 cli_client.mount(app)

@@ -28,6 +28,7 @@ from tests.integration.workers import ThreadWorker
 pytestmark = pytest.mark.integration
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
 LASTING: Final = (
+    "make local",
     "source ",
     "emotrack serve",
     "emotrack watch",
