@@ -97,6 +97,21 @@ def import_original(
         _write(read_original(corpus, features, roberta, persona, seed=seed), out)
 
 
+@app.command("import-json")
+def import_original_json(
+    corpus: Annotated[Literal["meld", "iemocap"], typer.Argument(help="whose layout")],
+    folder: Annotated[Path, typer.Argument(help="with train_data.json, test_data.json and so on")],
+    out: Out,
+    audio: Annotated[str, typer.Option(help="which audio_features_….pkl")] = "opensmile",
+    seed: Annotated[int, typer.Option(help="decides the dev dialogues, where no dev is")] = 0,
+) -> None:
+    """Make a data set of the JSON and feature files of HRG-SSA's published code."""
+    from model.original_json import read_original_json
+
+    with sentences():
+        _write(read_original_json(corpus, folder, audio=audio, seed=seed), out)
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
     """What does not fit in data, as the console's error."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -68,6 +69,23 @@ def test_a_csv_with_text_vectors_trains(talk: Path, tmp_path: Path) -> None:
     runs = ("--runs", str(tmp_path / "runs"), "--name", "one", "--epochs", "1", "--hidden", "8")
     run("train", "--data", str(tmp_path / "set"), *runs)
     assert (tmp_path / "runs" / "one" / "model.safetensors").exists()
+
+
+def test_the_json_of_published_code_becomes_a_set_that_reads(tmp_path: Path) -> None:
+    said = {
+        str(n): {
+            "utterance": f"Anna: turn {n}",
+            "speaker": "Anna",
+            "emotion": "joy",
+            "feature_key": f"dia0_utt{n}",
+        }
+        for n in range(2)
+    }
+    content = json.dumps({"2": {"0": said, "1": said}})
+    (tmp_path / "train_data.json").write_text(content, "utf-8")
+    out = tmp_path / "set"
+    run("data", "import-json", "meld", str(tmp_path), "--out", str(out))
+    assert read_data_set(out).split("dev")[0].sentences == ("turn 0", "turn 1")
 
 
 def test_a_check_counts_what_is_there(tmp_path: Path) -> None:
