@@ -23,6 +23,7 @@ from model.device import (
     weights_that_fit,
 )
 from model.encoder import find_encoder
+from model.fault_points import reach
 from model.hrg_ssa import STORE_DTYPES, Product
 from model.hrg_ssa_checkpoint import HrgCheckpoint, load_hrg_checkpoint
 from model.hrg_ssa_collate import padded
@@ -193,11 +194,13 @@ class HrgSsaPredictor:
         with torch.inference_mode():
             given = (*padded(words, length), *felt, present, ring, speaker, before)
             inputs = tuple(part.to(self._device) for part in given)
+            reach("F3")
             if (length, size) not in self._traced:
                 usual = self._device.type == "cpu" and length in LENGTHS
                 step = traced(self._answer, inputs) if usual else self._answer
                 self._traced[length, size] = step
             said, stored = self._traced[length, size](*inputs)
+            reach("F4")  # on a device, the answer is still on its way
         return said.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
 
     def _answer(

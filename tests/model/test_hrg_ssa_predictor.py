@@ -13,6 +13,7 @@ import torch
 
 from model.checkpoint import SHIPPED, default_checkpoint, find_checkpoint
 from model.data import DataSet, Dialogue, generated_conversations
+from model.fault_points import FaultPoint, arm
 from model.hrg_ssa_config import HrgSsaConfig
 from model.hrg_ssa_predictor import LENGTHS, HrgSsaPredictor, state_spec
 from model.labels import MELD_LABELS
@@ -305,3 +306,16 @@ def test_a_folder_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "hrg-ssa").mkdir()
     assert find_checkpoint(Path("hrg-ssa")) == Path("hrg-ssa")
+
+
+def test_a_batch_reaches_both_places_where_it_can_be_killed(
+    served: HrgSsaPredictor, data: DataSet
+) -> None:
+    reached: list[FaultPoint] = []
+    turn = turn_of(data.split("dev")[0], 0, Window.empty(served.spec))
+    arm(reached.append)
+    try:
+        served.predict([turn])
+    finally:
+        arm(None)
+    assert reached == ["F3", "F4"]

@@ -12,6 +12,7 @@ import torch
 
 from model.checkpoint import Calibration, Checkpoint, Thresholds
 from model.config import PcgnetConfig
+from model.fault_points import FaultPoint, arm
 from model.pcgnet import Pcgnet
 from model.pcgnet_predictor import PcgnetPredictor
 from model.predictor import (
@@ -191,3 +192,14 @@ def test_warming_up_changes_no_answer() -> None:
     before = by.predict([turn(audio=audio(1, 2, 3, 4))])[0].probabilities
     by.warm_up()
     assert by.predict([turn(audio=audio(1, 2, 3, 4))])[0].probabilities == before
+
+
+def test_a_batch_reaches_both_places_where_it_can_be_killed() -> None:
+    served = predictor()
+    reached: list[FaultPoint] = []
+    arm(reached.append)
+    try:
+        served.predict([turn()])
+    finally:
+        arm(None)
+    assert reached == ["F3", "F4"]
