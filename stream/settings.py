@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ PREFIX: Final = "EMOTRACK_"
 YEAR_S: Final = 31_536_000.0
 # Not settings of the tracker: where to find the settings file, and the tests' data folder.
 OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA", "EMOTRACK_FAULT"})
+_SHOULD: Final = re.compile(r"^(?:Input|String) should")  # pydantic's way to begin
+_WORDS: Final = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\b(?:\[_file\])?")
 
 
 class Settings(BaseSettings):
@@ -348,10 +351,22 @@ def explain(error: ValidationError) -> list[str]:
     for fault in error.errors(include_url=False, include_context=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
         reason = str(fault["msg"]).removeprefix("Value error, ")
+        reason = in_capitals(_SHOULD.sub("must", reason))
         field = Settings.model_fields.get(name)
         shown = f" (it is {fault['input']!r})" if field is not None and field.repr else ""
-        sentences.append(f"{name}: {reason}{shown}" if name else reason)
+        sentences.append(f"{PREFIX}{name.upper()}: {reason}{shown}" if name else reason)
     return sentences
+
+
+def in_capitals(sentence: str) -> str:
+    """A sentence with each setting of several words named as in the environment."""
+
+    def shout(word: re.Match[str]) -> str:
+        if word[1] not in Settings.model_fields:
+            return word[0]
+        return PREFIX + word[0].upper()
+
+    return _WORDS.sub(shout, sentence)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -371,5 +386,7 @@ def known(key: str, *, where: str) -> None:
     """Raise `ConfigError` for a key that is no setting, naming the nearest one."""
     if key in Settings.model_fields:
         return
-    near = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.0)
-    raise ConfigError(f"{where} is not a setting; the nearest one is {near[0]}")
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+    name = (f"{PREFIX}{near[0].upper()}" if where.startswith(PREFIX) else near[0]) if near else ""
+    nearest = f"; the nearest one is {name}" if near else ""
+    raise ConfigError(f"{where} is not a setting{nearest}: `emotrack config show` lists them all")

@@ -44,25 +44,33 @@ def test_the_file_may_be_named_by_the_environment(
 def test_an_unknown_key_names_the_nearest_one(
     where: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    file = None
+    file, nearest = None, "EMOTRACK_BATCH_MAX"
     if where == "environment":
         monkeypatch.setenv("EMOTRACK_BACH_MAX", "3")
     else:
-        file = tmp_path / "x.toml"
+        file, nearest = tmp_path / "x.toml", "batch_max"
         file.write_text("bach_max = 3\n")
-    with pytest.raises(ConfigError, match="nearest one is batch_max"):
+    with pytest.raises(ConfigError, match=f"nearest one is {nearest}"):
         load_settings(file=file)
+
+
+def test_where_no_key_is_near_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMOTRACK_XYZZY", "3")
+    with pytest.raises(
+        ConfigError, match="EMOTRACK_XYZZY is not a setting: `emotrack config show`"
+    ):
+        load_settings()
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({"batch_max": 0}, "batch_max: .*greater than or equal to 1.*it is 0"),
-        ({"device": "tpu"}, "device: .*'auto', 'cpu' or 'cuda'"),
-        ({"low_water": 2_000}, "low_water must be less than high_water"),
-        ({"metrics_port": 70_000}, "metrics_port"),
-        ({"redis_url": "redis://[::1"}, "redis_url: must read redis://HOST:PORT/DB"),
-        ({"idle_s": float("inf")}, "idle_s"),
+        ({"batch_max": 0}, "EMOTRACK_BATCH_MAX: must be greater than or equal to 1.*it is 0"),
+        ({"device": "tpu"}, "EMOTRACK_DEVICE: must be 'auto', 'cpu' or 'cuda'"),
+        ({"low_water": 2_000}, "EMOTRACK_LOW_WATER must be less than EMOTRACK_HIGH_WATER"),
+        ({"metrics_port": 70_000}, "EMOTRACK_METRICS_PORT"),
+        ({"redis_url": "redis://[::1"}, "EMOTRACK_REDIS_URL: must read redis://HOST:PORT/DB"),
+        ({"idle_s": float("inf")}, "EMOTRACK_IDLE_S"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_what_may_be(
@@ -110,20 +118,29 @@ SASL = {"kafka_security": "sasl_ssl", "kafka_username": "u", "kafka_password": "
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ({**SASL, "kafka_password": None}, "needs kafka_username and kafka_password"),
-        ({**SASL, "kafka_security": "ssl"}, "need kafka_security sasl_ssl"),
-        ({"kafka_ca_file": "ca.pem"}, "need kafka_security ssl or sasl_ssl"),
-        ({**SASL, "kafka_cert_file": "c.pem"}, "kafka_cert_file and kafka_key_file go together"),
+        (
+            {**SASL, "kafka_password": None},
+            r"needs EMOTRACK_KAFKA_USERNAME and EMOTRACK_KAFKA_PASSWORD\[_FILE\]",
+        ),
+        ({**SASL, "kafka_security": "ssl"}, "need EMOTRACK_KAFKA_SECURITY sasl_ssl"),
+        ({"kafka_ca_file": "ca.pem"}, "need EMOTRACK_KAFKA_SECURITY ssl or sasl_ssl"),
+        (
+            {**SASL, "kafka_cert_file": "c.pem"},
+            "EMOTRACK_KAFKA_CERT_FILE and EMOTRACK_KAFKA_KEY_FILE go together",
+        ),
         ({**SASL, "kafka_password_file": "none.txt"}, "are both given: leave one out"),
         ({"kafka_password_file": "none.txt"}, "none.txt cannot be read"),
-        ({"redis_ca_file": "ca.pem"}, "need redis_url rediss://"),
+        ({"redis_ca_file": "ca.pem"}, "need EMOTRACK_REDIS_URL rediss://"),
         (
             {"redis_url": "redis://u:hunter2@h", "redis_password": "hunter2"},
-            "redis_password and the password in redis_url",
+            "EMOTRACK_REDIS_PASSWORD and the password in EMOTRACK_REDIS_URL",
         ),
-        ({"redis_url": "redis://u@h", "redis_username": "u"}, "redis_username and the user in"),
+        (
+            {"redis_url": "redis://u@h", "redis_username": "u"},
+            "EMOTRACK_REDIS_USERNAME and the user in",
+        ),
         ({"kafka_options": {"sasl.password": "hunter2"}}, "use EMOTRACK_KAFKA_PASSWORD"),
-        ({"model_digest": "a5c5"}, "model_digest"),
+        ({"model_digest": "a5c5"}, "EMOTRACK_MODEL_DIGEST"),
     ],
 )
 def test_security_settings_that_do_not_go_together_are_one_sentence(
