@@ -112,11 +112,10 @@ def _redis(settings: Settings) -> Check:
     if find_spec("redis") is None:
         return Check("redis", "absent", NOT_A_WORKER)
     from state.redis_store import LIBRARY
-    from state.window import Recurrence, StateSpec
-    from stream.stores import open_redis
+    from stream.stores import NO_STATE, open_redis
 
     def look() -> str:
-        store = open_redis(settings, StateSpec((), (), (), Recurrence(), "doctor"))
+        store = open_redis(settings, NO_STATE)
         try:
             version, policy = store.version_and_policy()
         finally:

@@ -35,7 +35,7 @@ from stream.kafka_transactions import KafkaTransactions
 from stream.metrics import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
-from stream.stores import open_redis
+from stream.stores import open_redis, require_redis
 from stream.topics import TopicNames, require_topics
 from stream.worker import Trace, Worker
 
@@ -57,6 +57,8 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
         metrics, health = Metrics(), Health()
         topic_id = find_topics(settings)
         health.broker = True
+        if not settings.in_memory:
+            require_redis(settings)  # before the seconds that a model takes
         log.info("loading the model", checkpoint=str(settings.model or "shipped"))
         predictor = open_model(settings)
         store = open_store(settings, predictor.spec)

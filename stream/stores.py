@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from state.redis_link import RedisAccess
 from state.redis_store import RedisStore
 from state.store import StoreError
-from state.window import StateSpec
+from state.window import Recurrence, StateSpec
 from stream.errors import StoreUnfit
 from stream.security import tls_fault
 from stream.settings import Settings
+
+NO_STATE: Final = StateSpec((), (), (), Recurrence(), "none")  # enough to look at a Redis
 
 
 def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
@@ -31,6 +35,11 @@ def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
             raise StoreUnfit(f"TLS with Redis: {meaning} ({where})") from None
         raise StoreUnfit(f"{error} ({where})") from None
     return store
+
+
+def require_redis(settings: Settings) -> None:
+    """Return when that Redis can be used, whatever the model. Raises `StoreUnfit`."""
+    open_redis(settings, NO_STATE).close()
 
 
 def access_of(settings: Settings) -> RedisAccess:
