@@ -99,14 +99,16 @@ def pile_data(summary: Summary, name: str) -> dict[str, Any]:
 def summary_table(summary: Summary, by: str) -> Table:
     """The piles, the largest first; by time in order of time."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in (by, "letters", "requeued before", "repeats", "first", "last"):
-        table.add_column(name, justify="right" if name[-1] == "s" else "left")
+    for name in (by, "letters", "requeued before", "repeats", "first, UTC", "last, UTC"):
+        justify: Literal["left", "right"] = "right" if name in ("letters", "repeats") else "left"
+        table.add_column(name, justify=justify, overflow="fold")
     order = sorted(
         summary.piles.items(), key=lambda p: (-p[1].letters, p[0]) if by == "reason" else p[0]
     )
     for name, pile in order:
         counts = (str(pile.letters), str(pile.again), str(pile.repeats))
-        table.add_row(name, *counts, when(pile.first_ms), when(pile.last_ms))
+        moments = (when(ms).replace("T", " ").rstrip("Z") for ms in (pile.first_ms, pile.last_ms))
+        table.add_row(name, *counts, *moments)
     return table
 
 
@@ -141,6 +143,9 @@ def show_letter(
         "can_be_requeued": why_not is None,
         "why_not": why_not,
     }
+    if why_not is None and letter.error_class != "model":
+        # What was wrong with the record still is: only a worker that takes it helps.
+        told["note"] = "requeue sends the same bytes: this version of the worker refuses them again"
     if json_out:
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
         return
@@ -148,7 +153,10 @@ def show_letter(
     for name, value in told.items():
         if isinstance(value, dict):
             value = "\n".join(f"{n}: {v}" for n, v in value.items())
-        table.add_row(name.replace("_", " "), "" if value in (None, []) else str(value))
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        if value not in (None, [], ""):
+            table.add_row(name.replace("_", " "), str(value))
     Console(highlight=False, markup=False).print(table)
 
 

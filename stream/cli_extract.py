@@ -43,7 +43,7 @@ def audio(
     out: Out = None,
     fill_from: Fill = None,
 ) -> None:
-    """Eight numbers of Praat: loudness, pitch, rate, harmonicity (needs `emotrack[audio]`)."""
+    """Eight numbers of Praat: loudness, pitch, rate, harmonicity (needs `emotrack\\[audio]`)."""
     from model.extractors import PRAAT, PRAAT_COLUMNS
     from model.praat import measure
 

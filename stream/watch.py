@@ -21,7 +21,15 @@ from stream.messages import PredictionEvent, ShiftAlert, encode
 Event = Received[PredictionEvent] | Received[ShiftAlert]
 BAR: Final = 10
 _ROWS: Final = 20
-_COLUMNS: Final = ("time", "conversation", "speaker", "emotion", "confidence", "shift", "ms")
+_COLUMNS: Final = (
+    "time, UTC",
+    "conversation",
+    "speaker",
+    "emotion",
+    "confidence",
+    "shift: probability, from and to",
+    "latency, ms",
+)
 _SEVERITY_STYLE: Final = {"info": "cyan", "warning": "bold yellow", "critical": "bold red"}
 
 
@@ -56,7 +64,9 @@ def _shown(
     elif console.is_terminal:
         yield from _live(wanted, console)
     else:
-        for event in wanted:
+        for number, event in enumerate(wanted):
+            if number == 0:
+                console.print(" | ".join(_COLUMNS), soft_wrap=True)
             console.print(Text("  ").join(cells(event)), soft_wrap=True)
             yield
 

@@ -66,7 +66,10 @@ def test_letters_of_every_kind_are_counted_and_shown_without_a_word(
     shown: dict[str, Any] = json.loads(dlq(site, "show", by_reason["wrong_key"], "--json").stdout)
     assert shown["key"] == "somebody" and shown["can_be_requeued"]
     assert "text: str(2)" in shown["body"] and "hm" not in shown["body"]
+    assert "refuses them again" in shown["note"]
     assert '"text": "hm"' in dlq(site, "show", by_reason["wrong_key"], "--body").stdout
+    for_people = dlq(site, "show", by_reason["bad_json"]).stdout
+    assert "can be requeued  yes" in for_people and "omitted" not in for_people
     large = json.loads(dlq(site, "show", by_reason["too_large"], "--json").stdout)
     assert not large["can_be_requeued"] and "by reference only" in large["why_not"]
     with pytest.raises(LetterUnfit, match="by reference only"):

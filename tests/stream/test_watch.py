@@ -51,10 +51,21 @@ def shown(event: Event, *, terminal: bool = False) -> str:
 
 
 def test_a_line_holds_who_what_how_sure_the_shift_and_the_latency() -> None:
-    line = shown(received(PREDICTION, ("emotrack_end_to_end_ms", b"12.345")))
+    head, line, rest = shown(received(PREDICTION, ("emotrack_end_to_end_ms", b"12.345"))).split(
+        "\n"
+    )
+    assert head.split(" | ") == [
+        "time, UTC",
+        "conversation",
+        "speaker",
+        "emotion",
+        "confidence",
+        "shift: probability, from and to",
+        "latency, ms",
+    ]
     for part in ("00:00:00", "call-7", "anna", "joy", "0.75", "0.61 calm -> joy", "12.3"):
         assert part in line
-    assert line.count("\n") == 1
+    assert rest == ""
 
 
 def test_a_first_utterance_shows_no_shift_and_an_abstained_one_its_reason() -> None:
