@@ -478,12 +478,25 @@ class HrgSsa(nn.Module):
         told = torch.where(known[:, None], self.told(said_words.flatten(1)), 0.0)  # [B, d]
         read = torch.cat((heard.words, said_words), dim=1)  # the labelled utterance
         there = torch.cat((heard.there, known[:, None].expand(-1, 2)), dim=1)
-        weight = (self.pool_query @ read.transpose(1, 2)) + _mask(there)[:, None]  # [B, k, L + 2]
-        pooled = torch.softmax(weight, dim=2) @ self.pool_value(read) + told[:, None]
         return Kept(
-            as_stored(self.pool_norm(pooled), self.store),
+            as_stored(self._pooled(read, there, told), self.store),
             as_stored(heard.nodes + told[:, None], self.store),
         )
+
+    def _pooled(self, read: Tensor, there: Tensor, told: Tensor) -> Tensor:
+        """Token and label-word states [B, L + 2, d] as they are kept: [B, k, d].
+
+        The research twin "all-tokens" keeps the first k of them, label words first, zeros after.
+        """
+        value = self.pool_value(read)
+        if "all-tokens" in self.config.research:
+            kept = self.config.pooled
+            states = torch.where(there[..., None], self.pool_norm(value + told[:, None]), 0.0)
+            first = torch.roll(states, 2, dims=1)[:, :kept]
+            return F.pad(first, (0, 0, 0, kept - first.shape[1]))
+        weight = (self.pool_query @ read.transpose(1, 2)) + _mask(there)[:, None]  # [B, k, L + 2]
+        pooled: Tensor = self.pool_norm(torch.softmax(weight, dim=2) @ value + told[:, None])
+        return pooled
 
     def vocabulary_scores(self, states: Tensor) -> Tensor:
         """Decoder states [.., d] -> scores of the next token [.., V]."""
@@ -524,6 +537,8 @@ class HrgSsa(nn.Module):
                 parts.append(torch.cat((tagged, tokens), dim=1))
             memory.append((parts[0], parts[1]))
         heard_of = there.repeat_interleave(self.config.pooled, 1)
+        if "all-tokens" in self.config.research:  # keys have no bias: of no token they are zero
+            heard_of = heard_of & (past.pooled[0][0] != 0).any(3).flatten(1)
         return memory, _mask(torch.cat((heard_of, heard.there), dim=1))[:, None, None]
 
     def _felt(self, i: int, name: str, x: Tensor, present: Tensor) -> Tensor:

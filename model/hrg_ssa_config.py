@@ -20,14 +20,18 @@ FELT: Final[tuple[Modality, ...]] = (
 WINDOW: Final = 8  # past utterances (models.md B8)
 
 # What a model that measures a part's worth lacks or is given; none of them can be served.
-# "gold-history" is a leak: it is told the true emotions of the past.
-HrgResearch = Literal["gold-history", "no-labels", "no-past", "no-graph", "no-implicit"]
+# "gold-history" is a leak: it is told the true emotions of the past. "all-tokens" keeps the states
+# of a past utterance's first `pooled` tokens instead of so many means of all.
+HrgResearch = Literal[
+    "gold-history", "no-labels", "no-past", "no-graph", "no-implicit", "all-tokens"
+]
 HRG_RESEARCH: Final[tuple[HrgResearch, ...]] = (
     "gold-history",
     "no-labels",
     "no-past",
     "no-graph",
     "no-implicit",
+    "all-tokens",
 )
 
 

@@ -159,6 +159,11 @@ HRG_PARTS: Final = (
         minutes=9.0, recipe={"msa_weight": 0.0},
     ),
     Row(
+        "hrg-all-tokens", "each past utterance kept as its first 32 tokens, not as 4 vectors",
+        kind="hrg-ssa", seeds=1, minutes=9.0,
+        model={"research": ["all-tokens"], "pooled": 34},  # and its two label words
+    ),
+    Row(
         "hrg-tuned", "words through the shipped PCGNet's tuned encoder: what is shipped",
         kind="hrg-ssa", text="adapted", seeds=1, minutes=8.0,
     ),

@@ -76,6 +76,32 @@ def whole(talks: Sequence[Talk], by: HrgSsa, history: Tensor | None = None) -> W
     return out
 
 
+def keeping_all(kept: int) -> HrgSsa:
+    """The small model, which keeps up to `kept` states of a past utterance."""
+    made = HrgSsa(config(research=("all-tokens",), pooled=kept))
+    weights = {k: v for k, v in model().state_dict().items() if k != "pool_query"}
+    made.load_state_dict(weights, strict=False)
+    return made.eval()
+
+
+def test_a_twin_may_keep_every_token_of_the_past() -> None:
+    """Room for more changes nothing, too little room cuts the end, and each token counts."""
+    talks = [talk(crowd(9, 3), seed=3), talk(crowd(5, 2), seed=4)]
+    out = whole(talks, keeping_all(8))
+    wider = whole(talks, keeping_all(20))
+    assert torch.allclose(out.emotion, wider.emotion, atol=EXACT)
+    again = whole(talks, keeping_all(8), out.history)
+    assert torch.allclose(out.emotion, again.emotion, atol=EXACT)
+    cut = whole(talks, keeping_all(4))
+    assert not torch.allclose(out.emotion, cut.emotion, atol=EXACT)
+    longest = max(range(8), key=lambda i: len(talks[0].states[i]))
+    for token in range(len(talks[0].states[longest])):
+        states = [state.clone() for state in talks[0].states]
+        states[longest][token] += 1.0
+        other = whole([replace(talks[0], states=tuple(states)), talks[1]], keeping_all(8))
+        assert not torch.equal(out.emotion[longest + 1], other.emotion[longest + 1])
+
+
 @pytest.mark.parametrize("window", [1, 4, 16])
 def test_told_its_own_answers_one_pass_gives_them_again(window: int) -> None:
     """In the order of time, each answer told to the later ones, and all at once."""
