@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import typer
 
 from stream.faults import arm_from_environment
+from stream.logs import configure_log
 from stream.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True)
@@ -70,13 +71,14 @@ def serve(
     }
     settings = load_settings(flags, config)
     gc.disable()  # until all is loaded: imports make no garbage, and looking for it costs a second
+    lines = configure_log(settings)
     try:
-        from stream.serving import configure_log, run_worker  # heavy: torch, redis, confluent-kafka
+        from stream.serving import run_worker  # heavy: torch, redis, confluent-kafka
 
-        configure_log(settings)
         arm_from_environment()
         raise typer.Exit(run_worker(settings, stop=stop_on_signals()))
     finally:
+        lines.close()
         gc.enable()
 
 

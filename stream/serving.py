@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from threading import Event
@@ -233,26 +231,3 @@ def describe(info: ModelInfo, device: str) -> dict[str, str]:
         "calibration": info.calibration,
         "device": device,
     }
-
-
-def configure_log(settings: Settings) -> None:
-    """One line a fact, to stderr: JSON for machines, text for people."""
-    colors = sys.stderr.isatty()
-    last: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=colors)
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[settings.log_level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )

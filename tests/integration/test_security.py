@@ -28,9 +28,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 from stream import cli_worker, main
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
 from stream.errors import AccessRefused
+from stream.logs import configure_log
 from stream.messages import Utterance
 from stream.security import KafkaSecurity
-from stream.serving import configure_log, find_topics
+from stream.serving import find_topics
 from stream.settings import Settings, load_settings
 from stream.topics import TopicNames, create, plan
 from tests.conftest import ROOT, enter
@@ -168,7 +169,7 @@ def test_a_worker_with_the_rights_of_the_page_answers_over_tls(
     """Publish, serve and watch, all as one user with a password, on encrypted connections."""
     console.settle(env)
     settings = load_settings({"log_level": "debug"})
-    configure_log(settings)
+    lines = configure_log(settings)
     admin = KafkaSecurity(
         "sasl_ssl",
         username="admin",
@@ -187,6 +188,7 @@ def test_a_worker_with_the_rights_of_the_page_answers_over_tls(
         for page in ("metrics", "version", "readyz")
     ).decode()
     assert worker.end() == 0
+    lines.close()
     assert not [s for s in secured.SECRETS if s in shown + repr(settings)]
     assert "partitions assigned" in console.said()
 
@@ -383,6 +385,7 @@ def test_a_client_without_rights_is_told_so(broker: SecuredKafka, console: Conso
 
 def test_a_log_in_json_names_no_secret(env: Env, console: Console) -> None:
     console.settle(env | {"LOG_FORMAT": "json"})
-    configure_log(load_settings())
+    lines = configure_log(load_settings())
     structlog.get_logger().info("settings", settings=str(load_settings()))
+    lines.close()
     assert json.loads(console.said())["event"] == "settings"
