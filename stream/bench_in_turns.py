@@ -1,27 +1,71 @@
-"""`emotrack serve` that observes nothing: what `bench metrics` compares with.
+"""`emotrack serve` that observes in turns: what `bench metrics` measures.
 
-Run as a child process; the page is there and stays empty.
+Run as a child process. Slices of the loop with and without observations follow each other within
+one flood, so that whatever else slows the machine down meets both. At its end it prints each slice.
 """
 
 from __future__ import annotations
 
+import json
+import time
+from typing import Any, Final
+
 from stream import main, worker
+from stream.observe import Observer
+
+BATCHES: Final = 1  # of a slice: some 60 ms
+ORDER: Final = (True, False, False, True)  # what drifts meets both alike
+HEAD: Final = "slices: "
 
 
-class Silent:
-    """Takes every fact of the loop and forgets it."""
+class InTurns:
+    """Passes facts of the loop on to the real observer, or forgets them."""
 
-    def __init__(self, *_unused: object) -> None:
-        """Nothing is kept."""
+    def __init__(self, *given: Any) -> None:
+        self._real = Observer(*given)
+        self._slice, self._batches, self._utterances = 0, 0, 0
+        self._began = time.thread_time()
+        self.slices: list[tuple[bool, float, int]] = []
 
-    def __getattr__(self, _fact: str) -> object:
-        return ignore
+    @property
+    def observes(self) -> bool:
+        """Whether this slice is one with observations."""
+        return ORDER[self._slice % len(ORDER)]
+
+    def __getattr__(self, fact: str) -> Any:
+        return getattr(self._real, fact) if self.observes else ignore
+
+    def answered(self, step: Any, *times: float) -> None:
+        """The end of a batch, and of a slice with the last one of its batches."""
+        if self.observes:
+            self._real.answered(step, *times)
+        self._utterances += len(step.results)
+        self._batches += 1
+        if self._batches == BATCHES:
+            now = time.thread_time()
+            self.slices.append((self.observes, now - self._began, self._utterances))
+            self._slice, self._batches, self._utterances = self._slice + 1, 0, 0
+            self._began = now
 
 
 def ignore(*_unused: object, **_also_unused: object) -> None:
     """Do nothing."""
 
 
+def serve_in_turns() -> None:
+    """Serve; print (observed, CPU seconds of the loop's thread, utterances) of each slice."""
+    made: list[InTurns] = []
+
+    def observer(*given: Any) -> InTurns:
+        made.append(InTurns(*given))
+        return made[0]
+
+    setattr(worker, "Observer", observer)  # noqa: B010 -- a checker would refuse it
+    try:
+        main.main()
+    finally:
+        print(f"\n{HEAD}{json.dumps(made[0].slices if made else [])}", flush=True)
+
+
 if __name__ == "__main__":
-    setattr(worker, "Observer", Silent)  # noqa: B010 -- a checker would refuse it
-    main.main()
+    serve_in_turns()

@@ -1,23 +1,24 @@
 """`emotrack bench metrics`: what observing costs a worker, on Apache Kafka and Redis.
 
-Two workers run side by side, one as it ships and one that observes nothing (`bench_silent`); floods
-go to one and the other in turns, and the CPU of each is read around its own. CPU and not time,
-because a full worker is bound by it and other programs do not change it much.
+One worker is flooded; its loop observes in slices, see `bench_in_turns`. The loop is one thread and
+bounds the throughput, so the cost is its CPU time an utterance, of slices with observations against
+their neighbours without. What a scrape costs is measured beside it.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from stream.bench_in_turns import BATCHES, HEAD
 from stream.bench_kafka import Collector, ScriptPlan, Sender, script
 from stream.bench_pipeline import DRAIN_S, random_checkpoint, unique
 from stream.bench_state import Row
@@ -28,31 +29,61 @@ from stream.topics import TopicNames, create, plan
 
 PARTITIONS: Final = 2
 CONVERSATIONS: Final = 500
-WARM_UP: Final = 1_000
-T_95: Final = 1.833  # one-sided, 9 degrees of freedom: 10 pairs, and on the safe side for more
+FLOOD: Final = 4_000
+FULL: Final = 32  # mean utterances a batch: slices with fewer are the ends of a flood
+LEFT_OUT: Final = 4  # slices at the start: caches are cold
+SCRAPES: Final = 20
+SCRAPE_EVERY_S: Final = 15.0
+T_95: Final = 1.70  # one-sided, 30 degrees of freedom, and on the safe side for more
 CPU_OF_A_PROCESS: Final = 2  # Linux: the clock of a process is (~pid << 3) | 2, dead threads too
 
+Slice = tuple[bool, float, int]  # observed, CPU seconds of the loop, utterances
 
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two workers and its topics."""
 
-    topics: TopicNames
-    worker: RunningWorker
-    sender: Sender
-    bootstrap: str
+def run_bench_metrics(
+    *, utterances: int, say: Callable[[str], None], jars: Path = KAFKA_JARS
+) -> dict[str, Row]:
+    """Answer so many utterances; `say` gets a line at each flood."""
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emotrack-bench-")))
+        say("starting Apache Kafka, Redis and a worker")
+        servers = stack.enter_context(Stack(scratch, jars))
+        topics, bootstrap = TopicNames("metrics."), servers.kafka.bootstrap
+        create(bootstrap, plan(topics, partitions=PARTITIONS))
+        settings = {
+            "bootstrap": bootstrap,
+            "redis_url": servers.redis.url,
+            "topic_prefix": topics.prefix,
+            "group": f"{topics.prefix}workers",
+            "model": random_checkpoint(scratch / "random-h200"),
+            "log_level": "warning",
+        }
+        log = scratch / "worker.log"
+        with local_worker(settings, log, module="stream.bench_in_turns") as worker:
+            sender = Sender(bootstrap, topics.utterances)
+            floods = math.ceil(utterances / FLOOD)
+            for number in range(floods):
+                flood(sender, bootstrap, topics.predictions, number)
+                say(f"flood {number + 1} of {floods}, {FLOOD} utterances each")
+            scrape_ms = cost_of_a_scrape(worker) * 1000
+        return rows(costs(slices_in(log)), scrape_ms)
 
-    def cpu_us(self, utterances: int) -> float:
-        """Flood it, scrape it once, and return its CPU microseconds an utterance."""
-        wanted = ScriptPlan(unique("metrics"), CONVERSATIONS, utterances)
-        messages = script(wanted, seed=1)
-        began = process_cpu_s(self.worker.process.pid)
-        with Collector(self.bootstrap, self.topics.predictions) as collector:
-            self.sender.flood(messages)
-            if not collector.wait_for(utterances, DRAIN_S):
-                raise TimeoutError(f"{utterances - len(collector.arrived)} answers are missing")
-        scrape(self.worker.metrics)
-        return (process_cpu_s(self.worker.process.pid) - began) / utterances * 1e6
+
+def flood(sender: Sender, bootstrap: str, predictions: str, seed: int) -> None:
+    """Send as fast as it goes and wait for every answer."""
+    messages = script(ScriptPlan(unique("metrics"), CONVERSATIONS, FLOOD), seed=seed)
+    with Collector(bootstrap, predictions) as collector:
+        sender.flood(messages)
+        if not collector.wait_for(FLOOD, DRAIN_S):
+            raise TimeoutError(f"{FLOOD - len(collector.arrived)} answers are missing")
+
+
+def cost_of_a_scrape(worker: RunningWorker) -> float:
+    """CPU seconds of the whole worker, which does nothing else."""
+    began = process_cpu_s(worker.process.pid)
+    for _ in range(SCRAPES):
+        scrape(worker.metrics)
+    return (process_cpu_s(worker.process.pid) - began) / SCRAPES
 
 
 def process_cpu_s(pid: int) -> float:
@@ -60,74 +91,46 @@ def process_cpu_s(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | CPU_OF_A_PROCESS)
 
 
-def run_bench_metrics(
-    *, pairs: int, utterances: int, say: Callable[[str], None], jars: Path = KAFKA_JARS
-) -> dict[str, Row]:
-    """Measure `pairs` of floods; `say` gets a line at each."""
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emotrack-bench-")))
-        say("starting Apache Kafka, Redis and two workers")
-        servers = stack.enter_context(Stack(scratch, jars))
-        model = random_checkpoint(scratch / "random-h200")
-        on = side(stack, servers, scratch, model, "on.", "stream.main")
-        off = side(stack, servers, scratch, model, "off.", "stream.bench_silent")
-        if scrape(off.worker.metrics).value("emotrack_ready"):
-            raise AssertionError("the silent worker is not silent")
-        on.cpu_us(WARM_UP), off.cpu_us(WARM_UP)
-        return rows(measured(on, off, pairs, utterances, say))
+def slices_in(log: Path) -> list[Slice]:
+    """What the worker printed at its end."""
+    line = next(line for line in log.read_text().splitlines() if line.startswith(HEAD))
+    return [(bool(on), float(cpu_s), int(n)) for on, cpu_s, n in json.loads(line[len(HEAD) :])]
 
 
-def side(
-    stack: ExitStack, servers: Stack, scratch: Path, model: Path, prefix: str, module: str
-) -> Side:
-    """Start one worker with topics of its own."""
-    topics, bootstrap = TopicNames(prefix), servers.kafka.bootstrap
-    create(bootstrap, plan(topics, partitions=PARTITIONS))
-    settings = {
-        "bootstrap": bootstrap,
-        "redis_url": servers.redis.url,
-        "topic_prefix": prefix,
-        "group": f"{prefix}workers",
-        "model": model,
-        "log_level": "warning",
-    }
-    log = scratch / f"worker-{prefix}log"
-    worker = stack.enter_context(local_worker(settings, log, module=module))
-    return Side(topics, worker, Sender(bootstrap, topics.utterances), bootstrap)
+def costs(slices: Sequence[Slice]) -> list[tuple[float, float]]:
+    """CPU microseconds an utterance with and without, of neighbours in the midst of a flood."""
+    return list(_pairs(slices[LEFT_OUT:]))
 
 
-def measured(
-    on: Side, off: Side, pairs: int, utterances: int, say: Callable[[str], None]
-) -> list[tuple[float, float]]:
-    """CPU an utterance with and without, pair by pair; who goes first takes turns."""
-    found: list[tuple[float, float]] = []
-    for number in range(pairs):
-        first, second = (on, off) if number % 2 else (off, on)
-        a, b = first.cpu_us(utterances), second.cpu_us(utterances)
-        found.append((a, b) if first is on else (b, a))
-        say(f"pair {number + 1} of {pairs}: {found[-1][0]:.0f} us with, {found[-1][1]:.0f} without")
-    return found
+def _pairs(slices: Sequence[Slice]) -> Iterator[tuple[float, float]]:
+    for first, second in zip(slices[::2], slices[1::2], strict=False):
+        if min(first[2], second[2]) < FULL * BATCHES:
+            continue
+        with_, without = (first, second) if first[0] else (second, first)
+        yield with_[1] / with_[2] * 1e6, without[1] / without[2] * 1e6
 
 
-def rows(found: Sequence[tuple[float, float]]) -> dict[str, Row]:
+def rows(found: Sequence[tuple[float, float]], scrape_ms: float) -> dict[str, Row]:
     """The cost in percent, and the upper 95 % bound of its mean."""
-    costs = [(with_ / without - 1) * 100 for with_, without in found]
-    mean = statistics.mean(costs)
-    bound = mean + T_95 * statistics.stdev(costs) / math.sqrt(len(costs))
-    with_us, without_us = (statistics.median(side) for side in zip(*found, strict=True))
+    differences = [with_ - without for with_, without in found]
+    base = statistics.mean(without for _, without in found)
+    mean = statistics.mean(differences) / base * 100
+    spread = statistics.stdev(differences) / math.sqrt(len(differences)) / base * 100
     note = (
-        f"mean of {len(costs)} interleaved pairs, features in, H=200: {with_us:.0f} us of CPU an "
-        f"utterance with metrics and a scrape, {without_us:.0f} without; load of the machine "
-        f"{os.getloadavg()[0]:.1f}"
+        f"mean of {len(found)} pairs of neighbouring slices, features in, H=200: "
+        f"{mean * base / 100:.0f} us of CPU of the loop an utterance, {base:.0f} without; load of "
+        f"the machine {os.getloadavg()[0]:.1f}"
     )
+    scraped = f"CPU of one scrape: {scrape_ms / SCRAPE_EVERY_S / 10:.2f} % of a core every 15 s"
     return {
-        "metrics_cost": row(mean, note, [round(c, 2) for c in costs]),
-        "metrics_cost_upper_95": row(bound, "upper bound of the mean, one-sided", [], first=3),
+        "metrics_cost": row(mean, note),
+        "metrics_cost_upper_95": row(mean + T_95 * spread, "upper bound, one-sided", first=3),
+        "metrics_scrape": Row(
+            value=round(scrape_ms, 2), unit="ms", first=None, aim=None, reference=scraped, runs=[]
+        ),
     }
 
 
-def row(value: float, reference: str, runs: list[float], first: float | None = None) -> Row:
+def row(value: float, reference: str, first: float | None = None) -> Row:
     """One figure in percent."""
-    return Row(
-        value=round(value, 2), unit="%", first=first, aim=None, reference=reference, runs=runs
-    )
+    return Row(value=round(value, 2), unit="%", first=first, aim=None, reference=reference, runs=[])

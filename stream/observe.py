@@ -24,13 +24,10 @@ class Observer:
         self._m = metrics
         metrics.expect(info.labels, rule_of(info).name)
 
-    def read(self, records: int) -> None:
-        """Records came in."""
+    def read(self, records: int, ahead_s: float) -> None:
+        """Records came in; broker time of the newest was so far ahead of our clock."""
         self._m.utterances_consumed.inc(records)
-
-    def skewed(self, ahead_s: float) -> None:
-        """Broker time was this far ahead of our clock."""
-        if ahead_s:
+        if ahead_s > 0:
             self._m.clock_skew.set(ahead_s)
 
     def rebalanced(self, kind: str, partitions: int) -> None:
@@ -104,8 +101,8 @@ class Observer:
         for event in events:
             likely = event.shift is not None and event.shift.probability >= SHIFT_LIKELY
             said[event.emotion, likely] += 1
-            m.confidence.observe(event.confidence)
-            m.window_utterances.observe(event.context.utterances)
+        m.confidence.observe_all([event.confidence for event in events])
+        m.window_utterances.observe_all([event.context.utterances for event in events])
         for (emotion, likely), count in said.items():
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
         m.seq_disorder.inc(sum(bool(event.flags) for event in events))
@@ -115,13 +112,12 @@ class Observer:
         """Every stage of every prediction, so that the sums explain the sum of end to end."""
         m, times = self._m, step.times
         predicted = [r for r in step.results if r.event is not None]
-        for result in predicted:
-            item = result.item
-            m.fetch_wait.observe(item.fetch_wait_s)
-            m.decode.observe(item.decode_s)
-            m.queue_wait.observe(max(0.0, began - item.polled_at - item.decode_s))
-            m.end_to_end.observe(item.fetch_wait_s + acked_at - item.polled_at)
-            m.state_bytes.observe(result.state_bytes)
+        items = [r.item for r in predicted]
+        m.fetch_wait.observe_all([i.fetch_wait_s for i in items])
+        m.decode.observe_all([i.decode_s for i in items])
+        m.queue_wait.observe_all([max(0.0, began - i.polled_at - i.decode_s) for i in items])
+        m.end_to_end.observe_all([i.fetch_wait_s + acked_at - i.polled_at for i in items])
+        m.state_bytes.observe_all([r.state_bytes for r in predicted])
         for stage, seconds in (
             (m.state_load, times.load_s),
             (m.inference, times.infer_s),

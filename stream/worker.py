@@ -285,7 +285,8 @@ class Worker:
         for record in records:
             self._partitions[record.partition].watermark.admit(record.offset)
             self._batcher.put(self._decoded(record, polled_at, polled_ms))
-        self._observer.read(len(records))
+        newest_ms = max((record.timestamp_ms for record in records), default=NO_TIMESTAMP)
+        self._observer.read(len(records), (newest_ms - polled_ms) / 1000)
 
     def _wait_s(self) -> float:
         """How long the next poll may wait for a record."""
@@ -317,7 +318,6 @@ class Worker:
                 offset=record.offset,
             )
         wait_ms = 0 if record.timestamp_ms == NO_TIMESTAMP else polled_ms - record.timestamp_ms
-        self._observer.skewed(max(0, -wait_ms) / 1000)
         decode_s = self._clock_s() - began
         return Item(record, message, key, polled_at, max(0, wait_ms) / 1000, decode_s)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -31,6 +32,17 @@ def test_a_value_of_a_whole_batch_counts_once_for_each_utterance() -> None:
     for _ in range(3):
         often.observe(0.75)
     assert once.read() == often.read() == ([0, 3, 3, 3], 2.25)
+
+
+@given(st.lists(st.floats(0, 4), max_size=30))
+def test_many_values_at_once_count_as_one_after_the_other(values: list[float]) -> None:
+    at_once, in_turn = Histogram(BOUNDS), Histogram(BOUNDS)
+    at_once.observe_all(values)
+    for value in values:
+        in_turn.observe(value)
+    (counts, total), (expected, sum_) = at_once.read(), in_turn.read()
+    assert counts == expected
+    assert total == pytest.approx(sum_)
 
 
 def test_a_gauge_that_left_is_shown_no_longer() -> None:
