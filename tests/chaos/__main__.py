@@ -18,7 +18,7 @@ from pathlib import Path
 from stream.local_servers import KAFKA_JARS, need
 from tests.chaos.plant import servers
 from tests.chaos.run import Verdict, carry_out, table
-from tests.chaos.scenarios import LONG, SHORT
+from tests.chaos.sets import LONG, SHORT
 
 PAGE = Path("docs/reliability.md")
 BEGIN, END = "<!-- table: make chaos -->", "<!-- end of the table -->"
@@ -27,7 +27,7 @@ BEGIN, END = "<!-- table: make chaos -->", "<!-- end of the table -->"
 def main(argv: Sequence[str]) -> int:
     """Run what is asked for; 0 when all of it passed."""
     asked = arguments(argv)
-    chosen = SHORT if asked.short else LONG
+    chosen = SHORT if asked.short and not asked.only else LONG
     names = [name for name in chosen if not asked.only or name in asked.only]
     folder: Path = asked.runs
     verdicts: list[Verdict] = []
@@ -57,7 +57,7 @@ def arguments(argv: Sequence[str]) -> Namespace:
     """What to run."""
     parser = ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--only", nargs="*", help="scenarios, e.g. R1 R8")
-    parser.add_argument("--short", action="store_true", help="the short set of `make test`")
+    parser.add_argument("--short", action="store_true", help="the short set of `make test`, or short forms")
     parser.add_argument("--seed", type=int, default=20_261_124)
     parser.add_argument("--runs", type=Path, default=Path("runs/chaos"))
     parser.add_argument("--page", type=Path, help="write the table into this page")

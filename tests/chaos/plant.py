@@ -29,7 +29,9 @@ from stream.settings import Settings
 from stream.topics import TopicNames, create, plan
 from tests.chaos.proxy import Proxy
 from tests.conftest import ROOT
+from tests.integration.serve_small import small_model
 from tests.integration.workers import Site, wait_for
+from tests.stream.small_model import SmallPredictor
 
 PARTITIONS: Final = 6
 TURNS: Final = 30  # utterances a conversation
@@ -55,6 +57,9 @@ class Load(threading.Thread):
     def run(self) -> None:
         began = time.monotonic()
         while not self._end.is_set():
+            if not self.rate:  # nobody speaks
+                self._end.wait()
+                return
             ahead_s = self.said / self.rate - (time.monotonic() - began)
             if ahead_s > 0:
                 self._end.wait(min(ahead_s, 0.05))
@@ -120,10 +125,19 @@ class Plant:
         self.random = random.Random(self.seed)
         self._exits: dict[int, ExitStack] = {}
 
+    @property
+    def next_log(self) -> Path:
+        """Where the next worker logs to."""
+        return self.directory / f"worker-{len(self._exits)}.log"
+
+    def predictor(self) -> SmallPredictor:
+        """The model that its workers serve."""
+        return small_model(self.settings.idle_s)
+
     def start(
         self, fault: str | None = None, *, wait: bool = True, **changed: Any
     ) -> RunningWorker:
-        """One more worker, armed with a fault or not."""
+        """One more worker, armed with a fault or not; `changed` settings, and `small_…` ones."""
         told = self.settings.model_copy(update=changed).model_dump(exclude_unset=True)
         given = {k: v for k, v in (told | changed).items() if v is not None}
         environment: dict[str, object] = {k: as_text(v) for k, v in given.items()}
@@ -131,8 +145,7 @@ class Plant:
             environment["fault"] = fault
         if self.mutant is not None:
             environment["mutant"] = self.mutant
-        stack = ExitStack()
-        log = self.directory / f"worker-{len(self._exits)}.log"
+        stack, log = ExitStack(), self.next_log
         worker = stack.enter_context(
             local_worker(
                 environment | {"small_batch_ms": self.batch_ms},

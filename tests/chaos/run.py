@@ -13,7 +13,6 @@ from typing import Any
 from stream.verify_topics import verify_topics
 from tests.chaos.plant import Plant, Servers
 from tests.chaos.scenarios import Facts, Stage
-from tests.stream.small_model import SmallPredictor
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def carry_out(
         stage.closing.callback(plant.close)
         error = error or settle(plant)
         report = verify_topics(
-            plant.site.settings, SmallPredictor(), allow_truncation=False, tolerance=None
+            plant.site.settings, plant.predictor(), allow_truncation=False, tolerance=None
         )
         records += report.counts["records"]
         predictions += report.counts["predictions"]

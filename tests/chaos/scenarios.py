@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -605,36 +605,3 @@ def partitioned(stage: Stage) -> Facts:
             slowest = max(slowest, wait_more(plant))
         assert cut_off.process.poll() is None, cut_off.log_tail()
     return {"slowest output s": stage.within(slowest, RESUME_S)}
-
-
-SHORT: Final[dict[str, Callable[[Stage], Facts]]] = {
-    "R1": killed_at_every_place,
-    "R4": zombie,
-    "R6": broker_restarts,
-    "R8": emptied,
-    "R12": poisoned,
-    "R13": not_finite,
-    "R16": repeated,
-}
-LONG: Final[dict[str, Callable[[Stage], Facts]]] = {
-    "R1": killed_at_every_place,
-    "R1t": killed_in_transactions,
-    "R2": killed_at_random,
-    "R3": drained,
-    "R4": zombie,
-    "R5": rebalances,
-    "R6": broker_restarts,
-    "R7": reply_lost,
-    "R8": emptied,
-    "R9": failed_over,
-    "R10": slow_and_gone,
-    "R11": full_store,
-    "R12": poisoned,
-    "R13": not_finite,
-    "R15": slow_model,
-    "R16": repeated,
-    "R19": one_hot_and_many_short,
-    "R24": skewed_clocks,
-    "R26": overloaded,
-    "R29": partitioned,
-}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.plant import Servers
 from tests.chaos.run import carry_out
-from tests.chaos.scenarios import SHORT
+from tests.chaos.sets import SHORT
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.integration, pytest.mark.slow]
 

