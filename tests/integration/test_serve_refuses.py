@@ -130,7 +130,7 @@ def test_a_port_in_use(
 
 def test_a_setting_that_does_not_exist(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOTRACK_BACH_MAX", "1")
-    assert "batch_max" in serve()
+    assert "EMOTRACK_BATCH_MAX" in serve()
 
 
 def test_a_kafka_option_that_does_not_exist(
