@@ -118,6 +118,22 @@ OTHER_SETS: Final = (
         "recut-adapted", "MELD re-cut: conversations of 60 and more, no video, no persona",
         text="adapted", seeds=1, without=("video", "persona"), joined=60, minutes=11.0,
     ),
+    Row(
+        "emorynlp-logistic", "EmoryNLP, logistic regression on the same vectors, no context",
+        set_name="emorynlp", baseline="logistic", seeds=1, on_test=True, minutes=1.5,
+    ),
+    Row(
+        "emorynlp-gru", "EmoryNLP, causal GRU on the same vectors",
+        set_name="emorynlp", baseline="gru", on_test=True, minutes=0.5,
+    ),
+    Row(
+        "recut-logistic", "MELD re-cut, logistic regression, frozen MiniLM, no context",
+        baseline="logistic", seeds=1, without=("video", "persona"), joined=60, minutes=3.0,
+    ),
+    Row(
+        "recut-gru", "MELD re-cut, causal GRU, frozen MiniLM",
+        baseline="gru", without=("video", "persona"), joined=60, minutes=1.0,
+    ),
 )  # fmt: skip
 
 HRG_OWN: Final = Row(

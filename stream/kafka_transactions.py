@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from stream.kafka_io import NOT_OURS, KafkaSink, KafkaSource, code_of, made, said
-from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
+from stream.ports import CommitRefused, LogUnavailable, Outgoing
 from stream.settings import Settings
 
 TIMEOUT_MS: Final = 6_000  # then the broker ends a killed worker's open transaction
@@ -48,7 +48,7 @@ class KafkaTransactions(KafkaSink):
                 self._try(lambda: self._producer.init_transactions(CALL_S))
                 self._ready = True
             self._producer.begin_transaction()
-            self.produce(records)
+            self._queue(records)
             self._try(
                 lambda: self._producer.send_offsets_to_transaction(
                     wanted, self._source.membership, CALL_S
@@ -57,9 +57,15 @@ class KafkaTransactions(KafkaSink):
             self._try(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as error:
             self._abort(error)
-        failures, self._failures = self._failures, []
-        if failures:
-            raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        """A commit answers for all of its records; what an abort purged is reported much later."""
+
+    def _queue(self, records: Sequence[Outgoing]) -> None:
+        """Raises `KafkaException` where one cannot even be queued: a commit would lose it."""
+        self.produce(records)
+        if self._failures:
+            raise KafkaException(self._failures[0])
 
     def _try(self, call: Callable[[], Any]) -> Any:
         """Call again while the broker says that it may be called again."""

@@ -57,7 +57,7 @@ def arguments(argv: Sequence[str]) -> Namespace:
     """What to run."""
     parser = ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--only", nargs="*", help="scenarios, e.g. R1 R8")
-    parser.add_argument("--short", action="store_true", help="the short set of `make test`, or short forms")
+    parser.add_argument("--short", action="store_true", help="`make test`'s, or short forms")
     parser.add_argument("--seed", type=int, default=20_261_124)
     parser.add_argument("--runs", type=Path, default=Path("runs/chaos"))
     parser.add_argument("--page", type=Path, help="write the table into this page")
