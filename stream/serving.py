@@ -73,10 +73,9 @@ def run_worker(settings: Settings, *, stop: Event, ready: Ready | None = None) -
             version={"emotrack": version("emotrack"), **identity},
         )
         closing.callback(status.close)
-        source, sink = open_source(settings, topic_id), KafkaSink(settings)
+        source = open_source(settings, topic_id)
         transactions = open_transactions(settings, source)
-        if transactions is not None:
-            closing.callback(transactions.close)
+        sink = transactions or KafkaSink(settings)  # never both: a producer is threads and a socket
         reader = KafkaReader(settings)
         closing.callback(reader.close)
         closing.callback(sink.close)
