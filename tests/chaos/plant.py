@@ -78,6 +78,13 @@ class Load(threading.Thread):
         self.extra(self.said)
         self.said += 1
 
+    def number(self, prediction: bytes) -> int:
+        """Which of the load's utterances a prediction answers."""
+        told = json.loads(prediction)
+        lane, lives = told["conversation_id"].removeprefix("c").split("-")
+        turn = int(told["utterance_id"].rpartition("-")[2])
+        return int(lane) + self.conversations * (TURNS * int(lives) + turn)
+
     def end(self) -> None:
         """Stop and have all of it in the log."""
         self._end.set()

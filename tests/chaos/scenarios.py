@@ -7,6 +7,7 @@ scenario only asserts what the verifier cannot see: times, metrics, exit codes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import time
@@ -20,6 +21,7 @@ from typing import Any, Final
 import redis
 
 from model.fault_points import FAULT_POINTS, FaultPoint
+from stream.cloudevents import END_TO_END_MS
 from stream.local_servers import RunningRedis, answers, redis_server, says_ok
 from stream.local_worker import RunningWorker, wait_ready
 from stream.scrape import scrape
@@ -34,6 +36,8 @@ OUTPUT_S: Final = 15.0  # criterion: a new output of every partition after a kil
 REJOIN_S: Final = 10.0  # ... a sleeper knows what it has lost
 RESUME_S: Final = 30.0  # ... a new output after an outage
 LAG_S: Final = 60.0  # ... the lag of before after the last kill
+STRETCH: Final = 200  # utterances with poison among them, or without
+SLOWER: Final = 1.2  # criterion: p99 beside poison
 
 Facts = dict[str, Any]
 
@@ -341,23 +345,46 @@ def emptied(stage: Stage) -> Facts:
 
 
 def poisoned(stage: Stage) -> Facts:
-    """R12: a twentieth of the traffic cannot be read, in many ways."""
-    poisons = list(POISONS.values())
+    """R12: a twentieth of the traffic cannot be read, in many ways; every other 2 s none is so."""
+    poisons = itertools.cycle(POISONS.values())
     with stage.plant() as (plant, load):
 
         def poison(n: int) -> None:
-            if n % 20 == 0:
-                value, key, headers = poisons[n // 20 % len(poisons)]
+            if n % 20 == 0 and n // STRETCH % 2:
+                value, key, headers = next(poisons)
                 plant.site.send(value, key, headers)
 
-        load.extra = poison
         plant.start()
-        wait_for(lambda: load.said >= stage.times(600, 6_000), "the load", PATIENCE_S)
+        wait_more(plant)  # what waited for the worker's start is answered
+        since = load.said
+        load.extra = poison
+        wanted = since + stage.times(1_000, 6_000)
+        wait_for(lambda: load.said >= wanted, "the load", PATIENCE_S)
         load.end()
         plant.settled()
         letters = plant.metric("dead_letters_total")
     assert letters > 0
-    return {"kinds": len(poisons), "dead letters": int(letters)}
+    clean, beside = (p99_ms(plant, load, since, stretch) for stretch in (0, 1))
+    slower = round(beside / clean, 2)
+    assert not stage.full or slower <= SLOWER, f"p99 {clean:.1f} ms, beside poison {beside:.1f}"
+    return {
+        "kinds": len(POISONS),
+        "dead letters": int(letters),
+        "p99 ms without and beside poison": [round(clean, 1), round(beside, 1)],
+        "ratio": slower,
+    }
+
+
+def p99_ms(plant: Plant, load: Load, since: int, stretch: int) -> float:
+    """End to end, of the answers to the load's even (0) or odd (1) stretches."""
+    answers = plant.site.log(plant.settings.predictions)
+    numbered = [(load.number(record.value or b""), record) for record in answers]
+    times = sorted(
+        float(dict(record.headers)[END_TO_END_MS] or 0)
+        for number, record in numbered
+        if number >= since and number // STRETCH % 2 == stretch
+    )
+    return times[int(0.99 * (len(times) - 1))]
 
 
 def not_finite(stage: Stage) -> Facts:
