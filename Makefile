@@ -59,7 +59,7 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
 	@$(BIN)/emotrack accuracy $(ARGS)
 
-chaos: install servers ## Break everything under load and verify every promise (resumes; about 90 minutes)
+chaos: install servers ## Break everything under load and verify every promise (resumes; about two hours)
 	@$(BIN)/pytest -q -m chaos tests/chaos
 	@$(BIN)/python -m tests.chaos --page docs/reliability.md $(ARGS)
 

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from state.window import Conversation, StateKey
 
 
 class WindowCache:
-    """A bounded map from key to conversation; the least recently used leaves first.
+    """A bounded map from key to conversation; the least recently saved leaves first.
 
     Only what this owner has itself saved under its fence token is in here, so that an entry equals
     the store unless the store lost something, which the compare-and-append then says.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: OrderedDict[StateKey, Conversation] = OrderedDict()
+    def __init__(self, capacity: int, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._capacity, self._clock_s = capacity, clock_s
+        self._entries: OrderedDict[StateKey, tuple[Conversation, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def get(self, key: StateKey) -> Conversation | None:
-        """Return the conversation and mark it as used."""
+        """Return the conversation as it was last saved."""
         found = self._entries.get(key)
-        if found is not None:
-            self._entries.move_to_end(key)
-        return found
+        return None if found is None else found[0]
 
     def put(self, key: StateKey, conversation: Conversation) -> None:
         """Keep a conversation as it was just saved."""
-        self._entries[key] = conversation
+        self._entries[key] = conversation, self._clock_s()
         self._entries.move_to_end(key)
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
@@ -38,6 +38,18 @@ class WindowCache:
     def drop(self, key: StateKey) -> None:
         """Forget one conversation: the store must be asked again."""
         self._entries.pop(key, None)
+
+    def drop_idle(self, idle_s: float) -> None:
+        """Forget conversations silent for so long: who speaks again most likely starts anew.
+
+        Where not (this owner lags behind), the store is asked.
+        """
+        before = self._clock_s() - idle_s
+        while self._entries:
+            key = next(iter(self._entries))
+            if self._entries[key][1] >= before:
+                return
+            del self._entries[key]
 
     def drop_partition(self, partition: int) -> None:
         """Forget all conversations of a partition that is no longer ours."""

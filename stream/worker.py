@@ -89,7 +89,7 @@ class Worker:
         self._inputs = predictor.info.inputs
         self._only = predictor.info.own_extractors
         self._observer = Observer(metrics, predictor.info)
-        self._cache = WindowCache(settings.cache_conversations)
+        self._cache = WindowCache(settings.cache_conversations, clock_s)
         self._wire = wire_of(settings)
         self._pipeline = Pipeline(
             predictor, store, self._cache, self._wire, now_ms=now_ms, clock_s=clock_s
@@ -511,6 +511,7 @@ class Worker:
     def _housekeep(self, now: float) -> None:
         """Once a second: gauges, and whether the servers are there."""
         self._next_housekeeping = now + HOUSEKEEPING_S
+        self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too

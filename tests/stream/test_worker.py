@@ -545,3 +545,21 @@ def test_with_transactions_an_answer_above_the_watermark_waits_for_it(predictor:
     second = plant.worker()  # the first one dies here
     second.turns(10)
     assert plant.answered() == {(0, o): 1 for o in range(3)}
+
+
+def test_a_conversation_that_fell_silent_is_no_longer_kept_at_hand(predictor: Predictor) -> None:
+    plant = Plant(predictor)
+    plant.say("silent")
+    running = plant.worker()
+    running.turns(3)
+    idle_ms = int(predictor.spec.recurrence.idle_s * 1000)
+    plant.clock.ms += idle_ms // 2
+    plant.say("talking")
+    running.turns(3)
+    assert running.value("conversations_active") == 2
+    plant.clock.ms += idle_ms // 2
+    running.turns(3, step_ms=1_000)
+    assert running.value("conversations_active") == 1
+    plant.say("silent")
+    running.turns(3)
+    assert len(plant.predictions()) == 3
