@@ -353,7 +353,8 @@ def explain(error: ValidationError) -> list[str]:
         reason = str(fault["msg"]).removeprefix("Value error, ")
         reason = in_capitals(_SHOULD.sub("must", reason))
         field = Settings.model_fields.get(name)
-        shown = f" (it is {fault['input']!r})" if field is not None and field.repr else ""
+        secret = field is None or not field.repr or "@" in str(fault["input"])  # user:password@host
+        shown = "" if secret else f" (it is {fault['input']!r})"
         sentences.append(f"{PREFIX}{name.upper()}: {reason}{shown}" if name else reason)
     return sentences
 
