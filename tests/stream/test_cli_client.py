@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kafka import KafkaConsumer
+from kafka import KafkaConsumer, TopicPartition
 
 from model.data import generated_conversations, write_data_set
 from stream.local_servers import RunningKafka, free_ports
@@ -91,13 +91,16 @@ def test_vectors_of_a_file_arrive_with_the_rows_of_a_table(
 
 
 def records_of(bootstrap: str, topic: str, count: int) -> list[bytes]:
-    """Up to `count` values of a topic, in order; ends when two seconds bring nothing."""
+    """Up to `count` values of a topic, in order, of those that it holds now."""
     consumer = KafkaConsumer(
-        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", api_version=(2, 3),
-        consumer_timeout_ms=2000,
-    )  # fmt: skip
+        bootstrap_servers=bootstrap, api_version=(2, 3), consumer_timeout_ms=120_000
+    )
     try:
-        return [record.value for record, _ in zip(consumer, range(count), strict=False)]
+        parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
+        consumer.assign(parts)
+        consumer.seek_to_beginning()
+        held = min(count, sum(consumer.end_offsets(parts).values()))
+        return [record.value for _, record in zip(range(held), consumer, strict=False)]
     finally:
         consumer.close()
 
