@@ -1,6 +1,6 @@
 """`emotrack serve` that observes in turns: what `bench metrics` measures.
 
-Run as a child process. Slices of the loop with and without observations follow each other within
+Run as a child process. Batches with and without observations, the slices, follow each other within
 one flood, so that whatever else slows the machine down meets both. At its end it prints each slice.
 """
 
@@ -13,7 +13,6 @@ from typing import Any, Final
 from stream import main, worker
 from stream.observe import Observer
 
-BATCHES: Final = 1  # of a slice: some 60 ms
 ORDER: Final = (True, False, False, True)  # what drifts meets both alike
 HEAD: Final = "slices: "
 
@@ -23,29 +22,24 @@ class InTurns:
 
     def __init__(self, real: Any) -> None:
         self._real = real
-        self._slice, self._batches, self._utterances = 0, 0, 0
         self._began = time.thread_time()
         self.slices: list[tuple[bool, float, int]] = []
 
     @property
     def observes(self) -> bool:
         """Whether this slice is one with observations."""
-        return ORDER[self._slice % len(ORDER)]
+        return ORDER[len(self.slices) % len(ORDER)]
 
     def __getattr__(self, fact: str) -> Any:
         return getattr(self._real, fact) if self.observes else ignore
 
     def answered(self, step: Any, *times: float) -> None:
-        """The end of a batch, and of a slice with the last one of its batches."""
+        """The end of a batch."""
         if self.observes:
             self._real.answered(step, *times)
-        self._utterances += len(step.results)
-        self._batches += 1
-        if self._batches == BATCHES:
-            now = time.thread_time()
-            self.slices.append((self.observes, now - self._began, self._utterances))
-            self._slice, self._batches, self._utterances = self._slice + 1, 0, 0
-            self._began = now
+        now = time.thread_time()
+        self.slices.append((self.observes, now - self._began, len(step.results)))
+        self._began = now
 
 
 def ignore(*_unused: object, **_also_unused: object) -> None:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from stream.bench_in_turns import BATCHES, HEAD
+from stream.bench_in_turns import HEAD
 from stream.bench_kafka import Collector, ScriptPlan, Sender, script
 from stream.bench_pipeline import DRAIN_S, random_checkpoint, unique
 from stream.bench_state import Row
@@ -30,7 +30,7 @@ from stream.topics import TopicNames, create, plan
 PARTITIONS: Final = 2
 CONVERSATIONS: Final = 500
 FLOOD: Final = 4_000
-FULL: Final = 32  # mean utterances a batch: slices with fewer are the ends of a flood
+FULL: Final = 32  # utterances: slices with fewer are the ends of a flood
 LEFT_OUT: Final = 4  # slices at the start: caches are cold
 SCRAPES: Final = 20
 SCRAPE_EVERY_S: Final = 15.0
@@ -104,7 +104,7 @@ def costs(slices: Sequence[Slice]) -> list[tuple[float, float]]:
 
 def _pairs(slices: Sequence[Slice]) -> Iterator[tuple[float, float]]:
     for first, second in zip(slices[::2], slices[1::2], strict=False):
-        if min(first[2], second[2]) < FULL * BATCHES:
+        if min(first[2], second[2]) < FULL:
             continue
         with_, without = (first, second) if first[0] else (second, first)
         yield with_[1] / with_[2] * 1e6, without[1] / without[2] * 1e6

@@ -21,7 +21,7 @@ import redis
 from stream.local_worker import RunningWorker
 from stream.scrape import scrape
 from stream.verify_topics import verify_topics
-from tests.chaos.plant import Load, Plant, scraped
+from tests.chaos.plant import Plant, scraped
 from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, RATE, Facts, Stage, resident, wait_more
 from tests.integration.workers import wait_for
 from tests.stream.small_model import EXHAUSTING, SmallPredictor
@@ -150,9 +150,8 @@ def replayed(stage: Stage) -> Facts:
     seen = []
     for workers, batch_max in ((1, 1), (4, 64)):
         with stage.plant(rate=0.0, batch_max=batch_max, batch_ms=1.0) as (plant, load):
-            silent = Load(plant.site, RATE, stage.seed)  # never started: it says all at once
             for _ in range(count):
-                silent.say()
+                load.say()  # it says nothing by itself: all at once
             load.end()
             for _ in range(workers):
                 plant.start(wait=False)

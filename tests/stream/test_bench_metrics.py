@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from stream.bench_in_turns import BATCHES, HEAD, ORDER, InTurns
+from stream.bench_in_turns import HEAD, ORDER, InTurns
 from stream.bench_metrics import FULL, LEFT_OUT, Slice, costs, rows, slices_in
 
-ENOUGH = FULL * BATCHES
 
-
-def slices(*cpu_us: float, utterances: int = ENOUGH) -> list[Slice]:
+def slices(*cpu_us: float, utterances: int = FULL) -> list[Slice]:
     """Slices of a flood, in the order that a worker takes them."""
     return [
         (ORDER[n % len(ORDER)], us * utterances / 1e6, utterances) for n, us in enumerate(cpu_us)
@@ -27,7 +25,7 @@ def test_neighbours_are_compared_whoever_goes_first() -> None:
 
 def test_the_end_of_a_flood_is_left_out() -> None:
     cold = slices(*[1.0] * LEFT_OUT)
-    assert costs([*cold, *slices(110, 100, utterances=ENOUGH - 1)]) == []
+    assert costs([*cold, *slices(110, 100, utterances=FULL - 1)]) == []
 
 
 def test_the_cost_is_a_share_of_what_the_loop_takes_without() -> None:
@@ -59,9 +57,9 @@ def test_every_other_slice_observes_nothing() -> None:
 
     real = Real()
     by = InTurns(real)
-    for _ in range(2 * len(ORDER) * BATCHES):
+    for _ in range(2 * len(ORDER)):
         by.read(1)
         by.answered(Step())
-    assert real.facts == 2 * len(ORDER) * BATCHES  # half of twice as many
+    assert real.facts == 2 * len(ORDER)  # half of twice as many
     assert [on for on, _, _ in by.slices] == [*ORDER, *ORDER]
-    assert {n for _, _, n in by.slices} == {3 * BATCHES}
+    assert {n for _, _, n in by.slices} == {3}
