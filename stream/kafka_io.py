@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
+    OFFSET_END,
     OFFSET_INVALID,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -193,6 +194,50 @@ def said(error: Exception) -> str:
     return inner.str() if isinstance(inner, KafkaError) else str(error) or type(error).__name__
 
 
+class Lookup:
+    """Asks where the utterances topic's partitions begin and end. Connects on first use.
+
+    By a client of its own that never fetches: a broker answers a connection's requests in turn, so
+    a question waits behind a fetch for as long as that waits for records (half a second).
+    Methods raise `KafkaException` where there is no answer in time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.utterances
+        group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
+        self._config = {"group.id": group, **connection(settings)}
+        self._opened: Consumer | None = None
+
+    @property
+    def _client(self) -> Consumer:
+        if self._opened is None:
+            self._opened = made(Consumer, self._config)
+        return self._opened
+
+    def first(self, partition: int, timeout_s: float) -> int:
+        """The first offset still in the log."""
+        at = TopicPartition(self._topic, partition)
+        low, _ = self._client.get_watermark_offsets(at, timeout=timeout_s)
+        return low
+
+    def ends(self, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
+        """The offsets after the last records, of all partitions in one request."""
+        asked = [TopicPartition(self._topic, p, OFFSET_END) for p in partitions]
+        found = self._client.offsets_for_times(asked, timeout=timeout_s)
+        return {at.partition: at.offset for at in found}
+
+    def at(self, partition: int, time_ms: int, timeout_s: float) -> int:
+        """The first offset of this time or later; the log's end if there is none."""
+        asked = [TopicPartition(self._topic, partition, max(0, time_ms))]
+        (found,) = self._client.offsets_for_times(asked, timeout=timeout_s)
+        return found.offset if found.offset >= 0 else self.ends([partition], timeout_s)[partition]
+
+    def close(self) -> None:
+        """Release the connection; idempotent."""
+        if self._opened is not None:
+            self._opened.close()
+
+
 class KafkaSource:
     """One member of the workers' group, reading the utterances topic."""
 
@@ -201,7 +246,8 @@ class KafkaSource:
         self._protocol = settings.group_protocol
         self._reachable = True
         self._owned: dict[int, int] = {}  # partition -> where its reading began
-        self._paused: dict[int, None] = {}  # least recently asked for its end first
+        self._paused: set[int] = set()
+        self._lookup = Lookup(settings)
         self._listener: Assignments | None = None
         # librdkafka calls `_met` from within `poll`.
         self._consumer = made(Consumer, {**consumer_config(settings), "error_cb": self._met})
@@ -231,12 +277,11 @@ class KafkaSource:
 
     def pause(self, partitions: Sequence[int]) -> None:
         self._consumer.pause([TopicPartition(self._topic, p) for p in partitions])
-        self._paused.update(dict.fromkeys(partitions))
+        self._paused.update(partitions)
 
     def resume(self, partitions: Sequence[int]) -> None:
         self._consumer.resume([TopicPartition(self._topic, p) for p in partitions])
-        for partition in partitions:
-            self._paused.pop(partition, None)
+        self._paused.difference_update(partitions)
 
     def seek(self, partition: int, offset: int) -> None:
         try:
@@ -271,22 +316,14 @@ class KafkaSource:
                 lags[at.partition] = max(0, end - position)
         return lags
 
-    def _ends_of_paused(self) -> dict[int, int]:
-        """Ask for ends that no fetch would tell, of as many as can be asked within `ASK_S`."""
-        ends: dict[int, int] = {}
-        until = time.monotonic() + ASK_S
-        for partition in list(self._paused) if self._reachable else ():
-            left = until - time.monotonic()
-            if left <= 0:
-                break
-            at = TopicPartition(self._topic, partition)
-            try:
-                _, ends[partition] = self._consumer.get_watermark_offsets(at, timeout=left)
-            except KafkaException:
-                break
-            self._paused.pop(partition)
-            self._paused[partition] = None  # the last to be asked again
-        return ends
+    def _ends_of_paused(self) -> Mapping[int, int]:
+        """Ask for ends that no fetch would tell; none where nobody answers within `ASK_S`."""
+        if not self._paused or not self._reachable:
+            return {}
+        try:
+            return self._lookup.ends(sorted(self._paused), ASK_S)
+        except KafkaException:
+            return {}
 
     def reachable(self) -> bool:
         if not self._reachable:  # idle, nothing else would tell that the broker is back
@@ -299,6 +336,7 @@ class KafkaSource:
 
     def close(self) -> None:
         self._consumer.close()
+        self._lookup.close()
 
     def _record(self, message: Message) -> Record | None:
         """One message as a record; None for an event that needs no answer."""
@@ -327,7 +365,7 @@ class KafkaSource:
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         assert self._listener is not None
-        starts = {at.partition: self._start(consumer, at) for at in self._committed(partitions)}
+        starts = {at.partition: self._start(at) for at in self._committed(partitions)}
         consumer.incremental_assign(partitions)
         self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
         self._listener.assigned(starts)
@@ -338,10 +376,9 @@ class KafkaSource:
             "the group's offsets cannot be read",
         )
 
-    def _start(self, consumer: Consumer, at: TopicPartition) -> Start:
-        low, _ = patiently(
-            lambda: consumer.get_watermark_offsets(at, timeout=CALL_S),
-            "the log's start cannot be read",
+    def _start(self, at: TopicPartition) -> Start:
+        low = patiently(
+            lambda: self._lookup.first(at.partition, CALL_S), "the log's start cannot be read"
         )
         return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")
 
@@ -359,7 +396,7 @@ class KafkaSource:
     def _leave(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for p in partitions:
             self._owned.pop(p.partition, None)
-            self._paused.pop(p.partition, None)
+            self._paused.discard(p.partition)
         consumer.incremental_unassign(partitions)
 
 
@@ -382,13 +419,12 @@ def record_of(message: Message, topic: str) -> Record:
 def headers_of(message: Message) -> Headers:
     """The headers as sent; a header name that is no UTF-8 makes all of them unreadable."""
     try:
-        headers = message.headers()
+        headers: Any = message.headers()  # (name, bytes or None) pairs, whatever the stub says
     except UnicodeDecodeError:
         return UNREADABLE_HEADERS
     if not headers:
         return ()
-    pairs = headers.items() if isinstance(headers, dict) else headers
-    return tuple((n, v.encode() if isinstance(v, str) else v) for n, v in pairs)
+    return tuple(headers)
 
 
 class KafkaSink:

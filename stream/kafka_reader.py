@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.kafka_io import CALL_S, connection, made, patiently, record_of, said
+from stream.kafka_io import CALL_S, Lookup, connection, made, patiently, record_of, said
 from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
 
 PORTION: Final = 1_000
 WAIT_S: Final = 0.05  # how long a portion may be waited for
+FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would hold up the next reading's first one
 
 
 class KafkaReader:
@@ -21,6 +22,7 @@ class KafkaReader:
 
     def __init__(self, settings: Settings) -> None:
         self._topic = settings.utterances
+        self._lookup = Lookup(settings)
         self._config: dict[str, Any] = {
             "group.id": f"{settings.group}.rebuild",  # librdkafka wants one; it is never joined
             "enable.auto.commit": False,
@@ -28,6 +30,7 @@ class KafkaReader:
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": 16_384,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
             **connection(settings),
         }
         self._opened: Consumer | None = None
@@ -39,26 +42,15 @@ class KafkaReader:
         return self._opened
 
     def first(self, partition: int) -> int:
-        at = TopicPartition(self._topic, partition)
-        low, _ = patiently(
-            lambda: self._consumer.get_watermark_offsets(at, timeout=CALL_S),
-            "the log's start cannot be read",
+        return patiently(
+            lambda: self._lookup.first(partition, CALL_S), "the log's start cannot be read"
         )
-        return low
 
     def at(self, partition: int, time_ms: int) -> int:
-        at = TopicPartition(self._topic, partition, max(0, time_ms))
-        (found,) = patiently(
-            lambda: self._consumer.offsets_for_times([at], timeout=CALL_S),
+        return patiently(
+            lambda: self._lookup.at(partition, time_ms, CALL_S),
             "the log cannot be searched by time",
         )
-        if found.offset >= 0:
-            return found.offset
-        _, high = patiently(
-            lambda: self._consumer.get_watermark_offsets(at, timeout=CALL_S),
-            "the log's end cannot be read",
-        )
-        return high
 
     def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
         if first >= end:
@@ -92,5 +84,6 @@ class KafkaReader:
             raise LogUnavailable(f"the log cannot be read: {said(error)}") from None
 
     def close(self) -> None:
+        self._lookup.close()
         if self._opened is not None:
             self._opened.close()

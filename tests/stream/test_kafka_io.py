@@ -185,6 +185,7 @@ def test_a_paused_partition_gives_nothing_until_resumed(
     source.pause(list(recorder.starts))
     write(settings, [Outgoing(settings.utterances, b"k", b"v")])
     assert all(not source.poll(10, 0.05) for _ in range(10))
+    assert sum(source.lag().values()) == 1  # asked for: no fetch tells the end of what is paused
     source.resume(list(recorder.starts))
     (record,) = read(source, lambda records: len(records) == 1)
     source.poll(1, 0.0)
