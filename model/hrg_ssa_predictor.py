@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -150,6 +151,10 @@ class HrgSsaPredictor:
             return self._words().width == self._config.text
         except EncoderMissing:
             return False
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        """Predict when asked for the end, see `model.predictor.Predictor.begin`."""
+        return partial(self.predict, turns)
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         """Predict a batch, see `model.predictor.Predictor.predict`."""

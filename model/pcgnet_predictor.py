@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Final, Literal, Self, cast
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 
 from model.checkpoint import Checkpoint, default_checkpoint, load_checkpoint
@@ -41,9 +44,12 @@ from state.window import Applied, Speaker, StateSpec, Window
 
 CUDA_SIZES: Final = (16, 64, 256, 1024)
 
+Computed = tuple[NDArray[np.float32], NDArray[np.uint8]]
+"""Probabilities [rows, C + C * C]; bytes to store [rows, row + conversation + speaker]."""
+
 
 class PcgnetPredictor:
-    """A checkpoint on a device: a `model.predictor.Predictor`, for one thread at a time."""
+    """A checkpoint on a device: a `model.predictor.Predictor`, called by one thread."""
 
     def __init__(
         self, checkpoint: Checkpoint, device: torch.device, encoder: Path | None = None
@@ -56,7 +62,9 @@ class PcgnetPredictor:
         self._encoder: SentenceEncoder | None = None
         self._spec = state_spec(config, checkpoint.digest)
         self._step = PcgnetStep(config, checkpoint.weights, device)
-        self._buffers: dict[int, TurnBuffer] = {}
+        self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
+        self._turn = Lock()  # one batch computes at a time: they share the room
+        self._behind = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
         self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
         room = max(candidates) * room_per_row(config)
@@ -127,15 +135,38 @@ class PcgnetPredictor:
         """Predict a batch, see `model.predictor.Predictor.predict`."""
         with device_errors():
             turns = self._with_text(turns)
-            largest = self._sizes[-1]
-            predictions: list[Prediction] = []
-            bad: list[int] = []
-            for at in range(0, len(turns), largest):
-                chunk = turns[at : at + largest]
-                numbers, stored = self._compute(chunk)
-                bad += [at + row for row in not_finite(numbers, stored, self._config.store_dtype)]
-                if not bad:
-                    predictions += self._read(chunk, numbers, stored)
+            return self._all_read((c, self._compute(c)) for c in self._chunks(turns))
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        """Predict in another thread, see `model.predictor.Predictor.begin`."""
+        with device_errors():
+            turns = self._with_text(turns)
+            # Filled here: another thread would stop for ours at every array it writes.
+            begun = [
+                (chunk, self._behind.submit(self._run, self._filled(chunk), len(chunk)))
+                for chunk in self._chunks(turns)
+            ]
+
+        def end() -> list[Prediction]:
+            with device_errors():
+                return self._all_read((chunk, answer.result()) for chunk, answer in begun)
+
+        return end
+
+    def _chunks(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+        largest = self._sizes[-1]
+        return [turns[at : at + largest] for at in range(0, len(turns), largest)]
+
+    def _all_read(self, answers: Iterable[tuple[Sequence[Turn], Computed]]) -> list[Prediction]:
+        """The predictions of all chunks. Raises `NotFinite`."""
+        predictions: list[Prediction] = []
+        bad: list[int] = []
+        seen = 0
+        for chunk, (numbers, stored) in answers:
+            bad += [seen + row for row in not_finite(numbers, stored, self._config.store_dtype)]
+            seen += len(chunk)
+            if not bad:
+                predictions += self._read(chunk, numbers, stored)
         if bad:
             raise NotFinite(bad)
         return predictions
@@ -146,18 +177,26 @@ class PcgnetPredictor:
             return 0
         return int(torch.cuda.memory_allocated(self._device))
 
-    def _compute(self, turns: Sequence[Turn]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Probabilities [rows, C + C * C] and bytes to store [rows, row + conversation + speaker].
+    def _compute(self, turns: Sequence[Turn]) -> Computed:
+        return self._run(self._filled(turns), len(turns))
 
-        One transfer to the device and one back.
-        """
+    def _filled(self, turns: Sequence[Turn]) -> TurnBuffer:
         size = next(s for s in self._sizes if s >= len(turns))
         if size not in self._buffers:
-            self._buffers[size] = TurnBuffer(size, self._config, self._spec, self._room)
+            self._buffers[size] = []
             self._step.prepare(size)
-        buffer = self._buffers[size]
+        free = self._buffers[size]
+        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._room)
         buffer.fill(turns)
-        with torch.inference_mode():
+        return buffer
+
+    def _run(self, buffer: TurnBuffer, count: int) -> Computed:
+        """Answer the first `count` rows of a buffer, one transfer to the device and one back.
+
+        The buffer may be filled again afterwards.
+        """
+        size = buffer.rows
+        with self._turn, torch.inference_mode():
             inputs = buffer.on(self._device)
             reach("F3")
             if size not in self._traced:
@@ -169,7 +208,7 @@ class PcgnetPredictor:
             stored = stored.view(torch.uint8)
             if self._device.type != "cpu":
                 numbers, stored = _moved_together(numbers, stored)
-        count = len(turns)
+        self._buffers[size].append(buffer)
         return numbers.numpy()[:count], stored.numpy()[:count]
 
     def _answer_of(self, rows: int) -> Answer:
@@ -204,10 +243,8 @@ class PcgnetPredictor:
             if turn.speaker_id in turn.window.speakers:
                 shift = tuple(values[classes:])
                 probability = max(0.0, 1.0 - sum(shift[:: classes + 1]))
-            applied = Applied(  # copies: a view would keep the whole batch alive
-                row=kept[:row_end].copy(),
-                arrays=kept[row_end:conversation_end].copy(),
-                speaker=kept[conversation_end:].copy(),
+            applied = Applied(  # views of the batch: `Window.push` copies what it keeps
+                kept[:row_end], kept[row_end:conversation_end], kept[conversation_end:]
             )
             used = _used(turn, self._config)
             predictions.append(
@@ -224,7 +261,7 @@ class PcgnetPredictor:
         changed = list(turns)
         for i, vector in zip(raw, vectors, strict=True):
             text = Tensor("float16", vector.shape, vector.tobytes())
-            changed[i] = replace(turns[i], features={**turns[i].features, "text": text})
+            changed[i] = structs.replace(turns[i], features={**turns[i].features, "text": text})
         return changed
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float16]:

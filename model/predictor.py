@@ -1,15 +1,17 @@
 """The model as the worker sees it: windows and utterances in, predictions and new arrays out.
 
-No clock, network, metric or environment. `stream` imports this module's dataclasses and
+No clock, network, metric or environment. `stream` imports this module's data classes and
 `load_predictor`; it never imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from msgspec import Struct
 
 from state.window import Applied, StateSpec, Window
 
@@ -48,8 +50,7 @@ class NotFinite(ModelError):
         self.rows = tuple(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """A feature vector as it came over the wire: little-endian bytes, moved to the device as is."""
 
     dtype: Literal["float16", "bfloat16", "float32"]
@@ -57,8 +58,7 @@ class Tensor:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """One utterance to predict, with the window it is heard in.
 
     `features` holds only what is present; sizes were checked against `ModelInfo.inputs`. `text` is
@@ -72,8 +72,7 @@ class Turn:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True):
     """What the model says of one utterance, calibrated; probabilities sum to 1.
 
     `shift` is the flattened C x C matrix P(speaker's previous emotion, current emotion), or None
@@ -136,6 +135,13 @@ class Predictor(Protocol):
         A row's bytes do not depend on what shares its batch (architecture §3a). A turn without any
         known modality is predicted from context alone (`modalities_used` is empty).
         Raises `NotFinite`, `DeviceExhausted`, `DeviceLost`, `EncoderMissing`.
+        """
+        ...
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        """Begin to predict a batch; what is returned waits for the end of it.
+
+        Same predictions and same errors as `predict`, which may be called meanwhile.
         """
         ...
 

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import redis
+from msgspec.structs import replace
 from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
 
 from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from msgspec import Struct
+
 from state.window import Change, Conversation, StateKey
 
 
@@ -63,8 +65,7 @@ class StoredOutput:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """What is stored under one key.
 
     `conversation` is None when nothing is there, or when something is that must not be read
@@ -81,8 +82,7 @@ class Loaded:
     corrupt: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Save:
+class Save(Struct, frozen=True):
     """One compare-and-append: applied iff token >= stored token and stored offset == expected.
 
     A missing state counts as stored offset -1. A state under another digest answers LOST, unless
@@ -113,8 +113,7 @@ class Restore:
     conversation: Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """Answer to one `Save` or `Restore`.
 
     `token` and `offset` are what is stored now (for FENCED and LOST).

@@ -11,12 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal, NewType
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 ConversationId = NewType("ConversationId", str)
@@ -108,8 +110,7 @@ class StateSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class StateKey:
+class StateKey(Struct, frozen=True):
     """One state: a conversation on one partition of one topic (a recreated topic is another)."""
 
     conversation_id: str
@@ -117,8 +118,7 @@ class StateKey:
     partition: int
 
 
-@dataclass(frozen=True, slots=True)
-class Speaker:
+class Speaker(Struct, frozen=True):
     """What is remembered of one speaker of the session."""
 
     last_index: int  # session index of this speaker's latest utterance
@@ -126,8 +126,7 @@ class Speaker:
     arrays: Bytes1  # [speaker_bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Struct, frozen=True):
     """What a model may see of a session: its last W utterances, oldest first, and its speakers.
 
     `speakers` is ordered from the least to the most recently heard and never longer than
@@ -182,8 +181,7 @@ class Window:
         return window, forgotten
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(Struct, frozen=True):
     """One session of a conversation: what came before the first utterance does not count in it."""
 
     started_ms: int
@@ -193,8 +191,7 @@ class Session:
     last_seq: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Struct, frozen=True):
     """All the state of one `StateKey` after the utterance at `offset`."""
 
     window: Window
@@ -213,8 +210,7 @@ class Conversation:
         return at != -1
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(Struct, frozen=True):
     """How a record meets what is stored: the conversation to step from, and what it starts anew.
 
     `before` is what the model sees. Decided by `open_at`, pure, so that worker and oracle agree.
@@ -225,8 +221,7 @@ class Opening:
     horizon_cleared: bool  # an idle gap: ids heard before it are no duplicates any more
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What one record changed: all a store needs to go from the state before to `after`."""
 
     after: Conversation
@@ -281,13 +276,15 @@ def open_at(
     return Opening(before, new_session=True, horizon_cleared=idle)
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What the model returned for one utterance, as raw bytes in the layout of the spec."""
+class Applied(Struct, frozen=True):
+    """What the model returned for one utterance, as raw bytes in the layout of the spec.
 
-    row: Bytes1 = field(repr=False)  # [row_bytes]
-    arrays: Bytes1 = field(repr=False)  # [conversation_bytes]
-    speaker: Bytes1 = field(repr=False)  # [speaker_bytes]
+    May be views of a whole batch: nothing keeps them but what `Window.push` copies.
+    """
+
+    row: Bytes1  # [row_bytes]
+    arrays: Bytes1  # [conversation_bytes]
+    speaker: Bytes1  # [speaker_bytes]
 
 
 def apply(

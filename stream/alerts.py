@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 MAX_SPEAKERS: Final = 32
 _VERSION: Final = 1
@@ -49,8 +52,7 @@ class ShiftRule:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, slots=True)
-class _Watch:
+class _Watch(Struct, frozen=True):
     """What the rule remembers of one speaker."""
 
     speaker: bytes  # 8-byte hash of the id

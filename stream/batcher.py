@@ -13,14 +13,15 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from state.window import StateKey
 from stream.messages import Utterance
 from stream.poison import Control, Poison
 from stream.ports import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(Struct, frozen=True):
     """One decoded record on its way. Times are monotonic seconds of this process."""
 
     record: Record

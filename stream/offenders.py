@@ -6,8 +6,10 @@ will: an offender is taken out and the rest runs again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from msgspec.structs import replace
 
 from model.predictor import (
     DeviceExhausted,
@@ -59,6 +61,27 @@ def predict(predictor: Predictor, turns: Sequence[Turn]) -> list[Prediction | Po
             return [Poison(Reason.DEVICE_EXHAUSTED, f"too large for the device alone: {met}")]
         half = len(turns) // 2
         return predict(predictor, turns[:half]) + predict(predictor, turns[half:])
+
+
+def begin(predictor: Predictor, turns: Sequence[Turn]) -> Callable[[], list[Prediction | Poison]]:
+    """Begin to predict all turns; what is returned waits for the end and gives what `predict` does.
+
+    Raises `DeviceLost`, now or then.
+    """
+    if not turns:
+        return list
+    try:
+        end = predictor.begin(turns)
+    except (EncoderMissing, DeviceExhausted):
+        return partial(predict, predictor, turns)
+
+    def answers() -> list[Prediction | Poison]:
+        try:
+            return list(end())
+        except (NotFinite, EncoderMissing, DeviceExhausted):
+            return predict(predictor, turns)  # again, to single out the offenders
+
+    return answers
 
 
 def predict_without(

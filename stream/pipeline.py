@@ -8,10 +8,12 @@ commits; doing a batch again at any point repeats bytes and changes nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal, assert_never
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from model.fault_points import reach
 from model.predictor import Prediction, Predictor
@@ -73,8 +75,7 @@ class Lease:
     blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What became of one record, and what must be acknowledged before it may be committed."""
 
     item: Item
@@ -122,8 +123,7 @@ class Step:
         self.suspect.setdefault(key.partition, {})[key] = doubt
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """One utterance between load and save."""
 
     item: Item
@@ -134,8 +134,7 @@ class Opened:
     truncated: bool  # what a session that starts here must say
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """One utterance about to be saved: what changes, what is kept, what is sent."""
 
     opened: Opened

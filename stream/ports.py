@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 Headers = tuple[tuple[str, bytes | None], ...]
 NO_TIMESTAMP = -1
 
@@ -30,8 +32,7 @@ class DeliveryFailed(PortError):
     """Some records handed to the sink were not acknowledged; they may or may not be in the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One record as read. `timestamp_ms` is broker time, -1 where the log has none."""
 
     topic: str
@@ -43,8 +44,7 @@ class Record:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True):
     """One record to write; the partition follows from the key (murmur2, like every producer)."""
 
     topic: str

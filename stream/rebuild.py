@@ -12,26 +12,29 @@ horizon begin. Where the log does not reach back to one, the state says `truncat
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
-from model.predictor import ModelInfo, Predictor
+from model.predictor import ModelInfo, Prediction, Predictor
 from state.store import Loaded, Restore, SaveResult, Store, StoreUnavailable
 from state.window import Conversation, Opening, StateKey, apply_nothing, open_at
 from stream.alerts import ShiftRule
 from stream.answers import rule_of
 from stream.batcher import Batcher, Item
 from stream.messages import Utterance, decode
-from stream.offenders import as_turn, predict
+from stream.offenders import as_turn, begin
 from stream.pipeline import Doubt, change_of
 from stream.poison import Poison
 from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
+from stream.remembered import Remembered
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
+REPLAYED_AT_ONCE: Final = 48  # the largest batch of a CPU
+READY_AHEAD: Final = 3  # batches that wait for the model, so that it never waits for us
 LOADED_AT_ONCE: Final = 100
 PROGRESS_S: Final = 5.0
 REACH: Final = 64  # how much further each look for the last record reaches: markers hold none
@@ -92,6 +95,15 @@ class Task:
         return "missing_state" if self.loaded.conversation is None else "stale_state"
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A batch that is with the model."""
+
+    batch: tuple[Item, ...]
+    opened: list[tuple[Item, Utterance, Opening]]  # without duplicates
+    answers: Callable[[], list[Prediction | Poison]]  # waits
+
+
 @dataclass(slots=True)
 class Rebuild:
     """The states of one partition. `run` works in slices, so that the caller may poll between."""
@@ -106,14 +118,15 @@ class Rebuild:
     store: Store
     predictor: Predictor
     now_ms: Callable[[], int]
-    batch_max: int
     restored: Counter[str] = field(default_factory=Counter)  # states, by cause
     records: int = 0  # replayed
     blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
     _info: ModelInfo = field(init=False)
     _rule: ShiftRule = field(init=False)
+    _log: Remembered = field(init=False)
 
     def __post_init__(self) -> None:
+        self._log = Remembered(self.reader, self.partition)
         self._info = self.predictor.info
         self._rule = rule_of(self._info)
 
@@ -172,7 +185,7 @@ class Rebuild:
     ) -> Generator[None, None, dict[str, Heard]]:
         """What the records of a stretch say of each conversation, or of `only` some."""
         heard: dict[str, Heard] = {}
-        for portion in self.reader.read(self.partition, first, end):
+        for portion in self._log.read(first, end):
             for record in portion:
                 name = (record.key or b"").decode(errors="replace")
                 if only is not None and name not in only:
@@ -191,9 +204,7 @@ class Rebuild:
         reach = 1
         while True:
             first = max(low, self.committed - reach)
-            found = [
-                r for part in self.reader.read(self.partition, first, self.committed) for r in part
-            ]
+            found = [r for part in self._log.read(first, self.committed) for r in part]
             if found:
                 return found[-1].timestamp_ms
             if first <= low:
@@ -202,7 +213,7 @@ class Rebuild:
 
     def _first_ms(self, low: int) -> int:
         """Time of the first record that is left; now where there is none."""
-        for part in self.reader.read(self.partition, low, low + REACH):
+        for part in self._log.read(low, low + REACH):
             for record in part:
                 return record.timestamp_ms
         return self.now_ms()
@@ -237,21 +248,41 @@ class Rebuild:
     def _replay(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Compute these states from the log and write them where they differ."""
         known = {task.key: task.seed for task in tasks}
-        batcher = Batcher(self.batch_max, 0.0, max_uncommitted=FOREVER)
+        batcher = Batcher(REPLAYED_AT_ONCE, 0.0, max_uncommitted=FOREVER)
         by_key = {task.key: task for task in tasks}
         first = min(task.first for task in tasks)
-        for portion in self.reader.read(self.partition, first, 1 + max(t.last for t in tasks)):
+        asked: deque[Asked] = deque()
+        for portion in self._log.read(first, 1 + max(t.last for t in tasks)):
             for record in portion:
                 item = self._item(record, by_key)
                 if item is not None:
                     batcher.put(item)
-            while batch := batcher.next_batch(time.monotonic()):
-                self._step(batch, by_key, known)
-                batcher.finish(batch)
-                self.records += len(batch)
-                yield
+            yield from self._advance(batcher, asked, by_key, known, READY_AHEAD)
             yield
+        yield from self._advance(batcher, asked, by_key, known, 0)
         self._write(tasks, known)
+
+    def _advance(
+        self,
+        batcher: Batcher,
+        asked: deque[Asked],
+        tasks: Mapping[StateKey, Task],
+        known: dict[StateKey, Conversation | None],
+        ahead: int,
+    ) -> Iterator[None]:
+        """Step what can be stepped; up to `ahead` batches stay with the model on return."""
+        while True:
+            batch = batcher.next_batch(time.monotonic()) if len(asked) <= READY_AHEAD else ()
+            if batch:
+                asked.append(self._ask(batch, tasks, known))
+            elif len(asked) > ahead or batcher.depth:
+                done = asked.popleft()
+                self._learn(done, tasks, known)
+                batcher.finish(done.batch)
+                self.records += len(done.batch)
+                yield
+            else:
+                return
 
     def _item(self, record: Record, tasks: Mapping[StateKey, Task]) -> Item | None:
         """A record that one of the states must see; None for any other."""
@@ -273,15 +304,15 @@ class Rebuild:
             return None  # it touched no state
         return Item(record, message, key, polled_at=0.0)
 
-    def _step(
+    def _ask(
         self,
-        batch: Sequence[Item],
+        batch: tuple[Item, ...],
         tasks: Mapping[StateKey, Task],
-        known: dict[StateKey, Conversation | None],
-    ) -> None:
-        """What `Pipeline.step` would leave in the store of these, by the same functions."""
+        known: Mapping[StateKey, Conversation | None],
+    ) -> Asked:
+        """Give a batch to the model, as `Pipeline.step` would."""
         spec, inputs = self.predictor.spec, self._info.inputs
-        opened: list[tuple[StateKey, Record, Utterance, Opening]] = []
+        opened: list[tuple[Item, Utterance, Opening]] = []
         for item in batch:
             key, record, utterance = item.key, item.record, item.message
             assert key is not None and isinstance(utterance, Utterance)
@@ -293,10 +324,21 @@ class Rebuild:
                 truncated=tasks[key].cut,
             )
             if not opening.before.is_recent(utterance.utterance_id):
-                opened.append((key, record, utterance, opening))
-        turns = [as_turn(u, o.before.window, inputs) for _, _, u, o in opened]
-        answers = predict(self.predictor, turns)
-        for (key, record, utterance, opening), answer in zip(opened, answers, strict=True):
+                opened.append((item, utterance, opening))
+        turns = [as_turn(u, o.before.window, inputs) for _, u, o in opened]
+        return Asked(batch, opened, begin(self.predictor, turns))
+
+    def _learn(
+        self,
+        asked: Asked,
+        tasks: Mapping[StateKey, Task],
+        known: dict[StateKey, Conversation | None],
+    ) -> None:
+        """What `Pipeline.step` would leave in the store of these, by the same functions."""
+        spec = self.predictor.spec
+        for (item, utterance, opening), answer in zip(asked.opened, asked.answers(), strict=True):
+            key, record = item.key, item.record
+            assert key is not None
             if isinstance(answer, Poison):
                 change = apply_nothing(
                     known[key], spec=spec, offset=record.offset, truncated=tasks[key].cut

@@ -105,5 +105,4 @@ class Recovery:
             store=self._store,
             predictor=self._predictor,
             now_ms=self._now_ms,
-            batch_max=self._settings.batch_max,
         )

@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from threading import Event
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
 from model.fault_points import reach
 from model.predictor import Predictor

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec import structs
 
 from model.predictor import Prediction, Turn
 from state.redis_store import RedisStore
@@ -63,7 +64,7 @@ def shared_buffer() -> None:
 
     def sharing(self: SmallPredictor, turns: Sequence[Turn]) -> list[Prediction]:
         answers = predict(self, turns)
-        return [replace(a, applied=answers[-1].applied) for a in answers]
+        return [structs.replace(a, applied=answers[-1].applied) for a in answers]
 
     SmallPredictor.predict = sharing  # type: ignore[method-assign]
 
@@ -86,7 +87,7 @@ def dead_letter_dropped() -> None:
     refused = Pipeline._refused
 
     def silent(self: Pipeline, item: Item) -> Result:
-        return replace(refused(self, item), send=())
+        return structs.replace(refused(self, item), send=())
 
     Pipeline._refused = silent  # type: ignore[method-assign]
 

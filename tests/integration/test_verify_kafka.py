@@ -6,10 +6,10 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from state import redis_store
@@ -130,6 +130,6 @@ def test_what_cannot_be_verified_ends_with_2(
 def test_the_readers_key_schema_is_the_workers() -> None:
     """It is written down twice on purpose: the verifier shares no code with the store."""
     key = StateKey("call {7}", "topic", 3)
-    for one in (key, replace(key, partition=4), replace(key, conversation_id="")):
+    for one in (key, structs.replace(key, partition=4), structs.replace(key, conversation_id="")):
         assert state_reader.state_keys(one) == redis_store.state_keys(one)
         assert state_reader.pointer_key(one) == redis_store.pointer_key(one)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from model.checkpoint import SHIPPED, default_checkpoint, find_checkpoint
 from model.data import DataSet, Dialogue, generated_conversations
@@ -215,7 +216,7 @@ def test_a_voice_without_words_is_answered_and_says_so(served: HrgSsaPredictor) 
     (answer,) = served.predict([turn])
     assert answer.modalities_used == ("audio",)
     assert sum(answer.probabilities) == pytest.approx(1, abs=1e-5)
-    (silent,) = served.predict([replace(turn, features={})])
+    (silent,) = served.predict([structs.replace(turn, features={})])
     assert silent.modalities_used == ()
     assert silent.probabilities != answer.probabilities
 

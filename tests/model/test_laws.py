@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from torch import Tensor
 
 from model import predictor as seam
@@ -268,7 +269,7 @@ def test_the_serving_law_holds_at_full_size(name: str) -> None:
         text = seam.Tensor("float32", values.shape, values.tobytes())
         turns.append(seam.Turn(Window.empty(by.spec), f"speaker {i % 3}", {"text": text}))
     windows = [push(by.spec, t, said) for t, said in zip(turns, by.predict(turns), strict=True)]
-    turns = [replace(t, window=w) for t, w in zip(turns, windows, strict=True)]
+    turns = [structs.replace(t, window=w) for t, w in zip(turns, windows, strict=True)]
     alone = [as_bytes(by.predict([turn])[0]) for turn in turns]
     for size in (1, 2, 3, 5, 7, 11, 13, 23, 31, 47, 49, 60):
         chosen = draw.permutation(60)[:size]

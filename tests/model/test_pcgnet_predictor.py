@@ -21,6 +21,7 @@ from model.predictor import (
     EncoderMissing,
     ModelError,
     NotFinite,
+    Prediction,
     Predictor,
     Tensor,
     Turn,
@@ -121,6 +122,34 @@ def test_rows_that_are_not_finite_are_named_and_the_others_unharmed() -> None:
     expected = [said.probabilities for said in predictor().predict(good)]
     without = [t for row, t in enumerate(bad) if row not in error.value.rows]
     assert [said.probabilities for said in predictor().predict(without)] == expected
+
+
+def test_batches_begun_together_are_answered_as_if_asked_one_by_one() -> None:
+    by = predictor()
+    most = 2 * by.batch_sizes[-1]  # two chunks each
+    batches = [[turn(f"s{k}", audio=audio(i, k, 1, 2)) for i in range(most - k)] for k in range(3)]
+    one_by_one = [by.predict(batch) for batch in batches]
+    begun = [by.begin(batch) for batch in batches]
+    meanwhile = by.predict(batches[1])
+    together = [end() for end in begun]
+    for expected, found in zip([*one_by_one, one_by_one[1]], [*together, meanwhile], strict=True):
+        assert [as_bytes(p) for p in found] == [as_bytes(p) for p in expected]
+
+
+def test_the_end_of_a_batch_names_the_rows_that_are_not_finite() -> None:
+    by = predictor()
+    good = [turn(audio=audio(1, 2, 3, 4))] * (by.batch_sizes[-1] + 1)  # the bad one is alone
+    end = by.begin([*good[1:], turn(audio=audio(float("nan"), 0, 0, 0))])
+    with pytest.raises(NotFinite) as error:
+        end()
+    assert error.value.rows == (by.batch_sizes[-1],)
+
+
+def as_bytes(prediction: Prediction) -> bytes:
+    """All that a prediction says and keeps."""
+    kept = prediction.applied
+    numbers = np.array([*prediction.probabilities, *(prediction.shift or ())])
+    return b"".join(a.tobytes() for a in (numbers, kept.row, kept.arrays, kept.speaker))
 
 
 def test_raw_text_equals_the_vector_of_that_text() -> None:

@@ -11,6 +11,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from state.codec import OFFSET, Entries
 from state.memory_store import Kept, MemoryStore
@@ -166,7 +167,7 @@ class Writer:
             output=StoredOutput("predicted", f"output {at} ".encode() * 9),
             committed_offset=self.committed,
         )
-        return replace(save, **changed)
+        return structs.replace(save, **changed)
 
     def speak(self, offset: int, **more: Any) -> Save:
         """Say one utterance, see it saved, and go on from there."""
@@ -244,7 +245,7 @@ def test_an_older_token_is_fenced_even_where_it_would_replay(write: Write, plain
     w.token = 7
     old = w.speak(0)
     following = w.save(w.say(w.spec, w.held, 1), token=6)
-    replayed = replace(old, token=6)
+    replayed = structs.replace(old, token=6)
     assert w.store.save_many([following, replayed]) == [Saved(SaveResult.FENCED, 7, 0)] * 2
     assert plain(w.load().conversation) == plain(w.held)
 
@@ -332,7 +333,7 @@ def test_a_restored_state_has_no_output_of_its_own_and_keeps_those_below(write: 
     w.store.restore_many([Restore(w.key, 1, 1, w.held)])
     assert dict(w.load().outputs) == sent
     assert w.load().corrupt is None
-    gone = replace(w.held, offset=0)
+    gone = structs.replace(w.held, offset=0)
     w.store.restore_many([Restore(w.key, 1, 1, gone)])
     assert set(w.load().outputs) == {0}, "what is above is not applied any more"
 
@@ -462,7 +463,7 @@ def test_a_state_of_another_digest_is_never_read_but_replayed_and_replaced_whole
     refused = new.save(change, expected_offset=2)
     assert new.store.save_many([refused]) == [Saved(SaveResult.LOST, 1, 2)]
     assert plain(old.load().conversation) == plain(old.held)
-    replaced = replace(refused, replace_foreign=True)
+    replaced = structs.replace(refused, replace_foreign=True)
     assert new.store.save_many([replaced]) == [Saved(SaveResult.SAVED, 1, 3)]
     assert plain(new.load().conversation) == plain(change.after)
     assert sorted(new.load().outputs) == [0, 1, 2, 3]

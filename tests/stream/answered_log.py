@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from model.predictor import Predictor
 from state.codec import Codec, Entries
@@ -121,7 +123,7 @@ class AnsweredLog:
         """Change fields of an event that stands in a topic."""
         record = self.records(topic)[index]
         value = json.dumps(json.loads(record.value or b"") | fields, separators=(",", ":"))
-        self.records(topic)[index] = replace(record, value=value.encode())
+        self.records(topic)[index] = structs.replace(record, value=value.encode())
 
     def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
         """`States`: what the store holds."""

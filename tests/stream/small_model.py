@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +99,9 @@ class SmallPredictor:
         if bad:
             raise NotFinite(bad)
         return [self._one(turn) for turn in turns]
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        return partial(self.predict, turns)
 
     def _one(self, turn: Turn) -> Prediction:
         before = turn.window.arrays

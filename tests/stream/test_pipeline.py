@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from model.predictor import DeviceLost, ModelInfo, Prediction, Predictor, Turn
 from state.memory_store import Kept, MemoryStore
@@ -213,7 +214,9 @@ def test_an_offender_is_dead_lettered_and_its_neighbours_never_notice(
     for _ in range(3):
         a, b = clean.item("a", **vectors(1.0)), clean.item("b", **vectors(1.0))
         wanted += clean.step(a, b).results
-        bad = replace(dirty.item("bad", **vectors(500.0)), record=replace(a.record, key=b"bad"))
+        bad = structs.replace(
+            dirty.item("bad", **vectors(500.0)), record=structs.replace(a.record, key=b"bad")
+        )
         dirty.offset = clean.offset
         step = dirty.step(bad, a, b)
         got += [r for r in step.results if r.item.key != bad.key]
@@ -304,8 +307,8 @@ def test_other_partitions_of_a_batch_do_not_suffer(bench: Bench) -> None:
     bench.one(bench.item())
     bench.kept.states.clear()
     lost, well = bench.item(), bench.item("well")
-    record = replace(well.record, partition=1)
-    well = replace(well, record=record, key=StateKey("well", "id", 1))
+    record = structs.replace(well.record, partition=1)
+    well = structs.replace(well, record=record, key=StateKey("well", "id", 1))
     step = bench.pipeline.step([lost, well], {0: bench.lease, 1: bench.lease})
     assert [r.item for r in step.results] == [well]
     assert set(step.suspect) == {0}
@@ -442,6 +445,9 @@ def test_a_lost_device_is_not_survived(predictor: Predictor) -> None:
             return True
 
         def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
+            raise DeviceLost("gone")
+
+        def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
             raise DeviceLost("gone")
 
         def device_memory_bytes(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from state.codec import OFFSET
 from stream.verify_report import INVARIANTS, Invariant, Report
@@ -132,7 +133,7 @@ def test_an_id_that_is_not_the_hash_of_its_position_breaks_i2(log: AnsweredLog) 
 
 def test_a_duplicate_that_is_answered_breaks_i2(log: AnsweredLog) -> None:
     again = log.say("a", "a3")
-    forgotten = replace(log.known["a"], recent=b"")
+    forgotten = structs.replace(log.known["a"], recent=b"")
     log.known["a"] = forgotten
     log.answer(again)
     log.entries.clear()
@@ -164,13 +165,15 @@ def test_positions_that_go_back_break_i3(log: AnsweredLog) -> None:
 
 
 def test_a_key_that_is_not_the_conversation_breaks_i3(log: AnsweredLog) -> None:
-    log.records("predictions")[4] = replace(log.records("predictions")[4], key=b"b")
+    log.records("predictions")[4] = structs.replace(log.records("predictions")[4], key=b"b")
     assert violated(log.verify()) == {"I3": 1}
 
 
 def test_a_state_of_other_arrays_breaks_i4(log: AnsweredLog) -> None:
     window = log.known["a"].window
-    log.known["a"] = replace(log.known["a"], window=replace(window, rows=np.roll(window.rows, 1)))
+    log.known["a"] = structs.replace(
+        log.known["a"], window=structs.replace(window, rows=np.roll(window.rows, 1))
+    )
     log.keep("a")
     report = log.verify()
     assert violated(report) == {"I4": 1}
@@ -179,7 +182,7 @@ def test_a_state_of_other_arrays_breaks_i4(log: AnsweredLog) -> None:
 
 
 def test_a_state_at_a_position_of_another_conversation_breaks_i4(log: AnsweredLog) -> None:
-    log.known["a"] = replace(log.known["a"], offset=15)
+    log.known["a"] = structs.replace(log.known["a"], offset=15)
     log.keep("a")
     report = log.verify()
     assert violated(report) == {"I4": 1} and "none that changes" in says(report)
@@ -203,7 +206,7 @@ def test_a_state_may_be_behind_the_log_ahead_of_it_or_gone(log: AnsweredLog) -> 
     """It is read while workers go on: it is compared at its own position."""
     log.say("b", "b40")  # not answered yet: the state of b is behind
     log.answer(log.say("c", "c0"))
-    log.known["c"] = replace(log.known["c"], offset=99)
+    log.known["c"] = structs.replace(log.known["c"], offset=99)
     log.keep("c")
     del log.entries["a"]
     report = log.verify(committed=16)
@@ -221,7 +224,7 @@ def test_another_value_breaks_i5(log: AnsweredLog) -> None:
 
 def test_a_state_of_another_conversation_behind_an_answer_breaks_i5(log: AnsweredLog) -> None:
     """And I4, for what was learned from it is kept."""
-    log.known["a"] = replace(log.known["a"], window=log.known["b"].window)
+    log.known["a"] = structs.replace(log.known["a"], window=log.known["b"].window)
     log.talk("a", 1, start=50)
     assert set(violated(log.verify())) >= {"I4", "I5"}
 
@@ -289,9 +292,9 @@ def test_a_dead_letter_may_repeat_its_bytes_and_no_others(log: AnsweredLog) -> N
     log.log.append("dead-letters", letter.key, letter.value, letter.headers)
     report = log.verify()
     assert violated(report) == {} and report.counts["dead_letter_repeats"] == 1
-    log.records("dead-letters")[1] = replace(letter, value=b"{}")
+    log.records("dead-letters")[1] = structs.replace(letter, value=b"{}")
     assert violated(log.verify()) == {"I2": 1}
-    log.records("dead-letters")[0] = replace(letter, value=b"{}")
+    log.records("dead-letters")[0] = structs.replace(letter, value=b"{}")
     assert violated(log.verify()) == {"I5": 1}, "not the record's own bytes"
 
 
