@@ -62,11 +62,13 @@ def local_worker(
     *,
     ready_s: float = READY_S,
     module: str = "stream.main",
+    directory: Path | None = None,
 ) -> Iterator[RunningWorker]:
     """Run `emotrack serve` with these settings alone; wait until it is ready; SIGTERM at the end.
 
     `settings` are field names of `stream.settings.Settings`. Raises `ServerFailed` with the end of
-    its log. With `ready_s` = 0 it is handed over while it still starts. `module` is what is run.
+    its log. With `ready_s` = 0 it is handed over while it still starts. `module` is what is run, of
+    the packages in `directory` where one is named.
     """
     (port,) = free_ports(1)
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EMOTRACK_")}
@@ -76,6 +78,7 @@ def local_worker(
         process = subprocess.Popen(
             [sys.executable, "-m", module, "serve"],
             env=kept | given,
+            cwd=directory,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C ends its owner first, and then the worker

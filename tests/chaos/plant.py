@@ -142,9 +142,17 @@ class Plant:
         return small_model(self.settings.idle_s)
 
     def start(
-        self, fault: str | None = None, *, wait: bool = True, **changed: Any
+        self,
+        fault: str | None = None,
+        *,
+        wait: bool = True,
+        checkout: Path | None = None,
+        **changed: Any,
     ) -> RunningWorker:
-        """One more worker, armed with a fault or not; `changed` settings, and `small_…` ones."""
+        """One more worker, armed with a fault or not; `changed` settings, and `small_…` ones.
+
+        It runs the code of another `checkout`, where one is named.
+        """
         told = self.settings.model_copy(update=changed).model_dump(exclude_unset=True)
         given = {k: v for k, v in (told | changed).items() if v is not None}
         environment: dict[str, object] = {k: as_text(v) for k, v in given.items()}
@@ -159,6 +167,7 @@ class Plant:
                 log,
                 ready_s=60.0 if wait else 0.0,
                 module="tests.chaos.mutants" if self.mutant else MODULE,
+                directory=checkout,
             )
         )
         self._exits[id(worker)] = stack

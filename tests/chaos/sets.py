@@ -7,6 +7,7 @@ from typing import Final
 
 from tests.chaos import inner_scenarios as inner
 from tests.chaos import scenarios as outer
+from tests.chaos import upgrade
 from tests.chaos.scenarios import Facts, Stage
 
 Scenario = Callable[[Stage], Facts]
@@ -45,5 +46,6 @@ LONG: Final[Mapping[str, Scenario]] = {
     "R25": inner.replayed,
     "R26": outer.overloaded,
     "R27": inner.log_and_scrape_stuck,
+    "R28": upgrade.upgraded,
     "R29": outer.partitioned,
 }
