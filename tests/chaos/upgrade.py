@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import tarfile
-import time
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 from stream.local_worker import RunningWorker
-from tests.chaos.plant import Plant
+from tests.chaos.plant import Plant, scraped
 from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, Facts, Stage, owns, wait_more
 from tests.conftest import ROOT
 from tests.integration.workers import wait_for
@@ -26,7 +25,7 @@ NEWER: Final = {"mood_hint": {"source": "agent"}, "schema_minor": 1}  # fields o
 def upgraded(stage: Stage) -> Facts:
     """R28: workers of two versions share a group while one replaces the other, forwards and back"""
     old = checked_out(BEFORE, stage.directory / "before")
-    swaps, slowest = 0, 0.0
+    swaps, slowest, rebuilt = 0, 0.0, 0.0
     with stage.plant() as (plant, load):
         load.extra = partial(say_newer, plant)
         for _ in range(WORKERS):
@@ -39,9 +38,10 @@ def upgraded(stage: Stage) -> Facts:
                     wait_for(partial(owns, coming), "its partitions", PATIENCE_S)
                     wait_more(plant)  # both versions are at work
                     swaps += 1
+                    rebuilt += scraped(leaving, "state_rebuilds_total")
                     leave(plant, leaving, killed=(swaps + lap) % 2 == 0)
                     slowest = max(slowest, wait_more(plant))
-        rebuilt = plant.metric("state_rebuilds_total")
+        rebuilt += plant.metric("state_rebuilds_total")
         load.end()
         plant.settled()
     assert rebuilt == 0, f"{rebuilt:.0f} states of the other version were not understood"
@@ -78,6 +78,5 @@ def leave(plant: Plant, worker: RunningWorker, *, killed: bool) -> None:
     """Let a worker go: as an orchestrator would, or as a crash does."""
     if killed:
         plant.kill(worker)
-        time.sleep(0.1)
     else:
         assert plant.stop(worker) == 0, worker.log_tail()
