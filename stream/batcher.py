@@ -40,6 +40,7 @@ class Batcher:
     deadline_s: float
     max_uncommitted: int
     depth: int = 0  # queued, not released
+    depths: Counter[int] = field(default_factory=Counter)  # the same, by partition
     _arrivals: int = 0
     _queues: dict[StateKey | int, deque[tuple[int, Item]]] = field(default_factory=dict)
     _heads: list[tuple[int, Item]] = field(default_factory=list)  # heap: first of each idle queue
@@ -51,6 +52,7 @@ class Batcher:
         """Queue one record; records of a partition must come in log order."""
         self._arrivals += 1
         self.depth += 1
+        self.depths[item.record.partition] += 1
         entry = (self._arrivals, item)
         queue = self._queues.setdefault(self._name(entry), deque())
         queue.append(entry)
@@ -106,6 +108,7 @@ class Batcher:
         self._awaits_commit = False
         self.depth = sum(len(queue) for queue in self._queues.values())
         for partition in gone:
+            self.depths.pop(partition, None)
             self._uncommitted.pop(partition, None)
 
     @staticmethod
@@ -141,4 +144,5 @@ class Batcher:
             self._busy.add(item.key)
         self._uncommitted[item.record.partition] += 1
         self.depth -= 1
+        self.depths[item.record.partition] -= 1
         return item

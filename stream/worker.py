@@ -115,6 +115,7 @@ class Worker:
         self._next_housekeeping = 0.0
         self._began = clock_s()
         self._full = False
+        self._ahead: set[int] = set()  # partitions that fill more than their share of the queue
         self._commit_failed = False
 
     def run(self, stop: Event) -> bool:
@@ -193,6 +194,7 @@ class Worker:
         self._forget(partitions)
         self._recovery.drop(partitions)
         self._paused.difference_update(partitions)
+        self._ahead.difference_update(partitions)
         self._observer.left(self._wire_topic, partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
@@ -500,13 +502,26 @@ class Worker:
             self._full = True
         elif self._batcher.depth <= self.settings.low_water:
             self._full = False
+        self._ahead = {p for p in self._partitions if self._over_share(p)}
         held_up = self._full or bool(self._held)
-        target = set(self._partitions) if held_up else self._partitions.unworkable()
+        waiting = self._partitions.unworkable() | self._ahead
+        target = set(self._partitions) if held_up else waiting
         if leave := sorted(self._paused - target):
             self._source.resume(leave)
         if enter := sorted(target - self._paused):
             self._source.pause(enter)
         self._paused = target
+
+    def _over_share(self, partition: int) -> bool:
+        """Whether a partition fills its share of the queue, or did and has not drained since.
+
+        The client fetches anew after a pause, the same partition first: without shares, whoever is
+        first fills the queue each time and the others are not read for as long as overload lasts.
+        """
+        owned, depth = len(self._partitions), self._batcher.depths[partition]
+        if partition in self._ahead:
+            return depth * owned > self.settings.low_water
+        return depth * owned >= self.settings.high_water
 
     def _housekeep(self, now: float) -> None:
         """Once a second: gauges, and whether the servers are there."""

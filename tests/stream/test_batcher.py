@@ -50,6 +50,7 @@ def test_everything_leaves_once_in_conversation_order_whatever_the_interleaving(
         if arrivals and shuffle() < 0.7:
             queue.put(arrivals.pop(0))
         batch = queue.next_batch(now=1.0)
+        assert queue.depths.total() == queue.depth
         if batch:
             assert len(batch) <= batch_max
             keys = [i.key for i in batch if i.key is not None]
@@ -122,7 +123,8 @@ def test_a_dropped_partition_leaves_nothing_behind() -> None:
         queue.put(item(1, offset, partition=0))
     queue.put(item(1, 0, partition=1))
     queue.next_batch(1.0)
+    assert (queue.depths[0], queue.depths[1]) == (2, 0), "released is not queued"
     queue.drop([0])
-    assert queue.depth == 0
+    assert queue.depth == sum(queue.depths.values()) == 0
     queue.put(item(1, 0, partition=0))
     assert [i.record.offset for i in queue.next_batch(1.0)] == [0]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -265,6 +266,33 @@ def test_a_full_queue_pauses_reading_and_an_empty_one_resumes(predictor: Predict
     assert max(depths) <= 10 + 4 * 4
     assert was_paused
     assert plant.committed() == 60
+
+
+def test_a_partition_that_is_overloaded_does_not_keep_the_others_from_being_read(
+    predictor: Predictor,
+) -> None:
+    """A client that fetches anew serves the same partition first, as the log in memory does."""
+    options = {"high_water": 16, "low_water": 4, "batch_max": 4}
+    plant = Plant(predictor, partitions=4, options=options)
+    by_partition = {crc32(name.encode()) % 4: name for name in (f"c{i}" for i in range(40))}
+    plant.say(by_partition[0], 400)
+    for p in (1, 2, 3):
+        plant.say(by_partition[p], 8)
+    running = plant.worker()
+    paused: set[frozenset[int]] = set()
+    queued_while_it_waits = set()
+    for _ in range(60):
+        running.turns(1)
+        paused.add(running.source.paused)
+        if 0 in running.source.paused:
+            queued_while_it_waits.add(running.worker._batcher.depths[0])
+    assert 8 <= plant.committed(0) < 200, "it is worked on too, and its end is far"
+    assert [plant.committed(p) for p in (1, 2, 3)] == [8, 8, 8]
+    assert frozenset({0}) in paused, "it waits alone"
+    assert min(queued_while_it_waits) < 16 / 4, "until it has drained: each fetch anew has a price"
+    running.turns(600)
+    assert plant.committed(0) == 400
+    assert running.source.paused == set()
 
 
 def test_at_most_max_uncommitted_records_are_ahead_of_the_commit(predictor: Predictor) -> None:
