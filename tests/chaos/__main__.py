@@ -1,6 +1,7 @@
 """`make chaos`: every scenario, one after the other, and the table of what was seen.
 
 What has a result in runs/chaos for the same seed and size is not run again; `--fresh` forgets it.
+The workers' logs of what failed are kept beside its verdict.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copy, rmtree
 
 from stream.local_servers import KAFKA_JARS, need
 from tests.chaos.plant import servers
@@ -44,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
                     name, chosen[name], running, place, seed=asked.seed, full=not asked.short
                 )
                 verdict.save(folder)
+                if not verdict.passed:
+                    keep_logs(place, folder / f"{name}-failed")
             verdicts.append(verdict)
             print(told(verdict), flush=True)
     text = f"{versions()}\n\n{table(verdicts)}"
@@ -75,11 +79,20 @@ def kept(folder: Path, name: str, asked: Namespace) -> Verdict | None:
     return verdict if same and verdict.passed else None
 
 
+def keep_logs(place: Path, where: Path) -> None:
+    """Save what the workers of a failed scenario said, beside its verdict."""
+    rmtree(where, ignore_errors=True)
+    where.mkdir()
+    for log in place.rglob("*.log"):
+        copy(log, where)
+
+
 def told(verdict: Verdict) -> str:
     """One line."""
     if verdict.passed:
         return f"ok, {verdict.records:,} records, {verdict.seconds:.0f} s"
-    return "FAILED\n" + "\n".join([verdict.error, *verdict.violations])
+    where = f"the workers' logs are in {verdict.name}-failed, beside the verdicts"
+    return "\n".join(["FAILED", verdict.error, *verdict.violations, where])
 
 
 def versions() -> str:

@@ -554,13 +554,16 @@ def overloaded(stage: Stage) -> Facts:
         middle = resident(worker)
         time.sleep(seconds / 2)
         last, lag = resident(worker), scraped(worker, "consumer_lag_records")
+        answered = sorted(plant.site.ends_of(plant.settings.predictions))
         load.end()
         offered = load.said / (time.monotonic() - began)
         plant.settled(600.0)
     assert lag > 0, "it was not overloaded"
+    assert answered[-1] < 3 * answered[0], f"partitions are served unevenly: {answered}"
     return {
         "offered /s": round(offered),
         "lag": int(lag),
+        "answers by partition": answered,
         "resident MiB": [round(b / 2**20) for b in (first, middle, last)],
     }
 
