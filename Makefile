@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 ARGS ?=
+GPU_TESTS := $(addprefix tests/model/test_,gpu.py laws.py raw_text_laws.py hrg_ssa_predictor.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test lint fmt audit bench accuracy chaos servers kafka helm image lock wheel clean
+.PHONY: help install demo local test lint fmt audit bench gpu accuracy chaos servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,10 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 	@if [ -e "$${EMOTRACK_DATA:-../shared/data}/meld_meta.json" ]; then \
 	  $(BIN)/emotrack bench real --json runs/bench/real.json $(ARGS); \
 	else echo "no real conversations (EMOTRACK_DATA): bench real is left out"; fi
+
+gpu: install ## Run the model's laws and tests on a CUDA device, and measure it (needs one)
+	@EMOTRACK_TEST_DEVICE=cuda $(BIN)/pytest $(GPU_TESTS)
+	@$(BIN)/emotrack bench model --device cuda --json runs/bench/cuda.json $(ARGS)
 
 accuracy: install ## Train every model of docs/accuracy.md and write its tables (resumes; says the hours first)
 	@$(BIN)/emotrack accuracy $(ARGS)

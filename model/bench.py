@@ -15,6 +15,7 @@ import torch
 from model.checkpoint import Calibration, Checkpoint, Thresholds, save_checkpoint
 from model.collate import Batch, ConversationTensors, collate_conversations
 from model.config import INPUTS, MODALITIES, PcgnetConfig, preset
+from model.device import CPU, chosen_device
 from model.pcgnet import Pcgnet
 from model.pcgnet_predictor import PcgnetPredictor
 from model.pcgnet_step import multiply_adds
@@ -26,10 +27,20 @@ SPEAKERS = 2
 AT_ONCE = 16
 
 
-def random_predictor(hidden: int, *, seed: int = 0) -> PcgnetPredictor:
+def random_predictor(hidden: int, *, seed: int = 0, device: torch.device = CPU) -> PcgnetPredictor:
     """A model of the paper's input sizes (1024/300/342, W = 10) with random float16 weights."""
     changes = {"hidden": hidden, "persona_heads": hidden // 50}
-    return PcgnetPredictor(_random_checkpoint(preset("meld", **changes), seed), torch.device("cpu"))
+    return PcgnetPredictor(_random_checkpoint(preset("meld", **changes), seed), device)
+
+
+def cuda_predictor(hidden: int) -> PcgnetPredictor:
+    """As `random_predictor`, on a GPU. Raises `ModelError` where there is none."""
+    return random_predictor(hidden, device=chosen_device("cuda"))
+
+
+def cuda_name() -> str:
+    """What the GPU calls itself."""
+    return torch.cuda.get_device_name()
 
 
 def write_random_checkpoint(folder: Path, *, hidden: int = 200, seed: int = 0) -> None:

@@ -20,6 +20,8 @@ from state.window import Recurrence
 # Bits that are all set in a stored number that is NaN or infinite.
 EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
 
+CPU: Final = torch.device("cpu")
+
 Answer = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -77,6 +79,13 @@ def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
             "device cuda was asked for, but torch sees no CUDA device: use auto or cpu"
         )
     return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+
+
+@contextmanager
+def forked_random(device: torch.device) -> Iterator[None]:
+    """Draw as one likes: torch's generators of the CPU and the device are left as they were."""
+    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        yield
 
 
 def traced(answer: Answer, inputs: tuple[torch.Tensor, ...]) -> Answer:

@@ -515,7 +515,8 @@ class HrgSsa(nn.Module):
 
     def greedy(self, heard: Heard, past: Past, longest: int) -> Tensor:
         """Generate token by token, freely: [B, longest]."""
-        words = torch.full((len(past.speaker), 1), self.config.label_words.start)
+        first = self.config.label_words.start
+        words = torch.full((len(past.speaker), 1), first, device=past.speaker.device)
         for _ in range(longest):
             states, _ = self.decode(heard, past, words)
             nearest = self.vocabulary_scores(states[:, -1]).argmax(1, keepdim=True)
@@ -573,14 +574,12 @@ class HrgSsa(nn.Module):
 
     @torch.no_grad()
     def _in_order(self, batch: TalkBatch, sentence: Tensor) -> WholeTalks:
-        c, total = self.config, len(batch)
+        c, total, device = self.config, len(batch), self.now_tag.device
         inner = c.heads * c.head_width
-        pooled = [
-            (torch.zeros(total, c.pooled, inner), torch.zeros(total, c.pooled, inner))
-            for _ in range(c.decoder_layers)
-        ]
-        nodes = torch.zeros(total, len(NODES), c.width)
-        label = torch.full((total,), UNTOLD)
+        empty = torch.zeros(total, c.pooled, inner, device=device)
+        pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
+        nodes = torch.zeros(total, len(NODES), c.width, device=device)
+        label = torch.full((total,), UNTOLD, device=device)
         order, found = [], []
         for rows in batch.in_time():
             heard = self.hear(*batch.inputs(rows))

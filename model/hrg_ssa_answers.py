@@ -83,22 +83,23 @@ def whole_talks(
 
 
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:
-    """Run over whole dialogues; utterances without a label are heard but not scored."""
+    """Run over whole dialogues, on the model's device; what has no label is heard, not scored."""
+    device = next(model.parameters()).device
     emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
     classes = model.config.classes
     for start in range(0, len(dialogues), BATCH_DIALOGUES):
         end = start + BATCH_DIALOGUES
-        batch = collate_talks(talks[start:end], model.config)
+        batch = collate_talks(talks[start:end], model.config).on(device)
         truth = np.concatenate([d.labels for d in dialogues[start:end]])
-        out = run(model, batch, torch.from_numpy(truth))
+        out = run(model, batch, torch.from_numpy(truth).to(device))
         number = batch.conversation.numpy() + start
-        pairs = batch.pairs.numpy()
+        pairs = batch.pairs.cpu().numpy()
         before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
         known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.double().numpy()[known])
+        emotion.append(out.emotion.cpu().double().numpy()[known])
         labels.append(truth[known])
         owner.append(number[known])
-        shift.append(out.shift.double().numpy()[both])
+        shift.append(out.shift.cpu().double().numpy()[both])
         shifts.append((before * classes + now)[both])
         pair_owner.append(number[pairs[:, 1]][both])
     return Answers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,16 +35,29 @@ class TalkBatch:
     past: Tensor  # [N, W] utterances of each window, right-aligned; -1: none
     speaker: Tensor  # [N] a number per session and speaker
     pairs: Tensor  # [P, 2] (speaker's previous utterance, this one), by this one
-    turn: Tensor  # [N] place in its conversation
+    turn: Tensor  # [N] place in its conversation; stays on the CPU, as the next
     conversation: Tensor  # [N] number of the conversation
 
     def __len__(self) -> int:
         return len(self.states)
 
+    def on(self, device: torch.device) -> TalkBatch:
+        """The batch for a model on `device`; token states follow when they are laid out."""
+        audio, video = self.felt
+        return replace(
+            self,
+            felt=(audio.to(device), video.to(device)),
+            present=self.present.to(device),
+            past=self.past.to(device),
+            speaker=self.speaker.to(device),
+            pairs=self.pairs.to(device),
+        )
+
     def inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
-        """What `HrgSsa.hear` reads of some utterances [B]."""
+        """What `HrgSsa.hear` reads of some utterances [B], numbers on the CPU."""
         states, there = padded([self.states[i] for i in rows.tolist()])
-        return states, there, (self.felt[0][rows], self.felt[1][rows]), self.present[rows]
+        felt, device = (self.felt[0][rows], self.felt[1][rows]), self.present.device
+        return states.to(device), there.to(device), felt, self.present[rows]
 
     def window_speakers(self, rows: Tensor) -> Tensor:
         """Who spoke in each slot of the windows, the utterance itself last: [B, W + 1]."""

@@ -25,8 +25,9 @@ class HrgRecipe:
     moved_weight: float = 0.1
     psa_weight: float = 0.05
     msa_weight: float = 0.05
-    own_history: float = 0.8  # share of past labels that are the model's own, after the ramp
-    ramp: float = 0.3  # share of the steps until then: scheduled sampling
+    own_history: float = 1.0  # share of past labels that are the model's own, after the ramp
+    ramp: float = 0.0  # share of the steps until then: scheduled sampling
+    untold: float = 0.3  # share of past utterances whose label is not told: words must do
     drop_text: float = 0.05  # chance that an utterance loses it while training
     drop_other: float = 0.1  # ... its audio, its video, each
     text_only: float = 0.15  # chance that a whole conversation comes with text alone
@@ -37,6 +38,6 @@ class HrgRecipe:
         for name in ("epochs", "batch_utterances", "patience", "mixed_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        for name in ("own_history", "new_only"):
+        for name in ("own_history", "untold", "new_only"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, not {getattr(self, name)}")

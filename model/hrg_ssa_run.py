@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from model.checkpoint import find_checkpoint, write_card
 from model.data import DataSet
+from model.device import CPU, chosen_device
 from model.encoder import TextEncoder, find_encoder
 from model.evaluate import evaluate
 from model.hrg_ssa_card import hrg_model_card
@@ -42,6 +44,7 @@ class HrgPlan:
     )  # a tuned encoder to hear words through; none: as it lies in the folder
     start: Mapping[str, Tensor]  # weights of a pretrained decoder
     threads: int = 1
+    device: torch.device = CPU
     cache: Path | None = None
 
 
@@ -55,17 +58,20 @@ def plan_hrg_ssa(
     encoder: Path | None = None,
     words_of: Path | None = None,
     threads: int = 1,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
     cache: Path | None = None,
 ) -> HrgPlan:
     """Decide the sizes that fit the data and the encoder.
 
     `encoder` is a folder with a sentence encoder or a T5 (none: the installed one); `words_of`
     names a checkpoint whose tuned encoder the words are heard through. Raises `EncoderMissing`,
-    `RecipeError`, `LabelWordsError`, `CheckpointError` or `DataError`.
+    `RecipeError`, `LabelWordsError`, `CheckpointError`, `DataError`, or `ModelError` where
+    there is no such device.
     """
     check_labels(data)
     if not has_sentences(data.split("train")):
         raise EncoderMissing(f"{data.name} has no sentences: HRG-SSA reads words, not text vectors")
+    on = chosen_device(device)
     recipe = changed(HrgRecipe(), recipe_changes or {}, "recipe")
     folder, text = find_encoder(encoder), None
     sizes: dict[str, Any] = {name: data.widths.get(name, 0) for name in FELT}
@@ -82,7 +88,7 @@ def plan_hrg_ssa(
                 f"checkpoint {words_of} has no text encoder to hear words through"
             )
     config = changed(HrgSsaConfig(data.labels, **sizes), model_changes or {}, "model")
-    return HrgPlan(data, config, recipe, seed, command, folder, text, start, threads, cache)
+    return HrgPlan(data, config, recipe, seed, command, folder, text, start, threads, on, cache)
 
 
 def carry_out_hrg_ssa(chosen: HrgPlan, folder: Path, listener: Listener | None = None) -> Outcome:
@@ -106,6 +112,7 @@ def carry_out_hrg_ssa(chosen: HrgPlan, folder: Path, listener: Listener | None =
         start=chosen.start,
         seed=chosen.seed,
         threads=chosen.threads,
+        device=chosen.device,
         cache=chosen.cache,
         progress=folder / PROGRESS,
         on_step=listener.on_share,

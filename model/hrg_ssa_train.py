@@ -1,8 +1,8 @@
 """Train an HRG-SSA on labelled conversations: one seed, chosen on dev, deterministic.
 
-The encoder is frozen, so its token states are computed once. While it trains, the model is told a
-growing share of its own past answers instead of the true labels (scheduled sampling): it must live
-with its own mistakes when it is served. The test split is never asked for.
+The encoder is frozen, so its token states are computed once. While it trains, the model is told its
+own past answers instead of the true labels, and of some utterances nothing: it must live with its
+own mistakes when it is served, and not lean on them. The test split is never asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from model.answers import Answers
 from model.checkpoint import Calibration, Thresholds
 from model.data import DataSource
+from model.device import CPU, device_errors, forked_random
 from model.encoder import TextEncoder
 from model.evaluate import thread_count
 from model.hrg_ssa import UNTOLD, HrgSsa, WholeTalks
@@ -68,6 +69,7 @@ def train_hrg_ssa(
     start: Mapping[str, Tensor] | None = None,
     seed: int,
     threads: int = 1,
+    device: torch.device = CPU,
     cache: Path | None = None,
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
@@ -77,13 +79,15 @@ def train_hrg_ssa(
 
     As `model.train.train`, whose words on progress, determinism and errors hold here too. Token
     states are kept in the folder `cache`. Weights of a pretrained decoder are the `start`: they are
-    trained only after what is new (models.md B6).
+    trained only after what is new (models.md B6). On a CUDA `device` runs of equal arguments are
+    equal but for the order in which it adds up.
     """
     require_labels(data)
-    with torch.random.fork_rng(devices=[]), thread_count(threads):
+    with forked_random(device), thread_count(threads), device_errors():
         torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder, cache, start or {})
+        training = _Training(data, config, recipe, seed, encoder, cache, start or {}, device)
         model, calibration, thresholds = training.run(progress, on_step, on_epoch)
+        model = model.cpu()
         history, chosen = tuple(training.history), training.chosen
         return HrgTrained(
             model, calibration, thresholds, history, chosen, encoder.text, encoder.cut
@@ -102,13 +106,15 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         encoder: TokenEncoder,
         cache: Path | None,
         start: Mapping[str, Tensor],
+        device: torch.device,
     ) -> None:
         dialogues, self.dev = data.split("train"), data.split("dev")
-        self.config, self.recipe = config, recipe
+        self.config, self.recipe, self.device = config, recipe, device
         model = HrgSsa(config)
         model.load_state_dict(dict(start), strict=False)
-        self.pretrained = [p for n, p in model.named_parameters() if n in start]
         normalise(model, config.widths, dialogues, FELT)
+        model.to(device)
+        self.pretrained = [p for n, p in model.named_parameters() if n in start]
         train_talks, self.dev_talks = (
             [
                 talk_of(dialogue, states, config)
@@ -124,8 +130,9 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
             for talk, d, at in zip(train_talks, dialogues, starts[:-1], strict=True)
         ]
         self.own = torch.full((starts[-1],), UNTOLD)  # what the model last said of each
-        self.emotion_texts = _emotion_texts(encoder, config)
-        self.class_weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        self.emotion_texts = _emotion_texts(encoder, config).to(device)
+        weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        self.class_weight = None if weight is None else weight.to(device)
         super().__init__(
             recipe,
             model,
@@ -147,14 +154,16 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
         """Of one batch, told some of its own past answers; what it says now is kept for later."""
         batch = self._thinned(collate_talks([s.talk for s in samples], self.config))
+        batch = batch.on(self.device)
         labels = torch.cat([s.labels for s in samples])
         at = torch.cat([torch.arange(s.at, s.at + len(s.labels)) for s in samples])
         second = self.step_number >= self.recipe.new_only * self.steps
         for parameter in self.pretrained:
             parameter.requires_grad_(second)
-        out = self.network(batch, self._told(at, labels), self._given(labels))
+        told, labels = self._told(at, labels).to(self.device), labels.to(self.device)
+        out = self.network(batch, told, self._given(labels))
         # drawn, not the likeliest: of sentences it has learned by heart it is too often right
-        said = torch.softmax(out.emotion.detach(), 1)
+        said = torch.softmax(out.emotion.detach(), 1).cpu()
         self.own[at] = torch.multinomial(said, 1, generator=self.generator).squeeze(1)
         return self._loss(out, batch, labels)
 
@@ -165,20 +174,23 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         if "gold-history" in self.config.research:
             return labels
         r = self.recipe
-        share = r.own_history * min(1.0, self.step_number / max(1.0, r.ramp * self.steps))
-        own = self.own[at]
+        ramp = r.ramp * self.steps
+        share = r.own_history * (min(1.0, self.step_number / ramp) if ramp else 1.0)
+        # a model that has not said anything yet is told nothing, never the truth in its place
         chosen = torch.rand(len(at), generator=self.generator) < share
-        return torch.where((chosen & (own >= 0)) | (labels < 0), own, labels)
+        told = torch.where(chosen | (labels < 0), self.own[at], labels)
+        hushed = torch.rand(len(at), generator=self.generator) < r.untold
+        return told.masked_fill(hushed, UNTOLD)
 
     def _given(self, labels: Tensor) -> Tensor:
         """The decoder's input under teacher forcing, [N, T]: the target one place later."""
-        start = torch.full((len(labels), 1), self.config.label_words.start)
+        start = torch.full((len(labels), 1), self.config.label_words.start, device=self.device)
         return torch.cat((start, self._target(labels)[:, :-1]), dim=1)
 
     def _target(self, labels: Tensor) -> Tensor:
         words, sentiment = self.config.label_words, self.config.sentiment_classes
         table = [words.sentence(c, sentiment[c]) for c in range(self.config.classes)]
-        return torch.tensor(table)[labels.clamp_min(0)]
+        return torch.tensor(table, device=self.device)[labels.clamp_min(0)]
 
     def _loss(self, out: WholeTalks, batch: TalkBatch, labels: Tensor) -> Tensor:
         r, c = self.recipe, self.config

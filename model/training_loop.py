@@ -120,6 +120,10 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         """The epoch with the best dev score so far; the first of equals."""
         return max(self.history, key=lambda epoch: (epoch.dev_weighted_f1, -epoch.number))
 
+    @property
+    def _on_cuda(self) -> bool:
+        return next(self.network.parameters()).device.type == "cuda"
+
     def run(
         self,
         progress: Path | None,
@@ -213,6 +217,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
             "order": self.rng.bit_generator.state,
             "draws": self.generator.get_state(),
             "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if self._on_cuda else None,
             "extra": self.extra(),
         }
         save_progress(progress, state)
@@ -230,6 +235,8 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         self.rng.bit_generator.state = state["order"]
         self.generator.set_state(state["draws"])
         torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None and self._on_cuda:
+            torch.cuda.set_rng_state(state["cuda"])
         for name, value in state["extra"].items():
             setattr(self, name, value)
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Job:
     seed: int
     data: Path
     runs: Path
+    device: Literal["auto", "cpu", "cuda"] = "cpu"  # of an HRG-SSA
 
     @property
     def folder(self) -> Path:
@@ -56,9 +57,14 @@ class Job:
         return all((self.folder / f"{split}.npz").is_file() for split in self.splits)
 
 
-def jobs_of(rows: Sequence[Row], data: Path, runs: Path) -> list[Job]:
+def jobs_of(
+    rows: Sequence[Row],
+    data: Path,
+    runs: Path,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+) -> list[Job]:
     """Every model of the rows, longest first, so that two workers end together."""
-    jobs = [Job(row, seed, data, runs) for row in rows for seed in range(row.seeds)]
+    jobs = [Job(row, seed, data, runs, device) for row in rows for seed in range(row.seeds)]
     return sorted(jobs, key=lambda job: -job.row.minutes)
 
 
@@ -120,6 +126,7 @@ def _trained(job: Job, data: DataSet, command: str) -> Outcome:
             recipe_changes=row.recipe,
             model_changes=model_changes,
             words_of=default_checkpoint() if row.text == "adapted" else None,
+            device=job.device,
             cache=cache,
         )
         return carry_out_hrg_ssa(hrg, job.folder)

@@ -18,6 +18,9 @@ BATCH: Final = 256
 RUNS: Final = 5
 SINGLE_STEPS: Final = 100  # per run of P3
 EARLY, LATE, SPAN, BLOCK = 100, 9_000, 1_000, 100  # P9: utterances 101-1100, 9001-10000
+CUDA_HIDDEN: Final = 400
+CUDA_BATCHES: Final = (1, 1_024, 4_096)
+CUDA_WARM, CUDA_STEPS = 12, 20  # steps: before the windows are full; timed in each run
 GOALS: Final = {200: (1.2, 0.5), 400: (3.0, 1.3)}  # P3, ms: first, aim
 
 
@@ -38,6 +41,35 @@ def run_bench_model(*, say: Say = lambda line: None) -> dict[str, Row]:
             say("P9: one conversation of 10,000 utterances")
             rows |= _late_against_early(bench, predictor)
     return dict(sorted(rows.items()))
+
+
+def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
+    """Measure P5: the model on a GPU, its inputs' way there and its answers' way back counted.
+
+    Raises `ModelError` where there is none.
+    """
+    from model import bench  # torch: only here
+
+    rows: dict[str, Row] = {}
+    say(f"H={CUDA_HIDDEN}: proving batch sizes")
+    predictor = bench.cuda_predictor(CUDA_HIDDEN)
+    for batch in CUDA_BATCHES:
+        say(f"P5: batches of {batch}")
+        talks = bench.Talks.begin(predictor, batch)
+        for t in range(CUDA_WARM):
+            talks.step(talks.turns(t), time.perf_counter)
+        turns = talks.turns(CUDA_WARM)
+        runs = []
+        for _ in range(RUNS):
+            taken = [talks.step(turns, time.perf_counter) for _ in range(CUDA_STEPS)]
+            runs.append(statistics.median(taken))
+        reference = f"{bench.cuda_name()}, p50 of {CUDA_STEPS} steps, H={CUDA_HIDDEN}"
+        if batch == 1:
+            rows["P5_step"] = row([1e6 * s for s in runs], "us", None, 40, reference)
+        else:
+            rates = [batch / s for s in runs]
+            rows[f"P5_batch_{batch}"] = row(rates, "1/s", None, 2e6, reference)
+    return rows
 
 
 def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
@@ -135,7 +167,9 @@ def state_bytes(window: Any) -> int:
     return int(window.rows.nbytes + arrays + sum(s.arrays.nbytes for s in window.speakers.values()))
 
 
-def row(runs: list[float], unit: str, first: float, aim: float | None, reference: str) -> Row:
+def row(
+    runs: list[float], unit: str, first: float | None, aim: float | None, reference: str
+) -> Row:
     """One row of the table and of ``--json``; the value is the runs' median."""
     return {
         "value": statistics.median(runs),

@@ -11,7 +11,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stream.cli_options import Data, conversations_folder, hush_torch_geometric
+from stream.cli_options import (
+    Data,
+    TrainingDevice,
+    conversations_folder,
+    hush_torch_geometric,
+)
 from stream.errors import ConfigError
 from stream.ledger import LEDGER, check_ledger, looks_at
 
@@ -27,6 +32,7 @@ def accuracy(
         list[str] | None, typer.Option(help="only these rows (repeat it); the page is not written")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="models trained at once, a core each")] = 2,
+    device: TrainingDevice = "cpu",
     runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs/accuracy"),
     page: Annotated[Path, typer.Option(help="where the tables go")] = PAGE,
     ledger: Annotated[Path, typer.Option(help="where looks at test are recorded")] = LEDGER,
@@ -43,7 +49,7 @@ def accuracy(
     check_ledger(ledger)
     folder = conversations_folder(data)
     rows = _named(ROWS, only)
-    jobs = jobs_of(rows, folder, runs)
+    jobs = jobs_of(rows, folder, runs, device)
     open_jobs = sum(not job.done for job in jobs)
     console = Console()
     console.print(

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from stream.errors import ModelUnfit
 from stream.figures import machine, write_figures
 from stream.local_servers import KAFKA_JARS, redis_server
 
@@ -26,11 +27,21 @@ Jars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` g
 
 
 @app.command()
-def model(json: JsonFile = None) -> None:
-    """The model alone: incremental step against full recompute, speed (P1, P3, P4, P9)."""
-    from stream.bench_model import run_bench_model
+def model(
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="cuda: P5 alone, on a GPU")
+    ] = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """The model alone: incremental step against full recompute, speed (P1, P3, P4, P9; P5)."""
+    from model.predictor import ModelError
+    from stream.bench_model import run_bench_cuda, run_bench_model
 
-    finish(run_bench_model(say=say), json)
+    try:
+        rows = run_bench_model(say=say) if device == "cpu" else run_bench_cuda(say=say)
+    except ModelError as error:
+        raise ModelUnfit(str(error)) from None
+    finish(rows, json)
 
 
 @app.command("hrg-ssa")

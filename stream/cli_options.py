@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -26,6 +26,10 @@ Encoder = Annotated[
     Path | None, typer.Option(help="sentence encoder folder (default: the installed one)")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
+TrainingDevice = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
 
 

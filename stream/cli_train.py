@@ -22,6 +22,7 @@ from stream.cli_options import (
     Encoder,
     SetName,
     Threads,
+    TrainingDevice,
     hush_torch_geometric,
     read_conversations,
 )
@@ -79,6 +80,7 @@ def train(
     ] = None,
     encoder: Encoder = None,
     threads: Threads = 1,
+    device: TrainingDevice = "cpu",
     runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs"),
 ) -> None:
     """Train a model on a data-set folder; write runs/NAME: checkpoint, card, metrics.json, curves.
@@ -93,6 +95,7 @@ def train(
         "set": read.name, "text": text, "preset": preset, "bidirectional": bidirectional,
         "folds": folds, "recipe": recipe, "seed": seed, "epochs": epochs, "hidden": hidden,
         "window": window, "words-of": words_of, "threads": threads,
+        "device": None if device == "cpu" else device,
     }  # fmt: skip
     command = _command(given, model)
     default = read.name if model == "pcgnet" else f"{read.name}-{model}"
@@ -102,13 +105,15 @@ def train(
         )
     elif words_of is not None:
         raise ConfigError("--words-of is for hrg-ssa: pcgnet tunes an encoder of its own")
+    elif device == "cuda":
+        raise ConfigError("--device is for hrg-ssa: pcgnet is trained on the CPU, within minutes")
 
     def chosen_for(part: DataSet, listener: Listener) -> Plan | HrgPlan:
         if model == "hrg-ssa":
             return _hrg_plan(
                 part, recipe, epochs, window,
                 seed=seed, command=command, encoder=encoder, words_of=words_of, threads=threads,
-                cache=runs / ".text",
+                device=device, cache=runs / ".text",
             )  # fmt: skip
         from model.run import plan
 

@@ -65,6 +65,23 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.__exit__(None, None, None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs an accelerator where there is none, CI too."""
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not accelerated():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+
+
+def accelerated() -> bool:
+    """Whether torch is there and sees a GPU."""
+    try:
+        from torch import cuda
+    except ImportError:
+        return False
+    return cuda.is_available()
+
+
 def real_conversations() -> Path | None:
     """The folder of real conversations, or None."""
     named = os.environ.get("EMOTRACK_DATA")

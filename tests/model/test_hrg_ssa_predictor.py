@@ -32,6 +32,7 @@ from model.whole import whole_answers
 from state.memory_store import MemoryStore
 from state.store import Save, StoredOutput
 from state.window import Conversation, Recurrence, StateKey, Window, apply, open_at
+from tests.model.on_device import DEVICE
 from tests.model.small_hrg_ssa import write_small_hrg_ssa
 from tests.model.tiny_encoder import write_tiny_encoder
 
@@ -56,7 +57,7 @@ def data() -> DataSet:
 
 @pytest.fixture(scope="module")
 def served(folder: Path, encoder: Path) -> HrgSsaPredictor:
-    loaded = load_predictor(folder, device="cpu", encoder=encoder)
+    loaded = load_predictor(folder, device=DEVICE, encoder=encoder)
     assert isinstance(loaded, HrgSsaPredictor)
     return loaded
 
@@ -167,7 +168,7 @@ def test_a_worker_that_died_goes_on_from_the_store_to_the_same_bytes(
     for i in range(len(dialogue)):
         stored = store.load_many([key])[0].conversation
         opening = open_at(stored, spec=served.spec, timestamp_ms=i, offset=i, truncated=False)
-        fresh = HrgSsaPredictor.load(folder, device="cpu", encoder=encoder) if i == 3 else served
+        fresh = HrgSsaPredictor.load(folder, device=DEVICE, encoder=encoder) if i == 3 else served
         (answer,) = fresh.predict([turn_of(dialogue, i, opening.before.window)])
         change = apply(
             opening, answer.applied, recurrence=served.spec.recurrence, utterance_id=str(i),
@@ -186,25 +187,26 @@ def _offset(stored: Conversation | None) -> int:
 def test_a_narrower_window_hears_less_and_a_wider_one_is_refused(
     folder: Path, encoder: Path, data: DataSet, served: HrgSsaPredictor
 ) -> None:
-    narrow = HrgSsaPredictor.load(folder, device="cpu", window=1, encoder=encoder)
+    narrow = HrgSsaPredictor.load(folder, device=DEVICE, window=1, encoder=encoder)
     dialogue = longest(data)
     one, two = said(served, dialogue), said(narrow, dialogue)
-    assert bytes_of(one)[0][:56] == bytes_of(two)[0][:56], "nobody has a past yet"
+    # not its bytes: sums over windows of other lengths are added up in another order
+    assert two[0].probabilities == pytest.approx(one[0].probabilities, abs=1e-6), "no past yet"
     assert one[-1].probabilities != two[-1].probabilities
     with pytest.raises(CheckpointError, match="trained to hear 4 past utterances, not 5"):
-        load_predictor(folder, device="cpu", window=5, encoder=encoder)
+        load_predictor(folder, device=DEVICE, window=5, encoder=encoder)
 
 
 def test_a_research_model_is_not_served(encoder: Path, tmp_path: Path) -> None:
     """Above all not one that is told the true labels of the past."""
     leaky = write_small_hrg_ssa(tmp_path / "gold", encoder, research=("gold-history",))
     with pytest.raises(CheckpointError, match="gold-history"):
-        load_predictor(leaky, device="cpu", encoder=encoder)
+        load_predictor(leaky, device=DEVICE, encoder=encoder)
 
 
 def test_words_need_the_checkpoints_own_encoder(folder: Path, tmp_path: Path) -> None:
     other = write_tiny_encoder(tmp_path / "other", seed=1)
-    by = HrgSsaPredictor.load(folder, device="cpu", encoder=other)
+    by = HrgSsaPredictor.load(folder, device=DEVICE, encoder=other)
     assert not by.can_encode_text()
     with pytest.raises(EncoderMissing, match="is not the tiny this checkpoint was trained with"):
         by.predict([Turn(Window.empty(by.spec), "ann", {}, text="hello")])
@@ -224,7 +226,7 @@ def test_a_voice_without_words_is_answered_and_says_so(served: HrgSsaPredictor) 
 def test_a_text_too_long_is_cut_and_counted(encoder: Path, tmp_path: Path) -> None:
     by = HrgSsaPredictor.load(
         write_small_hrg_ssa(tmp_path / "short", encoder, most_tokens=6),
-        device="cpu",
+        device=DEVICE,
         encoder=encoder,
     )
     heard = "we wrote it down oh really"
@@ -296,7 +298,7 @@ def test_the_shipped_one_is_found_by_its_name_and_says_what_it_is() -> None:
     folder = default_checkpoint(SHIPPED["hrg-ssa"])
     assert find_checkpoint(Path("hrg-ssa")) == folder
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 45e6
-    info = load_predictor(Path("hrg-ssa"), device="cpu").info
+    info = load_predictor(Path("hrg-ssa"), device=DEVICE).info
     assert (info.name, info.labels) == ("hrg-ssa", MELD_LABELS)
     card = (folder / "README.md").read_text("utf-8")
     assert "never a label that a person gave" in card

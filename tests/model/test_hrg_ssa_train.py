@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from model.data import DataSet, Dialogue, Split, generated_conversations
+from model.device import CPU
 from model.evaluate import evaluate
-from model.hrg_ssa import HrgSsa
+from model.hrg_ssa import UNTOLD, HrgSsa
 from model.hrg_ssa_answers import run, talk_of
 from model.hrg_ssa_checkpoint import HrgCheckpoint, load_any
 from model.hrg_ssa_collate import collate_talks
@@ -21,7 +22,7 @@ from model.hrg_ssa_config import HrgSsaConfig
 from model.hrg_ssa_losses import alignment, primary_alignment
 from model.hrg_ssa_recipe import HrgRecipe
 from model.hrg_ssa_run import HrgPlan, carry_out_hrg_ssa, plan_hrg_ssa
-from model.hrg_ssa_train import HrgTrained, train_hrg_ssa
+from model.hrg_ssa_train import HrgTrained, _Training, train_hrg_ssa
 from model.predictor import CheckpointError, EncoderMissing, load_predictor
 from model.recipe import RecipeError
 from model.t5_backbone import t5_start
@@ -176,6 +177,23 @@ def test_research_twins_are_told_what_they_should_be(
     lied = run(twin, batch, (truth + 1) % 7).emotion
     assert torch.equal(scores, lied) == (research != "gold-history")
     assert bool((batch.past >= 0).any()) == (research != "no-past")
+
+
+def test_while_it_trains_it_is_told_what_it_said_or_nothing_and_never_the_truth(
+    data: DataSet, encoder: Path
+) -> None:
+    training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU)
+    at = torch.arange(len(training.own))
+    truth = torch.zeros_like(at)
+    assert (training._told(at, truth) == UNTOLD).all(), "it has said nothing yet"
+    training.own.fill_(3)
+    told = training._told(at, truth)
+    assert set(told.tolist()) == {3, UNTOLD}
+    assert (told == UNTOLD).float().mean() == pytest.approx(RECIPE.untold, abs=0.1)
+    training.recipe = replace(RECIPE, untold=0.0, ramp=0.5)
+    assert (training._told(at, truth) == 0).all(), "a ramp begins with the truth"
+    with pytest.raises(ValueError, match="untold is a share, not"):
+        replace(RECIPE, untold=1.5)
 
 
 def test_alignment_draws_pairs_together_and_leaves_out_who_is_not_there() -> None:

@@ -24,6 +24,7 @@ from model.pcgnet import WholeOutput
 from model.pcgnet_predictor import PcgnetPredictor
 from model.pcgnet_step import state_spec
 from state.window import Recurrence, Window
+from tests.model.on_device import DEVICE
 
 EXACT = 1e-5  # the model law with rounding off (architecture §3a)
 STORED = 2e-3  # and with values rounded as they are stored
@@ -75,7 +76,7 @@ def replace_weights(blank: Checkpoint) -> dict[str, Tensor]:
 
 @cache
 def predictor(window: int = 10, store: str = "float32", speakers: int = 32) -> PcgnetPredictor:
-    return PcgnetPredictor(checkpoint((window, store, speakers)), torch.device("cpu"))
+    return PcgnetPredictor(checkpoint((window, store, speakers)), torch.device(DEVICE))
 
 
 def talk(

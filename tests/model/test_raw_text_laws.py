@@ -17,6 +17,7 @@ from model.recipe import Recipe
 from model.train import fitting_config, train
 from model.whole import whole_answers
 from state.window import Window
+from tests.model.on_device import DEVICE
 from tests.model.tiny_encoder import write_tiny_encoder
 
 STORED = 2e-3  # the model law under the stored precision (architecture §3a)
@@ -56,7 +57,7 @@ def folder(data: DataSet, encoder: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def served(folder: Path, encoder: Path) -> Predictor:
-    return load_predictor(folder, device="cpu", encoder=encoder)
+    return load_predictor(folder, device=DEVICE, encoder=encoder)
 
 
 def said(by: Predictor, dialogue: Dialogue) -> list[Prediction]:

@@ -255,5 +255,7 @@ def test_the_other_model_is_trained_and_scored_by_the_same_commands(
 def test_what_is_only_pcgnets_is_refused_for_the_other(data: Path, option: tuple[str, str]) -> None:
     with pytest.raises(ConfigError, match=f"{option[0]} is for pcgnet"):
         run("train", "hrg-ssa", "--data", str(data), *option)
+    with pytest.raises(ConfigError, match="--device is for hrg-ssa"):
+        run("train", "--data", str(data), "--device", "cuda")
     with pytest.raises(ConfigError, match="--words-of is for hrg-ssa"):
         run("train", "--data", str(data), "--words-of", "pcgnet")
