@@ -155,28 +155,28 @@ HRG_HONESTY: Final = (
 )  # fmt: skip
 HRG_PARTS: Final = (
     Row(
-        "hrg-no-past", "without the past", kind="hrg-ssa", seeds=1, minutes=9.0,
+        "hrg-no-past", "without the past", kind="hrg-ssa", minutes=9.0,
         model={"research": ["no-past"]},
     ),
     Row(
         "hrg-no-graph", "without the graph: nodes go to the decoder as they are",
-        kind="hrg-ssa", seeds=1, minutes=9.0, model={"research": ["no-graph"]},
+        kind="hrg-ssa", minutes=9.0, model={"research": ["no-graph"]},
     ),
     Row(
-        "hrg-no-implicit", "without implicit edges", kind="hrg-ssa", seeds=1, minutes=9.0,
+        "hrg-no-implicit", "without implicit edges", kind="hrg-ssa", minutes=9.0,
         model={"research": ["no-implicit"]},
     ),
     Row(
-        "hrg-no-psa", "without primary sentiment alignment", kind="hrg-ssa", seeds=1,
+        "hrg-no-psa", "without primary sentiment alignment", kind="hrg-ssa",
         minutes=9.0, recipe={"psa_weight": 0.0},
     ),
     Row(
-        "hrg-no-msa", "without multimodal semantic alignment", kind="hrg-ssa", seeds=1,
+        "hrg-no-msa", "without multimodal semantic alignment", kind="hrg-ssa",
         minutes=9.0, recipe={"msa_weight": 0.0},
     ),
     Row(
         "hrg-all-tokens", "each past utterance kept as its first 32 tokens, not as 4 vectors",
-        kind="hrg-ssa", seeds=1, minutes=9.0,
+        kind="hrg-ssa", minutes=9.0,
         model={"research": ["all-tokens"], "pooled": 34},  # and its two label words
     ),
     Row(

@@ -170,7 +170,7 @@ leak**, measured to know its size, and refused by the worker.
 
 ### What each part of it is worth
 
-One seed each, on dev: a difference under three points says little.
+On dev, three seeds each, the shipped one with one.
 
 {parts}
 """
