@@ -11,6 +11,7 @@ import itertools
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -427,6 +428,57 @@ def repeated(stage: Stage) -> Facts:
         duplicates = plant.metric("duplicates_total", kind="utterance_id")
     assert duplicates > 0
     return {"duplicates": int(duplicates)}
+
+
+def out_of_order(stage: Stage) -> Facts:
+    """R17: `seq` comes with gaps and out of order: answered as it lies in the log, and flagged."""
+    order = (0, 2, 1, 3, 5, 4)
+    flagged = {"seq_gap": 2, "seq_disorder": 2}  # of 2 and 5, of 1 and 4; 3 follows the highest
+    with stage.plant() as (plant, load):
+
+        def muddled(n: int) -> None:
+            seq = order[n % len(order)]
+            plant.site.say(f"muddled{n // len(order)}", n, seq=seq, text=f"the {seq}th")
+
+        load.extra = muddled
+        plant.start()
+        wait_for(lambda: load.said >= stage.times(300, 3_000), "the load", PATIENCE_S)
+        load.end()
+        plant.settled()
+        counted = plant.metric("seq_disorder_total")
+        told = [json.loads(r.value or b"") for r in plant.site.log(plant.settings.predictions)]
+    muddled_ones = [p for p in told if p["conversation_id"].startswith("muddled")]
+    flags = Counter(flag for p in muddled_ones for flag in p.get("flags", ()))
+    whole = len(muddled_ones) // len(order)
+    assert whole > 0
+    for flag, times in flagged.items():
+        assert times * whole <= flags[flag] <= times * (whole + 1), f"{flag}: {flags[flag]}"
+    assert counted == flags.total()
+    return {"conversations": whole, **flags}
+
+
+def heard_again_with_more(stage: Stage) -> Facts:
+    """R18: the same utterance again, now with its voice: a duplicate, counted, without effect."""
+    with stage.plant() as (plant, load):
+        late = 0
+
+        def words_first(n: int) -> None:
+            nonlocal late
+            who, turn = f"late{n // 20}", n % 20
+            plant.site.say(who, turn, text=f"words {n}")
+            if turn >= 2:
+                late += 1
+                features = {"audio": {"tensor": [1.0, n % 3 / 2.0]}}
+                plant.site.say(who, turn - 2, text=f"words {n - 2}", features=features)
+
+        load.extra = words_first
+        plant.start()
+        wait_for(lambda: load.said >= stage.times(300, 3_000), "the load", PATIENCE_S)
+        load.end()
+        plant.settled()
+        duplicates = plant.metric("duplicates_total", kind="utterance_id")
+    assert duplicates == late, f"{late} came late, {duplicates:.0f} were duplicates"
+    return {"duplicates": late}
 
 
 def reply_lost(stage: Stage) -> Facts:

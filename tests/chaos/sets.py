@@ -39,6 +39,8 @@ LONG: Final[Mapping[str, Scenario]] = {
     "R14": inner.device_fails,
     "R15": outer.slow_model,
     "R16": outer.repeated,
+    "R17": outer.out_of_order,
+    "R18": outer.heard_again_with_more,
     "R19": outer.one_hot_and_many_short,
     "R20": inner.another_model,
     "R21": inner.soaked,
