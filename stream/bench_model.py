@@ -63,7 +63,11 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
         for _ in range(RUNS):
             taken = [talks.step(turns, time.perf_counter) for _ in range(CUDA_STEPS)]
             runs.append(statistics.median(taken))
-        reference = f"{bench.cuda_name()}, p50 of {CUDA_STEPS} steps, H={CUDA_HIDDEN}"
+        proven = ", ".join(map(str, predictor.batch_sizes))
+        reference = (
+            f"{bench.cuda_name()}, p50 of {CUDA_STEPS} steps, H={CUDA_HIDDEN}; rows are padded to "
+            f"{proven}"
+        )
         if batch == 1:
             rows["P5_step"] = row([1e6 * s for s in runs], "us", None, 40, reference)
         else:
