@@ -235,7 +235,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         self.rng.bit_generator.state = state["order"]
         self.generator.set_state(state["draws"])
         torch.set_rng_state(state["torch"])
-        if state["cuda"] is not None and self._on_cuda:
+        if state.get("cuda") is not None and self._on_cuda:
             torch.cuda.set_rng_state(state["cuda"])
         for name, value in state["extra"].items():
             setattr(self, name, value)
