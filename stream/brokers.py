@@ -14,6 +14,7 @@ import kafka
 import kafka.errors
 
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
+from stream.sasl_probe import sasl_fault
 from stream.security import PLAINTEXT, KafkaSecurity, kafka_tls_fault
 
 # The oldest protocol with all we use. Apache Kafka >= 2.3 speaks it, and so does librdkafka's mock
@@ -140,6 +141,10 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
             f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
             "or use its other port"
         )
+    if security.sasl and any("disconnected" in str(fault) for fault in faults):
+        for one in broker_addresses(address):
+            if (answer := sasl_fault(one, security, _TRY_S)) is not None:
+                return refusal(one, security, [answer])
     protocol = security.protocol
     return BrokerUnreachable(
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "

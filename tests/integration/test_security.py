@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import structlog
@@ -24,12 +24,19 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     ResourcePatternType,
     ResourceType,
 )
+from kafka.errors import (
+    KafkaConnectionError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 
 from stream import cli_worker, main
+from stream.brokers import refusal
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
 from stream.errors import AccessRefused
 from stream.logs import configure_log
 from stream.messages import Utterance
+from stream.sasl_probe import sasl_fault
 from stream.security import KafkaSecurity
 from stream.serving import find_topics
 from stream.settings import Settings, load_settings
@@ -363,6 +370,34 @@ def refused(said: str, says: str) -> None:
     errors = [line for line in said.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, said
     assert says in errors[0], errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"username": "stranger"}, SaslAuthenticationFailedError),
+        ({"password": "wrong"}, SaslAuthenticationFailedError),
+        ({"mechanism": "PLAIN"}, UnsupportedSaslMechanismError),
+        ({}, None),
+    ],
+)
+def test_a_broker_that_answers_and_hangs_up_at_once_is_heard(
+    changes: dict[str, str], fault: type[Exception] | None, broker: SecuredKafka
+) -> None:
+    """kafka-python loses such an answer when it is late in reading; the probe never does."""
+    given: dict[str, Any] = {"username": "guest", "password": secured.GUEST_PASSWORD} | changes
+    who = KafkaSecurity("sasl_ssl", ca_file=broker.certificates.ca, **given)
+    found = sasl_fault(broker.bootstrap, who, 20.0)
+    assert (None if found is None else type(found)) is fault
+    told = refusal(broker.bootstrap, who, [KafkaConnectionError("socket disconnected")])
+    assert isinstance(told, AccessRefused) == (fault is not None)
+
+
+def test_nobody_there_is_no_answer() -> None:
+    assert (
+        sasl_fault("127.0.0.1:1", KafkaSecurity("sasl_plaintext", username="a", password="b"), 1.0)
+        is None
+    )
 
 
 def test_a_client_without_rights_is_told_so(broker: SecuredKafka, console: Console) -> None:
