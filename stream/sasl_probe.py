@@ -21,7 +21,7 @@ _PORTION: Final = 4096
 
 
 def sasl_fault(address: str, security: KafkaSecurity, timeout_s: float) -> KafkaError | None:
-    """Why the broker at `host:port` does not take our user; None where it does, or says nothing.
+    """Why the broker at `host:port` does not take our user; None where it does, or does not say.
 
     Raises `ConfigError` for an unusable PEM file.
     """
@@ -36,7 +36,7 @@ def sasl_fault(address: str, security: KafkaSecurity, timeout_s: float) -> Kafka
                 secured = arguments["ssl_context"].wrap_socket(plain, server_hostname=host)
                 connection = opened.enter_context(secured)
             return _refused(connection, host, arguments)
-        except (OSError, ValueError):
+        except (OSError, ValueError, KafkaError):  # nobody there, or no Kafka broker
             return None
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any, Final
 
 import pytest
@@ -398,6 +399,23 @@ def test_nobody_there_is_no_answer() -> None:
         sasl_fault("127.0.0.1:1", KafkaSecurity("sasl_plaintext", username="a", password="b"), 1.0)
         is None
     )
+
+
+def test_an_answer_that_is_not_kafkas_is_none() -> None:
+    who = KafkaSecurity("sasl_plaintext", username="ann", password="secret")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            with listening.accept()[0] as guest:
+                guest.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                guest.recv(4096)
+
+        greeter = Thread(target=greet)
+        greeter.start()
+        try:
+            assert sasl_fault(f"127.0.0.1:{listening.getsockname()[1]}", who, 5.0) is None
+        finally:
+            greeter.join(10)
 
 
 def test_a_client_without_rights_is_told_so(broker: SecuredKafka, console: Console) -> None:
