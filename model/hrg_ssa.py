@@ -4,9 +4,10 @@ After "Hybrid Relational Graphs with Sentiment-laden Semantic Alignment for mult
 recognition in conversation" (IJCAI 2025), made to hear its own answers instead of gold labels and
 to read each past utterance once (see docs/decisions.md). Order of the path: token states of a
 frozen encoder -> audio, video and text stacks that cross with each other -> one node a modality ->
-hybrid relational graph over the window -> T5-style decoder over what is kept of the past, the
-utterance's own tokens and the nodes -> label sentence; and a shift head. Past utterances are told
-to the model with the emotion and sentiment it said of them.
+hybrid relational graph over the window -> T5-style decoder over the utterance's own tokens, what is
+kept of the past, and the utterance's nodes after the graph -> label sentence; and a shift head.
+Past utterances are told to the model with the emotion and sentiment it said of them. Nothing of
+the past is heard by an untrained model: both ways from it begin at zero, see `Decoder`.
 
 `HrgSsa.forward` goes over whole conversations, `HrgSsa.step` over one utterance of each of many;
 both are made of `hear`, `decide` and `remember`.
@@ -42,6 +43,7 @@ BUCKETS: Final = 32  # of T5's relative positions
 FAR: Final = 128  # tokens back from which on they share the last bucket
 CHUNK: Final = 64  # utterances of about one length that are heard together: little padding
 UNTOLD: Final = -1  # in the place of a past label
+WORDS, PAST, OWN_NODES = range(3)  # what a decoder block's cross-attentions read, in this order
 
 KeysValues = tuple[Tensor, Tensor]  # each [.., I]
 
@@ -236,7 +238,8 @@ class HybridGraph(nn.Module):
 
     Explicit edges: itself, the utterance before, all of the same speaker. Implicit edges (models.md
     B3, B8) are scored for a target over its past; an edge that is kept adds the log of its score to
-    the attention, which makes the scorer trainable.
+    the attention, which makes the scorer trainable. What is heard is added to a node through `out`,
+    which begins at zero.
     """
 
     def __init__(self, c: HrgSsaConfig) -> None:
@@ -246,7 +249,7 @@ class HybridGraph(nn.Module):
         self.implicit = "no-implicit" not in c.research
         layers = range(c.graph_layers)
         self.value = nn.ParameterList(_matrices(m, d, d) for _ in layers)
-        self.out = nn.ParameterList(_matrices(m, d, d) for _ in layers)
+        self.out = nn.ParameterList(nn.Parameter(torch.zeros(m, d, d)) for _ in layers)
         self.source = nn.ParameterList(_rows(m, c.graph_heads, head) for _ in layers)
         self.target = nn.ParameterList(_rows(m, c.graph_heads, head) for _ in layers)
         self.scale = nn.ParameterList(nn.Parameter(torch.ones(m, 1, d)) for _ in layers)
@@ -303,7 +306,12 @@ class HybridGraph(nn.Module):
 
 
 class Decoder(nn.Module):
-    """T5-style, tied embeddings; its upper blocks read the nodes too (models.md B2 #11)."""
+    """T5-style, tied embeddings; its upper blocks read the nodes too (models.md B2 #11).
+
+    The past has a cross-attention of its own, whose output begins at zero and grows as far as it
+    helps: read side by side with the utterance's own tokens it cost more than it gave
+    (docs/decisions.md). It may attend to nothing, too: a slot whose key and value are zero.
+    """
 
     def __init__(self, c: HrgSsaConfig) -> None:
         super().__init__()
@@ -311,27 +319,37 @@ class Decoder(nn.Module):
         self.embed = nn.Embedding(c.label_words.size, c.width)
         self.position = PositionBias(c.heads)
         self.blocks = nn.ModuleList(
-            Block(c, 2 if number in c.node_layers else 1) for number in range(c.decoder_layers)
+            Block(c, 3 if number in c.node_layers else 2) for number in range(c.decoder_layers)
         )
+        for block in self.blocks:
+            nn.init.zeros_(cast(Attention, cast(Block, block).crosses[PAST]).o.weight)
         self.norm = _norm(c)
 
-    def keys_values(self, memory: Tensor) -> list[KeysValues]:
-        """[.., d] as each block reads it."""
-        return [cast(Block, block).across(0, memory) for block in self.blocks]
+    def past_keys_values(self, pooled: Tensor) -> list[KeysValues]:
+        """What each block reads of pooled vectors [.., d]."""
+        return [cast(Block, block).across(PAST, pooled) for block in self.blocks]
 
     def forward(
-        self, sentence: Tensor, memory: Sequence[KeysValues], mask: Tensor, nodes: Tensor,
-        node_mask: Tensor,
+        self, sentence: Tensor, heard: Heard, past: Sequence[KeysValues], past_mask: Tensor,
+        nodes: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Token numbers [B, T] -> states [B, T, d], scaled for the tied embeddings."""
+        """Token numbers [B, T] -> states [B, T, d], scaled for the tied embeddings.
+
+        `past` is tagged and flat, [B, W k, I] by block; `nodes` [B, M, d] are the utterance's own.
+        """
         x = F.dropout(self.embed(sentence), self.dropout, self.training)
         places = torch.arange(x.shape[1], device=x.device)
         bias = self.position(places, x.shape[1])
-        for number, (block, read) in enumerate(zip(self.blocks, memory, strict=True)):
-            across = [(read, mask)]
+        spoken = _mask(heard.there)[:, None, None]
+        open_mask = torch.zeros((), device=x.device)
+        past_mask = F.pad(past_mask, (1, 0))  # the slot of nothing
+        for number, (block, (key, value)) in enumerate(zip(self.blocks, past, strict=True)):
+            across = cast(Block, block).across
+            before = F.pad(key, (0, 0, 1, 0)), F.pad(value, (0, 0, 1, 0))
+            read = [(across(WORDS, heard.words), spoken), (before, past_mask)]
             if number in self.node_layers:
-                across.append((cast(Block, block).across(1, nodes), node_mask))
-            x = block(x, x, bias, across)
+                read.append((across(OWN_NODES, nodes), open_mask))
+            x = block(x, x, bias, read)
         x = F.dropout(self.norm(x), self.dropout, self.training)
         scaled: Tensor = x * x.shape[2] ** -0.5
         return scaled
@@ -363,8 +381,7 @@ class HrgSsa(nn.Module):
         self.pool_norm = _norm(c)
         self.told = Product(2 * d, d)  # emotion and sentiment word of a past utterance
         self.past_tag = nn.Parameter(0.1 * torch.randn(window, 2, d))  # how far back, whose
-        self.now_tag = nn.Parameter(0.1 * torch.randn(d))
-        self.node_tag = nn.Parameter(0.1 * torch.randn(window + 1, 2, len(NODES), d))
+        self.node_tag = nn.Parameter(0.1 * torch.randn(len(NODES), d))
         self.decoder = Decoder(c)
         self.shift_node = Product(d, c.shift_width)
         self.shift_head = Product(2 * c.shift_width, c.classes**2)
@@ -402,7 +419,7 @@ class HrgSsa(nn.Module):
         emotion [B, C] and shift [B, C * C] logits and what to store [B, values]: the pooled
         vectors, the nodes, the two label words' numbers, and the answer.
         """
-        past = Past(self.decoder.keys_values(pooled), nodes, speaker)
+        past = Past(self.decoder.past_keys_values(pooled), nodes, speaker)
         said = self.decide(heard, past, self.prompt(len(speaker)))
         label = said.emotion.argmax(1)
         kept = self.remember(heard, label)
@@ -450,11 +467,9 @@ class HrgSsa(nn.Module):
         nodes = torch.cat((past.nodes, heard.nodes[:, None]), dim=1)  # [B, n, M, d]
         if "no-graph" not in self.config.research:
             nodes = self.graph(nodes, speaker)
-        tag = torch.where(same[..., None, None], self.node_tag[:, 1], self.node_tag[:, 0])
-        node_mask = _mask(there.repeat_interleave(len(NODES), 1))[:, None, None]
-        memory, mask = self._memory(heard, past, same[:, :-1], there[:, :-1])
-        read = (nodes + tag).flatten(1, 2)
-        return self.decoder(sentence, memory, mask, read, node_mask), nodes
+        keys, mask = self._tagged(past, same[:, :-1], there[:, :-1])
+        own = nodes[:, -1] + self.node_tag
+        return self.decoder(sentence, heard, keys, mask, own), nodes
 
     def shift(self, before: Tensor, now: Tensor) -> Tensor:
         """Logits [P, C * C], row = previous emotion, of two answers [P, shift_width + C].
@@ -511,7 +526,7 @@ class HrgSsa(nn.Module):
 
     def prompt(self, rows: int) -> Tensor:
         """The forced prefix, up to the marker before the emotion: [rows, T]."""
-        return torch.tensor([self._prompt], device=self.now_tag.device).expand(rows, -1)
+        return torch.tensor([self._prompt], device=self.past_tag.device).expand(rows, -1)
 
     def greedy(self, heard: Heard, past: Past, longest: int) -> Tensor:
         """Generate token by token, freely: [B, longest]."""
@@ -523,24 +538,22 @@ class HrgSsa(nn.Module):
             words = torch.cat((words, nearest), dim=1)
         return words[:, 1:]
 
-    def _memory(
-        self, heard: Heard, past: Past, same: Tensor, there: Tensor
+    def _tagged(
+        self, past: Past, same: Tensor, there: Tensor
     ) -> tuple[list[KeysValues], Tensor]:
-        """Fusion in the decoder: pooled past and own tokens side by side, [B, W k + L, I]."""
-        now = self.decoder.keys_values(heard.words + self.now_tag)
-        tags = self.decoder.keys_values(self.past_tag)  # keys are linear: each is tagged after it
-        memory = []
-        for kept, tag, own in zip(past.pooled, tags, now, strict=True):
+        """The pooled past with how far back and whose it is: [B, W k, I] by block; and its mask."""
+        tags = self.decoder.past_keys_values(self.past_tag)  # keys are linear: tagged after it
+        tagged = []
+        for kept, tag in zip(past.pooled, tags, strict=True):
             parts = []
-            for pooled, table, tokens in zip(kept, tag, own, strict=True):
+            for pooled, table in zip(kept, tag, strict=True):
                 added = torch.where(same[..., None], table[:, 1], table[:, 0])  # [B, W, I]
-                tagged = (pooled + added[:, :, None]).flatten(1, 2)
-                parts.append(torch.cat((tagged, tokens), dim=1))
-            memory.append((parts[0], parts[1]))
+                parts.append((pooled + added[:, :, None]).flatten(1, 2))
+            tagged.append((parts[0], parts[1]))
         heard_of = there.repeat_interleave(self.config.pooled, 1)
         if "all-tokens" in self.config.research:  # keys have no bias: of no token they are zero
             heard_of = heard_of & (past.pooled[0][0] != 0).any(3).flatten(1)
-        return memory, _mask(torch.cat((heard_of, heard.there), dim=1))[:, None, None]
+        return tagged, _mask(heard_of)[:, None, None]
 
     def _felt(self, i: int, name: str, x: Tensor, present: Tensor) -> Tensor:
         layer = self.get_submodule(f"{name}_projection") if self.config.widths[name] else None
@@ -562,7 +575,7 @@ class HrgSsa(nn.Module):
         back[torch.cat(chunks)] = torch.arange(len(batch))
         heard = [self.hear(*batch.inputs(rows)) for rows in chunks]
         kept = [self.remember(h, history[rows]) for h, rows in zip(heard, chunks, strict=True)]
-        pooled = self.decoder.keys_values(torch.cat([k.pooled for k in kept])[back])
+        pooled = self.decoder.past_keys_values(torch.cat([k.pooled for k in kept])[back])
         nodes = torch.cat([k.nodes for k in kept])[back]
         said = [
             self.decide(h, past_of(batch, rows, pooled, nodes), sentence[rows])
@@ -574,7 +587,7 @@ class HrgSsa(nn.Module):
 
     @torch.no_grad()
     def _in_order(self, batch: TalkBatch, sentence: Tensor) -> WholeTalks:
-        c, total, device = self.config, len(batch), self.now_tag.device
+        c, total, device = self.config, len(batch), self.past_tag.device
         inner = c.heads * c.head_width
         empty = torch.zeros(total, c.pooled, inner, device=device)
         pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
@@ -587,7 +600,7 @@ class HrgSsa(nn.Module):
             label[rows] = said.emotion.argmax(1)
             kept = self.remember(heard, label[rows])
             nodes[rows] = kept.nodes
-            for mine, new in zip(pooled, self.decoder.keys_values(kept.pooled), strict=True):
+            for mine, new in zip(pooled, self.decoder.past_keys_values(kept.pooled), strict=True):
                 mine[0][rows], mine[1][rows] = new
             order.append(rows)
             found.append(said)

@@ -85,7 +85,7 @@ class Reencoding:
             )
             heard = self._model.hear(*batch.inputs(everyone))
             kept = self._model.remember(heard, torch.zeros(count, dtype=torch.long))
-            pooled = self._model.decoder.keys_values(kept.pooled)
+            pooled = self._model.decoder.past_keys_values(kept.pooled)
             now = type(heard)(*(part[last] for part in heard))
             past = past_of(batch, last, pooled, kept.nodes)
             self._model.decide(now, past, self._model.prompt(1))

@@ -315,7 +315,6 @@ def _narrower(checkpoint: HrgCheckpoint, window: int) -> HrgCheckpoint:
     """The checkpoint with the tags of the nearest slots alone: the last ones, see `past_tag`."""
     weights = dict(checkpoint.weights)
     weights["past_tag"] = weights["past_tag"][-window:]
-    weights["node_tag"] = weights["node_tag"][-window - 1 :]
     return replace(checkpoint, weights=weights)
 
 

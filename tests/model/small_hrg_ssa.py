@@ -29,6 +29,8 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
     model = HrgSsa(config)
     with torch.no_grad():  # unlike answers: fresh weights say nearly the same of everything
         for parameter in model.parameters():
+            if parameter.ndim >= 2 and not parameter.any():  # else nothing of the past is heard
+                parameter.normal_(std=parameter.shape[-1] ** -0.5)
             parameter.copy_((2 * parameter).half().float())
     save_hrg_checkpoint(
         folder,

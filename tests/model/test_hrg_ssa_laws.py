@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -205,8 +206,30 @@ def test_without_a_word_the_voice_is_answered() -> None:
     assert whole([silent], model()).emotion.isfinite().all()
 
 
+def test_an_untrained_model_hears_nothing_of_the_past() -> None:
+    """Both ways from it begin at zero; a trained one hears it both ways."""
+    talks = [talk(crowd(9, 3), seed=3, absent=0.0)]
+    told = torch.arange(9) % 3
+    torch.manual_seed(0)
+    fresh = HrgSsa(config()).eval()
+    alone = HrgSsa(config(research=("no-past",))).eval()
+    alone.load_state_dict(fresh.state_dict())
+    assert torch.allclose(
+        whole(talks, fresh, told).emotion, whole(talks, alone, told).emotion, atol=EXACT
+    )
+    deaf = set[str]()
+    for way in ("decoder.blocks.0.crosses.1.o.weight", "graph.out.0"):
+        taught = copy.deepcopy(fresh)
+        with torch.no_grad():
+            taught.get_parameter(way).fill_(0.1)
+        moved = whole(talks, taught, told).emotion - whole(talks, alone, told).emotion
+        if moved[1:].abs().amax(1).min() < 1e-4:
+            deaf.add(way)
+    assert not deaf
+
+
 def test_every_parameter_gets_a_gradient() -> None:
-    by = HrgSsa(config())
+    by = copy.deepcopy(model()).train()
     batch = collate_talks([talk(crowd(12, 3), seed=4), talk(crowd(5, 2), seed=5)], by.config)
     words = by.config.label_words
     sentence = torch.tensor([[words.start, *words.sentence(1, 0)[:-1]]] * len(batch))
@@ -256,7 +279,7 @@ def test_implicit_edges_point_from_the_past_and_are_kept_above_chance() -> None:
 
 def test_the_scorer_of_implicit_edges_is_trained() -> None:
     """The published one gets no gradient and stays at its random start (models.md B3)."""
-    by = HrgSsa(config())
+    by = copy.deepcopy(model())
     nodes = torch.randn(4, 5, 3, 16, generator=torch.Generator().manual_seed(2))
     torch.autograd.backward(by.graph(nodes, torch.arange(5).expand(4, 5)).square().sum())
     assert by.graph.relation.grad is not None and by.graph.relation.grad.any()
@@ -283,7 +306,7 @@ def test_scores_under_the_forced_prefix_are_those_of_free_generation() -> None:
     with torch.inference_mode():
         heard = by.hear(*batch.inputs(everyone))
         kept = by.remember(heard, label)
-        past = past_of(batch, everyone, by.decoder.keys_values(kept.pooled), kept.nodes)
+        past = past_of(batch, everyone, by.decoder.past_keys_values(kept.pooled), kept.nodes)
         said = by.decide(heard, past, by.prompt(len(batch))).emotion.argmax(1)
         free = by.greedy(heard, past, target.shape[1]).tolist()
     at = len(words.prefix)

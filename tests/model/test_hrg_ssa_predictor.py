@@ -289,8 +289,8 @@ def test_weights_and_settings_must_fit(folder: Path, encoder: Path) -> None:
     from model.hrg_ssa_checkpoint import load_hrg_checkpoint
 
     whole = load_hrg_checkpoint(folder)
-    without = {name: w for name, w in whole.weights.items() if name != "now_tag"}
-    with pytest.raises(RuntimeError, match="now_tag"):
+    without = {name: w for name, w in whole.weights.items() if name != "node_tag"}
+    with pytest.raises(RuntimeError, match="node_tag"):
         HrgSsaPredictor(replace(whole, weights=MappingProxyType(without)), torch.device("cpu"))
 
 
