@@ -538,17 +538,17 @@ class HrgSsa(nn.Module):
             words = torch.cat((words, nearest), dim=1)
         return words[:, 1:]
 
-    def _tagged(
-        self, past: Past, same: Tensor, there: Tensor
-    ) -> tuple[list[KeysValues], Tensor]:
+    def _tagged(self, past: Past, same: Tensor, there: Tensor) -> tuple[list[KeysValues], Tensor]:
         """The pooled past with how far back and whose it is: [B, W k, I] by block; and its mask."""
         tags = self.decoder.past_keys_values(self.past_tag)  # keys are linear: tagged after it
+        dropout = self.config.input_dropout  # without it the past of the train split is learned
         tagged = []
         for kept, tag in zip(past.pooled, tags, strict=True):
             parts = []
             for pooled, table in zip(kept, tag, strict=True):
                 added = torch.where(same[..., None], table[:, 1], table[:, 0])  # [B, W, I]
-                parts.append((pooled + added[:, :, None]).flatten(1, 2))
+                both = F.dropout(pooled + added[:, :, None], dropout, self.training)
+                parts.append(both.flatten(1, 2))
             tagged.append((parts[0], parts[1]))
         heard_of = there.repeat_interleave(self.config.pooled, 1)
         if "all-tokens" in self.config.research:  # keys have no bias: of no token they are zero

@@ -80,12 +80,15 @@ def run_all(jobs: Sequence[Job], workers: int, ledger: Path) -> Iterator[Job]:
             note(job, ledger)
             yield job
     waiting = [job for job in jobs if not job.done]
+    trained = [job for job in waiting if job.row.weights is None]
+    asked = [job for job in waiting if job.row.weights is not None]  # once those are trained
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running: dict[Future[None], Job] = {pool.submit(run_one, job): job for job in waiting}
-        for finished in as_completed(running):
-            finished.result()
-            note(running[finished], ledger)
-            yield running[finished]
+        for some in (trained, asked):
+            running: dict[Future[None], Job] = {pool.submit(run_one, job): job for job in some}
+            for finished in as_completed(running):
+                finished.result()
+                note(running[finished], ledger)
+                yield running[finished]
 
 
 def run_one(job: Job) -> None:
@@ -93,6 +96,9 @@ def run_one(job: Job) -> None:
     hush_torch_geometric()
     if job.row.baseline is not None:
         _run_baseline(job, job.row.baseline)
+        return
+    if job.row.weights is not None:
+        _ask(job, job.row.weights)
         return
     from model.evaluate import answers_of
     from model.hrg_ssa_checkpoint import load_any
@@ -142,6 +148,23 @@ def _trained(job: Job, data: DataSet, command: str) -> Outcome:
         cache=cache,
     )
     return carry_out(chosen, job.folder)
+
+
+def _ask(job: Job, weights: Row) -> None:
+    """Keep what another row's run answers with this row's settings; trains it where it is not."""
+    from model.evaluate import answers_of
+    from model.hrg_ssa_checkpoint import load_hrg_checkpoint
+
+    other = replace(job, row=weights)
+    if not other.done:
+        run_one(other)
+    found = load_hrg_checkpoint(other.folder)
+    settings = {**job.row.model, **_research(job.row)}
+    checkpoint = replace(found, config=replace(found.config, **settings))
+    data = data_of(job.row, job.data)
+    for split in job.splits:
+        answers = answers_of(checkpoint, data, split)
+        save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
 
 
 def _run_baseline(job: Job, name: BaselineName) -> None:

@@ -164,13 +164,21 @@ _HRG: Final = """## HRG-SSA
 
 Without persona, on the same audio, video and frozen MiniLM as PCGNet's *frozen* row beside it.
 *hrg-gold* is told the true labels of past utterances, as the published prediction code is: **a
-leak**, measured to know its size, and refused by the worker.
+leak**, measured to know its size, and refused by the worker. It, *hrg-none* and *hrg-own* are the
+same weights: a difference is what being told is worth, not how two trainings fell out.
 
 {honesty}
 
+### What the trained model leans on
+
+On dev, its own weights with a part switched off.
+
+{off}
+
 ### What each part of it is worth
 
-On dev, three seeds each, the shipped one with one.
+On dev, trained without it: one seed each, beside five of *hrg-own*, so a difference has the luck of
+one training in it.
 
 {parts}
 """
@@ -178,17 +186,19 @@ On dev, three seeds each, the shipped one with one.
 
 def _hrg_section(runs: Path) -> str:
     """Own answers against true labels and none; empty where none of its rows was trained."""
-    from model.study import FROZEN, HRG_HONESTY, HRG_OWN, HRG_PARTS
+    from model.study import FROZEN, HRG_HONESTY, HRG_OFF, HRG_OWN, HRG_PARTS
 
     tables = []
     for split in ("test", "dev"):
         found = _found((FROZEN, *HRG_HONESTY), split, runs)
         tables.append(f"{split.capitalize()}:\n\n{table(found, _of(HRG_OWN, found))}")
-    parts = _found((HRG_OWN, *HRG_PARTS), "dev", runs)
+    off, parts = (_found((HRG_OWN, *rows), "dev", runs) for rows in (HRG_OFF, HRG_PARTS))
     if not parts:
         return ""
     own = _of(HRG_OWN, parts)
-    return "\n" + _HRG.format(honesty="\n\n".join(tables), parts=table(parts, own))
+    return "\n" + _HRG.format(
+        honesty="\n\n".join(tables), off=table(off, own), parts=table(parts, own)
+    )
 
 
 def whole_page(runs: Path, *, looks: Sequence[dict[str, str]], today: date) -> str:

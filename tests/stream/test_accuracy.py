@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -151,8 +152,16 @@ def test_a_row_of_the_other_model_is_trained_and_has_a_table_of_its_own(
         "recipe": {"epochs": 1, "steps_at_least": 1},
     }  # fmt: skip
     own = Row("hrg-own", "its own answers", model=small, **common)
-    gold = Row("hrg-gold", "a leak", model={**small, "research": ["gold-history"]}, **common)
-    assert len(list(run_all(jobs_of([own, gold], data, tmp_path), 1, tmp_path / "l.csv"))) == 2
+    gold = Row("hrg-gold", "a leak", model={"research": ["gold-history"]}, weights=own, **common)
+    none = replace(gold, name="hrg-none", model={"research": ["no-labels"]})
+    rows = [gold, own, none]
+    assert len(list(run_all(jobs_of(rows, data, tmp_path), 2, tmp_path / "l.csv"))) == 3
+    trained = [job.row for job in jobs_of(rows, data, tmp_path) if (job.folder / "digest").exists()]
+    assert trained == [own], "the others ask its weights"
+    said = [load_answers(job.folder / "dev.npz")[0] for job in jobs_of(rows, data, tmp_path)]
+    for one, other in itertools.combinations(said, 2):
+        assert np.array_equal(one.labels, other.labels)
+        assert not np.array_equal(one.emotion, other.emotion), "each is told something else"
     monkeypatch.setattr("model.study.HRG_HONESTY", (gold, own))
     monkeypatch.setattr("model.study.HRG_OWN", own)
     monkeypatch.setattr("model.study.HRG_PARTS", ())
