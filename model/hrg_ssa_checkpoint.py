@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,12 @@ class HrgCheckpoint(Described):
         model = HrgSsa(self.config)
         model.load_state_dict(dict(self.weights))
         return model.eval()
+
+    def under(self, **settings: Any) -> HrgCheckpoint:
+        """The same weights with other settings, less those that such a model has no use for."""
+        config = replace(self.config, **settings)
+        names = HrgSsa(config).state_dict().keys()
+        return replace(self, config=config, weights={n: self.weights[n] for n in names})
 
 
 AnyCheckpoint = Checkpoint | HrgCheckpoint

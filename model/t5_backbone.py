@@ -87,6 +87,5 @@ def _weights(network: Any, vocabulary: int, layers: int) -> dict[str, Tensor]:
             ours[f"{mine}{name}.weight"] = state[f"{theirs}{number}.layer_norm.weight"]
     # What the decoder reads keeps the size of the encoder's states, which T5 scales itself.
     size = state["encoder.final_layer_norm.weight"].square().mean().sqrt()
-    for name in ("text_norm", "pool_norm"):
-        ours[f"{name}.weight"] = torch.full((embed.shape[1],), float(size))
+    ours["text_norm.weight"] = torch.full((embed.shape[1],), float(size))
     return {name: value.detach().clone().float() for name, value in ours.items()}

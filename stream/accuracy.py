@@ -158,9 +158,8 @@ def _ask(job: Job, weights: Row) -> None:
     other = replace(job, row=weights)
     if not other.done:
         run_one(other)
-    found = load_hrg_checkpoint(other.folder)
     settings = {**job.row.model, **_research(job.row)}
-    checkpoint = replace(found, config=replace(found.config, **settings))
+    checkpoint = load_hrg_checkpoint(other.folder).under(**settings)
     data = data_of(job.row, job.data)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)

@@ -21,16 +21,23 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
+@torch.no_grad()
+def hear_the_past(model: HrgSsa) -> None:
+    """Make a fresh model hear the past, as training would: what leads from it begins at zero."""
+    for parameter in model.parameters():
+        if parameter.ndim >= 2 and not parameter.any():
+            parameter.normal_(std=parameter.shape[-1] ** -0.5)
+
+
 def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **changes: Any) -> Path:
     """Write the checkpoint; returns its folder."""
     torch.manual_seed(5)
     labels = changes.pop("labels", GENERATED_LABELS)
     config = HrgSsaConfig(labels, recurrence=Recurrence(window=window), **{**SIZES, **changes})
     model = HrgSsa(config)
+    hear_the_past(model)
     with torch.no_grad():  # unlike answers: fresh weights say nearly the same of everything
         for parameter in model.parameters():
-            if parameter.ndim >= 2 and not parameter.any():  # else nothing of the past is heard
-                parameter.normal_(std=parameter.shape[-1] ** -0.5)
             parameter.copy_((2 * parameter).half().float())
     save_hrg_checkpoint(
         folder,

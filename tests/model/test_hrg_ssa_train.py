@@ -28,7 +28,7 @@ from model.recipe import RecipeError
 from model.t5_backbone import t5_start
 from model.token_encoder import TokenEncoder, token_states
 from state.window import Recurrence
-from tests.model.small_hrg_ssa import SIZES, write_small_hrg_ssa
+from tests.model.small_hrg_ssa import SIZES, hear_the_past, write_small_hrg_ssa
 from tests.model.tiny_encoder import write_tiny_encoder
 from tests.model.tiny_t5 import write_tiny_t5
 
@@ -170,6 +170,7 @@ def test_research_twins_are_told_what_they_should_be(
     states = token_states(words(encoder), dialogues)
     torch.manual_seed(0)
     twin = HrgSsa(config(data, research=(research,)))
+    hear_the_past(twin)
     talks = [talk_of(d, s, twin.config) for d, s in zip(dialogues, states, strict=True)]
     batch = collate_talks(talks, twin.config)
     truth = torch.cat([torch.from_numpy(d.labels) for d in dialogues])
