@@ -156,12 +156,13 @@ HRG_HONESTY: Final = (
         kind="hrg-ssa", seeds=SEEDS, on_test=True, minutes=0.5,
         model={"research": ["no-labels"]}, weights=HRG_OWN,
     ),
-)  # fmt: skip
-HRG_OFF: Final = (
     Row(
-        "hrg-off-past", "its past cut off", kind="hrg-ssa", seeds=SEEDS, minutes=0.3,
+        "hrg-off-past", "the same weights, their past cut off: no history at all",
+        kind="hrg-ssa", seeds=SEEDS, on_test=True, minutes=0.5,
         model={"research": ["no-past"]}, weights=HRG_OWN,
     ),
+)  # fmt: skip
+HRG_OFF: Final = (
     Row(
         "hrg-off-graph", "its graph switched off", kind="hrg-ssa", seeds=SEEDS, minutes=0.3,
         model={"research": ["no-graph"]}, weights=HRG_OWN,

@@ -164,8 +164,8 @@ _HRG: Final = """## HRG-SSA
 
 Without persona, on the same audio, video and frozen MiniLM as PCGNet's *frozen* row beside it.
 *hrg-gold* is told the true labels of past utterances, as the published prediction code is: **a
-leak**, measured to know its size, and refused by the worker. It, *hrg-none* and *hrg-own* are the
-same weights: a difference is what being told is worth, not how two trainings fell out.
+leak**, measured to know its size, and refused by the worker. All *hrg-* rows here are the same
+weights: a difference is what being told is worth, not how two trainings fell out.
 
 {honesty}
 
@@ -195,9 +195,10 @@ def _hrg_section(runs: Path) -> str:
     off, parts = (_found((HRG_OWN, *rows), "dev", runs) for rows in (HRG_OFF, HRG_PARTS))
     if not parts:
         return ""
-    own = _of(HRG_OWN, parts)
     return "\n" + _HRG.format(
-        honesty="\n\n".join(tables), off=table(off, own), parts=table(parts, own)
+        honesty="\n\n".join(tables),
+        off=table(off, _of(HRG_OWN, off)),
+        parts=table(parts, _of(HRG_OWN, parts)),
     )
 
 
