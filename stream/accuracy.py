@@ -63,7 +63,13 @@ def jobs_of(
     runs: Path,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
 ) -> list[Job]:
-    """Every model of the rows, longest first, so that two workers end together."""
+    """Every model of the rows, longest first, so that two workers end together.
+
+    A row that asks another row's weights brings that row along.
+    """
+    rows = list(rows)
+    rows += [row.weights for row in rows if row.weights is not None]
+    rows = [row for at, row in enumerate(rows) if row not in rows[:at]]
     jobs = [Job(row, seed, data, runs, device) for row in rows for seed in range(row.seeds)]
     return sorted(jobs, key=lambda job: -job.row.minutes)
 
@@ -151,13 +157,11 @@ def _trained(job: Job, data: DataSet, command: str) -> Outcome:
 
 
 def _ask(job: Job, weights: Row) -> None:
-    """Keep what another row's run answers with this row's settings; trains it where it is not."""
+    """Keep what another row's trained run answers with this row's settings."""
     from model.evaluate import answers_of
     from model.hrg_ssa_checkpoint import load_hrg_checkpoint
 
     other = replace(job, row=weights)
-    if not other.done:
-        run_one(other)
     settings = {**job.row.model, **_research(job.row)}
     checkpoint = load_hrg_checkpoint(other.folder).under(**settings)
     data = data_of(job.row, job.data)
