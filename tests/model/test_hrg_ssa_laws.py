@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.hrg_ssa import UNTOLD, HrgSsa, WholeTalks, past_of
+from model.hrg_ssa import UNTOLD, HrgSsa, WholeTalks, elu, past_of
 from model.hrg_ssa_collate import Talk, collate_talks
 from model.hrg_ssa_config import HrgSsaConfig
 from state.window import Recurrence
@@ -275,6 +275,16 @@ def test_implicit_edges_point_from_the_past_and_are_kept_above_chance() -> None:
     assert not implicit.triu(0).any(), "never itself, never later"
     place = torch.arange(1, 7).view(1, 1, 6, 1).expand_as(both)
     assert (both[implicit].exp() * place[implicit] > 1).all()
+
+
+@pytest.mark.parametrize("length", [1, 6, 13, 486])
+def test_a_score_is_the_same_wherever_it_stands_in_a_batch(length: int) -> None:
+    """torch's own ELU computes the end of a tensor by other instructions (see `elu`)."""
+    draw = torch.Generator().manual_seed(length)
+    for _ in range(50):
+        x = 3 * torch.randn(length, generator=draw)
+        assert torch.equal(elu(x), elu(torch.cat((x, torch.zeros(1000))))[:length])
+        assert torch.allclose(elu(x), F.elu(x), atol=1e-6)
 
 
 def test_the_scorer_of_implicit_edges_is_trained() -> None:
