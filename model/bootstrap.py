@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from model.answers import Answers
-from model.calibration import shift_probability, softmax
+from model.calibration import emotion_probabilities, shift_probability
 from model.checkpoint import Calibration
 from model.scores import (
     ECE_BINS,
@@ -100,7 +100,7 @@ def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) ->
     pairs = _confusions(
         answers.shifts, answers.shift.argmax(1), answers.pair_dialogue, classes * classes, drawn
     )
-    stated = softmax(answers.emotion, calibration.emotion).max(1)
+    stated = emotion_probabilities(answers.emotion, calibration).max(1)
     moved = shift_probability(answers.shift, classes, calibration.shift)
     weight = drawn[:, answers.pair_dialogue].astype(np.float64)
     return {

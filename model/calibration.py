@@ -1,19 +1,26 @@
-"""From logits to stated probabilities, and the thresholds chosen with them, all on dev."""
+"""From logits to stated probabilities, and the thresholds chosen with them, all on dev.
+
+J. Platt, Probabilistic outputs for support vector machines (1999): the map of a confidence.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.answers import Answers
 from model.checkpoint import Calibration, Thresholds
-from model.scores import Doubles, Ints, calibration_error
+from model.scores import Bools, Doubles, Ints, calibration_error
 
 FALSE_ALARMS_PER_100: Final = 5.0  # budget of the built-in alert rule, per 100 pairs of dev
+RIDGE: Final = 3.0  # on the confidence map, in answers
+COMMON_RIDGE: Final = 0.1  # only for a set on which all answers are right
+LEAST_SLOPE: Final = 0.1
+NEWTON_STEPS: Final = 25
 ABSTAIN_SHARE: Final = 0.05  # of the dev utterances are answered "not sure"
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
@@ -25,6 +32,13 @@ def softmax(logits: Doubles, temperature: float = 1.0) -> Doubles:
     exp = np.exp(scaled)
     probability: Doubles = exp / exp.sum(-1, keepdims=True)
     return probability
+
+
+def emotion_probabilities(logits: Doubles, calibration: Calibration) -> Doubles:
+    """What a worker with this calibration states of emotion logits: [N, C] -> [N, C]."""
+    softened = softmax(logits, calibration.emotion)
+    stated: Doubles = np.array([calibration.stated(row) for row in softened.tolist()])
+    return stated.reshape(logits.shape)
 
 
 def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
@@ -45,9 +59,38 @@ def emotion_temperature(logits: Doubles, labels: Ints) -> float:
     return math.exp(_least(loss, math.log(0.1), math.log(10.0)))
 
 
-def shift_temperature(
-    logits: Doubles, shifted: NDArray[np.bool_], classes: int
-) -> tuple[float, float]:
+def emotion_calibration(logits: Doubles, labels: Ints) -> Calibration:
+    """Temperature, and the map of the answer's confidence with the least loss of *right or not*.
+
+    The offset of a class is a common one and its own, which `RIDGE` draws to 0: a class that is
+    answered a few times only stays near the others, one never answered is in their middle.
+    """
+    temperature = emotion_temperature(logits, labels)
+    softened = softmax(logits, temperature)
+    answer, top = softened.argmax(1), np.clip(softened.max(1), 1e-9, 1 - 1e-9)
+    odds = np.log(top / (1 - top))
+    classes = logits.shape[1]
+    given = np.column_stack((odds, np.ones(len(odds)), np.eye(classes)[answer]))  # [N, 2 + C]
+    towards = np.r_[1.0, np.zeros(1 + classes)]
+    ridge = np.r_[RIDGE, COMMON_RIDGE, np.full(classes, RIDGE)]
+    weight = _logistic(given, answer == labels, towards, ridge)
+    slope = max(float(weight[0]), LEAST_SLOPE)
+    offsets = (weight[1] + weight[2:]).tolist()
+    return Calibration(emotion=temperature, slope=slope, offsets=tuple(offsets))
+
+
+def _logistic(given: Doubles, happened: Bools, towards: Doubles, ridge: Doubles) -> Doubles:
+    """Weights of a logistic regression that `ridge` draws `towards` others, by Newton's steps."""
+    weight = towards.copy()
+    for _ in range(NEWTON_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(given @ weight, -30, 30)))
+        gradient = given.T @ (p - happened) + ridge * (weight - towards)
+        curve = (given * (p * (1 - p))[:, None]).T @ given + np.diag(ridge)
+        weight = weight - np.linalg.solve(curve, gradient)
+    return weight
+
+
+def shift_temperature(logits: Doubles, shifted: Bools, classes: int) -> tuple[float, float]:
     """Temperature, and a bias of the diagonal, with the least loss of *shifted or not*.
 
     Fitted to the probability that is stated (1 - trace), not to the C * C joint classes. A
@@ -95,9 +138,7 @@ def _least(loss: Callable[[float], float], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def operating_point(
-    probability: Doubles, shifted: NDArray[np.bool_], false_alarms_per_100: float
-) -> float:
+def operating_point(probability: Doubles, shifted: Bools, false_alarms_per_100: float) -> float:
     """The lowest threshold with at most that many false alarms per 100 pairs."""
     allowed = math.floor(false_alarms_per_100 / 100 * len(probability))
     wrong = np.sort(probability[~shifted])[::-1]
@@ -121,8 +162,8 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
     for k in range(folds):
         held, learned = own == k, own != k
         if held.any() and learned.any():
-            t = emotion_temperature(answers.emotion[learned], answers.labels[learned])
-            stated[held] = softmax(answers.emotion[held], t).max(1)
+            fitted = emotion_calibration(answers.emotion[learned], answers.labels[learned])
+            stated[held] = emotion_probabilities(answers.emotion[held], fitted).max(1)
         held, learned = pair == k, pair != k
         if held.any() and learned.any():
             t, bias = shift_temperature(
@@ -136,18 +177,18 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
 def calibrate(
     emotion_logits: Doubles, labels: Ints, shift_logits: Doubles, shifts: Ints, classes: int
 ) -> tuple[Calibration, Thresholds, float]:
-    """Fit temperatures, thresholds and the diagonal bias on the dev split's logits and labels.
+    """Fit temperatures, confidence map, thresholds and diagonal bias on dev's logits and labels.
 
     Logits are [N, C] and [P, C * C]. The rule alerts where dev shows at most
     `FALSE_ALARMS_PER_100` false alarms per 100 pairs and re-arms under the point of twice that
     budget. It abstains on the least sure `ABSTAIN_SHARE` of dev. The bias belongs into the shift
     head: temperatures and thresholds are of a head that has it.
     """
-    emotion = emotion_temperature(emotion_logits, labels)
-    confidence = softmax(emotion_logits, emotion).max(1)
+    fitted = replace(emotion_calibration(emotion_logits, labels), fitted_on="dev")
+    confidence = emotion_probabilities(emotion_logits, fitted).max(1)
     abstain = float(np.quantile(confidence, ABSTAIN_SHARE))
     if len(shifts) == 0:
-        return Calibration(emotion, 1.0, "dev"), Thresholds(abstain, 1.0, 0.9), 0.0
+        return fitted, Thresholds(abstain, 1.0, 0.9), 0.0
     shifted = shifts // classes != shifts % classes
     shift, bias = shift_temperature(shift_logits, shifted, classes)
     shift_logits = with_diagonal_bias(shift_logits, bias, classes)
@@ -155,4 +196,4 @@ def calibrate(
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
     thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
-    return Calibration(emotion, shift, "dev"), thresholds, bias
+    return replace(fitted, shift=shift), thresholds, bias

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,21 +39,49 @@ CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
+ANSWER_LEADS: Final = 0.01  # log-odds by which the answer stays ahead of the next class
 DEFAULT: Final = "pcgnet-meld"
 SHIPPED: Final = {"pcgnet": DEFAULT, "hrg-ssa": "hrg-ssa-meld"}  # by the model's name
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Temperatures the logits are divided by, and what they were fitted on."""
+    """Temperatures the logits are divided by, a map of the answer's confidence, and their source.
+
+    A temperature makes all answers surer by one measure. What is left depends on which emotion is
+    answered: class weights make rare ones too sure. So the log-odds of the answer are multiplied
+    by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two classes; the
+    other classes share what remains as before.
+    """
 
     emotion: float = 1.0
     shift: float = 1.0
     fitted_on: str = "nothing"
+    slope: float = 1.0
+    offsets: tuple[float, ...] = ()  # [C]; none: temperatures alone
+
+    def stated(self, softened: Sequence[float]) -> tuple[float, ...]:
+        """Probabilities [C], the answer's first of all, from a softmax at the temperature.
+
+        In plain numbers: what a row states depends on nothing else that is in its batch.
+        """
+        if not self.offsets or not all(map(math.isfinite, softened)):
+            return tuple(softened)
+        answer = max(range(len(softened)), key=softened.__getitem__)
+        others = [p for i, p in enumerate(softened) if i != answer]
+        rest = sum(others)
+        if rest <= 0.0:  # as sure as a float can say: the map would only lose that
+            return tuple(softened)
+        odds = self.slope * math.log(softened[answer] / rest) + self.offsets[answer]
+        least = math.log(max(others) / rest) + ANSWER_LEADS  # the answer stays the likeliest
+        answered = 1.0 / (1.0 + math.exp(-max(odds, least)))
+        shared = (1.0 - answered) / rest
+        return tuple(answered if i == answer else p * shared for i, p in enumerate(softened))
 
     def __str__(self) -> str:
+        mapped = f", slope={self.slope:.3f}, by class" if self.offsets else ""
         return (
-            f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}; "
+            f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}{mapped}; "
             f"fitted on {self.fitted_on})"
         )
 
@@ -274,13 +303,18 @@ def described(config: Mapping[str, Any], weights: bytes, digest: str) -> dict[st
     """The fields of `Described`."""
     return {
         "weights": {name: tensor.float() for name, tensor in load(weights).items()},
-        "calibration": Calibration(**config["calibration"]),
+        "calibration": calibration_from(config["calibration"]),
         "thresholds": Thresholds(**config["thresholds"]),
         "extractors": config["extractors"],
         "name": config["name"],
         "version": config["version"],
         "digest": digest,
     }
+
+
+def calibration_from(stored: Mapping[str, Any]) -> Calibration:
+    """Read what `asdict` and JSON made of one; without a map where an older version wrote it."""
+    return Calibration(**{**stored, "offsets": tuple(stored.get("offsets", ()))})
 
 
 def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:

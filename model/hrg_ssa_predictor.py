@@ -212,7 +212,7 @@ class HrgSsaPredictor:
         self, tokens: torch.Tensor, there: torch.Tensor, audio: torch.Tensor, video: torch.Tensor,
         present: torch.Tensor, ring: torch.Tensor, speaker: torch.Tensor, before: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Calibrated probabilities [B, C + C * C] and what to store [B, values]."""
+        """Probabilities at their temperatures [B, C + C * C] and what to store [B, values]."""
         c, fitted = self._config, self.checkpoint.calibration
         values = ring.float()  # [B, W, row]
         ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
@@ -262,7 +262,8 @@ class HrgSsaPredictor:
             arrays=np.empty(0, np.uint8),
             speaker=kept[row_end:].copy(),
         )
-        return Prediction(tuple(values[:classes]), shift, probability, tuple(used), applied)
+        stated = self.checkpoint.calibration.stated(values[:classes])
+        return Prediction(stated, shift, probability, tuple(used), applied)
 
     def _states(self, turn: Turn) -> torch.Tensor:
         """Token states of a turn's words; none where it has none. Raises `EncoderMissing`."""

@@ -220,7 +220,7 @@ class PcgnetPredictor:
         return answer
 
     def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A step: calibrated probabilities [B, C + C * C] and what to store [B, values]."""
+        """A step: probabilities at their temperatures [B, C + C * C] and what to store."""
         out = self._step(StepInput(*inputs), rows)
         temperature = self.checkpoint.calibration
         emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
@@ -247,9 +247,8 @@ class PcgnetPredictor:
                 kept[:row_end], kept[row_end:conversation_end], kept[conversation_end:]
             )
             used = _used(turn, self._config)
-            predictions.append(
-                Prediction(tuple(values[:classes]), shift, probability, used, applied)
-            )
+            stated = self.checkpoint.calibration.stated(values[:classes])
+            predictions.append(Prediction(stated, shift, probability, used, applied))
         return predictions
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:

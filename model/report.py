@@ -18,7 +18,12 @@ from model.bootstrap import (
     interval,
     resampled_scores,
 )
-from model.calibration import out_of_fold_errors, shift_probability, softmax
+from model.calibration import (
+    emotion_probabilities,
+    out_of_fold_errors,
+    shift_probability,
+    softmax,
+)
 from model.checkpoint import Calibration, Thresholds
 from model.curves import Reliability, RiskCoverage, Threshold, reliability, risk_coverage
 from model.curves import thresholds as decisions
@@ -59,7 +64,7 @@ class BaseRate:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Stated against observed, as the logits come and after the temperature."""
+    """Stated against observed, as the logits come and calibrated."""
 
     before: Reliability
     after: Reliability
@@ -155,7 +160,7 @@ def score(
     main = resampled_scores(answers, calibration, drawn)
     classes, shifted = answers.classes, answers.shifted
     counts = confusion(answers.labels, answers.guess, classes)
-    stated = softmax(answers.emotion, calibration.emotion).max(1)
+    stated = emotion_probabilities(answers.emotion, calibration).max(1)
     moved = shift_probability(answers.shift, classes, calibration.shift)
     raw_moved = shift_probability(answers.shift, classes)
     return Report(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from model.calibration import softmax
+from model.calibration import emotion_probabilities, softmax
 from model.checkpoint import find_checkpoint
 from model.collate import collate_conversations
 from model.data import Dialogue
@@ -58,7 +58,7 @@ def whole_answers(
             dialogues = prepared(loaded.text, dialogues, encoder)
             tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
             out = loaded.model()(collate_conversations(tensors, loaded.config), rounding=True)
-    emotion = softmax(_doubles(out.emotion), calibration.emotion)
+    emotion = emotion_probabilities(_doubles(out.emotion), calibration)
     shift = softmax(_doubles(out.shift), calibration.shift).reshape(-1, classes, classes)
     pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
     return {

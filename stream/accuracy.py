@@ -217,12 +217,16 @@ def note(job: Job, ledger: Path) -> None:
 
 
 def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None:
-    """Keep answers and temperatures as arrays; the file is whole or not there."""
+    """Keep answers and what calibrates them as arrays; the file is whole or not there."""
     from model.whole_files import write_whole
 
-    temperatures = np.array([calibration.emotion, calibration.shift])
+    c = calibration
+    fitted = {
+        "temperatures": np.array([c.emotion, c.shift]),
+        "confidence": np.array([c.slope, *c.offsets]),
+    }
     content = BytesIO()
-    np.savez_compressed(content, allow_pickle=False, temperatures=temperatures, **asdict(answers))
+    np.savez_compressed(content, allow_pickle=False, **fitted, **asdict(answers))
     write_whole(path.parent, {path.name: content.getvalue()})
 
 
@@ -234,8 +238,9 @@ def load_answers(path: Path) -> tuple[Answers, Calibration]:
     with np.load(path, allow_pickle=False) as arrays:
         kept = {field.name: arrays[field.name] for field in fields(Answers)}
         emotion, shift = arrays["temperatures"].tolist()
+        slope, *offsets = arrays["confidence"].tolist()
     answers = replace(Answers(**kept), dialogues=int(kept["dialogues"]))
-    return answers, Calibration(emotion, shift, "dev")
+    return answers, Calibration(emotion, shift, "dev", slope, tuple(offsets))
 
 
 def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:

@@ -42,7 +42,9 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
     save_hrg_checkpoint(
         folder,
         model,
-        calibration=Calibration(1.3, 0.8),
+        calibration=Calibration(
+            1.3, 0.8, slope=0.7, offsets=tuple(0.1 * i for i in range(len(labels)))
+        ),
         thresholds=Thresholds(),
         extractors={"text": "tiny", "audio": "generated", "video": "generated"},
         card="",

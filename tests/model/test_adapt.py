@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.adapt import TunedEncoder
+from model.calibration import emotion_probabilities
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.data import DataSet, generated_conversations
 from model.encoder import SentenceEncoder, TextEncoder, encoder_digest, find_encoder
@@ -131,9 +132,8 @@ def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
     expected = answer(load_checkpoint(tmp_path).model(), [alone])
     first = Turn(Window.empty(served.spec), dialogue.speakers[0], {}, text=dialogue.sentences[0])
     (said,) = served.predict([first])
-    temperature = trained.calibration.emotion
-    wanted = np.exp(expected.emotion[0] / temperature)
-    np.testing.assert_allclose(said.probabilities, wanted / wanted.sum(), atol=2e-3)
+    (wanted,) = emotion_probabilities(expected.emotion[:1], trained.calibration)
+    np.testing.assert_allclose(said.probabilities, wanted, atol=2e-3)
 
 
 def test_a_damaged_or_missing_encoder_file_is_refused(

@@ -14,7 +14,7 @@ from model.bootstrap import (
     interval,
     resampled_scores,
 )
-from model.calibration import shift_probability, softmax
+from model.calibration import emotion_probabilities, shift_probability
 from model.checkpoint import Calibration
 from model.scores import (
     Doubles,
@@ -75,11 +75,12 @@ def test_the_interval_resamples_whole_dialogues() -> None:
 
 
 def test_every_resampled_score_is_that_of_the_rows_drawn() -> None:
-    answers, calibration = random_answers(2), Calibration(0.7, 1.4, "dev")
+    answers = random_answers(2)
+    calibration = Calibration(0.7, 1.4, "dev", 0.8, (0.1, 0.2, -0.3))
     drawn = dialogue_weights(answers.dialogues, resamples=20, seed=5)
     found = resampled_scores(answers, calibration, drawn)
     assert list(found) == list(SCORES)
-    stated = softmax(answers.emotion, 0.7).max(1)
+    stated = emotion_probabilities(answers.emotion, calibration).max(1)
     moved = shift_probability(answers.shift, 3, 1.4)
     for i, times in enumerate(drawn):
         rows = np.repeat(np.arange(100), times[answers.dialogue])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -106,6 +107,16 @@ def test_wire_types_of_the_same_numbers_give_the_same_answer(dtype: str) -> None
         [turn(audio=audio(*values)), turn(audio=audio(*values, dtype=dtype))]
     )
     assert first.probabilities == second.probabilities
+
+
+def test_it_states_the_calibrated_confidence() -> None:
+    found = predictor().checkpoint
+    mapped = Calibration(1.0, 1.0, "dev", slope=0.5, offsets=(0.3, -0.2))
+    other = PcgnetPredictor(replace(found, calibration=mapped), torch.device("cpu"))
+    turns = [turn(audio=audio(i, 0, -i, 1)) for i in range(5)]
+    for plain, said in zip(predictor().predict(turns), other.predict(turns), strict=True):
+        assert said.probabilities == mapped.stated(plain.probabilities) != plain.probabilities
+        assert said.applied.row.tobytes() == plain.applied.row.tobytes()
 
 
 def test_a_wild_number_is_bounded_not_passed_on() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.checkpoint import load_checkpoint
 from model.data import generated_conversations, write_data_set
 from model.study import ADAPTED, FROZEN, HRG_HONESTY, ROWS, Row
 from stream.accuracy import Job, chosen_on_dev, data_of, hours, jobs_of, load_answers, run_all
@@ -104,7 +105,8 @@ def test_kept_answers_come_back(data: Path, runs: Path) -> None:
     answers, calibration = load_answers(job.folder / "dev.npz")
     assert answers.dialogues == len(data_of(TINY, data).split("dev"))
     assert answers.emotion.shape[1] == answers.classes == 7
-    assert calibration.emotion > 0
+    assert calibration == load_checkpoint(job.folder).calibration
+    assert len(calibration.offsets) == 7
 
 
 def test_a_baseline_is_fitted_scored_and_noted_like_a_model(data: Path, tmp_path: Path) -> None:
