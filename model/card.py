@@ -100,7 +100,7 @@ def how_good(report: Report, points: Thresholds) -> str:
 {scores_table(report)}
 
 F1 by class: {", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items())}.
-Intervals are 95 % bootstrap intervals over whole dialogues. Temperatures and thresholds were
+Intervals are 95 % bootstrap intervals over whole dialogues. Calibration and thresholds were
 fitted on this same split: the alert rule fires at a shift probability of {points.shift:.3f}, where
 dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-arms below
 {points.shift_exit:.3f}; an answer with a confidence under {points.abstain_below:.3f}
@@ -162,6 +162,6 @@ def _share(score: Interval) -> str:
 def _calibration(found: Calibrated) -> str:
     return (
         f"{100 * found.after.ece:.1f} %; {100 * found.out_of_fold:.1f} % out of fold; "
-        f"{100 * found.before.ece:.1f} % without temperature; "
+        f"{100 * found.before.ece:.1f} % as the logits come; "
         f"{100 * found.after.floor:.1f} % by chance alone"
     )

@@ -71,9 +71,9 @@ def report_page(
         "<h2>How it was measured</h2>",
         f"<p>Printed by <code>{escape(subject.command)}</code>. Every answer has heard its own "
         "utterance and earlier ones only. Intervals are 95 % bootstrap intervals over whole "
-        "dialogues; temperatures and thresholds come with the checkpoint, fitted on dev. “By "
+        "dialogues; calibration and thresholds come with the checkpoint, fitted on dev. “By "
         "chance” is the calibration error that perfectly calibrated answers of this number "
-        "would show; “out of fold” is the error when no dialogue is judged by a temperature fitted "
+        "would show; “out of fold” is the error when no dialogue is judged by what was fitted "
         "on it.</p>",
         f'<p class="note">{escape(subject.ledger)}</p>',
     ]
@@ -146,7 +146,7 @@ def _scores(report: Report) -> str:
         ]  # fmt: skip
     for name, found in (("emotion", report.emotion), ("shift", report.shift)):
         if np.isfinite(found.after.ece):
-            before = f"{100 * found.before.ece:.1f} before the temperature"
+            before = f"{100 * found.before.ece:.1f} as the logits come"
             beside = f"{100 * found.after.floor:.1f} (by chance); {before}"
             if np.isfinite(found.out_of_fold):
                 beside += f"; {100 * found.out_of_fold:.1f} out of fold"
