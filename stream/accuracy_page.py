@@ -114,7 +114,7 @@ _HEAD: Final = """\
 # Accuracy
 
 Written by `make accuracy` ({today}); do not edit. Every number is causal (an answer has heard its
-own utterance and earlier ones), in the stored precision, of a model whose epoch, temperatures and
+own utterance and earlier ones), in the stored precision, of a model whose epoch, calibration and
 thresholds were chosen on the dev split. Cells: mean over seeds ± standard deviation over seeds,
 then the 95 % interval of the mean by bootstrap over whole dialogues (1,000 resamples). Differences
 are paired: the same resamples of the same dialogues; *within noise* means that the 95 % interval

@@ -79,7 +79,7 @@ def sentence_on_looks(ledger: Path, split: str, checkpoint: str) -> str:
         )
     return (
         f"No look at the test split: {ledger.name} has {len(looks)} so far, {own} of this "
-        "checkpoint. Epoch, temperatures and thresholds were chosen on dev, so dev scores flatter."
+        "checkpoint. Epoch, calibration and thresholds were chosen on dev, so dev scores flatter."
     )
 
 
