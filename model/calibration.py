@@ -80,13 +80,25 @@ def emotion_calibration(logits: Doubles, labels: Ints) -> Calibration:
 
 
 def _logistic(given: Doubles, happened: Bools, towards: Doubles, ridge: Doubles) -> Doubles:
-    """Weights of a logistic regression that `ridge` draws `towards` others, by Newton's steps."""
+    """Weights of a logistic regression that `ridge` draws `towards` others, by Newton's steps.
+
+    A step that overshoots is halved until the loss falls, so the weights always settle.
+    """
+    sign = np.where(happened, 1.0, -1.0)
+
+    def loss(weight: Doubles) -> float:
+        missed = np.logaddexp(0.0, -sign * (given @ weight)).sum()
+        return float(missed + 0.5 * (ridge * (weight - towards) ** 2).sum())
+
     weight = towards.copy()
     for _ in range(NEWTON_STEPS):
         p = 1 / (1 + np.exp(-np.clip(given @ weight, -30, 30)))
         gradient = given.T @ (p - happened) + ridge * (weight - towards)
         curve = (given * (p * (1 - p))[:, None]).T @ given + np.diag(ridge)
-        weight = weight - np.linalg.solve(curve, gradient)
+        step = np.linalg.solve(curve, gradient)
+        while np.abs(step).max() > 1e-10 and loss(weight - step) > loss(weight):
+            step = step / 2
+        weight = weight - step
     return weight
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from model.answers import Answers
 from model.calibration import (
+    _logistic,
     calibrate,
     emotion_calibration,
     emotion_probabilities,
@@ -88,9 +89,9 @@ def test_the_answer_stays_the_likeliest(shares: list[float], slope: float, offse
     others = [i for i in range(len(shares)) if i != answer]
     given_shares = np.array([softened[i] for i in others])
     np.testing.assert_allclose(  # the others share what remains as before
-        np.array([stated[i] for i in others]) / (1 - stated[answer]),
-        given_shares / given_shares.sum(),
-        atol=1e-6,
+        [stated[i] for i in others],
+        given_shares / given_shares.sum() * (1 - stated[answer]),
+        atol=1e-12,
     )
 
 
@@ -109,6 +110,22 @@ def test_a_class_that_is_never_answered_has_the_common_offset(rows: int) -> None
         assert np.isfinite([fitted.slope, *fitted.offsets]).all()
         assert fitted.offsets[2] == pytest.approx(np.mean(fitted.offsets[:2]), abs=0.1)
         assert np.abs(fitted.offsets).max() < 6
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_weights_of_the_confidence_map_settle(seed: int) -> None:
+    """Also where odds are large and say nothing: a full Newton step overshoots there."""
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(20, 400))
+    given_odds = np.column_stack(
+        (rng.normal(size=rows) * 10 ** rng.uniform(-2, 1.5), np.ones(rows))
+    )
+    happened = rng.random(rows) < 0.3
+    towards, ridge = np.array([1.0, 0.0]), np.array([3.0, 0.1])
+    weight = _logistic(given_odds, happened, towards, ridge)
+    p = 1 / (1 + np.exp(-(given_odds @ weight)))
+    slope_of_the_loss = given_odds.T @ (p - happened) + ridge * (weight - towards)
+    np.testing.assert_allclose(slope_of_the_loss, 0.0, atol=1e-6)
 
 
 def test_the_shift_fit_undoes_a_scale_and_a_bias_of_what_is_stated() -> None:
