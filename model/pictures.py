@@ -161,7 +161,7 @@ def class_picture(report: Report) -> bytes:
 
 
 def reliability_picture(found: Calibrated, stated: str, observed: str) -> bytes:
-    """Stated against observed before and after the temperature, with the answers in each bin."""
+    """Stated against observed before and after calibration, with the answers in each bin."""
     with _figure(9.0, 5.0) as (figure, png):
         grid = figure.subplots(
             2, 2, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3.2, 1]}

@@ -130,7 +130,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         on_step: Callable[[float], None] | None,
         on_epoch: Callable[[Epoch], None] | None,
     ) -> tuple[Model, Calibration, Thresholds]:
-        """Train; return the chosen model with temperatures and thresholds fitted on dev."""
+        """Train; return the chosen model with calibration and thresholds fitted on dev."""
         if progress is not None:
             self._restore(progress)
         for number in range(len(self.history) + 1, self.epochs + 1):

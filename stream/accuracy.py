@@ -220,27 +220,22 @@ def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None
     """Keep answers and what calibrates them as arrays; the file is whole or not there."""
     from model.whole_files import write_whole
 
-    c = calibration
-    fitted = {
-        "temperatures": np.array([c.emotion, c.shift]),
-        "confidence": np.array([c.slope, *c.offsets]),
-    }
+    fitted = np.array(json.dumps(asdict(calibration)))
     content = BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **fitted, **asdict(answers))
+    np.savez_compressed(content, allow_pickle=False, calibration=fitted, **asdict(answers))
     write_whole(path.parent, {path.name: content.getvalue()})
 
 
 def load_answers(path: Path) -> tuple[Answers, Calibration]:
     """Read what `save_answers` kept."""
     from model.answers import Answers
-    from model.checkpoint import Calibration
+    from model.checkpoint import calibration_from
 
     with np.load(path, allow_pickle=False) as arrays:
         kept = {field.name: arrays[field.name] for field in fields(Answers)}
-        emotion, shift = arrays["temperatures"].tolist()
-        slope, *offsets = arrays["confidence"].tolist()
+        calibration = calibration_from(json.loads(str(arrays["calibration"])))
     answers = replace(Answers(**kept), dialogues=int(kept["dialogues"]))
-    return answers, Calibration(emotion, shift, "dev", slope, tuple(offsets))
+    return answers, calibration
 
 
 def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:
