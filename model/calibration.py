@@ -1,6 +1,7 @@
 """From logits to stated probabilities, and the thresholds chosen with them, all on dev.
 
 J. Platt, Probabilistic outputs for support vector machines (1999): the map of a confidence.
+M. Kull, T. Silva Filho, P. Flach, Beta calibration (2017): the map of a shift's probability.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ FALSE_ALARMS_PER_100: Final = 5.0  # budget of the built-in alert rule, per 100 
 RIDGE: Final = 3.0  # on the confidence map, in answers
 COMMON_RIDGE: Final = 0.1  # only for a set on which all answers are right
 LEAST_SLOPE: Final = 0.1
+HELD: Final = 1e9  # a ridge that nothing moves
 NEWTON_STEPS: Final = 25
 ABSTAIN_SHARE: Final = 0.05  # of the dev utterances are answered "not sure"
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
@@ -39,6 +41,20 @@ def emotion_probabilities(logits: Doubles, calibration: Calibration) -> Doubles:
     softened = softmax(logits, calibration.emotion)
     stated: Doubles = np.array([calibration.stated(row) for row in softened.tolist()])
     return stated.reshape(logits.shape)
+
+
+def shift_cells(logits: Doubles, calibration: Calibration) -> Doubles:
+    """The (from, to) probabilities it states of shift logits: [P, C * C] -> [P, C * C]."""
+    softened = softmax(logits, calibration.shift)
+    stated: Doubles = np.array([calibration.stated_shift(row)[0] for row in softened.tolist()])
+    return stated.reshape(logits.shape)
+
+
+def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
+    """The probability of a shift it states: [P, C * C] -> [P]."""
+    softened = softmax(logits, calibration.shift)
+    stated: Doubles = np.array([calibration.stated_shift(row)[1] for row in softened.tolist()])
+    return stated
 
 
 def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
@@ -134,6 +150,32 @@ def shift_temperature(logits: Doubles, shifted: Bools, classes: int) -> tuple[fl
     return temperature, best_bias(temperature) * temperature
 
 
+def shift_calibration(logits: Doubles, shifted: Bools, classes: int) -> tuple[Calibration, float]:
+    """Temperature and beta map of a head with the diagonal bias beside them (`shift_temperature`).
+
+    The emotion's side of it is left as it is made.
+    """
+    temperature, bias = shift_temperature(logits, shifted, classes)
+    moved = shift_probability(with_diagonal_bias(logits, bias, classes), classes, temperature)
+    return Calibration(shift=temperature, shift_map=beta_map(moved, shifted)), bias
+
+
+def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float]:
+    """a, b, c of the beta map with the least loss; a and b > 0, so that no order changes.
+
+    `RIDGE` draws it to the map that changes nothing: a few pairs do not bend it.
+    """
+    p = np.clip(probability, 1e-6, 1 - 1e-6)
+    given = np.column_stack((np.log(p), -np.log1p(-p), np.ones(len(p))))
+    towards, ridge = np.array([1.0, 1.0, 0.0]), np.array([RIDGE, RIDGE, COMMON_RIDGE])
+    weight = _logistic(given, happened, towards, ridge)
+    while (low := (weight < LEAST_SLOPE) & (ridge == RIDGE)).any():  # held there, the rest anew
+        towards, ridge = np.where(low, LEAST_SLOPE, towards), np.where(low, HELD, ridge)
+        weight = _logistic(given, happened, towards, ridge)
+    a, b, c = weight.tolist()
+    return a, b, c
+
+
 def with_diagonal_bias(logits: Doubles, bias: float, classes: int) -> Doubles:
     """Add `bias` to the logits of *no shift*: [P, C * C]."""
     return logits + bias * np.eye(classes).ravel()
@@ -163,8 +205,8 @@ def operating_point(probability: Doubles, shifted: Bools, false_alarms_per_100: 
 def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, float]:
     """ECE of emotion and of shift when no dialogue is judged by what was fitted on it.
 
-    Temperatures (and the diagonal's bias) are fitted on the other folds of whole dialogues: what
-    the calibrated split would show if it were new. NaN without two dialogues to split.
+    Temperatures, maps and the diagonal's bias are fitted on the other folds of whole dialogues:
+    what the calibrated split would show if it were new. NaN without two dialogues to split.
     """
     if answers.dialogues < 2:
         return float("nan"), float("nan")
@@ -178,18 +220,18 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
             stated[held] = emotion_probabilities(answers.emotion[held], fitted).max(1)
         held, learned = pair == k, pair != k
         if held.any() and learned.any():
-            t, bias = shift_temperature(
+            fitted, bias = shift_calibration(
                 answers.shift[learned], answers.shifted[learned], answers.classes
             )
             shift = with_diagonal_bias(answers.shift[held], bias, answers.classes)
-            moved[held] = shift_probability(shift, answers.classes, t)
+            moved[held] = stated_shifts(shift, fitted)
     return calibration_error(stated, answers.right), calibration_error(moved, answers.shifted)
 
 
 def calibrate(
     emotion_logits: Doubles, labels: Ints, shift_logits: Doubles, shifts: Ints, classes: int
 ) -> tuple[Calibration, Thresholds, float]:
-    """Fit temperatures, confidence map, thresholds and diagonal bias on dev's logits and labels.
+    """Fit temperatures, maps, thresholds and diagonal bias on dev's logits and labels.
 
     Logits are [N, C] and [P, C * C]. The rule alerts where dev shows at most
     `FALSE_ALARMS_PER_100` false alarms per 100 pairs and re-arms under the point of twice that
@@ -202,10 +244,9 @@ def calibrate(
     if len(shifts) == 0:
         return fitted, Thresholds(abstain, 1.0, 0.9), 0.0
     shifted = shifts // classes != shifts % classes
-    shift, bias = shift_temperature(shift_logits, shifted, classes)
-    shift_logits = with_diagonal_bias(shift_logits, bias, classes)
-    stated = shift_probability(shift_logits, classes, shift)
+    moved, bias = shift_calibration(shift_logits, shifted, classes)
+    stated = stated_shifts(with_diagonal_bias(shift_logits, bias, classes), moved)
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
     thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
-    return replace(fitted, shift=shift), thresholds, bias
+    return replace(fitted, shift=moved.shift, shift_map=moved.shift_map), thresholds, bias

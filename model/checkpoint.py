@@ -40,25 +40,31 @@ ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
 ANSWER_LEADS: Final = 0.01  # log-odds by which the answer stays ahead of the next class
+MOST_ODDS: Final = 30.0  # log-odds of a shift that are stated: no float loses them
 DEFAULT: Final = "pcgnet-meld"
 SHIPPED: Final = {"pcgnet": DEFAULT, "hrg-ssa": "hrg-ssa-meld"}  # by the model's name
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Temperatures the logits are divided by, a map of the answer's confidence, and their source.
+    """Temperatures the logits are divided by, maps of what they then say, and their source.
 
     A temperature makes all answers surer by one measure. What is left depends on which emotion is
     answered: class weights make rare ones too sure. So the log-odds of the answer are multiplied
     by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two classes; the
     other classes share what remains as before.
+
+    A probability p of a shift becomes the one with log-odds a log p - b log(1 - p) + c, the beta
+    map of Kull, Silva Filho and Flach (2017): too sure at one end need not be too sure at the
+    other. The cells off the diagonal share it as before, and so do those on it what remains.
     """
 
     emotion: float = 1.0
     shift: float = 1.0
     fitted_on: str = "nothing"
     slope: float = 1.0
-    offsets: tuple[float, ...] = ()  # [C]; none: temperatures alone
+    offsets: tuple[float, ...] = ()  # [C]; none: the emotion's temperature alone
+    shift_map: tuple[float, ...] = ()  # a, b, c; none: the shift's temperature alone
 
     def stated(self, softened: Sequence[float]) -> tuple[float, ...]:
         """Probabilities [C], the answer's first of all, from a softmax at the temperature.
@@ -78,8 +84,25 @@ class Calibration:
         shared = (1.0 - answered) / rest
         return tuple(answered if i == answer else p * shared for i, p in enumerate(softened))
 
+    def stated_shift(self, softened: Sequence[float]) -> tuple[tuple[float, ...], float]:
+        """(from, to) cells [C * C] and the probability of a shift, from a softmax of the head."""
+        classes = math.isqrt(len(softened))
+        same, other = softened[:: classes + 1], list(softened)
+        other[:: classes + 1] = [0.0] * classes
+        stays, moves = sum(same), sum(other)
+        if not self.shift_map or not (stays > 0.0 and moves > 0.0):  # certain, or not a number
+            return tuple(softened), max(0.0, 1.0 - stays)
+        a, b, c = self.shift_map
+        odds = a * math.log(moves) - b * math.log(stays) + c
+        shifts = 1.0 / (1.0 + math.exp(-max(-MOST_ODDS, min(odds, MOST_ODDS))))
+        less, more = (1.0 - shifts) / stays, shifts / moves
+        cells = [p * more for p in other]
+        cells[:: classes + 1] = [p * less for p in same]
+        return tuple(cells), shifts
+
     def __str__(self) -> str:
         mapped = f", slope={self.slope:.3f}, by class" if self.offsets else ""
+        mapped += ", shift by a beta map" if self.shift_map else ""
         return (
             f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}{mapped}; "
             f"fitted on {self.fitted_on})"
@@ -314,7 +337,8 @@ def described(config: Mapping[str, Any], weights: bytes, digest: str) -> dict[st
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration:
     """Read what `asdict` and JSON made of one; without a map where an older version wrote it."""
-    return Calibration(**{**stored, "offsets": tuple(stored.get("offsets", ()))})
+    maps = {name: tuple(stored.get(name, ())) for name in ("offsets", "shift_map")}
+    return Calibration(**{**stored, **maps})
 
 
 def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:

@@ -250,11 +250,11 @@ class HrgSsaPredictor:
         self, turn: Turn, spoken: bool, values: list[float], kept: NDArray[np.uint8]
     ) -> Prediction:
         classes, row_end = self._config.classes, self._spec.row_bytes
+        calibration = self.checkpoint.calibration
         shift: tuple[float, ...] | None = None
         probability: float | None = None
         if turn.speaker_id in turn.window.speakers:
-            shift = tuple(values[classes:])
-            probability = max(0.0, 1.0 - sum(shift[:: classes + 1]))
+            shift, probability = calibration.stated_shift(values[classes:])
         used = ["text"] if spoken else []
         used += [name for name in FELT if name in turn.features and self._config.widths[name]]
         applied = Applied(  # copies: a view would keep the whole batch alive
@@ -262,7 +262,7 @@ class HrgSsaPredictor:
             arrays=np.empty(0, np.uint8),
             speaker=kept[row_end:].copy(),
         )
-        stated = self.checkpoint.calibration.stated(values[:classes])
+        stated = calibration.stated(values[:classes])
         return Prediction(stated, shift, probability, tuple(used), applied)
 
     def _states(self, turn: Turn) -> torch.Tensor:

@@ -233,7 +233,7 @@ class PcgnetPredictor:
         numbers: NDArray[np.float32],
         stored: NDArray[np.uint8],
     ) -> list[Prediction]:
-        classes = self._config.classes
+        classes, calibration = self._config.classes, self.checkpoint.calibration
         row_end = self._spec.row_bytes
         conversation_end = row_end + self._spec.conversation_bytes
         predictions = []
@@ -241,13 +241,12 @@ class PcgnetPredictor:
             shift: tuple[float, ...] | None = None
             probability: float | None = None
             if turn.speaker_id in turn.window.speakers:
-                shift = tuple(values[classes:])
-                probability = max(0.0, 1.0 - sum(shift[:: classes + 1]))
+                shift, probability = calibration.stated_shift(values[classes:])
             applied = Applied(  # views of the batch: `Window.push` copies what it keeps
                 kept[:row_end], kept[row_end:conversation_end], kept[conversation_end:]
             )
             used = _used(turn, self._config)
-            stated = self.checkpoint.calibration.stated(values[:classes])
+            stated = calibration.stated(values[:classes])
             predictions.append(Prediction(stated, shift, probability, used, applied))
         return predictions
 

@@ -23,6 +23,7 @@ from model.calibration import (
     out_of_fold_errors,
     shift_probability,
     softmax,
+    stated_shifts,
 )
 from model.checkpoint import Calibration, Thresholds
 from model.curves import Reliability, RiskCoverage, Threshold, reliability, risk_coverage
@@ -161,7 +162,7 @@ def score(
     classes, shifted = answers.classes, answers.shifted
     counts = confusion(answers.labels, answers.guess, classes)
     stated = emotion_probabilities(answers.emotion, calibration).max(1)
-    moved = shift_probability(answers.shift, classes, calibration.shift)
+    moved = stated_shifts(answers.shift, calibration)
     raw_moved = shift_probability(answers.shift, classes)
     return Report(
         utterances=len(answers.labels),

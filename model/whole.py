@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from model.calibration import emotion_probabilities, softmax
+from model.calibration import emotion_probabilities, shift_cells
 from model.checkpoint import find_checkpoint
 from model.collate import collate_conversations
 from model.data import Dialogue
@@ -59,7 +59,7 @@ def whole_answers(
             tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
             out = loaded.model()(collate_conversations(tensors, loaded.config), rounding=True)
     emotion = emotion_probabilities(_doubles(out.emotion), calibration)
-    shift = softmax(_doubles(out.shift), calibration.shift).reshape(-1, classes, classes)
+    shift = shift_cells(_doubles(out.shift), calibration).reshape(-1, classes, classes)
     pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
     return {
         name: WholeAnswer(emotion[i], shift[pair_of[i]] if i in pair_of else None)

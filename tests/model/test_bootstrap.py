@@ -14,7 +14,7 @@ from model.bootstrap import (
     interval,
     resampled_scores,
 )
-from model.calibration import emotion_probabilities, shift_probability
+from model.calibration import emotion_probabilities, shift_cells, stated_shifts
 from model.checkpoint import Calibration
 from model.scores import (
     Doubles,
@@ -76,17 +76,19 @@ def test_the_interval_resamples_whole_dialogues() -> None:
 
 def test_every_resampled_score_is_that_of_the_rows_drawn() -> None:
     answers = random_answers(2)
-    calibration = Calibration(0.7, 1.4, "dev", 0.8, (0.1, 0.2, -0.3))
+    calibration = Calibration(0.7, 1.4, "dev", 0.8, (0.1, 0.2, -0.3), (0.5, 1.4, -0.9))
     drawn = dialogue_weights(answers.dialogues, resamples=20, seed=5)
     found = resampled_scores(answers, calibration, drawn)
     assert list(found) == list(SCORES)
     stated = emotion_probabilities(answers.emotion, calibration).max(1)
-    moved = shift_probability(answers.shift, 3, 1.4)
+    moved = stated_shifts(answers.shift, calibration)
+    pair = shift_cells(answers.shift, calibration).argmax(1)
+    assert (pair != answers.shift.argmax(1)).any()  # the map decides between a shift and none
     for i, times in enumerate(drawn):
         rows = np.repeat(np.arange(100), times[answers.dialogue])
         pairs = np.repeat(np.arange(60), times[answers.pair_dialogue])
         counts = confusion(answers.labels[rows], answers.guess[rows], 3)
-        both = confusion(answers.shifts[pairs], answers.shift.argmax(1)[pairs], 9)
+        both = confusion(answers.shifts[pairs], pair[pairs], 9)
         shifted = answers.shifted[pairs]
         expected: dict[str, Doubles | float] = {
             "accuracy": accuracy(counts),

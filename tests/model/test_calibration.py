@@ -12,19 +12,23 @@ from hypothesis import strategies as st
 from model.answers import Answers
 from model.calibration import (
     _logistic,
+    beta_map,
     calibrate,
     emotion_calibration,
     emotion_probabilities,
     emotion_temperature,
     operating_point,
     out_of_fold_errors,
+    shift_calibration,
+    shift_cells,
     shift_probability,
     shift_temperature,
     softmax,
+    stated_shifts,
     with_diagonal_bias,
 )
 from model.checkpoint import Calibration
-from model.scores import Doubles, Ints, calibration_error
+from model.scores import Bools, Doubles, Ints, calibration_error
 
 
 def sampled(seed: int, rows: int, classes: int) -> tuple[Doubles, Ints]:
@@ -141,6 +145,108 @@ def test_the_shift_fit_undoes_a_scale_and_a_bias_of_what_is_stated() -> None:
         < 0.02
         < calibration_error(shift_probability(distorted, 3), shifted)
     )
+
+
+BENT = Calibration(shift_map=(0.5, 1.4, -0.6))  # about what MELD's training leaves
+
+
+def with_a_bend(seed: int, rows: int) -> tuple[Doubles, Bools]:
+    """Joint logits [rows, 9], too sure of a shift at one end and not sure enough at the other."""
+    logits, _ = sampled(seed, rows, 9)
+    shifted = np.random.default_rng(seed + 100).random(rows) < stated_shifts(logits, BENT)
+    return logits, shifted
+
+
+def test_the_beta_map_undoes_a_bend_that_no_temperature_can() -> None:
+    fitted, bias = shift_calibration(*with_a_bend(3, 20000), 3)
+    logits, shifted = with_a_bend(4, 20000)  # unseen
+    logits = with_diagonal_bias(logits, bias, 3)
+    straight = stated_shifts(logits, replace(fitted, shift_map=()))
+    bent = stated_shifts(logits, fitted)
+    assert calibration_error(bent, shifted) < 0.015 < 0.02 < calibration_error(straight, shifted)
+    for low, high in ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0)):
+        inside = (low <= bent) & (bent < high)
+        assert bent[inside].mean() == pytest.approx(shifted[inside].mean(), abs=0.03)
+
+
+def test_the_beta_map_leaves_what_is_calibrated_alone() -> None:
+    rng = np.random.default_rng(5)
+    stated = rng.random(20000)
+    found = beta_map(stated, rng.random(20000) < stated)
+    assert found == pytest.approx((1.0, 1.0, 0.0), abs=0.07)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 200])
+@pytest.mark.parametrize("case", ["always", "never", "the other way", "certain"])
+def test_the_beta_map_never_turns_the_order_round(case: str, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    stated = rng.random(rows) if case != "certain" else np.round(rng.random(rows))
+    happened = {
+        "always": np.ones(rows, np.bool_),
+        "never": np.zeros(rows, np.bool_),
+        "the other way": stated < 0.5,
+        "certain": stated > 0.5,
+    }[case]
+    a, b, c = beta_map(stated, happened)
+    assert min(a, b) > 0.09
+    assert np.abs([a, b, c]).max() < 20
+
+
+cells = st.lists(st.floats(1e-6, 1), min_size=9, max_size=9)
+maps = st.tuples(st.floats(0.1, 3), st.floats(0.1, 3), st.floats(-4, 4))
+
+
+@given(cells, maps)
+def test_a_mapped_matrix_states_the_mapped_shift(
+    shares: list[float], by: tuple[float, ...]
+) -> None:
+    softened = np.array(shares) / sum(shares)
+    found, probability = Calibration(shift_map=by).stated_shift(softened.tolist())
+    stated = np.array(found)
+    own = np.eye(3, dtype=np.bool_).ravel()
+    p = softened[~own].sum()
+    odds = by[0] * np.log(p) - by[1] * np.log(1 - p) + by[2]
+    assert probability == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-6)
+    assert 1 - stated[own].sum() == pytest.approx(probability, abs=1e-12)
+    assert stated.sum() == pytest.approx(1.0, abs=1e-12)
+    for side in (own, ~own):  # within the diagonal, and off it, the shares are as before
+        before, after = softened[side], stated[side]
+        np.testing.assert_allclose(after / after.sum(), before / before.sum(), rtol=1e-9)
+
+
+@given(st.floats(0.01, 0.98), maps)
+def test_what_is_likelier_stays_likelier(p: float, by: tuple[float, ...]) -> None:
+    def stated(shift: float) -> float:
+        stays, moves = (1 - shift) / 2, shift / 2
+        return Calibration(shift_map=by).stated_shift([stays, moves, moves, stays])[1]
+
+    assert stated(p) < stated(p + 0.01)
+
+
+@pytest.mark.parametrize(
+    ("softened", "shifts"),
+    [((0.25, 0.0, 0.0, 0.75), 0.0), ((0.0, 1.0, 0.0, 0.0), 1.0), ((float("nan"),) * 4, None)],
+)
+def test_a_certain_or_broken_matrix_is_left_as_it_is(
+    softened: tuple[float, ...], shifts: float | None
+) -> None:
+    found, probability = Calibration(shift_map=(0.5, 1.4, -0.6)).stated_shift(softened)
+    np.testing.assert_array_equal(found, softened)
+    assert shifts is None or probability == shifts
+
+
+def test_what_arrays_and_rows_state_is_the_same() -> None:
+    logits, _ = sampled(6, 50, 9)
+    fitted = replace(BENT, shift=0.7)
+    found = shift_cells(logits, fitted)
+    traces = found.reshape(-1, 3, 3).trace(axis1=1, axis2=2)
+    np.testing.assert_allclose(stated_shifts(logits, fitted), 1 - traces, atol=1e-12)
+    plain = replace(fitted, shift_map=())
+    np.testing.assert_allclose(shift_cells(logits, plain), softmax(logits, 0.7), atol=1e-15)
+    np.testing.assert_allclose(
+        stated_shifts(logits, plain), shift_probability(logits, 3, 0.7), atol=1e-12
+    )
+    assert shift_cells(np.empty((0, 9)), fitted).shape == (0, 9)
 
 
 def test_shift_probability_is_one_minus_the_trace() -> None:

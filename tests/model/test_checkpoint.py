@@ -29,7 +29,7 @@ CONFIG = PcgnetConfig(
 )
 
 
-FITTED = Calibration(1.5, 2.0, "dev", 0.6, (0.25, -0.5))
+FITTED = Calibration(1.5, 2.0, "dev", 0.6, (0.25, -0.5), (0.5, 1.4, -0.6))
 
 
 def saved(folder: Path, seed: int = 0) -> Path:

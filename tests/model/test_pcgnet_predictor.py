@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 
 from model.checkpoint import Calibration, Checkpoint, Thresholds
 from model.config import PcgnetConfig
@@ -70,6 +71,19 @@ def turn(speaker: str = "a", **features: Tensor) -> Turn:
     return Turn(Window.empty(predictor().spec), speaker, features)  # type: ignore[arg-type]
 
 
+def pushed(heard: Turn, said: Prediction) -> Window:
+    now = said.applied
+    recurrence = predictor().spec.recurrence
+    return heard.window.push(
+        recurrence,
+        utterance_id="u",
+        speaker_id=heard.speaker_id,
+        row=now.row,
+        arrays=now.arrays,
+        speaker=now.speaker,
+    )[0]
+
+
 def test_it_is_a_predictor() -> None:
     served: Predictor = predictor()
     assert served.device == "cpu"
@@ -111,12 +125,20 @@ def test_wire_types_of_the_same_numbers_give_the_same_answer(dtype: str) -> None
 
 def test_it_states_the_calibrated_confidence() -> None:
     found = predictor().checkpoint
-    mapped = Calibration(1.0, 1.0, "dev", slope=0.5, offsets=(0.3, -0.2))
+    mapped = Calibration(1.0, 1.0, "dev", 0.5, (0.3, -0.2), shift_map=(0.5, 1.4, -0.6))
     other = PcgnetPredictor(replace(found, calibration=mapped), torch.device("cpu"))
     turns = [turn(audio=audio(i, 0, -i, 1)) for i in range(5)]
     for plain, said in zip(predictor().predict(turns), other.predict(turns), strict=True):
         assert said.probabilities == mapped.stated(plain.probabilities) != plain.probabilities
         assert said.applied.row.tobytes() == plain.applied.row.tobytes()
+    again = [
+        structs.replace(t, window=pushed(t, said))
+        for t, said in zip(turns, predictor().predict(turns), strict=True)
+    ]
+    for plain, said in zip(predictor().predict(again), other.predict(again), strict=True):
+        assert plain.shift is not None
+        assert (said.shift, said.shift_probability) == mapped.stated_shift(plain.shift)
+        assert said.shift != plain.shift
 
 
 def test_a_wild_number_is_bounded_not_passed_on() -> None:
