@@ -2,6 +2,7 @@
 
 majority   the train split's class frequencies for every utterance and pair
 logistic   logistic regression on one utterance's vectors; a pair as two independent utterances
+markov     logistic, and each speaker's emotions as a Markov chain counted on train (forward filter)
 gru        a causal GRU over the conversation's concatenated vectors, heads for both tasks
 
 Each is trained on train; the strength of the penalty, the epoch and the temperatures are chosen on
@@ -37,7 +38,7 @@ from model.evaluate import emotion_weighted_f1, thread_count
 from model.report import Report, score
 from model.scores import Doubles, Ints
 
-BaselineName = Literal["majority", "logistic", "gru"]
+BaselineName = Literal["majority", "logistic", "markov", "gru"]
 INVERSE_PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 CLIP: Final = 5.0  # deviations, as the graph's inputs
 HIDDEN: Final = 128
@@ -81,7 +82,7 @@ def fit_baseline(
     """
     for needed in ("train", "dev", split):
         _check_labelled(data, needed)
-    fit = {"majority": _majority, "logistic": _logistic, "gru": _gru}[name]
+    fit = {"majority": _majority, "logistic": _logistic, "markov": _markov, "gru": _gru}[name]
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
         answering, settings = fit(_Task.of(data, inputs, seed))
@@ -170,6 +171,29 @@ def _independent(task: _Task, log_proba: Callable[[Doubles], Doubles], seen: Int
         return emotion, joint.reshape(len(now), task.classes**2)
 
     return answering
+
+
+def _markov(task: _Task) -> tuple[Answering, str]:
+    alone, says = _logistic(task)
+    shifts = np.concatenate([_shifts(d, task.classes) for d in task.train])
+    counts = np.bincount(shifts[shifts >= 0], minlength=task.classes**2) + 1.0
+    moves = np.log(counts).reshape(task.classes, task.classes)
+    moves -= np.logaddexp.reduce(moves, axis=1, keepdims=True)
+    prior = np.log(label_counts(task.train, task.classes) + 1.0)
+    prior -= np.logaddexp.reduce(prior)
+
+    def answering(dialogue: Dialogue) -> Logits:
+        belief = alone(dialogue)[0]  # [T, C]; becomes what all the speaker said so far tells
+        evidence = belief - prior
+        pairs = speaker_pairs(dialogue)
+        joint = np.empty((len(pairs), task.classes, task.classes))
+        for pair, (before, now) in enumerate(pairs.tolist()):  # in the order they are spoken
+            told = belief[before][:, None] + moves + evidence[now]
+            joint[pair] = told - np.logaddexp.reduce(told, axis=None)
+            belief[now] = np.logaddexp.reduce(joint[pair])
+        return belief, joint.reshape(len(pairs), task.classes**2)
+
+    return answering, f"{says}, transitions of train"
 
 
 class _Gru(nn.Module):

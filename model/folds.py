@@ -1,11 +1,11 @@
-"""Other cuts of a data set: a dev split held out, folds, longer conversations, fewer modalities.
+"""Other cuts of a data set: a dev split held out, folds, long conversations, fewer modalities.
 
-Pure: equal arguments give equal sets. No dialogue is ever split.
+Pure: equal arguments give equal sets. No dialogue is ever split, but where it is `restaged`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model.data import (
     MODALITIES,
     SPLITS,
+    UNLABELLED,
     DataError,
     DataSet,
     Dialogue,
@@ -23,6 +24,9 @@ from model.data import (
 )
 
 DRAWS: Final = 200  # ways to hold out that are compared
+RESTAGED_LENGTHS: Final = (30, 80)  # utterances of a restaged conversation
+TURN_CHANGES: Final = 0.7  # chance that the other one of two speakers goes on
+CONTAGION: Final = 0.3  # chance that a new emotion is the other speaker's
 
 
 def with_dev(data: DataSet, *, share: float = 0.1, seed: int = 0) -> DataSet:
@@ -136,6 +140,66 @@ def _joined(group: Sequence[Dialogue]) -> Dialogue:
         labels=np.concatenate([d.labels for d in group]),
         features={m: np.concatenate([d.features[m] for d in group]) for m in group[0].features},
         present=np.concatenate([d.present for d in group]),
+    )
+
+
+def restaged(data: DataSet, stay: float, *, seed: int = 0) -> DataSet:
+    """The labelled utterances of each split in other, long conversations of two speakers.
+
+    Each speaker's emotion stays as it was with chance `stay`; else it is the other speaker's or
+    drawn anew from what is left. Every utterance is said once, with its own sentence, features and
+    label: what emotions sound like is real, only their course is made. It shows whether a model
+    that hears a past that matters makes use of it.
+    """
+    rng = np.random.default_rng(seed)
+    cut: dict[Split, tuple[Dialogue, ...]] = {
+        split: tuple(_restaged(data.split(split), stay, len(data.labels), rng)) for split in SPLITS
+    }
+    return replace(data, dialogues=cut, note=f"restaged: emotions stay with chance {stay:g}")
+
+
+def _restaged(
+    dialogues: Sequence[Dialogue], stay: float, classes: int, rng: np.random.Generator
+) -> Iterator[Dialogue]:
+    if not dialogues:
+        return
+    whole = _joined(dialogues)
+    stock = [rng.permutation(np.flatnonzero(whole.labels == c)).tolist() for c in range(classes)]
+    while left := sum(map(len, stock)):
+        length = int(rng.integers(*RESTAGED_LENGTHS))
+        if left < length + RESTAGED_LENGTHS[0]:
+            length = left  # what is over goes into the last conversation
+        said, speakers, moods = [], [], [UNLABELLED, UNLABELLED]
+        who = 0
+        for _ in range(length):
+            who = 1 - who if rng.random() < TURN_CHANGES else who
+            moods[who] = _next_mood(moods[who], moods[1 - who], stay, stock, rng)
+            said.append(stock[moods[who]].pop())
+            speakers.append("ab"[who])
+        yield _picked(whole, said, tuple(speakers), f"restaged {said[0]}")
+
+
+def _next_mood(
+    own: int, other: int, stay: float, stock: Sequence[Sequence[int]], rng: np.random.Generator
+) -> int:
+    kept, caught = rng.random() < stay, rng.random() < CONTAGION
+    if own != UNLABELLED and kept and stock[own]:
+        return own
+    if other != UNLABELLED and caught and stock[other]:
+        return other
+    sizes = np.array([len(rows) for rows in stock])
+    return int(rng.choice(len(stock), p=sizes / sizes.sum()))
+
+
+def _picked(whole: Dialogue, rows: Sequence[int], speakers: tuple[str, ...], name: str) -> Dialogue:
+    return Dialogue(
+        dialogue_id=name,
+        utterance_ids=tuple(whole.utterance_ids[i] for i in rows),
+        speakers=speakers,
+        sentences=tuple(whole.sentences[i] for i in rows),
+        labels=whole.labels[rows],
+        features={m: values[rows] for m, values in whole.features.items()},
+        present=whole.present[rows],
     )
 
 

@@ -28,6 +28,7 @@ class Row:
     text: TextMode = "frozen"
     seeds: int = ABLATION_SEEDS
     without: tuple[str, ...] = ()  # modalities taken out of the set
+    stay: float = 0.0  # utterances restaged so that an emotion stays with this chance
     joined: int = 0  # dialogues joined to conversations of at least so many utterances
     recipe: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +55,8 @@ class Row:
             self.model,
         ]
         settings.append(self.baseline)
+        if self.stay:
+            settings.append({"stay": self.stay})
         if self.weights is not None:
             settings.append(self.weights.run_name(seed))
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=list).encode())
@@ -104,6 +107,10 @@ BASELINES: Final = (
         baseline="logistic", seeds=1, on_test=True, minutes=3.0,
     ),
     Row(
+        "markov", "the logistic row, and a Markov chain of each speaker's emotions",
+        baseline="markov", seeds=1, on_test=True, minutes=3.0,
+    ),
+    Row(
         "gru", "causal GRU on the frozen row's vectors",
         baseline="gru", on_test=True, minutes=1.0,
     ),
@@ -127,6 +134,10 @@ OTHER_SETS: Final = (
         set_name="emorynlp", baseline="logistic", seeds=1, on_test=True, minutes=1.5,
     ),
     Row(
+        "emorynlp-markov", "EmoryNLP, logistic regression and a Markov chain a speaker",
+        set_name="emorynlp", baseline="markov", seeds=1, on_test=True, minutes=1.5,
+    ),
+    Row(
         "emorynlp-gru", "EmoryNLP, causal GRU on the same vectors",
         set_name="emorynlp", baseline="gru", on_test=True, minutes=0.5,
     ),
@@ -137,6 +148,26 @@ OTHER_SETS: Final = (
     Row(
         "recut-gru", "MELD re-cut, causal GRU, frozen MiniLM",
         baseline="gru", without=("video", "persona"), joined=60, minutes=1.0,
+    ),
+    Row(
+        "restaged", "MELD restaged: two speakers whose emotions last; frozen MiniLM and audio",
+        without=("video", "persona"), stay=0.7,
+    ),
+    Row(
+        "restaged-adapted", "MELD restaged, MiniLM tuned with the graph, audio",
+        text="adapted", seeds=1, without=("video", "persona"), stay=0.7, minutes=11.0,
+    ),
+    Row(
+        "restaged-logistic", "MELD restaged, logistic regression, no context",
+        baseline="logistic", seeds=1, without=("video", "persona"), stay=0.7, minutes=3.0,
+    ),
+    Row(
+        "restaged-markov", "MELD restaged, logistic regression and a Markov chain a speaker",
+        baseline="markov", seeds=1, without=("video", "persona"), stay=0.7, minutes=3.0,
+    ),
+    Row(
+        "restaged-gru", "MELD restaged, causal GRU",
+        baseline="gru", without=("video", "persona"), stay=0.7, minutes=1.0,
     ),
 )  # fmt: skip
 

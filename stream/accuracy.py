@@ -192,11 +192,12 @@ def _research(row: Row) -> dict[str, tuple[str, ...]]:
 def data_of(row: Row, folder: Path) -> DataSet:
     """The set as the row wants it."""
     from model.data import read_data_set
-    from model.folds import joined, without
+    from model.folds import joined, restaged, without
 
     data = read_data_set(folder, row.set_name)
     if row.without:
         data = without(data, [m for m in row.without if m in data.widths])
+    data = restaged(data, row.stay) if row.stay else data
     return joined(data, row.joined) if row.joined else data
 
 

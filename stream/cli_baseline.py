@@ -23,7 +23,7 @@ from stream.score_tables import print_report
 
 def baseline(
     name: Annotated[
-        Literal["majority", "logistic", "gru"],
+        Literal["majority", "logistic", "markov", "gru"],
         typer.Argument(help="class frequencies, logistic regression, or a small causal GRU"),
     ],
     data: Data = None,

@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 
 from model.baselines import BaselineName, fit_baseline
-from model.data import UNLABELLED, DataError, DataSet, Dialogue, Split, generated_conversations
+from model.data import (
+    SPLITS,
+    UNLABELLED,
+    DataError,
+    DataSet,
+    Dialogue,
+    Split,
+    generated_conversations,
+    speaker_pairs,
+)
 from model.evaluate import answer
+from model.folds import restaged
 from model.pcgnet import Pcgnet
 from model.scores import Doubles
 from model.train import fitting_config
 
 DATA = generated_conversations(30, seed=5)
-NAMES: tuple[BaselineName, ...] = ("majority", "logistic", "gru")
+NAMES: tuple[BaselineName, ...] = ("majority", "logistic", "markov", "gru")
 
 
 class Watched:
@@ -71,10 +81,38 @@ def test_equal_seeds_give_equal_answers(name: BaselineName) -> None:
     assert (one.calibration, one.thresholds) == (two.calibration, two.thresholds)
 
 
-def test_the_gru_hears_the_past_only() -> None:
+def test_a_chain_of_emotions_that_last_is_worth_hearing() -> None:
+    data = restaged(murmured(generated_conversations(60, seed=6)), 0.8)
+    alone, chained = (fit_baseline(n, data, "test").report(DATA.labels) for n in NAMES[1:3])
+    assert chained.accuracy.value > alone.accuracy.value + 0.02
+    assert chained.shift_auroc.value > alone.shift_auroc.value
+
+
+def test_the_chain_is_the_forward_filter_of_each_speaker() -> None:
+    """Against all courses of emotion of a speaker, weighed one by one."""
+    alone, chained = (fit_baseline(name, DATA, "dev") for name in NAMES[1:3])
+    dialogue = next(
+        d for d in DATA.split("dev") if (np.array(d.speakers) == d.speakers[0]).sum() > 2
+    )
+    at = np.flatnonzero(np.array(dialogue.speakers) == dialogue.speakers[0])[:3]
+    offset = sum(len(d) for d in DATA.split("dev")[: DATA.split("dev").index(dialogue)])
+    classes = len(DATA.labels)
+    counts, prior = np.ones((classes, classes)), np.ones(classes)
+    for d in DATA.split("train"):
+        np.add.at(prior, d.labels, 1)
+        np.add.at(counts, tuple(d.labels[speaker_pairs(d)].T), 1)
+    moves, prior = counts / counts.sum(1, keepdims=True), prior / prior.sum()
+    seen = np.exp(alone.answers.emotion[offset + at]) / prior
+    course = np.einsum("i,i,ij,j,jk,k->k", prior, seen[0], moves, seen[1], moves, seen[2])
+    found = np.exp(chained.answers.emotion[offset + at[2]])
+    np.testing.assert_allclose(found, course / course.sum(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["markov", "gru"])
+def test_what_hears_a_past_hears_the_past_only(name: BaselineName) -> None:
     """Another last utterance changes the answer to it and to none before it."""
-    baseline = fit_baseline("gru", DATA, "test")
-    changed = fit_baseline("gru", with_other_last_rows(DATA), "test")
+    baseline = fit_baseline(name, DATA, "test")
+    changed = fit_baseline(name, with_other_last_rows(DATA), "test")
     owner = baseline.answers.dialogue
     last = np.append(np.diff(owner) > 0, True)
     np.testing.assert_allclose(
@@ -82,6 +120,20 @@ def test_the_gru_hears_the_past_only() -> None:
     )
     gap: Doubles = np.abs(baseline.answers.emotion - changed.answers.emotion)[last]
     assert (gap.max(1) > 1e-3).all()
+
+
+def murmured(data: DataSet) -> DataSet:
+    """What is said and done tells less of the emotion."""
+    rng = np.random.default_rng(0)
+
+    def noisy(d: Dialogue) -> Dialogue:
+        width = d.features["text"].shape
+        features = {m: np.zeros_like(x) for m, x in d.features.items()}
+        noise = 0.4 * rng.normal(size=width)
+        features["text"] = (d.features["text"] + noise).astype(np.float32)
+        return replace(d, features=features)
+
+    return replace(data, dialogues={s: tuple(map(noisy, data.split(s))) for s in SPLITS})
 
 
 def with_other_last_rows(data: DataSet) -> DataSet:

@@ -283,6 +283,11 @@ def test_calibration_abstains_on_its_share_and_rearms_below_its_threshold() -> N
     confidence = emotion_probabilities(logits, fitted).max(1)
     assert (confidence < thresholds.abstain_below).mean() == pytest.approx(0.05, abs=0.002)
     assert 0 < thresholds.shift_exit < thresholds.shift < 1
+    shifted = shifts // 3 != shifts % 3
+    moved, _ = shift_calibration(joint, shifted, 3)
+    assert (fitted.shift, fitted.shift_map) == (moved.shift, moved.shift_map)
+    stated = stated_shifts(with_diagonal_bias(joint, bias, 3), fitted)
+    assert 100 * ((stated >= thresholds.shift) & ~shifted).mean() == pytest.approx(5.0, abs=0.1)
 
 
 def test_a_set_without_pairs_can_be_calibrated_and_never_alerts() -> None:

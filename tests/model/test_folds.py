@@ -8,8 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.data import SPLITS, DataError, DataSet, Dialogue, generated_conversations, label_counts
-from model.folds import held_out, joined, k_folds, with_dev, without
+from model.data import (
+    SPLITS,
+    UNLABELLED,
+    DataError,
+    DataSet,
+    Dialogue,
+    generated_conversations,
+    label_counts,
+    speaker_pairs,
+)
+from model.folds import held_out, joined, k_folds, restaged, with_dev, without
 
 DATA = generated_conversations(30, seed=1)
 NO_DEV = replace(DATA, dialogues={**DATA.dialogues, "dev": ()})
@@ -120,6 +129,45 @@ def test_joined_dialogues_are_long_and_lose_nothing() -> None:
 def test_what_is_left_over_joins_the_last_conversation() -> None:
     cut = joined(small(*(talk(f"d{i}", 0, 1) for i in range(5))), 4)
     assert [len(d) for d in cut.split("train")] == [4, 6]
+
+
+def test_restaged_utterances_are_all_said_once_with_what_is_theirs() -> None:
+    for split in SPLITS:
+        before = {
+            f"{d.dialogue_id}:{uid}": (
+                d.sentences[i],
+                int(d.labels[i]),
+                d.features["audio"][i].tolist(),
+            )
+            for d in DATA.split(split)
+            for i, uid in enumerate(d.utterance_ids)
+        }
+        after = {
+            uid: (d.sentences[i], int(d.labels[i]), d.features["audio"][i].tolist())
+            for d in restaged(DATA, 0.7).split(split)
+            for i, uid in enumerate(d.utterance_ids)
+        }
+        assert after == before
+        assert all(len(d) >= 30 for d in restaged(DATA, 0.7).split(split)) or len(before) < 60
+    silent = tuple(replace(d, labels=d.labels * 0 + UNLABELLED) for d in DATA.split("dev"))
+    assert (
+        restaged(replace(DATA, dialogues={**DATA.dialogues, "dev": silent}), 0.7).split("dev") == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("stay", "low", "high"), [(0.0, 0.1, 0.4), (0.7, 0.7, 0.9), (1.0, 0.9, 1.0)]
+)
+def test_restaged_emotions_last_as_long_as_they_are_told_to(
+    stay: float, low: float, high: float
+) -> None:
+    data = generated_conversations(200, seed=2)
+    talks = restaged(data, stay).split("train")
+    assert {s for d in talks for s in d.speakers} == {"a", "b"}
+    same = np.concatenate([np.diff(d.labels[speaker_pairs(d)], axis=1)[:, 0] == 0 for d in talks])
+    assert low <= same.mean() <= high
+    again = restaged(data, stay).split("train")
+    assert [d.utterance_ids for d in talks] == [d.utterance_ids for d in again]
 
 
 def test_without_a_modality_nothing_of_it_is_left() -> None:
