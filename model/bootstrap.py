@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from model.answers import Answers
-from model.calibration import emotion_probabilities, shift_cells, stated_shifts
+from model.calibration import emotion_probabilities, stated_shifts
 from model.checkpoint import Calibration
 from model.scores import (
     ECE_BINS,
@@ -97,7 +97,7 @@ def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) ->
     """Every main score on each row of `drawn`."""
     classes, shifted = answers.classes, answers.shifted
     emotion = _confusions(answers.labels, answers.guess, answers.dialogue, classes, drawn)
-    pair = shift_cells(answers.shift, calibration).argmax(1)
+    pair = answers.shift.argmax(1)  # the head's answer: the map says how likely any shift is
     pairs = _confusions(answers.shifts, pair, answers.pair_dialogue, classes * classes, drawn)
     stated = emotion_probabilities(answers.emotion, calibration).max(1)
     moved = stated_shifts(answers.shift, calibration)

@@ -24,7 +24,9 @@ from stream.score_tables import print_report
 def baseline(
     name: Annotated[
         Literal["majority", "logistic", "markov", "gru"],
-        typer.Argument(help="class frequencies, logistic regression, or a small causal GRU"),
+        typer.Argument(
+            help="class frequencies; logistic regression, alone or with a chain of emotions; a GRU"
+        ),
     ],
     data: Data = None,
     set_name: SetName = None,
