@@ -19,6 +19,7 @@ from model.scores import Bools, Doubles, Ints, calibration_error
 
 FALSE_ALARMS_PER_100: Final = 5.0  # budget of the built-in alert rule, per 100 pairs of dev
 RIDGE: Final = 3.0  # on the confidence map, in answers
+SHIFT_RIDGE: Final = 0.3  # on the beta map, in pairs
 COMMON_RIDGE: Final = 0.1  # only for a set on which all answers are right
 LEAST_SLOPE: Final = 0.1
 HELD: Final = 1e9  # a ridge that nothing moves
@@ -163,13 +164,15 @@ def shift_calibration(logits: Doubles, shifted: Bools, classes: int) -> tuple[Ca
 def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float]:
     """a, b, c of the beta map with the least loss; a and b > 0, so that no order changes.
 
-    `RIDGE` draws it to the map that changes nothing: a few pairs do not bend it.
+    `SHIFT_RIDGE` draws it a little to the map that changes nothing.
     """
     p = np.clip(probability, 1e-6, 1 - 1e-6)
     given = np.column_stack((np.log(p), -np.log1p(-p), np.ones(len(p))))
-    towards, ridge = np.array([1.0, 1.0, 0.0]), np.array([RIDGE, RIDGE, COMMON_RIDGE])
+    towards, ridge = np.array([1.0, 1.0, 0.0]), np.array([SHIFT_RIDGE, SHIFT_RIDGE, COMMON_RIDGE])
     weight = _logistic(given, happened, towards, ridge)
-    while (low := (weight < LEAST_SLOPE) & (ridge == RIDGE)).any():  # held there, the rest anew
+    while (
+        low := (weight < LEAST_SLOPE) & (ridge == SHIFT_RIDGE)
+    ).any():  # held there, the rest anew
         towards, ridge = np.where(low, LEAST_SLOPE, towards), np.where(low, HELD, ridge)
         weight = _logistic(given, happened, towards, ridge)
     a, b, c = weight.tolist()
