@@ -130,10 +130,15 @@ def _reader(train: Sequence[Dialogue], inputs: Sequence[str]) -> Callable[[Dialo
     return rows
 
 
-def _majority(task: _Task) -> tuple[Answering, str]:
-    emotion = np.log(label_counts(task.train, task.classes) + 1.0)
+def _log_frequencies(task: _Task) -> tuple[Doubles, Doubles]:
+    """Logarithms of how often train has each class, [C], and each pair, [C * C], plus one."""
     shifts = np.concatenate([_shifts(d, task.classes) for d in task.train])
-    pairs = np.log(np.bincount(shifts[shifts >= 0], minlength=task.classes**2) + 1.0)
+    pairs = np.bincount(shifts[shifts >= 0], minlength=task.classes**2)
+    return np.log(label_counts(task.train, task.classes) + 1.0), np.log(pairs + 1.0)
+
+
+def _majority(task: _Task) -> tuple[Answering, str]:
+    emotion, pairs = _log_frequencies(task)
 
     def answering(dialogue: Dialogue) -> Logits:
         found = speaker_pairs(dialogue)
@@ -175,12 +180,10 @@ def _independent(task: _Task, log_proba: Callable[[Doubles], Doubles], seen: Int
 
 def _markov(task: _Task) -> tuple[Answering, str]:
     alone, says = _logistic(task)
-    shifts = np.concatenate([_shifts(d, task.classes) for d in task.train])
-    counts = np.bincount(shifts[shifts >= 0], minlength=task.classes**2) + 1.0
-    moves = np.log(counts).reshape(task.classes, task.classes)
-    moves -= np.logaddexp.reduce(moves, axis=1, keepdims=True)
-    prior = np.log(label_counts(task.train, task.classes) + 1.0)
+    prior, pair_counts = _log_frequencies(task)
     prior -= np.logaddexp.reduce(prior)
+    moves = pair_counts.reshape(task.classes, task.classes)
+    moves -= np.logaddexp.reduce(moves, axis=1, keepdims=True)
 
     def answering(dialogue: Dialogue) -> Logits:
         belief = alone(dialogue)[0]  # [T, C]; becomes what all the speaker said so far tells

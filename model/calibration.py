@@ -7,7 +7,7 @@ M. Kull, T. Silva Filho, P. Flach, Beta calibration (2017): the map of a shift's
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -46,16 +46,17 @@ def emotion_probabilities(logits: Doubles, calibration: Calibration) -> Doubles:
 
 def shift_cells(logits: Doubles, calibration: Calibration) -> Doubles:
     """The (from, to) probabilities it states of shift logits: [P, C * C] -> [P, C * C]."""
-    softened = softmax(logits, calibration.shift)
-    stated: Doubles = np.array([calibration.stated_shift(row)[0] for row in softened.tolist()])
+    stated: Doubles = np.array([cells for cells, _ in _stated(logits, calibration)])
     return stated.reshape(logits.shape)
 
 
 def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
     """The probability of a shift it states: [P, C * C] -> [P]."""
-    softened = softmax(logits, calibration.shift)
-    stated: Doubles = np.array([calibration.stated_shift(row)[1] for row in softened.tolist()])
-    return stated
+    return np.array([shift for _, shift in _stated(logits, calibration)])
+
+
+def _stated(logits: Doubles, calibration: Calibration) -> Iterator[tuple[tuple[float, ...], float]]:
+    return map(calibration.stated_shift, softmax(logits, calibration.shift).tolist())
 
 
 def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
@@ -170,9 +171,9 @@ def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float
     given = np.column_stack((np.log(p), -np.log1p(-p), np.ones(len(p))))
     towards, ridge = np.array([1.0, 1.0, 0.0]), np.array([SHIFT_RIDGE, SHIFT_RIDGE, COMMON_RIDGE])
     weight = _logistic(given, happened, towards, ridge)
-    while (
-        low := (weight < LEAST_SLOPE) & (ridge == SHIFT_RIDGE)
-    ).any():  # held there, the rest anew
+    free = np.array([True, True, False])  # slopes that are not held at the least one yet
+    while (low := free & (weight < LEAST_SLOPE)).any():
+        free &= ~low
         towards, ridge = np.where(low, LEAST_SLOPE, towards), np.where(low, HELD, ridge)
         weight = _logistic(given, happened, towards, ridge)
     a, b, c = weight.tolist()

@@ -55,7 +55,7 @@ class Row:
             self.model,
         ]
         settings.append(self.baseline)
-        if self.stay:
+        if self.stay:  # runs of other rows keep their names
             settings.append({"stay": self.stay})
         if self.weights is not None:
             settings.append(self.weights.run_name(seed))
