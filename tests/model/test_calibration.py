@@ -311,6 +311,14 @@ def test_errors_out_of_fold_are_near_chance_for_what_a_temperature_can_cure() ->
         assert max(found) < 0.035
 
 
+def test_the_error_out_of_fold_is_of_what_the_beta_map_states() -> None:
+    joint, shifted = with_a_bend(8, 20000)
+    shifts = np.where(shifted, 1, 0)  # from 0 to 1, from 0 to 0
+    answers = cut(50, 20000, 7)
+    bent = replace(answers, shift=joint, shifts=shifts)
+    assert out_of_fold_errors(bent)[1] < 0.015
+
+
 def test_a_temperature_judges_no_dialogue_it_was_fitted_on() -> None:
     """Two dialogues that need opposite temperatures: each is judged by the other's."""
     sharp, sure = np.array([0, 1] * 200), np.eye(2)[np.array([0, 1] * 200)]

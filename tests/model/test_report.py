@@ -38,6 +38,16 @@ def report() -> Report:
     return score(ANSWERS, Calibration(), Thresholds(0.65, 0.5, 0.4), LABELS, resamples=50)
 
 
+def test_the_shift_is_judged_by_what_is_stated_of_it() -> None:
+    bent = Calibration(shift_map=(0.5, 1.4, -0.6))
+    report = score(ANSWERS, bent, Thresholds(0.65, 0.6, 0.4), LABELS, resamples=5)
+    odds = 0.5 * np.log(MOVED) - 1.4 * np.log(1 - MOVED) - 0.6
+    stated = 1 / (1 + np.exp(-odds))  # .25 .71 .42
+    gaps = stated - [0, 1, 0]  # each pair in a bin of its own
+    assert report.shift_ece == pytest.approx(np.abs(gaps).mean())
+    assert report.shift_ece_raw == pytest.approx(np.abs(MOVED - [0, 1, 0]).mean())
+
+
 def test_the_classes_are_counted_by_hand(report: Report) -> None:
     assert report.confusion.tolist() == [[2, 0], [1, 1]]
     neutral, joy = report.classes

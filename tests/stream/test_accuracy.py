@@ -67,10 +67,11 @@ def test_a_runs_name_follows_from_everything_that_decides_it() -> None:
         replace(TINY, model={"hidden": 16}).run_name(0),
         replace(TINY, without=("audio",)).run_name(0),
         replace(TINY, joined=60).run_name(0),
+        replace(TINY, stay=0.7).run_name(0),
         replace(TINY, text="frozen").run_name(0),
         replace(TINY, baseline="gru").run_name(0),
     }
-    assert len(names) == 8
+    assert len(names) == 9
     assert replace(TINY, says="in other words", minutes=9.0).run_name(0) == TINY.run_name(0)
 
 
@@ -142,6 +143,8 @@ def test_a_set_is_cut_as_the_row_says(data: Path) -> None:
     cut = data_of(replace(TINY, without=("video", "persona"), joined=40), data)
     assert set(cut.widths) == {"text", "audio"}
     assert min(len(dialogue) for dialogue in cut.split("train")) >= 40
+    staged = data_of(replace(TINY, stay=0.7), data)
+    assert {speaker for d in staged.split("train") for speaker in d.speakers} == {"a", "b"}
 
 
 def test_a_row_of_the_other_model_is_trained_and_has_a_table_of_its_own(
