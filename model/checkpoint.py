@@ -33,7 +33,7 @@ from state.window import Recurrence
 if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
     from model.pcgnet import Pcgnet
 
-FORMAT: Final = 2  # 1 knew no text encoder
+FORMAT: Final = 3  # 1 knew no text encoder, 2 no evidence head
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"

@@ -16,8 +16,10 @@ TEXT, AUDIO, VIDEO, PERSONA = range(4)
 
 StoreDType = Literal["float16", "bfloat16", "float32"]
 # What a model that measures a part's worth lacks or adds; none of them can be served.
-Research = Literal["bidirectional", "no-graph", "no-cross-task"]
-RESEARCH: Final[tuple[Research, ...]] = ("bidirectional", "no-graph", "no-cross-task")
+Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
+RESEARCH: Final[tuple[Research, ...]] = (
+    "bidirectional", "no-graph", "no-cross-task", "no-evidence",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,11 @@ and speaker GRUs -> speaker gate -> persona attention -> persona gate -> interac
 interactive gate -> emotion head and shift head. `model.pcgnet_step` computes the same, one
 utterance of many conversations at a time, with the same weights.
 
+The shift head is told more than the paper's: what the utterance alone, without its past, says of
+its emotion. As in a hidden Markov chain, how likely a move is hangs on what was believed before
+and on new evidence; nodes that mix both do not tell them apart. What it then answers of a pair is
+pooled with what the emotion head answered of the two utterances (a product of experts).
+
 Shapes: N utterances, M = 3 modalities (text, audio, video), H hidden, C classes, P pairs, E edges.
 """
 
@@ -34,6 +39,7 @@ class WholeOutput:
 
     emotion: Tensor  # [N, C] logits
     shift: Tensor  # [P, C * C] logits, row = speaker's previous emotion, column = this one
+    shift_alone: Tensor  # [P, C * C] the shift head's alone: what is trained
     pairs: Tensor  # [P, 2] (previous, this) utterance
     pair_vectors: Tensor  # [P, 6H] what the shift head reads: for contrastive learning
     nodes: Tensor  # [N, 2, 3, H] ERC and ES nodes after the interactive gate
@@ -131,6 +137,11 @@ def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor) -> Tensor:
     r, z = rz[..., :width], rz[..., width:]
     n = torch.tanh(torch.addcmul(x_gates[..., 2 * width :], r, h_gates[..., 2 * width :]))
     return torch.lerp(n, h, z)
+
+
+def joint(before: Tensor, now: Tensor) -> Tensor:
+    """Sum of each of `before` [P, C] (rows) and each of `now` [P, C] (columns): [P, C * C]."""
+    return (before[:, :, None] + now[:, None, :]).flatten(1)
 
 
 def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -287,7 +298,8 @@ class Pcgnet(nn.Module):
         self.graph_gate = GatedSum(1, h)
         self.emotion_head = nn.Linear(m * h, c)
         self.shift_head = nn.Linear(2 * m * h, c * c)
-        for head in (self.emotion_head, self.shift_head):
+        self.evidence_head = nn.Linear(m * h, c)
+        for head in (self.emotion_head, self.shift_head, self.evidence_head):
             nn.init.xavier_uniform_(head.weight)
             nn.init.zeros_(head.bias)
 
@@ -317,14 +329,20 @@ class Pcgnet(nn.Module):
         f = self.speaker_gate(context, self.speaker(x, batch.speaker, rounding))
         z = self.persona_gate(f, self._with_persona(f, batch, store))
         nodes = self._with_graph(z, batch, store)  # [N, 2, 3, H]
-        emotion = self.emotion_head(F.relu(self._drop_head(nodes[:, 0].flatten(1))))
-        before = as_stored(nodes[:, 1], store)[batch.pairs[:, 0]]  # [P, 3, H]
-        pair = torch.stack((before, nodes[batch.pairs[:, 1], 1]), dim=1).flatten(1)  # [P, 6H]
-        pair = F.relu(self._drop_head(pair))
-        return WholeOutput(emotion, self.shift_head(pair), batch.pairs, pair, nodes)
+        emotion = self.emotion_head(self._head_input(nodes[:, 0]))
+        before, now = batch.pairs.unbind(1)
+        pair = torch.stack((as_stored(nodes[:, 1], store)[before], nodes[now, 1]), dim=1)
+        pair = self._head_input(pair)  # [P, 6H]
+        alone = self.shift_head(pair)
+        if "no-evidence" not in self.config.research:
+            evidence = self.evidence_head(self._head_input(x))  # [N, C]
+            alone = alone + evidence[now].repeat(1, self.config.classes)
+        said = F.log_softmax(emotion, dim=1)
+        shift = alone + joint(as_stored(said, store)[before], said[now])
+        return WholeOutput(emotion, shift, alone, batch.pairs, pair, nodes)
 
-    def _drop_head(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.head_dropout, self.training)
+    def _head_input(self, x: Tensor) -> Tensor:
+        return F.relu(F.dropout(x.flatten(1), self.config.head_dropout, self.training))
 
     def _inputs(self, batch: Batch) -> Tensor:
         parts = []

@@ -33,10 +33,11 @@ NOT_HEARD: Final = 0  # else INTRA (1) or INTER (2)
 
 
 def state_spec(config: PcgnetConfig, model_digest: str) -> StateSpec:
-    """What a conversation keeps between utterances; 6.65 KiB are written a step at H=200.
+    """What a conversation keeps between utterances; 6.66 KiB are written a step at H=200.
 
     Per utterance the attention values of both graphs and the persona; per conversation the context
-    GRU; per speaker the three speaker GRUs and the shift node of the speaker's last utterance.
+    GRU; per speaker the three speaker GRUs, and of the speaker's last utterance the shift node and
+    the log-probabilities of its emotions.
     """
     h, m, dtype = config.hidden, len(MODALITIES), config.store_dtype
     return StateSpec(
@@ -46,7 +47,11 @@ def state_spec(config: PcgnetConfig, model_digest: str) -> StateSpec:
             ArraySpec("persona", (config.persona,), dtype),
         ),
         conversation=(ArraySpec("context_h", (2, h), dtype),),
-        speaker=(ArraySpec("speaker_h", (m, 2, h), dtype), ArraySpec("shift_node", (m, h), dtype)),
+        speaker=(
+            ArraySpec("speaker_h", (m, 2, h), dtype),
+            ArraySpec("shift_node", (m, h), dtype),
+            ArraySpec("emotion", (config.classes,), dtype),
+        ),
         recurrence=config.recurrence,
         model_digest=model_digest,
     )
@@ -59,7 +64,7 @@ def multiply_adds(config: PcgnetConfig) -> int:
     grus = (1 + m) * 2 * 2 * 3 * h * h
     gates = (2 * m + 2 * m + m + 2 * m) * h * h  # speaker, persona, interactive (D1 z; D2 y)
     values = 2 * m * h * h
-    return projections + grus + gates + values + m * h * c + 2 * m * h * c * c
+    return projections + grus + gates + values + 2 * m * h * c + 2 * m * h * c * c
 
 
 class StepInput(NamedTuple):
@@ -70,7 +75,7 @@ class StepInput(NamedTuple):
     ring: Tensor  # [B, W, row] stored dtype, right-aligned, zero where there is no utterance
     relation: Tensor  # [B, W + 2] int32: rows of the score table, see `relation_codes`
     hidden: Tensor  # [2, 4, B, H] stored dtype: layers of the context and speaker GRUs; 0 where new
-    shift_node: Tensor  # [B, 3 H] stored dtype; zero where the speaker is new
+    said_before: Tensor  # [B, 3 H + C] stored dtype: shift node, emotions; zero where new
     room: Tensor  # float32, flat, B * `room_per_row` or more: overwritten, see `room_per_row`
 
 
@@ -105,7 +110,7 @@ class StepOutput:
 
     emotion: Tensor  # [B, C] logits
     shift: Tensor  # [B, C * C] logits; meaningless where the speaker is new
-    stored: Tensor  # [B, row + 11 H] stored dtype: the new ring row, then the state as above
+    stored: Tensor  # [B, row + 11 H + C] stored dtype: the new ring row, then the state as above
     nodes: Tensor  # [B, 2, 3, H] ERC and ES nodes
 
 
@@ -145,6 +150,7 @@ class PcgnetStep:
         self._graph_value = self._stacked("graph_attention.value", "graph_gate.first", 1)
         self._emotion_head = self._linear("emotion_head", m * h, c)
         self._shift_head = self._linear("shift_head", 2 * m * h, c * c)
+        self._evidence_head = self._linear("evidence_head", m * h, c)
         self._compose_persona()
         self._compose_graph()
         self._weights = {}
@@ -173,6 +179,9 @@ class PcgnetStep:
         now = past.select(1, window)  # [B, row]
         projected, persona = self._inputs(x, rows)  # [M, B, H], [B, persona]
         now.narrow(1, 6 * h, self.config.persona).copy_(persona)
+        # Before the context is added to the text.
+        own = F.relu(projected.transpose(0, 1).reshape(rows, 3 * h))
+        evidence = self._evidence_head(tiled(own, rows)).narrow(0, 0, rows)  # [B, C]
         speaker, state = self._recur(projected, x.hidden, rows)  # [M, B, H], [B, 8 H]
         f = self._speaker_gated(projected, speaker, rows)
         both = self._persona_value(f, rows)  # [M, B, 2H]
@@ -190,17 +199,28 @@ class PcgnetStep:
         heard = F.elu(self._hear_graph(past, scores, room, rows), inplace=True).add_(node)
         gate_y = self._graph_gate(heard.view(rows * 6, h)).view(rows, 2, 3, h)
         nodes = _gated(gate_z, node, gate_y, heard)
-        return self._answer(x.shift_node.float(), nodes, now, state, rows)
+        stored = (now, state)
+        return self._answer(x.said_before.float(), nodes, evidence, stored, rows)
 
     def _answer(
-        self, before: Tensor, nodes: Tensor, now: Tensor, state: Tensor, rows: int
+        self,
+        before: Tensor,
+        nodes: Tensor,
+        evidence: Tensor,
+        stored: tuple[Tensor, Tensor],
+        rows: int,
     ) -> StepOutput:
-        erc, es = nodes.view(rows, 2, 3 * self.config.hidden).unbind(1)
+        width, classes = 3 * self.config.hidden, self.config.classes
+        erc, es = nodes.view(rows, 2, width).unbind(1)
         emotion = self._emotion_head(tiled(F.relu(erc), rows)).narrow(0, 0, rows)
-        both = torch.cat((before, es), dim=1).relu_()
+        both = torch.cat((before.narrow(1, 0, width), es), dim=1).relu_()
         shift = self._shift_head(tiled(both, rows)).narrow(0, 0, rows)
-        stored = torch.cat((now, state, es), dim=1).to(self.store)
-        return StepOutput(emotion, shift, stored, nodes)
+        said = torch.log_softmax(emotion, dim=1)
+        rest = evidence.add_(said).unsqueeze(1)
+        rest = rest + before.narrow(1, width, classes).unsqueeze(2)  # [B, C, C]
+        shift = shift + rest.view(rows, classes * classes)
+        kept = torch.cat((*stored, es, said), dim=1).to(self.store)
+        return StepOutput(emotion, shift, kept, nodes)
 
     def _inputs(self, x: StepInput, rows: int) -> tuple[Tensor, Tensor]:
         """Normalise all inputs at once; project the modalities, and round the persona."""

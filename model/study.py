@@ -92,6 +92,10 @@ ABLATIONS: Final = (
     Row("no-graph", "without edges between utterances", model={"research": ["no-graph"]}),
     Row("no-cross-task", "without cross-task edges", model={"research": ["no-cross-task"]}),
     Row(
+        "no-evidence", "the shift head not told what the utterance alone says",
+        model={"research": ["no-evidence"]},
+    ),
+    Row(
         "no-shift-loss", "without both losses of the shift task",
         recipe={"shift_weight": 0.0, "moved_weight": 0.0},
     ),

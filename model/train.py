@@ -209,8 +209,8 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         weights = {"emotion": 1.0, "shift": r.shift_weight, "moved": r.moved_weight}
         losses = {
             "emotion": self._emotion_loss(out.emotion, labels),
-            "shift": shift_loss(out.shift, shifts, smoothing=r.shift_smoothing),
-            "moved": moved_loss(out.shift, shifts, classes),
+            "shift": shift_loss(out.shift_alone, shifts, smoothing=r.shift_smoothing),
+            "moved": moved_loss(out.shift_alone, shifts, classes),
         }
         if r.contrast_weight:
             weights["contrast"] = r.contrast_weight

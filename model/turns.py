@@ -39,7 +39,7 @@ class TurnBuffer:
             ("relation", torch.int32, (rows, window + 2)),
             ("ring", store, (rows, window, spec.row_bytes // store.itemsize)),
             ("hidden", store, (2, 4, rows, h)),
-            ("shift_node", store, (rows, len(MODALITIES) * h)),
+            ("said_before", store, (rows, len(MODALITIES) * h + config.classes)),
         ):
             self._sections[name] = (end, dtype, shape)
             size = math.prod(shape) * dtype.itemsize
@@ -60,7 +60,7 @@ class TurnBuffer:
         self._unheard = np.append(unheard, np.array([now, nothing_before], np.int32))
         self._ring = self._array("ring").reshape(rows, window, spec.row_bytes)
         self._hidden = self._array("hidden").reshape(2, 4, rows, -1)
-        self._shift_node = self._array("shift_node").reshape(rows, -1)
+        self._said_before = self._array("said_before").reshape(rows, -1)
 
     def fill(self, turns: Sequence[Turn]) -> None:
         """Write the turns; what is absent is zero, so that no earlier batch shows through."""
@@ -111,7 +111,7 @@ class TurnBuffer:
         if speaker is not None:
             cut = 6 * hidden.shape[3]
             hidden[:, 1:, row] = speaker.arrays[:cut].reshape(3, 2, -1).transpose(1, 0, 2)
-            self._shift_node[row] = speaker.arrays[cut:]
+            self._said_before[row] = speaker.arrays[cut:]
 
     def _array(self, name: str) -> NDArray[np.uint8]:
         start, dtype, shape = self._sections[name]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.bootstrap import SCORES
+from model.calibration import shift_cells
 from model.checkpoint import (
     Calibration,
     Checkpoint,
@@ -24,6 +25,7 @@ from model.pcgnet import Pcgnet
 from model.predictor import CheckpointError
 from model.report import goal_rows, report_data, score
 from model.train import fitting_config, normalise_inputs
+from model.whole import whole_answers
 
 DATA = generated_conversations(20, seed=2)
 
@@ -57,6 +59,23 @@ def test_every_utterance_and_every_speakers_pair_is_answered_once(checkpoint: Ch
     np.testing.assert_array_equal(found.labels, truth)
     moved = [d.labels[p[:, 0]] != d.labels[p[:, 1]] for d in dialogues for p in [speaker_pairs(d)]]
     assert found.shifted.sum() == np.concatenate(moved).sum()
+
+
+def test_pairs_are_scored_as_they_are_answered(tmp_path: Path) -> None:
+    """With both utterances' emotions in them, not as the shift head alone is trained."""
+    model = Pcgnet(fitting_config(DATA, hidden=16))
+    calibration = saved(model, tmp_path).calibration
+    dialogues = DATA.split("dev")
+    found = shift_cells(answer(model, dialogues).shift, calibration)
+    stated = whole_answers(tmp_path, dialogues)
+    wanted = [
+        cells.ravel()
+        for dialogue in dialogues
+        for utterance in dialogue.utterance_ids
+        if (cells := stated[dialogue.dialogue_id, utterance].shift) is not None
+    ]
+    assert len(found) == len(wanted)
+    np.testing.assert_allclose(np.sort(found, axis=0), np.sort(wanted, axis=0), atol=2e-3)
 
 
 def test_no_label_reaches_an_answer(checkpoint: Checkpoint) -> None:

@@ -19,6 +19,7 @@ def ours_beside_the_papers(config: PcgnetConfig) -> int:
         "an embedding that tells the two tasks' nodes apart": 2 * h,
         "biases of persona values and persona keys": 2 * m * h,
         "bias of the interactive graph's values": h,
+        "what the utterance alone says, for the shift head": (m * h + 1) * config.classes,
     }
     left_out = {
         "persona gates read their head's own value, not all of H": m * h * config.persona_heads

@@ -9,7 +9,7 @@ import torch
 
 from model.checkpoint import Calibration, Thresholds, load_checkpoint, save_checkpoint
 from model.collate import ConversationTensors, collate_conversations
-from model.config import INPUTS, PcgnetConfig, Research
+from model.config import INPUTS, RESEARCH, PcgnetConfig, Research
 from model.graph import TO_ES
 from model.pcgnet import Pcgnet, WholeOutput
 from model.predictor import CheckpointError, load_predictor
@@ -98,7 +98,20 @@ def test_without_cross_task_edges_the_emotion_nodes_do_not_know_the_shift_task()
     assert int(cut.relation.max()) < TO_ES
 
 
-@pytest.mark.parametrize("research", ["bidirectional", "no-graph", "no-cross-task"])
+def test_without_evidence_the_shift_head_does_not_hear_the_utterance_alone() -> None:
+    for research, knows in (((), True), (("no-evidence",), False)):
+        network = model(*research)
+        before = answers(network, talk(0, "abab"))
+        with torch.no_grad():
+            network.evidence_head.bias[1] += 1.0
+        after = answers(network, talk(0, "abab"))
+        assert torch.equal(before.emotion, after.emotion)
+        moved = (after.shift - before.shift).view(-1, 2, 2)  # [P, from, to]
+        wanted = torch.tensor([0.0, float(knows)])
+        torch.testing.assert_close(moved, wanted.expand_as(moved))
+
+
+@pytest.mark.parametrize("research", RESEARCH)
 def test_a_research_model_is_saved_and_loaded_but_never_served(
     tmp_path: Path, research: Research
 ) -> None:

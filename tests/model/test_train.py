@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from model.collate import Batch
 from model.config import PcgnetConfig
 from model.data import DataSet, Dialogue, Split, column_statistics, generated_conversations
 from model.evaluate import answer, emotion_weighted_f1
-from model.pcgnet import Pcgnet
+from model.pcgnet import Pcgnet, WholeOutput
 from model.predictor import ModelError
 from model.recipe import BALANCES, Recipe
 from model.train import Trained, fitting_config, normalise_inputs, train
@@ -80,6 +81,21 @@ def test_the_epoch_with_the_best_dev_score_is_the_one_returned() -> None:
     assert trained().chosen == best
     found = answer(trained().model, data().split("dev"))
     assert emotion_weighted_f1(found) == best.dev_weighted_f1
+
+
+def test_training_does_not_see_the_emotions_in_what_is_answered_of_a_pair(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The shift head would learn to undo them."""
+    forward = Pcgnet.forward
+
+    def poisoned(model: Pcgnet, batch: Batch, *, rounding: bool = True) -> WholeOutput:
+        out = forward(model, batch, rounding=rounding)
+        return replace(out, shift=out.shift * torch.nan) if model.training else out
+
+    monkeypatch.setattr(Pcgnet, "forward", poisoned)
+    run = train(data(), config(), replace(RECIPE, epochs=1), seed=0)
+    assert np.isfinite(run.history[-1].train_loss)
 
 
 def test_equal_seeds_give_equal_weights_and_others_differ() -> None:
