@@ -149,8 +149,7 @@ class PcgnetStep:
         self._persona_value = self._stacked("persona_attention.value", "persona_gate.first", m)
         self._graph_value = self._stacked("graph_attention.value", "graph_gate.first", 1)
         self._emotion_head = self._linear("emotion_head", m * h, c)
-        self._shift_head = self._linear("shift_head", 2 * m * h, c * c)
-        self._evidence_head = self._linear("evidence_head", m * h, c)
+        self._shift_head = self._shift_and_evidence(m * h, c)
         self._compose_persona()
         self._compose_graph()
         self._weights = {}
@@ -179,9 +178,8 @@ class PcgnetStep:
         now = past.select(1, window)  # [B, row]
         projected, persona = self._inputs(x, rows)  # [M, B, H], [B, persona]
         now.narrow(1, 6 * h, self.config.persona).copy_(persona)
-        # Before the context is added to the text.
-        own = F.relu(projected.transpose(0, 1).reshape(rows, 3 * h))
-        evidence = self._evidence_head(tiled(own, rows)).narrow(0, 0, rows)  # [B, C]
+        # A copy, before the context is added to the text.
+        own = projected.transpose(0, 1).reshape(rows, 3 * h)
         speaker, state = self._recur(projected, x.hidden, rows)  # [M, B, H], [B, 8 H]
         f = self._speaker_gated(projected, speaker, rows)
         both = self._persona_value(f, rows)  # [M, B, 2H]
@@ -200,25 +198,24 @@ class PcgnetStep:
         gate_y = self._graph_gate(heard.view(rows * 6, h)).view(rows, 2, 3, h)
         nodes = _gated(gate_z, node, gate_y, heard)
         stored = (now, state)
-        return self._answer(x.said_before.float(), nodes, evidence, stored, rows)
+        return self._answer(x.said_before.float(), nodes, own, stored, rows)
 
     def _answer(
         self,
         before: Tensor,
         nodes: Tensor,
-        evidence: Tensor,
+        own: Tensor,
         stored: tuple[Tensor, Tensor],
         rows: int,
     ) -> StepOutput:
         width, classes = 3 * self.config.hidden, self.config.classes
         erc, es = nodes.view(rows, 2, width).unbind(1)
         emotion = self._emotion_head(tiled(F.relu(erc), rows)).narrow(0, 0, rows)
-        both = torch.cat((before.narrow(1, 0, width), es), dim=1).relu_()
-        shift = self._shift_head(tiled(both, rows)).narrow(0, 0, rows)
+        pair = torch.cat((before.narrow(1, 0, width), es, own), dim=1).relu_()
+        shift = self._shift_head(tiled(pair, rows)).narrow(0, 0, rows)
         said = torch.log_softmax(emotion, dim=1)
-        rest = evidence.add_(said).unsqueeze(1)
-        rest = rest + before.narrow(1, width, classes).unsqueeze(2)  # [B, C, C]
-        shift = shift + rest.view(rows, classes * classes)
+        cells = shift.view(rows, classes, classes).add_(said.unsqueeze(1))
+        cells.add_(before.narrow(1, width, classes).unsqueeze(2))
         kept = torch.cat((*stored, es, said), dim=1).to(self.store)
         return StepOutput(emotion, shift, kept, nodes)
 
@@ -400,6 +397,16 @@ class PcgnetStep:
     def _linear(self, name: str, inputs: int, outputs: int) -> RowLinear:
         weight = self._take(f"{name}.weight", outputs, inputs)
         return row_linear(weight, self._take(f"{name}.bias", outputs))
+
+    def _shift_and_evidence(self, width: int, classes: int) -> RowLinear:
+        """Both heads as one layer, [9H] -> [C * C]: evidence is the same for every *from*."""
+        weight = self._take("shift_head.weight", classes**2, 2 * width)
+        evidence = self._take("evidence_head.weight", classes, width)
+        bias = self._take("shift_head.bias", classes**2)
+        own_bias = self._take("evidence_head.bias", classes)
+        return row_linear(
+            torch.cat((weight, evidence.repeat(classes, 1)), dim=1), bias + own_bias.repeat(classes)
+        )
 
     def _recurrent(self) -> tuple[list[RowLinears], RowLinears, list[Tensor]]:
         """The GRUs' products with what is below, by layer; with all old states; biases of n.
