@@ -64,7 +64,8 @@ def multiply_adds(config: PcgnetConfig) -> int:
     grus = (1 + m) * 2 * 2 * 3 * h * h
     gates = (2 * m + 2 * m + m + 2 * m) * h * h  # speaker, persona, interactive (D1 z; D2 y)
     values = 2 * m * h * h
-    return projections + grus + gates + values + 2 * m * h * c + 2 * m * h * c * c
+    heads = m * h * c + 3 * m * h * c * c  # evidence is columns of the shift head's product
+    return projections + grus + gates + values + heads
 
 
 class StepInput(NamedTuple):
