@@ -198,8 +198,7 @@ class PcgnetStep:
         heard = F.elu(self._hear_graph(past, scores, room, rows), inplace=True).add_(node)
         gate_y = self._graph_gate(heard.view(rows * 6, h)).view(rows, 2, 3, h)
         nodes = _gated(gate_z, node, gate_y, heard)
-        stored = (now, state)
-        return self._answer(x.said_before.float(), nodes, own, stored, rows)
+        return self._answer(x.said_before.float(), nodes, own, (now, state), rows)
 
     def _answer(
         self,
