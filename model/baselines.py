@@ -5,14 +5,14 @@ logistic   logistic regression on one utterance's vectors; a pair as two indepen
 markov     logistic, and each speaker's emotions as a Markov chain counted on train (forward filter)
 gru        a causal GRU over the conversation's concatenated vectors, heads for both tasks
 
-Each is trained on train; the strength of the penalty, the epoch and the temperatures are chosen on
+Each is trained on train; the strength of the penalty, the epoch and the calibration are chosen on
 dev; only the split that is asked for is answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.answers import Answers
-from model.calibration import calibrate, with_diagonal_bias
+from model.calibration import calibrate
 from model.checkpoint import Calibration, Thresholds
 from model.data import (
     MODALITIES,
@@ -87,12 +87,9 @@ def fit_baseline(
         torch.manual_seed(seed)
         answering, settings = fit(_Task.of(data, inputs, seed))
         dev = _answers(answering, data.split("dev"))
-        calibration, points, bias = calibrate(
-            dev.emotion, dev.labels, dev.shift, dev.shifts, dev.classes
-        )
+        calibration, points = calibrate(dev.emotion, dev.labels, dev.shift, dev.shifts, dev.classes)
         found = dev if split == "dev" else _answers(answering, data.split(split))
-    shift = with_diagonal_bias(found.shift, bias, found.classes)
-    return Baseline(replace(found, shift=shift), calibration, points, settings, split)
+    return Baseline(found, calibration, points, settings, split)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,13 +56,13 @@ def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
 
 
 def _stated(logits: Doubles, calibration: Calibration) -> Iterator[tuple[tuple[float, ...], float]]:
-    return map(calibration.stated_shift, softmax(logits, calibration.shift).tolist())
+    return map(calibration.stated_shift, softmax(logits).tolist())
 
 
-def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
+def shift_probability(logits: Doubles, classes: int) -> Doubles:
     """1 - trace of the (from, to) matrix of each pair: [P, C * C] -> [P]."""
     diagonal = np.arange(classes) * (classes + 1)
-    stays = softmax(logits, temperature)[:, diagonal].sum(1)
+    stays = softmax(logits)[:, diagonal].sum(1)
     shifts: Doubles = np.clip(1.0 - stays, 0.0, 1.0)
     return shifts
 
@@ -120,46 +120,9 @@ def _logistic(given: Doubles, happened: Bools, towards: Doubles, ridge: Doubles)
     return weight
 
 
-def shift_temperature(logits: Doubles, shifted: Bools, classes: int) -> tuple[float, float]:
-    """Temperature, and a bias of the diagonal, with the least loss of *shifted or not*.
-
-    Fitted to the probability that is stated (1 - trace), not to the C * C joint classes. A
-    temperature alone cannot make it less sure: as it grows, 1 - trace tends to 1 - 1 / C, not to
-    the base rate. The bias is in the units of the logits (`with_diagonal_bias`).
-    """
-    stays = np.eye(classes, dtype=np.bool_).ravel()
-
-    def odds(temperature: float) -> Doubles:
-        scaled = logits / temperature
-        scaled = scaled - scaled.max(1, keepdims=True)
-        exp = np.exp(scaled)
-        ratio: Doubles = np.log(exp[:, ~stays].sum(1)) - np.log(exp[:, stays].sum(1))
-        return ratio
-
-    def loss(odds_moved: Doubles, bias: float) -> float:
-        signed = np.where(shifted, odds_moved - bias, bias - odds_moved)
-        return float(np.logaddexp(0.0, -signed).mean())
-
-    def best_bias(temperature: float) -> float:
-        ratio = odds(temperature)
-        return _least(lambda bias: loss(ratio, bias), -5.0, 5.0)
-
-    def log_loss(log_temperature: float) -> float:
-        temperature = math.exp(log_temperature)
-        return loss(odds(temperature), best_bias(temperature))
-
-    temperature = math.exp(_least(log_loss, math.log(0.1), math.log(10.0)))
-    return temperature, best_bias(temperature) * temperature
-
-
-def shift_calibration(logits: Doubles, shifted: Bools, classes: int) -> tuple[Calibration, float]:
-    """Temperature and beta map of a head with the diagonal bias beside them (`shift_temperature`).
-
-    The emotion's side of it is left as it is made.
-    """
-    temperature, bias = shift_temperature(logits, shifted, classes)
-    moved = shift_probability(with_diagonal_bias(logits, bias, classes), classes, temperature)
-    return Calibration(shift=temperature, shift_map=beta_map(moved, shifted)), bias
+def shift_calibration(logits: Doubles, shifted: Bools, classes: int) -> Calibration:
+    """The beta map of 1 - trace; the emotion's side of it is left as it is made."""
+    return Calibration(shift_map=beta_map(shift_probability(logits, classes), shifted))
 
 
 def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float]:
@@ -178,11 +141,6 @@ def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float
         weight = _logistic(given, happened, towards, ridge)
     a, b, c = weight.tolist()
     return a, b, c
-
-
-def with_diagonal_bias(logits: Doubles, bias: float, classes: int) -> Doubles:
-    """Add `bias` to the logits of *no shift*: [P, C * C]."""
-    return logits + bias * np.eye(classes).ravel()
 
 
 def _least(loss: Callable[[float], float], low: float, high: float) -> float:
@@ -209,8 +167,8 @@ def operating_point(probability: Doubles, shifted: Bools, false_alarms_per_100: 
 def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, float]:
     """ECE of emotion and of shift when no dialogue is judged by what was fitted on it.
 
-    Temperatures, maps and the diagonal's bias are fitted on the other folds of whole dialogues:
-    what the calibrated split would show if it were new. NaN without two dialogues to split.
+    Temperature and maps are fitted on the other folds of whole dialogues: what the calibrated
+    split would show if it were new. NaN without two dialogues to split.
     """
     if answers.dialogues < 2:
         return float("nan"), float("nan")
@@ -224,33 +182,31 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
             stated[held] = emotion_probabilities(answers.emotion[held], fitted).max(1)
         held, learned = pair == k, pair != k
         if held.any() and learned.any():
-            fitted, bias = shift_calibration(
+            fitted = shift_calibration(
                 answers.shift[learned], answers.shifted[learned], answers.classes
             )
-            shift = with_diagonal_bias(answers.shift[held], bias, answers.classes)
-            moved[held] = stated_shifts(shift, fitted)
+            moved[held] = stated_shifts(answers.shift[held], fitted)
     return calibration_error(stated, answers.right), calibration_error(moved, answers.shifted)
 
 
 def calibrate(
     emotion_logits: Doubles, labels: Ints, shift_logits: Doubles, shifts: Ints, classes: int
-) -> tuple[Calibration, Thresholds, float]:
-    """Fit temperatures, maps, thresholds and diagonal bias on dev's logits and labels.
+) -> tuple[Calibration, Thresholds]:
+    """Fit temperature, maps and thresholds on dev's logits and labels.
 
     Logits are [N, C] and [P, C * C]. The rule alerts where dev shows at most
     `FALSE_ALARMS_PER_100` false alarms per 100 pairs and re-arms under the point of twice that
-    budget. It abstains on the least sure `ABSTAIN_SHARE` of dev. The bias belongs into the shift
-    head: temperatures and thresholds are of a head that has it.
+    budget. It abstains on the least sure `ABSTAIN_SHARE` of dev.
     """
     fitted = replace(emotion_calibration(emotion_logits, labels), fitted_on="dev")
     confidence = emotion_probabilities(emotion_logits, fitted).max(1)
     abstain = float(np.quantile(confidence, ABSTAIN_SHARE))
     if len(shifts) == 0:
-        return fitted, Thresholds(abstain, 1.0, 0.9), 0.0
+        return fitted, Thresholds(abstain, 1.0, 0.9)
     shifted = shifts // classes != shifts % classes
-    moved, bias = shift_calibration(shift_logits, shifted, classes)
-    stated = stated_shifts(with_diagonal_bias(shift_logits, bias, classes), moved)
+    moved = shift_calibration(shift_logits, shifted, classes)
+    stated = stated_shifts(shift_logits, moved)
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
     thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
-    return replace(fitted, shift=moved.shift, shift_map=moved.shift_map), thresholds, bias
+    return replace(fitted, shift_map=moved.shift_map), thresholds

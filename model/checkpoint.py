@@ -33,7 +33,7 @@ from state.window import Recurrence
 if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
     from model.pcgnet import Pcgnet
 
-FORMAT: Final = 3  # 1 knew no text encoder, 2 no evidence head
+FORMAT: Final = 4  # 1 knew no text encoder, 2 no evidence head, 3 a temperature of the shift
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"
@@ -47,12 +47,12 @@ SHIPPED: Final = {"pcgnet": DEFAULT, "hrg-ssa": "hrg-ssa-meld"}  # by the model'
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Temperatures the logits are divided by, maps of what they then say, and their source.
+    """What makes of logits the probabilities that are stated, and where it was fitted.
 
-    A temperature makes all answers surer by one measure. What is left depends on which emotion is
-    answered: class weights make rare ones too sure. So the log-odds of the answer are multiplied
-    by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two classes; the
-    other classes share what remains as before.
+    The temperature `emotion` makes all answers surer by one measure. What is left depends on which
+    emotion is answered: class weights make rare ones too sure. So the log-odds of the answer are
+    multiplied by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two
+    classes; the other classes share what remains as before.
 
     A probability p of a shift becomes the one with log-odds a log p - b log(1 - p) + c, the beta
     map of Kull, Silva Filho and Flach (2017): too sure at one end need not be too sure at the
@@ -60,11 +60,10 @@ class Calibration:
     """
 
     emotion: float = 1.0
-    shift: float = 1.0
     fitted_on: str = "nothing"
     slope: float = 1.0
-    offsets: tuple[float, ...] = ()  # [C]; none: the emotion's temperature alone
-    shift_map: tuple[float, ...] = ()  # a, b, c; none: the shift's temperature alone
+    offsets: tuple[float, ...] = ()  # [C]; none: the temperature alone
+    shift_map: tuple[float, ...] = ()  # a, b, c; none: as the softmax says
 
     def stated(self, softened: Sequence[float]) -> tuple[float, ...]:
         """Probabilities [C], the answer's first of all, from a softmax at the temperature.
@@ -101,12 +100,9 @@ class Calibration:
         return tuple(cells), shifts
 
     def __str__(self) -> str:
-        mapped = f", slope={self.slope:.3f}, by class" if self.offsets else ""
-        mapped += ", shift by a beta map" if self.shift_map else ""
-        return (
-            f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}{mapped}; "
-            f"fitted on {self.fitted_on})"
-        )
+        maps = [n for n, by in (("emotion", self.offsets), ("shift", self.shift_map)) if by]
+        mapped = f", maps({', '.join(maps)})" if maps else ""
+        return f"temperature(emotion={self.emotion:.3f}; fitted on {self.fitted_on}){mapped}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +332,8 @@ def described(config: Mapping[str, Any], weights: bytes, digest: str) -> dict[st
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration:
-    """Read what `asdict` and JSON made of one; without a map where an older version wrote it."""
-    maps = {name: tuple(stored.get(name, ())) for name in ("offsets", "shift_map")}
+    """Read what `asdict` and JSON made of one."""
+    maps = {name: tuple(stored[name]) for name in ("offsets", "shift_map")}
     return Calibration(**{**stored, **maps})
 
 

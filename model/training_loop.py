@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -152,12 +152,9 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
             on_step(1.0)
         self.average.load_state_dict(self.best)
         model, found = self.answers()
-        calibration, thresholds, bias = calibrate(
+        calibration, thresholds = calibrate(
             found.emotion, found.labels, found.shift, found.shifts, self._classes
         )
-        head = cast(nn.Linear, model.get_submodule("shift_head"))
-        with torch.no_grad():  # what was fitted goes into the diagonal
-            head.bias[:: self._classes + 1] += bias
         return model, calibration, thresholds
 
     def _judge(self, number: int, train_loss: float) -> Epoch:

@@ -147,7 +147,7 @@ What was chosen, was chosen here; so these flatter. Baselines hear the frozen ro
 
 ### What each part is worth
 
-Frozen text, three seeds each, on dev: no look at test was needed. Temperatures are fitted on this
+Frozen text, three seeds each, on dev: no look at test was needed. Calibration is fitted on this
 same split.
 
 {ablations}

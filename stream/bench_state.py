@@ -42,7 +42,7 @@ LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "an
 TOPIC_ID: Final = "bench-state"
 FIRST_MS: Final = 1_790_000_000_000
 RULE: Final = ShiftRule(enter=0.9, exit=0.7)
-CALIBRATION: Final = "temperature(emotion=1.31, shift=1.12; fitted on dev)"
+CALIBRATION: Final = "temperature(emotion=0.683; fitted on dev), maps(emotion, shift)"
 
 
 class Row(TypedDict):
@@ -70,7 +70,11 @@ def spec_of(hidden: int, window: int = 10) -> StateSpec:
     return StateSpec(
         utterance=(ArraySpec("f", (3, hidden)), ArraySpec("z", (3, hidden)), ArraySpec("p", (5,))),
         conversation=(ArraySpec("ctx_h", (2, hidden)),),
-        speaker=(ArraySpec("party_h", (3, 2, hidden)), ArraySpec("shift_prev", (3, hidden))),
+        speaker=(
+            ArraySpec("party_h", (3, 2, hidden)),
+            ArraySpec("shift_prev", (3, hidden)),
+            ArraySpec("emotion_prev", (len(LABELS),)),
+        ),
         recurrence=Recurrence(window=window),
         model_digest=f"bench-{hidden}",
     )

@@ -52,7 +52,7 @@ def checkpoint(settings_: tuple[int, str, int] = (10, "float32", 32)) -> Checkpo
     empty = Checkpoint(
         config=cfg,
         weights={},
-        calibration=Calibration(1.3, 0.8),
+        calibration=Calibration(1.3, shift_map=(0.8, 1.2, 0.1)),
         thresholds=Thresholds(),
         extractors={},
         name="pcgnet",

@@ -38,7 +38,10 @@ def made_up(pairs: int = 60) -> Report:
         pair_dialogue=np.arange(pairs) % 9,
         dialogues=9,
     )
-    calibration, points = Calibration(1.3, 0.8, "dev"), Thresholds(0.4, 0.7, 0.6)
+    calibration, points = (
+        Calibration(1.3, "dev", shift_map=(0.8, 1.2, 0.1)),
+        Thresholds(0.4, 0.7, 0.6),
+    )
     return score(answers, calibration, points, LABELS, resamples=20)
 
 
