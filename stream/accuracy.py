@@ -7,13 +7,15 @@ run that was killed goes on from its last epoch.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from io import BytesIO
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -88,13 +90,26 @@ def run_all(jobs: Sequence[Job], workers: int, ledger: Path) -> Iterator[Job]:
     waiting = [job for job in jobs if not job.done]
     trained = [job for job in waiting if job.row.weights is None]
     asked = [job for job in waiting if job.row.weights is not None]  # once those are trained
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawned, initializer=end_with_parent) as pool:
         for some in (trained, asked):
             running: dict[Future[None], Job] = {pool.submit(run_one, job): job for job in some}
             for finished in as_completed(running):
                 finished.result()
                 note(running[finished], ledger)
                 yield running[finished]
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however it was killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)  # in the middle of a training: it goes on from its last epoch
+
+    Thread(target=wait, daemon=True).start()
 
 
 def run_one(job: Job) -> None:

@@ -15,7 +15,7 @@ import kafka.errors
 
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
 from stream.sasl_probe import sasl_fault
-from stream.security import PLAINTEXT, KafkaSecurity, kafka_tls_fault
+from stream.security import PLAINTEXT, KafkaSecurity, host_and_port, kafka_tls_fault
 
 # The oldest protocol with all we use. Apache Kafka >= 2.3 speaks it, and so does librdkafka's mock
 # cluster (the demo's broker), whose answer to a version probe this client does not understand.
@@ -99,10 +99,9 @@ def require_broker(
     context = security.context() if security.tls else None
     faults, refused = [], None
     for address in broker_addresses(bootstrap):
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
         try:
-            with socket.create_connection((host, int(port)), timeout_s) as plain:
+            host, port = host_and_port(address)
+            with socket.create_connection((host, port), timeout_s) as plain:
                 if context is not None:
                     context.wrap_socket(plain, server_hostname=host).close()
                 return
@@ -154,11 +153,10 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
 
 def speaks_tls(address: str, timeout_s: float) -> bool:
     """Whether a TLS handshake succeeds there; nothing is sent, so nobody need be trusted."""
-    host, _, port = address.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout_s) as plain:
+        with socket.create_connection(host_and_port(address), timeout_s) as plain:
             context.wrap_socket(plain).close()
     except (OSError, ValueError):
         return False

@@ -15,7 +15,7 @@ from kafka.net.sasl import get_sasl_mechanism
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-from stream.security import KafkaSecurity
+from stream.security import KafkaSecurity, host_and_port
 
 _PORTION: Final = 4096
 
@@ -25,12 +25,11 @@ def sasl_fault(address: str, security: KafkaSecurity, timeout_s: float) -> Kafka
 
     Raises `ConfigError` for an unusable PEM file.
     """
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
     arguments = security.kafka_python()
     with ExitStack() as opened:
         try:
-            plain = socket.create_connection((host, int(port)), timeout_s)
+            host, port = host_and_port(address)
+            plain = socket.create_connection((host, port), timeout_s)
             connection = opened.enter_context(plain)
             if security.tls:
                 secured = arguments["ssl_context"].wrap_socket(plain, server_hostname=host)

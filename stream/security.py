@@ -107,6 +107,12 @@ class KafkaSecurity:
 PLAINTEXT: Final = KafkaSecurity()
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` as sockets want it; `ValueError` where the port is no number."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 def unusable(setting: str, path: Path | None, error: OSError) -> ConfigError:
     """What to say of a PEM file; `ssl.SSLError` is an `OSError`."""
     reason = "no PEM file of ours" if isinstance(error, ssl.SSLError) else error.strerror

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -44,6 +47,31 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = list(run_all(jobs_of([TINY], data, folder), 1, folder / "ledger.csv"))
     assert len(done) == 2
     return folder
+
+
+@pytest.mark.timeout(60)  # the worker would sleep for longer
+def test_no_training_outlives_a_command_that_was_killed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD], stdout=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout is not None
+        worker = int(command.stdout.readline())
+        os.kill(worker, 0)  # it is there
+        command.kill()
+        assert command.stdout.read() == ""  # the end of what it wrote: the worker has ended too
+
+
+HELD = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from stream.accuracy import end_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 250).result()
+"""
 
 
 def test_a_second_run_trains_nothing_and_looks_at_test_no_more(data: Path, runs: Path) -> None:
