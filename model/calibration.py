@@ -56,18 +56,18 @@ def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
 
 
 def _stated(logits: Doubles, calibration: Calibration) -> Iterator[tuple[tuple[float, ...], float]]:
-    return map(calibration.stated_shift, softmax(logits).tolist())
+    return map(calibration.stated_shift, softmax(logits, calibration.shift).tolist())
 
 
-def shift_probability(logits: Doubles, classes: int) -> Doubles:
+def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
     """1 - trace of the (from, to) matrix of each pair: [P, C * C] -> [P]."""
     diagonal = np.arange(classes) * (classes + 1)
-    stays = softmax(logits)[:, diagonal].sum(1)
+    stays = softmax(logits, temperature)[:, diagonal].sum(1)
     shifts: Doubles = np.clip(1.0 - stays, 0.0, 1.0)
     return shifts
 
 
-def emotion_temperature(logits: Doubles, labels: Ints) -> float:
+def fitted_temperature(logits: Doubles, labels: Ints) -> float:
     """The temperature with the least negative log-likelihood of `labels`."""
 
     def loss(log_temperature: float) -> float:
@@ -83,7 +83,7 @@ def emotion_calibration(logits: Doubles, labels: Ints) -> Calibration:
     The offset of a class is a common one and its own, which `RIDGE` draws to 0: a class that is
     answered a few times only stays near the others, one never answered is in their middle.
     """
-    temperature = emotion_temperature(logits, labels)
+    temperature = fitted_temperature(logits, labels)
     softened = softmax(logits, temperature)
     answer, top = softened.argmax(1), np.clip(softened.max(1), 1e-9, 1 - 1e-9)
     odds = np.log(top / (1 - top))
@@ -120,9 +120,16 @@ def _logistic(given: Doubles, happened: Bools, towards: Doubles, ridge: Doubles)
     return weight
 
 
-def shift_calibration(logits: Doubles, shifted: Bools, classes: int) -> Calibration:
-    """The beta map of 1 - trace; the emotion's side of it is left as it is made."""
-    return Calibration(shift_map=beta_map(shift_probability(logits, classes), shifted))
+def shift_calibration(logits: Doubles, shifts: Ints, classes: int) -> Calibration:
+    """Temperature of the (from, to) matrix, then the beta map of its 1 - trace.
+
+    The temperature is that of all C * C cells: who reads one is told the truth too. The emotion's
+    side of it is left as it is made.
+    """
+    temperature = fitted_temperature(logits, shifts)
+    stated = shift_probability(logits, classes, temperature)
+    shifted = shifts // classes != shifts % classes
+    return Calibration(shift=temperature, shift_map=beta_map(stated, shifted))
 
 
 def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float]:
@@ -167,7 +174,7 @@ def operating_point(probability: Doubles, shifted: Bools, false_alarms_per_100: 
 def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, float]:
     """ECE of emotion and of shift when no dialogue is judged by what was fitted on it.
 
-    Temperature and maps are fitted on the other folds of whole dialogues: what the calibrated
+    Temperatures and maps are fitted on the other folds of whole dialogues: what the calibrated
     split would show if it were new. NaN without two dialogues to split.
     """
     if answers.dialogues < 2:
@@ -183,7 +190,7 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
         held, learned = pair == k, pair != k
         if held.any() and learned.any():
             fitted = shift_calibration(
-                answers.shift[learned], answers.shifted[learned], answers.classes
+                answers.shift[learned], answers.shifts[learned], answers.classes
             )
             moved[held] = stated_shifts(answers.shift[held], fitted)
     return calibration_error(stated, answers.right), calibration_error(moved, answers.shifted)
@@ -192,7 +199,7 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
 def calibrate(
     emotion_logits: Doubles, labels: Ints, shift_logits: Doubles, shifts: Ints, classes: int
 ) -> tuple[Calibration, Thresholds]:
-    """Fit temperature, maps and thresholds on dev's logits and labels.
+    """Fit temperatures, maps and thresholds on dev's logits and labels.
 
     Logits are [N, C] and [P, C * C]. The rule alerts where dev shows at most
     `FALSE_ALARMS_PER_100` false alarms per 100 pairs and re-arms under the point of twice that
@@ -203,10 +210,9 @@ def calibrate(
     abstain = float(np.quantile(confidence, ABSTAIN_SHARE))
     if len(shifts) == 0:
         return fitted, Thresholds(abstain, 1.0, 0.9)
-    shifted = shifts // classes != shifts % classes
-    moved = shift_calibration(shift_logits, shifted, classes)
-    stated = stated_shifts(shift_logits, moved)
+    moved = shift_calibration(shift_logits, shifts, classes)
+    stated, shifted = stated_shifts(shift_logits, moved), shifts // classes != shifts % classes
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
     thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
-    return replace(fitted, shift_map=moved.shift_map), thresholds
+    return replace(fitted, shift=moved.shift, shift_map=moved.shift_map), thresholds

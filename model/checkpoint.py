@@ -33,7 +33,7 @@ from state.window import Recurrence
 if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
     from model.pcgnet import Pcgnet
 
-FORMAT: Final = 4  # 1 knew no text encoder, 2 no evidence head, 3 a temperature of the shift
+FORMAT: Final = 3  # 1 knew no text encoder, 2 no evidence head
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"
@@ -49,21 +49,22 @@ SHIPPED: Final = {"pcgnet": DEFAULT, "hrg-ssa": "hrg-ssa-meld"}  # by the model'
 class Calibration:
     """What makes of logits the probabilities that are stated, and where it was fitted.
 
-    The temperature `emotion` makes all answers surer by one measure. What is left depends on which
-    emotion is answered: class weights make rare ones too sure. So the log-odds of the answer are
-    multiplied by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two
-    classes; the other classes share what remains as before.
+    A temperature makes all answers surer by one measure. What is left depends on which emotion is
+    answered: class weights make rare ones too sure. So the log-odds of the answer are multiplied
+    by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two classes; the
+    other classes share what remains as before.
 
     A probability p of a shift becomes the one with log-odds a log p - b log(1 - p) + c, the beta
     map of Kull, Silva Filho and Flach (2017): too sure at one end need not be too sure at the
     other. The cells off the diagonal share it as before, and so do those on it what remains.
     """
 
-    emotion: float = 1.0
+    emotion: float = 1.0  # temperature
+    shift: float = 1.0  # temperature of the (from, to) matrix
     fitted_on: str = "nothing"
     slope: float = 1.0
     offsets: tuple[float, ...] = ()  # [C]; none: the temperature alone
-    shift_map: tuple[float, ...] = ()  # a, b, c; none: as the softmax says
+    shift_map: tuple[float, ...] = ()  # a, b, c; none: the temperature alone
 
     def stated(self, softened: Sequence[float]) -> tuple[float, ...]:
         """Probabilities [C], the answer's first of all, from a softmax at the temperature.
@@ -102,7 +103,10 @@ class Calibration:
     def __str__(self) -> str:
         maps = [n for n, by in (("emotion", self.offsets), ("shift", self.shift_map)) if by]
         mapped = f", maps({', '.join(maps)})" if maps else ""
-        return f"temperature(emotion={self.emotion:.3f}; fitted on {self.fitted_on}){mapped}"
+        return (
+            f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}; "
+            f"fitted on {self.fitted_on}){mapped}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,7 @@ class HrgSsaPredictor:
         present: torch.Tensor, ring: torch.Tensor, speaker: torch.Tensor, before: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """Probabilities before their maps [B, C + C * C] and what to store [B, values]."""
-        c = self._config
+        c, fitted = self._config, self.checkpoint.calibration
         values = ring.float()  # [B, W, row]
         ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
         shape = (len(ring), c.recurrence.window, -1, c.width)
@@ -221,8 +221,8 @@ class HrgSsaPredictor:
         nodes = values[..., ends[0] : ends[1]].reshape(shape)
         heard = self._model.hear(tokens, there, (audio, video), present)
         emotion, shift, stored = self._model.step(heard, pooled, nodes, speaker, before.float())
-        emotion = torch.softmax(emotion / self.checkpoint.calibration.emotion, dim=1)
-        shift = torch.softmax(shift, dim=1)
+        emotion = torch.softmax(emotion / fitted.emotion, dim=1)
+        shift = torch.softmax(shift / fitted.shift, dim=1)
         said = torch.cat((emotion, shift), dim=1)
         return said, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
 

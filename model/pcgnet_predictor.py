@@ -222,8 +222,9 @@ class PcgnetPredictor:
     def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """A step: probabilities before their maps [B, C + C * C] and what to store."""
         out = self._step(StepInput(*inputs), rows)
-        emotion = torch.softmax(out.emotion / self.checkpoint.calibration.emotion, dim=1)
-        shift = torch.softmax(out.shift, dim=1)
+        temperature = self.checkpoint.calibration
+        emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
+        shift = torch.softmax(out.shift / temperature.shift, dim=1)
         return torch.cat((emotion, shift), dim=1), out.stored
 
     def _read(
