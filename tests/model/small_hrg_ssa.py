@@ -44,6 +44,7 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
         model,
         calibration=Calibration(
             1.3,
+            0.8,
             slope=0.7,
             offsets=tuple(0.1 * i for i in range(len(labels))),
             shift_map=(0.5, 1.4, -0.6),

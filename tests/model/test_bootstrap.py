@@ -76,7 +76,7 @@ def test_the_interval_resamples_whole_dialogues() -> None:
 
 def test_every_resampled_score_is_that_of_the_rows_drawn() -> None:
     answers = random_answers(2)
-    calibration = Calibration(0.7, "dev", 0.8, (0.1, 0.2, -0.3), (0.5, 1.4, -0.9))
+    calibration = Calibration(0.7, 1.4, "dev", 0.8, (0.1, 0.2, -0.3), (0.5, 1.4, -0.9))
     drawn = dialogue_weights(answers.dialogues, resamples=20, seed=5)
     found = resampled_scores(answers, calibration, drawn)
     assert list(found) == list(SCORES)

@@ -28,7 +28,7 @@ CONFIG = PcgnetConfig(
 )
 
 
-FITTED = Calibration(1.5, "dev", 0.6, (0.25, -0.5), (0.5, 1.4, -0.6))
+FITTED = Calibration(1.5, 2.0, "dev", 0.6, (0.25, -0.5), (0.5, 1.4, -0.6))
 
 
 def saved(folder: Path, seed: int = 0) -> Path:
@@ -48,7 +48,7 @@ def saved(folder: Path, seed: int = 0) -> Path:
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     found = load_checkpoint(saved(tmp_path))
     assert found.config == CONFIG
-    assert (found.version, found.thresholds.shift_exit) == ("7", 0.6)
+    assert (found.version, found.calibration.shift, found.thresholds.shift_exit) == ("7", 2.0, 0.6)
     assert found.calibration == FITTED
     assert found.model().config == CONFIG
 

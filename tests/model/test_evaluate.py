@@ -42,7 +42,7 @@ def saved(model: Pcgnet, folder: Path) -> Checkpoint:
     save_checkpoint(
         folder,
         model,
-        calibration=Calibration(1.2, "dev", shift_map=(0.9, 0.9, 0.0)),
+        calibration=Calibration(1.2, 0.9, "dev"),
         thresholds=Thresholds(0.1, 0.9, 0.8),
         extractors=DATA.extractors,
         card="",

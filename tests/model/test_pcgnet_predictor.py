@@ -44,7 +44,7 @@ def predictor(text: int = 384) -> PcgnetPredictor:
     )
     torch.manual_seed(5)
     weights = {name: w.half().float() for name, w in Pcgnet(config).state_dict().items()}
-    calibration = Calibration(1.0, "nothing")
+    calibration = Calibration(1.0, 1.0, "nothing")
     made = Checkpoint(
         config=config,
         weights=weights,
@@ -125,7 +125,7 @@ def test_wire_types_of_the_same_numbers_give_the_same_answer(dtype: str) -> None
 
 def test_it_states_the_calibrated_confidence() -> None:
     found = predictor().checkpoint
-    mapped = Calibration(1.0, "dev", 0.5, (0.3, -0.2), shift_map=(0.5, 1.4, -0.6))
+    mapped = Calibration(1.0, 1.0, "dev", 0.5, (0.3, -0.2), shift_map=(0.5, 1.4, -0.6))
     other = PcgnetPredictor(replace(found, calibration=mapped), torch.device("cpu"))
     turns = [turn(audio=audio(i, 0, -i, 1)) for i in range(5)]
     for plain, said in zip(predictor().predict(turns), other.predict(turns), strict=True):

@@ -43,7 +43,7 @@ def checkpoint(folder: Path, hidden: int) -> Path:
     model = Pcgnet(fitting_config(DATA, hidden=hidden))
     normalise_inputs(model, DATA.split("train"))
     calibration, points = (
-        Calibration(0.8, "dev", shift_map=(1.1, 0.9, 0.0)),
+        Calibration(0.8, 1.1, "dev"),
         Thresholds(0.2, 0.9, 0.8),
     )
     save_checkpoint(
