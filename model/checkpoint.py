@@ -101,10 +101,9 @@ class Calibration:
         return tuple(cells), shifts
 
     def __str__(self) -> str:
-        maps = [n for n, by in (("emotion", self.offsets), ("shift", self.shift_map)) if by]
-        mapped = f", maps({', '.join(maps)})" if maps else ""
+        mapped = ", mapped" if self.offsets or self.shift_map else ""
         return (
-            f"temperature(emotion={self.emotion:.3f}, shift={self.shift:.3f}; "
+            f"temperature(emotion={self.emotion:.2f}, shift={self.shift:.2f}; "
             f"fitted on {self.fitted_on}){mapped}"
         )
 

@@ -98,7 +98,7 @@ class ModelInfo:
     inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
     extractors: Mapping[str, str]  # modality -> name of the recipe its vectors come from
     tuned: frozenset[str]  # modalities whose extractor is the checkpoint's own: no other's will do
-    calibration: str  # "temperature(emotion=0.68, shift=1.6; fitted on dev), maps(…)"
+    calibration: str  # e.g. "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
     abstain_below: float  # confidence under which a prediction is marked abstained
     shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
     shift_exit: float  # hysteresis: the rule re-arms below this

@@ -42,7 +42,7 @@ LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "an
 TOPIC_ID: Final = "bench-state"
 FIRST_MS: Final = 1_790_000_000_000
 RULE: Final = ShiftRule(enter=0.9, exit=0.7)
-CALIBRATION: Final = "temperature(emotion=0.683, shift=1.592; fitted on dev), maps(emotion, shift)"
+CALIBRATION: Final = "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
 
 
 class Row(TypedDict):
