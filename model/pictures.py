@@ -166,7 +166,7 @@ def reliability_picture(found: Calibrated, stated: str, observed: str) -> bytes:
         grid = figure.subplots(
             2, 2, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3.2, 1]}
         )
-        pair = (("before", found.before), ("after", found.after))
+        pair = (("before", found.before), (f"after (T = {found.temperature:.2f})", found.after))
         for (title, one), (top, bottom) in zip(pair, grid.T, strict=True):
             _reliability(top, bottom, one)
             top.set_title(f"{title}: ECE {100 * one.ece:.1f} %")

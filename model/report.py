@@ -69,6 +69,7 @@ class Calibrated:
 
     before: Reliability
     after: Reliability
+    temperature: float
     out_of_fold: float  # ECE by folds over dialogues, where this split fitted the calibration
 
 
@@ -179,8 +180,10 @@ def score(
         shift_c2_weighted_f1=interval(main["shift_c2_weighted_f1"]),
         shift_c2_accuracy=interval(main["shift_c2_accuracy"]),
         no_shift=_no_shift(answers.shifts, labels),
-        emotion=_calibrated(softmax(answers.emotion).max(1), stated, answers.right, folds[0]),
-        shift=_calibrated(raw_moved, moved, shifted, folds[1]),
+        emotion=_calibrated(
+            softmax(answers.emotion).max(1), stated, answers.right, calibration.emotion, folds[0]
+        ),
+        shift=_calibrated(raw_moved, moved, shifted, calibration.shift, folds[1]),
         risk=risk_coverage(stated, answers.right),
         shift_decisions=decisions(shifted, moved),
         alerts=_alerts(shifted, moved, thresholds.shift),
@@ -213,8 +216,12 @@ def _always(truth: Ints, guess: int, classes: int, name: str) -> BaseRate:
     return BaseRate(name, *(float(s) for s in scores))
 
 
-def _calibrated(before: Doubles, after: Doubles, happened: Bools, folds: float) -> Calibrated:
-    return Calibrated(reliability(before, happened), reliability(after, happened), folds)
+def _calibrated(
+    before: Doubles, after: Doubles, happened: Bools, temperature: float, folds: float
+) -> Calibrated:
+    return Calibrated(
+        reliability(before, happened), reliability(after, happened), temperature, folds
+    )
 
 
 def _alerts(shifted: Bools, moved: Doubles, threshold: float) -> Alerts:
@@ -312,7 +319,7 @@ def _calibration_row(found: Calibrated, reference: str) -> dict[str, Any]:
         "value": _percent(found.after.ece), "unit": "ECE %", "first": 3.0, "aim": 2.0,
         "reference": f"{floor}; {reference}", "raw": _percent(found.before.ece),
         "floor": _percent(found.after.floor),
-        "out_of_fold": _percent(found.out_of_fold),
+        "temperature": _number(found.temperature), "out_of_fold": _percent(found.out_of_fold),
     }  # fmt: skip
 
 
