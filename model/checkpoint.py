@@ -335,8 +335,8 @@ def described(config: Mapping[str, Any], weights: bytes, digest: str) -> dict[st
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration:
-    """Read what `asdict` and JSON made of one."""
-    maps = {name: tuple(stored[name]) for name in ("offsets", "shift_map")}
+    """Read what `asdict` and JSON made of one; without a map where an older version wrote it."""
+    maps = {name: tuple(stored.get(name, ())) for name in ("offsets", "shift_map")}
     return Calibration(**{**stored, **maps})
 
 

@@ -33,6 +33,7 @@ from model.label_words import label_words_from
 from state.window import Recurrence
 
 NAME: Final = "hrg-ssa"
+READABLE: Final = (2, FORMAT)  # what 3 brought is PCGNet's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:
 
 def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> HrgCheckpoint:
     config = json.loads(settings)
-    if config["format"] != FORMAT or config["name"] != NAME:
+    if config["format"] not in READABLE or config["name"] != NAME:
         raise ValueError(f"format {config['format']} of {config['name']}")
     text = text_encoder_from(config.get("text_encoder"), tuned)
     if text is None:

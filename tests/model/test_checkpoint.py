@@ -14,6 +14,7 @@ from model.checkpoint import (
     Calibration,
     Checkpoint,
     Thresholds,
+    calibration_from,
     default_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -51,6 +52,11 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     assert (found.version, found.calibration.shift, found.thresholds.shift_exit) == ("7", 2.0, 0.6)
     assert found.calibration == FITTED
     assert found.model().config == CONFIG
+
+
+def test_temperatures_of_an_older_version_come_without_a_map() -> None:
+    stored = {"emotion": 1.5, "shift": 2.0, "fitted_on": "dev"}
+    assert calibration_from(stored) == Calibration(1.5, 2.0, "dev")
 
 
 def test_the_same_model_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,10 @@ import pytest
 import torch
 from msgspec import structs
 
-from model.checkpoint import SHIPPED, default_checkpoint, find_checkpoint
+from model.checkpoint import SHIPPED, Calibration, default_checkpoint, find_checkpoint
 from model.data import DataSet, Dialogue, generated_conversations
 from model.fault_points import FaultPoint, arm
+from model.hrg_ssa_checkpoint import load_hrg_checkpoint
 from model.hrg_ssa_config import HrgSsaConfig
 from model.hrg_ssa_predictor import LENGTHS, HrgSsaPredictor, state_spec
 from model.labels import MELD_LABELS
@@ -202,6 +205,20 @@ def test_a_research_model_is_not_served(encoder: Path, tmp_path: Path) -> None:
     leaky = write_small_hrg_ssa(tmp_path / "gold", encoder, research=("gold-history",))
     with pytest.raises(CheckpointError, match="gold-history"):
         load_predictor(leaky, device=DEVICE, encoder=encoder)
+
+
+def test_a_checkpoint_of_the_format_before_is_read_and_has_no_maps(
+    encoder: Path, tmp_path: Path
+) -> None:
+    folder = write_small_hrg_ssa(tmp_path, encoder)
+    config = json.loads((folder / "config.json").read_text())
+    config["format"] = 2
+    for name in ("slope", "offsets", "shift_map"):
+        del config["calibration"][name]
+    (folder / "config.json").write_text(json.dumps(config))
+    both = (folder / "model.safetensors").read_bytes() + (folder / "config.json").read_bytes()
+    (folder / "digest").write_text(hashlib.sha256(both).hexdigest())
+    assert load_hrg_checkpoint(folder).calibration == Calibration(1.3, 0.8)
 
 
 def test_words_need_the_checkpoints_own_encoder(folder: Path, tmp_path: Path) -> None:
