@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.scores import Doubles, Ints
+from model.scores import Doubles, Ints, is_shift
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +41,4 @@ class Answers:
     @property
     def shifted(self) -> NDArray[np.bool_]:
         """Whether each pair's emotion really changed, [P]."""
-        moved: NDArray[np.bool_] = self.shifts // self.classes != self.shifts % self.classes
-        return moved
+        return is_shift(self.shifts, self.classes)

@@ -15,7 +15,7 @@ import numpy as np
 
 from model.answers import Answers
 from model.checkpoint import Calibration, Thresholds
-from model.scores import Bools, Doubles, Ints, calibration_error
+from model.scores import Bools, Doubles, Ints, calibration_error, is_shift
 
 FALSE_ALARMS_PER_100: Final = 5.0  # budget of the built-in alert rule, per 100 pairs of dev
 RIDGE: Final = 3.0  # on the confidence map, in answers
@@ -128,8 +128,7 @@ def shift_calibration(logits: Doubles, shifts: Ints, classes: int) -> Calibratio
     """
     temperature = fitted_temperature(logits, shifts)
     stated = shift_probability(logits, classes, temperature)
-    shifted = shifts // classes != shifts % classes
-    return Calibration(shift=temperature, shift_map=beta_map(stated, shifted))
+    return Calibration(shift=temperature, shift_map=beta_map(stated, is_shift(shifts, classes)))
 
 
 def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float]:
@@ -211,7 +210,7 @@ def calibrate(
     if len(shifts) == 0:
         return fitted, Thresholds(abstain, 1.0, 0.9)
     moved = shift_calibration(shift_logits, shifts, classes)
-    stated, shifted = stated_shifts(shift_logits, moved), shifts // classes != shifts % classes
+    stated, shifted = stated_shifts(shift_logits, moved), is_shift(shifts, classes)
     enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
     leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
     thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))

@@ -24,6 +24,12 @@ def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
     return cells.reshape(classes, classes).astype(np.int64)
 
 
+def is_shift(pairs: Ints, classes: int) -> Bools:
+    """Whether a pair's two emotions differ; a pair is from * C + to, [P]."""
+    moved: Bools = pairs // classes != pairs % classes
+    return moved
+
+
 def class_precision(counts: Counts) -> Doubles:
     """Share of the answers of a class that are right, [..., C]; 0 where it was never answered."""
     return _share(_hits(counts), counts.sum(-2))

@@ -18,6 +18,7 @@ from stream import serving
 from stream.errors import ConfigError, ModelUnfit
 from stream.local_servers import RunningKafka, RunningRedis, apache_kafka
 from stream.local_worker import RunningWorker, local_worker
+from stream.security import host_and_port
 from stream.settings import Settings
 from stream.topics import TopicNames, create, plan
 from stream.verify_topics import verify_topics
@@ -124,8 +125,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_restart(
 
 def answers(address: str) -> bool:
     """Whether something listens there again."""
-    host, _, port = address.rpartition(":")
-    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+    with contextlib.suppress(OSError), socket.create_connection(host_and_port(address), 1):
         return True
     return False
 

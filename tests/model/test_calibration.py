@@ -132,7 +132,7 @@ def test_the_weights_of_the_confidence_map_settle(seed: int) -> None:
 
 def test_the_shift_fit_undoes_a_scale_of_every_cell_and_a_bias_of_what_is_stated() -> None:
     logits, shifts = sampled(1, 20000, 9)
-    shifted = shifts // 3 != shifts % 3
+    shifted = moved(shifts)
     fitted = shift_calibration(2 * logits, shifts, 3)
     assert fitted.shift == pytest.approx(2, rel=0.05)
     np.testing.assert_allclose(shift_cells(2 * logits, fitted), softmax(logits), atol=0.06)
@@ -158,15 +158,15 @@ def moved(shifts: Ints) -> Bools:
 
 
 def test_the_beta_map_undoes_a_bend_that_no_temperature_can() -> None:
-    fitted = shift_calibration(*with_a_bend(3, 20000), 3)
-    logits, shifts = with_a_bend(4, 20000)  # unseen
+    fitted = shift_calibration(*with_a_bend(3, 40000), 3)
+    logits, shifts = with_a_bend(4, 40000)  # unseen
     shifted = moved(shifts)
     straight = shift_probability(logits, 3, _best_temperature(logits, shifted))
     bent = stated_shifts(logits, fitted)
     assert calibration_error(bent, shifted) < 0.015 < 0.02 < calibration_error(straight, shifted)
     for low, high in ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0)):
         inside = (low <= bent) & (bent < high)
-        assert bent[inside].mean() == pytest.approx(shifted[inside].mean(), abs=0.04)
+        assert bent[inside].mean() == pytest.approx(shifted[inside].mean(), abs=0.03)
 
 
 def _best_temperature(logits: Doubles, shifted: Bools) -> float:

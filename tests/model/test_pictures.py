@@ -38,10 +38,7 @@ def made_up(pairs: int = 60) -> Report:
         pair_dialogue=np.arange(pairs) % 9,
         dialogues=9,
     )
-    calibration, points = (
-        Calibration(1.3, 0.8, "dev"),
-        Thresholds(0.4, 0.7, 0.6),
-    )
+    calibration, points = Calibration(1.3, 0.8, "dev"), Thresholds(0.4, 0.7, 0.6)
     return score(answers, calibration, points, LABELS, resamples=20)
 
 

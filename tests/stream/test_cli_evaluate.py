@@ -42,10 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def checkpoint(folder: Path, hidden: int) -> Path:
     model = Pcgnet(fitting_config(DATA, hidden=hidden))
     normalise_inputs(model, DATA.split("train"))
-    calibration, points = (
-        Calibration(0.8, 1.1, "dev"),
-        Thresholds(0.2, 0.9, 0.8),
-    )
+    calibration, points = Calibration(0.8, 1.1, "dev"), Thresholds(0.2, 0.9, 0.8)
     save_checkpoint(
         folder, model, calibration=calibration, thresholds=points, extractors={}, card=""
     )
