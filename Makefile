@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 STAMP := $(VENV)/.installed
 ARGS ?=
-GPU_TESTS := $(addprefix tests/model/test_,gpu.py laws.py raw_text_laws.py hrg_ssa_predictor.py)
+GPU_TESTS := tests/model/test_gpu.py $(addprefix tests/model/,pcgnet/test_laws.py pcgnet/test_raw_text_laws.py hrg_ssa/test_predictor.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo local test lint fmt audit bench gpu accuracy chaos servers kafka helm image lock wheel clean

@@ -1,45 +1,24 @@
 """How good a checkpoint is on a split: the whole-conversation form, under the stored precision.
 
-By the model law (tests/model/test_laws.py) the worker's step gives the same answers. Every score
-is causal: an answer has seen its own utterance and earlier ones.
+By the model law (tests/model/pcgnet/test_laws.py) the worker's step gives the same answers. Every
+score is causal: an answer has seen its own utterance and earlier ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from model.answers import Answers
-from model.bootstrap import Difference, dialogue_weights, differences, resampled_scores
-from model.collate import ConversationTensors, collate_conversations
-from model.config import INPUTS, PcgnetConfig
-from model.data import UNLABELLED, DataSource, Dialogue, Split
-from model.hrg_ssa_answers import answer_talks, talks_of
-from model.hrg_ssa_checkpoint import AnyCheckpoint, HrgCheckpoint
-from model.pcgnet import Pcgnet
-from model.predictor import CheckpointError
-from model.report import Report, score
-from model.scores import confusion, weighted_f1
-from model.text import prepared
-
-BATCH_DIALOGUES: Final = 64
-
-
-@contextmanager
-def thread_count(threads: int) -> Iterator[None]:
-    """Run torch's CPU work on that many threads, then on as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+from model.data.dataset import UNLABELLED, DataSource, Split
+from model.errors import CheckpointError
+from model.hrg_ssa.checkpoint import HrgCheckpoint
+from model.hrg_ssa.whole import answer_talks, talks_of
+from model.pcgnet.whole import answer
+from model.registry import AnyCheckpoint
+from model.scoring.answers import Answers
+from model.scoring.bootstrap import Difference, dialogue_weights, differences, resampled_scores
+from model.scoring.report import Report, score
+from model.serving.device import thread_count
+from model.text.encode_sentences import prepared
 
 
 def evaluate(
@@ -139,60 +118,3 @@ def _check_fit(checkpoint: AnyCheckpoint, data: DataSource) -> None:
                 f"{name} vectors of {data.name} have {width} numbers, the checkpoint reads "
                 f"{config.widths[name]}: evaluate a checkpoint trained on that set"
             )
-
-
-def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> ConversationTensors:
-    """A dialogue as the model reads it; an input the set or the model lacks is never present.
-
-    Raises ValueError when a vector's width is not the model's.
-    """
-    present = torch.from_numpy(dialogue.present.copy())
-    columns: dict[str, Tensor] = {}
-    for i, name in enumerate(INPUTS):
-        width = config.widths[name]
-        if name in dialogue.features and width:
-            columns[name] = torch.from_numpy(dialogue.features[name])
-        else:
-            columns[name] = torch.zeros(len(dialogue), width)
-            present[:, i] = False
-    return ConversationTensors(present=present, speakers=dialogue.speakers, **columns)
-
-
-@torch.no_grad()
-def answer(model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = True) -> Answers:
-    """Run `model` over whole dialogues; utterances without a label are heard but not scored."""
-    training = model.training
-    model.eval()
-    emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
-    classes = model.config.classes
-    for start in range(0, len(dialogues), BATCH_DIALOGUES):
-        part = dialogues[start : start + BATCH_DIALOGUES]
-        tensors = [conversation_tensors(d, model.config) for d in part]
-        batch = collate_conversations(tensors, model.config)
-        out = model(batch, rounding=rounding)
-        truth = np.concatenate([d.labels for d in part])
-        number = batch.conversation.numpy() + start
-        before, now = truth[out.pairs[:, 0].numpy()], truth[out.pairs[:, 1].numpy()]
-        known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.double().numpy()[known])
-        labels.append(truth[known])
-        owner.append(number[known])
-        shift.append(out.shift.double().numpy()[both])
-        shifts.append((before * classes + now)[both])
-        pair_owner.append(number[out.pairs[:, 1].numpy()][both])
-    model.train(training)
-    return Answers(
-        emotion=np.concatenate(emotion),
-        labels=np.concatenate(labels),
-        dialogue=np.concatenate(owner),
-        shift=np.concatenate(shift),
-        shifts=np.concatenate(shifts),
-        pair_dialogue=np.concatenate(pair_owner),
-        dialogues=len(dialogues),
-    )
-
-
-def emotion_weighted_f1(answers: Answers) -> float:
-    """Weighted F1 alone: what training selects on."""
-    counts = confusion(answers.labels, answers.guess, answers.classes)
-    return float(weighted_f1(counts))

@@ -1,8 +1,8 @@
 """Places where a worker can be made to die, so that tests break it where it hurts most.
 
 Each is named once in the code (`reach`) and does nothing unless armed, which only the environment
-variable of `stream.faults` does: one comparison a batch and place. Names are those of the failure
-table: what a crash at each place leads to is in docs/reliability.md.
+variable of `stream.worker.faults` does: one comparison a batch and place. Names are those of the
+failure table: what a crash at each place leads to is in docs/reliability.md.
 """
 
 from __future__ import annotations

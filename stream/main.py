@@ -14,28 +14,31 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from stream import (
-    cli_accuracy,
-    cli_baseline,
-    cli_bench,
-    cli_client,
-    cli_conversations,
-    cli_data,
-    cli_demo,
-    cli_dlq,
-    cli_evaluate,
-    cli_extract,
-    cli_local,
-    cli_train,
-    cli_verify,
-    cli_worker,
+from stream.cli import (
+    accuracy,
+    baseline,
+    bench,
+    client,
+    config,
+    conversations,
+    data,
+    demo,
+    dlq,
+    doctor,
+    evaluate,
+    extract,
+    local,
+    schema,
+    serve,
+    topics,
+    train,
+    verify,
 )
 from stream.errors import EmotrackError
-from stream.local_servers import ServerFailed, ServerMissing
+from stream.local.servers import ServerFailed, ServerMissing
 
 INTERRUPTED: Final = 130
 EXTRA_MISSING: Final = 2
-
 app = typer.Typer(
     name="emotrack",
     help="Streaming real-time emotion tracker: utterances in, emotions and shift alerts out.",
@@ -43,22 +46,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-app.command(rich_help_panel="Try it")(cli_demo.demo)
-app.command(rich_help_panel="Try it")(cli_local.local)
-app.command(rich_help_panel="Run it")(cli_worker.serve)
-app.command(rich_help_panel="Run it")(cli_verify.verify)
-cli_client.mount(app)
-app.add_typer(cli_dlq.app, name="dlq", no_args_is_help=True, rich_help_panel="Run it")
-app.add_typer(
-    cli_conversations.app, name="conversations", no_args_is_help=True, rich_help_panel="Run it"
-)
-app.command(rich_help_panel="Models")(cli_train.train)
-app.command(rich_help_panel="Models")(cli_evaluate.evaluate)
-app.command(rich_help_panel="Models")(cli_accuracy.accuracy)
-app.command(rich_help_panel="Models")(cli_baseline.baseline)
-app.add_typer(cli_data.app, name="data", no_args_is_help=True, rich_help_panel="Models")
-app.add_typer(cli_extract.app, name="extract", no_args_is_help=True, rich_help_panel="Models")
-app.add_typer(cli_bench.app, name="bench", rich_help_panel="Models")
+TRY, RUN, MODELS = "Try it", "Run it", "Models"
+app.command(rich_help_panel=TRY)(demo.demo)
+app.command(rich_help_panel=TRY)(local.local)
+app.command(rich_help_panel=RUN)(serve.serve)
+app.command(rich_help_panel=RUN)(verify.verify)
+app.command()(client.publish)
+app.command()(client.watch)
+app.command()(doctor.doctor)
+app.add_typer(topics.topics_app, name="topics", no_args_is_help=True)
+app.add_typer(schema.schema_app, name="schema", no_args_is_help=True)
+app.add_typer(config.config_app, name="config", no_args_is_help=True)
+app.add_typer(dlq.app, name="dlq", no_args_is_help=True, rich_help_panel=RUN)
+app.add_typer(conversations.app, name="conversations", no_args_is_help=True, rich_help_panel=RUN)
+app.command(rich_help_panel=MODELS)(train.train)
+app.command(rich_help_panel=MODELS)(evaluate.evaluate)
+app.command(rich_help_panel=MODELS)(accuracy.accuracy)
+app.command(rich_help_panel=MODELS)(baseline.baseline)
+app.add_typer(data.app, name="data", no_args_is_help=True, rich_help_panel=MODELS)
+app.add_typer(extract.app, name="extract", no_args_is_help=True, rich_help_panel=MODELS)
+app.add_typer(bench.app, name="bench", rich_help_panel=MODELS)
 
 
 def show_version(wanted: bool) -> None:

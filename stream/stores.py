@@ -1,45 +1,17 @@
-"""Open the Redis that the settings name, or say in one sentence why it cannot be used."""
+"""Redis as the settings name it: credentials, faults in a sentence, and states to look at."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from state.redis_link import RedisAccess
-from state.redis_store import RedisStore
-from state.store import StoreError
-from state.window import Recurrence, StateSpec
+from state.redis_reader import StateReader
+from state.store import StoreUnavailable
+from state.window import StateSpec
 from stream.errors import StoreUnfit
 from stream.security import tls_fault
 from stream.settings import Settings
-
-NO_STATE: Final = StateSpec((), (), (), Recurrence(), "none")  # enough to look at a Redis
-
-
-def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
-    """Connect and check version, eviction policy, function and rights. Raises `StoreUnfit`."""
-    try:
-        store = RedisStore(
-            spec,
-            settings.redis_url,
-            cluster=settings.redis_cluster,
-            access=access_of(settings),
-        )
-        try:
-            store.check()
-        except StoreError:
-            store.close()
-            raise
-    except StoreError as error:
-        where = f"EMOTRACK_REDIS_URL={settings.masked_redis_url}"
-        if meaning := redis_tls_fault(str(error)):
-            raise StoreUnfit(f"TLS with Redis: {meaning} ({where})") from None
-        raise StoreUnfit(f"{error} ({where})") from None
-    return store
-
-
-def require_redis(settings: Settings) -> None:
-    """Return when that Redis can be used, whatever the model. Raises `StoreUnfit`."""
-    open_redis(settings, NO_STATE).close()
 
 
 def access_of(settings: Settings) -> RedisAccess:
@@ -61,3 +33,36 @@ def redis_tls_fault(said: str) -> str | None:
         cert="set EMOTRACK_REDIS_CERT_FILE and EMOTRACK_REDIS_KEY_FILE",
         plain="check the port, or use redis:// in EMOTRACK_REDIS_URL",
     )
+
+
+@contextmanager
+def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
+    """Open that Redis for reading only. Raises `StoreUnfit`, within the context too."""
+    try:
+        states = StateReader(
+            settings.redis_url,
+            spec,
+            cluster=settings.redis_cluster,
+            access=access_of(settings),
+        )
+    except ValueError as error:
+        raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None
+    except StoreUnavailable as error:
+        raise _unreadable(settings, error) from None
+    try:
+        yield states
+    except StoreUnavailable as error:
+        raise _unreadable(settings, error) from None
+    finally:
+        states.close()
+
+
+def _unreadable(settings: Settings, error: StoreUnavailable) -> StoreUnfit:
+    meaning = redis_tls_fault(str(error))
+    fault = f"TLS with Redis: {meaning}" if meaning else f"Redis cannot be read ({error})"
+    return StoreUnfit(f"{fault}: {where_of(settings)}")
+
+
+def where_of(settings: Settings) -> str:
+    """The setting that names the Redis, without a password."""
+    return f"EMOTRACK_REDIS_URL={settings.masked_redis_url}"

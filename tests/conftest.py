@@ -14,8 +14,9 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
-from stream import local_servers
-from stream.local_servers import RunningKafka, RunningRedis, ServerMissing
+from stream.local import servers
+from stream.local.servers import RunningKafka, RunningRedis, ServerMissing
+from tests.servers import redis_cluster
 
 Server = TypeVar("Server")
 ROOT = Path(__file__).parent.parent
@@ -39,9 +40,7 @@ def missing(why: ServerMissing) -> NoReturn:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
     """One Apache Kafka for the session; tests use topics of their own prefix."""
-    server = local_servers.apache_kafka(
-        tmp_path_factory.mktemp("kafka"), ROOT / ".servers/kafka/jars"
-    )
+    server = servers.apache_kafka(tmp_path_factory.mktemp("kafka"), ROOT / ".servers/kafka/jars")
     running = enter(server)
     yield running
     server.__exit__(None, None, None)
@@ -50,7 +49,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
     """One redis-server for the session; tests use keys or databases of their own."""
-    server = local_servers.redis_server(tmp_path_factory.mktemp("redis"))
+    server = servers.redis_server(tmp_path_factory.mktemp("redis"))
     running = enter(server)
     yield running
     server.__exit__(None, None, None)
@@ -59,7 +58,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRe
 @pytest.fixture(scope="session")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One node of a Redis Cluster of three for the session."""
-    server = local_servers.redis_cluster(tmp_path_factory.mktemp("cluster"))
+    server = redis_cluster(tmp_path_factory.mktemp("cluster"))
     nodes = enter(server)
     yield nodes[0].url
     server.__exit__(None, None, None)

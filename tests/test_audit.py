@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from stream.local_servers import free_ports
+from stream.local.servers import free_ports
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(

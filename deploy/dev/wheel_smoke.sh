@@ -27,10 +27,10 @@ fresh client
   "$scratch/client/bin/emotrack" schema export - >/dev/null
   "$scratch/client/bin/python" - <<'PY'
 import importlib.util
-from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
+from stream.client import AlertSubscriber, PredictionSubscriber, Publisher, Utterance
 
 assert importlib.util.find_spec("torch") is None, "the client install must not bring torch"
-print("client:", Publisher.__name__, PredictionSubscriber.__name__, AlertSubscriber.__name__)
+print("client:", Publisher.__name__, PredictionSubscriber.__name__, AlertSubscriber.__name__, Utterance.__name__)
 PY
   if "$scratch/client/bin/emotrack" serve >"$scratch/serve.log" 2>&1; then
     echo "serve must refuse without the worker extra"; exit 1
@@ -47,7 +47,8 @@ fresh worker
   cd /
   "$scratch/worker/bin/python" - <<'PY'
 import stream
-from model.predictor import Turn, load_predictor
+from model.interface import Turn
+from model.registry import load_predictor
 from state.window import Window
 
 assert "site-packages" in (stream.__file__ or ""), stream.__file__

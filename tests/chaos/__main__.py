@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shutil import copy, rmtree
 
-from stream.local_servers import KAFKA_JARS, need
+from stream.local.servers import KAFKA_JARS, need
 from tests.chaos.plant import servers
 from tests.chaos.run import Verdict, carry_out, table
 from tests.chaos.sets import LONG, SHORT

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import redis
 
-from stream.local_worker import RunningWorker
-from stream.scrape import scrape
-from stream.verify_topics import verify_topics
+from stream.local.worker_process import RunningWorker
+from stream.metrics.scrape import scrape
+from stream.verify.run import verify_topics
 from tests.chaos.plant import Plant, scraped
 from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, RATE, Facts, Stage, resident, wait_more
+from tests.fakes.predictor import EXHAUSTING, SmallPredictor
 from tests.integration.workers import wait_for
-from tests.stream.small_model import EXHAUSTING, SmallPredictor
 
 OTHER_DIGEST: Final = "e" * 64
 PIPE_FULL: Final = 60_000  # bytes of a pipe's 64 KiB

@@ -12,15 +12,15 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from model.predictor import Prediction, Turn
+from model.interface import Prediction, Turn
 from state.redis_store import RedisStore
 from state.store import Restore, Save, Saved
 from state.window import NO_OFFSET
-from stream.batcher import Item
-from stream.pipeline import Lease, Pipeline, Result, Step
-from stream.worker import Worker
+from stream.worker.batcher import Item
+from stream.worker.loop import Worker
+from stream.worker.pipeline import Lease, Pipeline, Result, Step
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.serve_small import serve_small
-from tests.stream.small_model import SmallPredictor
 
 
 def commit_before_write() -> None:

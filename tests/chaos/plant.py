@@ -22,16 +22,17 @@ from typing import Any, Final
 
 from confluent_kafka import Producer
 
-from stream.local_servers import Listeners, RunningKafka, RunningRedis, apache_kafka, redis_server
-from stream.local_worker import RunningWorker, local_worker
-from stream.scrape import scrape
+from stream.brokers.topics import create, plan
+from stream.events.topic_names import TopicNames
+from stream.local.servers import Listeners, RunningKafka, RunningRedis, apache_kafka, redis_server
+from stream.local.worker_process import RunningWorker, local_worker
+from stream.metrics.scrape import scrape
 from stream.settings import Settings
-from stream.topics import TopicNames, create, plan
 from tests.chaos.proxy import Proxy
 from tests.conftest import ROOT
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.serve_small import small_model
 from tests.integration.workers import Site, wait_for
-from tests.stream.small_model import SmallPredictor
 
 PARTITIONS: Final = 6
 TURNS: Final = 30  # utterances a conversation

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Final, Literal
 
-from stream.local_servers import free_ports
+from stream.local.servers import free_ports
 
 Mode = Literal["pass", "blackhole", "drop_reply"]
 PIECE: Final = 65_536

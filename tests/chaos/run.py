@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stream.verify_topics import verify_topics
+from stream.verify.run import verify_topics
 from tests.chaos.plant import Plant, Servers
 from tests.chaos.scenarios import Facts, Stage
 

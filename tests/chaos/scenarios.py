@@ -1,7 +1,7 @@
 """The scenarios of reliability.md: each breaks something under load and says what was seen.
 
 A scenario gets a `Stage` (servers, seed, size) and returns facts; afterwards the runner lets all
-that was sent be committed and has `stream.verify` compute everything again from the log. So a
+that was sent be committed and has `stream.verify.check` compute everything again from the log. So a
 scenario only asserts what the verifier cannot see: times, metrics, exit codes.
 """
 
@@ -22,10 +22,10 @@ from typing import Any, Final
 import redis
 
 from model.fault_points import FAULT_POINTS, FaultPoint
-from stream.cloudevents import END_TO_END_MS
-from stream.local_servers import RunningRedis, answers, redis_server, says_ok
-from stream.local_worker import RunningWorker, wait_ready
-from stream.scrape import scrape
+from stream.events.cloudevents import END_TO_END_MS
+from stream.local.servers import RunningRedis, answers, redis_server, says_ok
+from stream.local.worker_process import RunningWorker, wait_ready
+from stream.metrics.scrape import scrape
 from tests.chaos.plant import CONVERSATIONS, PARTITIONS, Load, Plant, Servers, scraped
 from tests.chaos.proxy import Proxy
 from tests.integration.test_worker_kafka import POISONS

@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-from stream.local_worker import RunningWorker
+from stream.local.worker_process import RunningWorker
 from tests.chaos.plant import Plant, scraped
 from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, Facts, Stage, owns, wait_more
 from tests.conftest import ROOT

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stream.local_servers import (
+from stream.local.servers import (
     KAFKA_JARS,
     ChildServer,
     RunningKafka,
@@ -26,7 +26,7 @@ from stream.local_servers import (
     free_ports,
     says_ok,
 )
-from stream.local_worker import RunningWorker, wait_ready
+from stream.local.worker_process import RunningWorker, wait_ready
 from stream.settings import Settings
 from tests.conftest import ROOT
 from tests.deploy.programs import installed

@@ -13,7 +13,7 @@ import yaml
 
 from deploy.grafana.dashboards import text
 from deploy.grafana.panels import DASHBOARDS, STAGES
-from stream.metrics import Metrics
+from stream.metrics.catalogue import Metrics
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "deploy/grafana"

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from stream.local_servers import ServerMissing, need
-from stream.metrics import Metrics
+from stream.local.servers import ServerMissing, need
+from stream.metrics.catalogue import Metrics
 from tests.conftest import missing
 
 ROOT: Final = Path(__file__).parents[2]

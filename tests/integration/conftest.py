@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Producer
 
-from stream import serving
-from stream.local_servers import RunningKafka, RunningRedis
+from stream import serve
+from stream.brokers.topics import create, plan
+from stream.events.topic_names import TopicNames
+from stream.local.servers import RunningKafka, RunningRedis
 from stream.settings import Settings
-from stream.topics import TopicNames, create, plan
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import PARTITIONS, Site, ThreadWorker
-from tests.stream.small_model import SmallPredictor
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def site(kafka: RunningKafka, redis_server: RunningRedis) -> Site:
 @pytest.fixture
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers started in this process load the small model."""
-    monkeypatch.setattr(serving, "load_predictor", lambda *args, **kwargs: SmallPredictor())
+    monkeypatch.setattr(serve, "load_predictor", lambda *args, **kwargs: SmallPredictor())
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from typing import Any, Final
 
 import redis
 
-from stream import local_servers
-from stream.local_servers import RunningRedis, answers, free_ports
+from stream.local import servers
+from stream.local.servers import RunningRedis, answers, free_ports
 from tests.conftest import ROOT, enter
 from tests.deploy.short_windows import faster
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
+from tests.servers import configured_alertmanager, configured_prometheus
 
 TIMES_FASTER: Final = 120  # five minutes are 2.5 s
 SCRAPE_MS: Final = 250
@@ -140,7 +141,7 @@ def watched(site: Site, predictor: SmallPredictor, directory: Path) -> Iterator[
     """Start it all; end it all."""
     with ExitStack() as stack:
         (directory / "redis").mkdir()
-        server = local_servers.redis_server(directory / "redis")
+        server = servers.redis_server(directory / "redis")
         redis_server = enter(server)
         stack.callback(server.__exit__, None, None, None)
         settings = site.settings.model_copy(
@@ -169,10 +170,10 @@ def shipped_monitoring(directory: Path, worker: str, pager_port: int) -> Iterato
         text = text.replace("127.0.0.1:9093", f"127.0.0.1:{port}")
         path.write_text(text.replace("127.0.0.1:9095", f"127.0.0.1:{pager_port}"))
     with ExitStack() as stack:
-        alertmanager = local_servers.configured_alertmanager(here / "alertmanager.yml", port)
+        alertmanager = configured_alertmanager(here / "alertmanager.yml", port)
         enter(alertmanager)
         stack.callback(alertmanager.__exit__, None, None, None)
-        server = local_servers.configured_prometheus(here / "prometheus.yml")
+        server = configured_prometheus(here / "prometheus.yml")
         running = enter(server)
         stack.callback(server.__exit__, None, None, None)
         yield running.url

@@ -16,8 +16,8 @@ import redis
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from stream import local_servers
-from stream.local_servers import ChildServer, Listeners, free_ports
+from stream.local import servers
+from stream.local.servers import ChildServer, Listeners, free_ports
 
 ADMIN_PASSWORD: Final = "adm1n-s3cret"
 WORKER_PASSWORD: Final = "w0rker-s3cret"
@@ -125,7 +125,7 @@ def secured_kafka(folder: Path, jars: Path, certificates: Certificates) -> Itera
         kafka_security(certificates),
         formatting,
     )
-    with local_servers.apache_kafka(folder, jars, told) as running:
+    with servers.apache_kafka(folder, jars, told) as running:
         at = running.listeners
         yield SecuredKafka(at["SASL"], at["EXPIRED"], at["MUTUAL"], running.bootstrap, certificates)
 
@@ -175,7 +175,7 @@ def secured_redis(
     folder: Path, certificates: Certificates, *, expired: bool = False
 ) -> Iterator[SecuredRedis]:
     """Run it until the block ends."""
-    program = local_servers.need("redis-server", "install Redis 7 or newer")
+    program = servers.need("redis-server", "install Redis 7 or newer")
     (port,) = free_ports(1)
     cert = certificates.expired_cert if expired else certificates.server_cert
     key = certificates.expired_key if expired else certificates.server_key
@@ -185,7 +185,7 @@ def secured_redis(
     argv += ["--tls-ca-cert-file", str(certificates.ca)]
     server = ChildServer("redis", argv, folder)
     try:
-        server.start(lambda: local_servers.answers(port))
+        server.start(lambda: servers.answers(port))
         yield SecuredRedis(f"rediss://127.0.0.1:{port}/0", port, certificates)
     finally:
         server.stop()

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from state.window import Recurrence
-from stream import main, serving
-from tests.stream.small_model import SmallPredictor
+from stream import main, serve
+from tests.fakes.predictor import SmallPredictor
 
 BATCH_MS = "30"
 
@@ -37,7 +37,7 @@ def serve_small() -> None:
     def load_small(*_args: object, **settings: Any) -> SmallPredictor:
         return small_model(settings["idle_s"], **more)
 
-    setattr(serving, "load_predictor", load_small)  # noqa: B010 -- a checker would refuse it
+    setattr(serve, "load_predictor", load_small)  # noqa: B010 -- a checker would refuse it
     main.main()
 
 

@@ -15,15 +15,16 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from stream import serving
-from stream.local_servers import RunningKafka
-from stream.observe import Observer
+from stream import serve
+from stream.brokers.topics import create, plan
+from stream.events.topic_names import TopicNames
+from stream.local.servers import RunningKafka
 from stream.settings import Settings
-from stream.topics import TopicNames, create, plan
+from stream.worker.observe import Observer
 from tests.conftest import ROOT
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.monitoring import Watched, watched
 from tests.integration.workers import PARTITIONS, Site, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -42,7 +43,7 @@ def plant(kafka: RunningKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
     producer = Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
     predictor = SmallPredictor()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serving, "load_predictor", lambda *_, **__: predictor)
+        patch.setattr(serve, "load_predictor", lambda *_, **__: predictor)
         directory = tmp_path_factory.mktemp("watched")
         with watched(Site(settings, producer), predictor, directory) as running:
             yield running

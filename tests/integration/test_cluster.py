@@ -7,13 +7,14 @@ import uuid
 import pytest
 from confluent_kafka import Producer
 
-from stream import serving
-from stream.local_servers import RunningKafka
+from stream import serve
+from stream.brokers.topics import create, plan
+from stream.events.topic_names import TopicNames
+from stream.local.servers import RunningKafka
 from stream.settings import Settings
-from stream.topics import TopicNames, create, plan
-from stream.verify_topics import verify_topics
+from stream.verify.run import verify_topics
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import PARTITIONS, Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
 
@@ -31,7 +32,7 @@ def test_a_cluster_keeps_what_a_worker_says(
         group=f"{prefix}workers",
         metrics_port=0,
     )
-    monkeypatch.setattr(serving, "load_predictor", lambda *_, **__: SmallPredictor())
+    monkeypatch.setattr(serve, "load_predictor", lambda *_, **__: SmallPredictor())
     site = Site(settings, Producer({"bootstrap.servers": kafka.bootstrap, "log_level": 0}))
     worker = ThreadWorker(settings).start()
     for n in range(8):

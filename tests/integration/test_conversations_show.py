@@ -8,11 +8,11 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream import main, serving
+from stream import main, serve
 from stream.errors import ConfigError, StateMissing
 from stream.settings import Settings
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +63,7 @@ def test_a_state_is_told_to_people_and_no_word_with_it(
         assert fact in table
 
     other = SmallPredictor(digest="e" * 64)
-    monkeypatch.setattr(serving, "load_predictor", lambda *args, **kwargs: other)
+    monkeypatch.setattr(serve, "load_predictor", lambda *args, **kwargs: other)
     assert "another model" in json.loads(show(site, "call {7}", "--json").stdout)["problem"]
     assert worker.end() == 0
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from stream.demo import conversations, interleaved
+from stream.local.conversations import conversations
+from stream.local.demo import interleaved
 
 
 def test_the_demo_answers_every_utterance_and_sums_up() -> None:

@@ -10,14 +10,14 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner, Result
 
-from stream import main, serving
+from stream import main, serve
 from stream.errors import ConfigError, LetterUnfit
-from stream.letters import REQUEUED
+from stream.events.dead_letter import REQUEUED
 from stream.settings import Settings
-from stream.verify_topics import verify_topics
+from stream.verify.run import verify_topics
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.test_worker_kafka import POISONS
 from tests.integration.workers import Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
 
@@ -146,5 +146,5 @@ def test_a_letter_that_comes_back_unmended_shows_as_a_loop(site: Site, start: St
 def start_with(
     start: Start, site: Site, monkeypatch: pytest.MonkeyPatch, predictor: SmallPredictor
 ) -> ThreadWorker:
-    monkeypatch.setattr(serving, "load_predictor", lambda *args, **kwargs: predictor)
+    monkeypatch.setattr(serve, "load_predictor", lambda *args, **kwargs: predictor)
     return start(site.settings)

@@ -15,13 +15,14 @@ from typing import Final
 import kafka as kafka_python
 import pytest
 
-from stream.brokers import API_VERSION
+from stream.brokers.kafka_admin import API_VERSION
+from stream.brokers.topics import create, plan
 from stream.client import PredictionSubscriber, Publisher
-from stream.local_servers import RunningKafka, RunningRedis
-from stream.local_worker import local_worker
-from stream.messages import PredictionEvent, Utterance
+from stream.events.messages import PredictionEvent, Utterance
+from stream.events.topic_names import TopicNames
+from stream.local.servers import RunningKafka, RunningRedis
+from stream.local.worker_process import local_worker
 from stream.settings import Settings
-from stream.topics import TopicNames, create, plan
 from tests.conftest import ROOT
 from tests.integration.workers import ThreadWorker
 

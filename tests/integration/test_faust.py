@@ -13,19 +13,21 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from model.predictor import DeviceLost, Prediction, Turn
-from stream import serving
+from model.errors import DeviceLost
+from model.interface import Prediction, Turn
+from stream import serve
+from stream.brokers.topics import create, plan
 from stream.errors import ConfigError, ModelUnfit
-from stream.local_servers import RunningKafka, RunningRedis, apache_kafka
-from stream.local_worker import RunningWorker, local_worker
+from stream.events.topic_names import TopicNames
+from stream.local.servers import RunningKafka, RunningRedis, apache_kafka
+from stream.local.worker_process import RunningWorker, local_worker
 from stream.security import host_and_port
 from stream.settings import Settings
-from stream.topics import TopicNames, create, plan
-from stream.verify_topics import verify_topics
+from stream.verify.run import verify_topics
 from tests.conftest import ROOT
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.test_worker_kafka import POISONS, talk
 from tests.integration.workers import PARTITIONS, Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
 
@@ -144,7 +146,7 @@ def test_a_worker_that_fails_acknowledges_nothing(
 
     settings = site.settings.model_copy(update={"runtime": "faust", "batch_max": 4})
     talk(site, range(20))
-    monkeypatch.setattr(serving, "load_predictor", lambda *args, **kwargs: Failing())
+    monkeypatch.setattr(serve, "load_predictor", lambda *args, **kwargs: Failing())
     failing = start(settings)
     wait_for(lambda: failing.error is not None, "the end of the worker", 60)
     with pytest.raises(ModelUnfit, match="fell off the bus"):
@@ -154,7 +156,7 @@ def test_a_worker_that_fails_acknowledges_nothing(
     report = verify_topics(settings, SmallPredictor())
     assert report.violations == [] and report.counts["compared"] >= 60
 
-    monkeypatch.setattr(serving, "load_predictor", lambda *args, **kwargs: SmallPredictor())
+    monkeypatch.setattr(serve, "load_predictor", lambda *args, **kwargs: SmallPredictor())
     successor = start(settings)
     wait_for(lambda: site.committed() == site.sent, "the commit of every record", 60)
     assert successor.end() == 0
@@ -166,7 +168,7 @@ def test_without_the_extra_it_says_how_to_get_it(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "faust", None)
-    monkeypatch.delitem(sys.modules, "stream.faust_app", raising=False)
+    monkeypatch.delitem(sys.modules, "stream.brokers.faust_source", raising=False)
     settings = site.settings.model_copy(update={"runtime": "faust"})
     with pytest.raises(ConfigError, match="needs faust: see docs/operations"):
-        serving.open_source(settings, "topic")
+        serve.open_source(settings, "topic")

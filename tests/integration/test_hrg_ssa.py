@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from model.data import DataSet, Split, generated_conversations, read_data_set
-from stream.bench_real import Servers, through_kafka
-from stream.demo import conversations
-from stream.local_servers import RunningKafka, RunningRedis
-from stream.publish import DataChoice
+from model.data.dataset import DataSet, Split
+from model.data.reader import read_data_set
+from stream.bench.conversations import Servers, through_kafka
+from stream.client.sources import DataChoice
+from stream.local.conversations import conversations
+from stream.local.servers import RunningKafka, RunningRedis
+from tests.fakes.conversations import generated_conversations
 
 CONVERSATIONS = 12
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from stream import local_servers
-from stream.local_servers import free_ports
+from stream.local.servers import free_ports
 from tests.conftest import ROOT, enter
 from tests.integration.workers import wait_for
+from tests.servers import configured_alertmanager
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +59,7 @@ def alertmanager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Alertmana
     config = tmp_path_factory.mktemp("alertmanager") / "alertmanager.yml"
     config.write_text(CONFIG.read_text("utf-8").replace("group_wait: 30s", "group_wait: 100ms"))
     (port,) = free_ports(1)
-    server = local_servers.configured_alertmanager(config, port)
+    server = configured_alertmanager(config, port)
     enter(server)
     yield Alertmanager(port)
     server.__exit__(None, None, None)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from stream.brokers import require_broker
-from stream.local_servers import RunningRedis, answers, free_ports
+from stream.brokers.kafka_admin import require_broker
+from stream.local.servers import RunningRedis, answers, free_ports
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.integration

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from stream import local_servers
 from stream.settings import Settings
 from tests.conftest import enter
 from tests.integration.workers import Site, ThreadWorker, wait_for
+from tests.servers import prometheus
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def test_prometheus_shows_latency_quantiles_and_outcomes_of_a_worker(
         site.say(f"c{n % 4}", n)
     site.flush()
     wait_for(lambda: worker.metric("records_committed_total") == UTTERANCES, "the last commit")
-    server = local_servers.prometheus(tmp_path, worker.url.removeprefix("http://"))
+    server = prometheus(tmp_path, worker.url.removeprefix("http://"))
     running = enter(server)
     try:
         wait_for(

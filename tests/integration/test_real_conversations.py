@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import default_checkpoint, load_checkpoint
-from model.data import DataSet, Split, generated_conversations, read_data_set
-from model.evaluate import answer, emotion_weighted_f1
-from model.text import prepared
-from stream.bench_real import Servers, through_kafka
-from stream.local_servers import RunningKafka, RunningRedis
-from stream.publish import DataChoice
+from model.checkpoint_files import default_checkpoint
+from model.data.dataset import DataSet, Split
+from model.data.reader import read_data_set
+from model.pcgnet.checkpoint import load_checkpoint
+from model.pcgnet.whole import answer
+from model.scoring.answers import emotion_weighted_f1
+from model.text.encode_sentences import prepared
+from stream.bench.conversations import Servers, through_kafka
+from stream.client.sources import DataChoice
+from stream.local.servers import RunningKafka, RunningRedis
+from tests.fakes.conversations import generated_conversations
 
 CONVERSATIONS = 40
 

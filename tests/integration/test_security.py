@@ -31,17 +31,19 @@ from kafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from stream import cli_worker, main
-from stream.brokers import refusal
+from stream import main
+from stream.brokers.kafka_admin import refusal
+from stream.brokers.sasl_probe import sasl_fault
+from stream.brokers.topics import create, plan
+from stream.cli import serve
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
 from stream.errors import AccessRefused
-from stream.logs import configure_log
-from stream.messages import Utterance
-from stream.sasl_probe import sasl_fault
+from stream.events.messages import Utterance
+from stream.events.topic_names import TopicNames
 from stream.security import KafkaSecurity
-from stream.serving import find_topics
+from stream.serve import find_topics
 from stream.settings import Settings, load_settings
-from stream.topics import TopicNames, create, plan
+from stream.worker.logs import configure_log
 from tests.conftest import ROOT, enter
 from tests.integration import secured
 from tests.integration.secured import Certificates, SecuredKafka, SecuredRedis
@@ -166,7 +168,7 @@ class Console:
 def console(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Console]:
-    monkeypatch.setattr(cli_worker, "stop_on_signals", Event)
+    monkeypatch.setattr(serve, "stop_on_signals", Event)
     yield Console(monkeypatch, capfd)
     structlog.reset_defaults()
 

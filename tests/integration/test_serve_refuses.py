@@ -11,9 +11,12 @@ from threading import Event
 import pytest
 import structlog
 
-from stream import cli_worker, local_servers, main
-from stream.local_servers import RunningKafka, RunningRedis, free_ports
-from stream.topics import TopicNames, create, plan
+from stream import main
+from stream.brokers.topics import create, plan
+from stream.cli import serve as cli_worker
+from stream.events.topic_names import TopicNames
+from stream.local import servers
+from stream.local.servers import RunningKafka, RunningRedis, free_ports
 from tests.integration.workers import Site
 
 pytestmark = pytest.mark.integration
@@ -91,7 +94,7 @@ def test_an_unreachable_redis(serve: Serve, site: Site, small_model: None) -> No
 
 
 def test_an_evicting_redis(serve: Serve, site: Site, small_model: None, tmp_path: Path) -> None:
-    with local_servers.redis_server(tmp_path, "--maxmemory-policy", "allkeys-lru") as redis:
+    with servers.redis_server(tmp_path, "--maxmemory-policy", "allkeys-lru") as redis:
         said = serve(**flags(site, redis_url=redis.url))
     assert "allkeys-lru" in said
     assert "CONFIG SET maxmemory-policy noeviction" in said

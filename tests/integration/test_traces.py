@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from stream.local_servers import free_ports
+from stream.local.servers import free_ports
 from stream.settings import Settings
 from tests.integration.workers import Site, ThreadWorker, wait_for
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra otel is missing")
-from tests.stream.test_tracing import PARENT, TRACE, Collector
+from tests.stream.worker.test_tracing import PARENT, TRACE, Collector
 
 pytestmark = pytest.mark.integration
 Start = Callable[[Settings], ThreadWorker]

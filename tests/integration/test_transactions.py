@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from stream.kafka_io import KafkaSource, find_topic_id
-from stream.kafka_transactions import KafkaTransactions
-from stream.log_reader import LogReader
+from stream.brokers.kafka_config import find_topic_id
+from stream.brokers.kafka_source import KafkaSource
+from stream.brokers.kafka_transactions import KafkaTransactions
+from stream.brokers.topic_reader import LogReader
 from stream.ports import CommitRefused, LogUnavailable, Outgoing, Start
 from tests.integration.workers import Site, wait_for
 

@@ -12,14 +12,14 @@ import pytest
 from msgspec import structs
 from typer.testing import CliRunner
 
-from state import redis_store
+from state import redis_reader, redis_store
 from state.window import StateKey
-from stream import main, state_reader
+from stream import main
 from stream.settings import Settings
-from stream.verify_topics import verify_topics
+from stream.verify.run import verify_topics
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.test_worker_kafka import POISONS, talk
 from tests.integration.workers import ChildWorker, Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
 
@@ -131,5 +131,5 @@ def test_the_readers_key_schema_is_the_workers() -> None:
     """It is written down twice on purpose: the verifier shares no code with the store."""
     key = StateKey("call {7}", "topic", 3)
     for one in (key, structs.replace(key, partition=4), structs.replace(key, conversation_id="")):
-        assert state_reader.state_keys(one) == redis_store.state_keys(one)
-        assert state_reader.pointer_key(one) == redis_store.pointer_key(one)
+        assert redis_reader.state_keys(one) == redis_store.state_keys(one)
+        assert redis_reader.pointer_key(one) == redis_store.pointer_key(one)

@@ -14,17 +14,18 @@ import pytest
 
 from state.memory_store import MemoryStore
 from state.window import StateKey
-from stream import local_servers
-from stream.batcher import Item
-from stream.messages import Utterance, decode
-from stream.pipeline import Lease, Pipeline
-from stream.poison import Poison
+from stream.events.decode import decode
+from stream.events.messages import Utterance
+from stream.events.poison import Poison
+from stream.local import servers
 from stream.ports import Record
 from stream.settings import Settings
-from stream.window_cache import WindowCache
-from stream.worker import wire_of
+from stream.worker.batcher import Item
+from stream.worker.loop import wire_of
+from stream.worker.pipeline import Lease, Pipeline
+from stream.worker.window_cache import WindowCache
+from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import ChildWorker, Site, ThreadWorker, wait_for
-from tests.stream.small_model import SmallPredictor
 
 pytestmark = pytest.mark.integration
 
@@ -176,7 +177,7 @@ def test_a_store_that_does_not_answer_costs_time_and_nothing_else(
     site: Site, start: Start, tmp_path: Path
 ) -> None:
     """Redis is stopped in mid-stream, longer than its clients wait, and goes on."""
-    with local_servers.redis_server(tmp_path) as redis:
+    with servers.redis_server(tmp_path) as redis:
         worker = start(site.settings.model_copy(update={"redis_url": redis.url}))
         talk(site, range(0, 10))
         wait_for(lambda: site.committed() == site.sent, "commits before")

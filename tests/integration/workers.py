@@ -18,9 +18,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from stream import serving
-from stream.kafka_io import patiently, record_of
-from stream.local_servers import free_ports
+from stream import serve
+from stream.brokers.kafka_config import patiently
+from stream.brokers.kafka_source import record_of
+from stream.local.servers import free_ports
 from stream.ports import Record
 from stream.settings import Settings
 
@@ -140,7 +141,7 @@ class ThreadWorker:
 
     def _run(self) -> None:
         try:
-            self.code = serving.run_worker(self.settings, stop=self.stop, ready=self._ready)
+            self.code = serve.run_worker(self.settings, stop=self.stop, ready=self._ready)
         except BaseException as error:  # shown by `start` and `end`
             self.error = error
         finally:

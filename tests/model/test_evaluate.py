@@ -9,23 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.bootstrap import SCORES
-from model.calibration import shift_cells
-from model.checkpoint import (
-    Calibration,
-    Checkpoint,
-    Thresholds,
-    default_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
-from model.data import UNLABELLED, Dialogue, generated_conversations, read_data_set, speaker_pairs
-from model.evaluate import answer, answers_of, compare, evaluate
-from model.pcgnet import Pcgnet
-from model.predictor import CheckpointError
-from model.report import goal_rows, report_data, score
-from model.train import fitting_config, normalise_inputs
-from model.whole import whole_answers
+from model.checkpoint_files import default_checkpoint
+from model.data.dataset import UNLABELLED, Dialogue, speaker_pairs
+from model.data.reader import read_data_set
+from model.errors import CheckpointError
+from model.evaluate import answers_of, compare, evaluate
+from model.pcgnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from model.pcgnet.model import Pcgnet
+from model.pcgnet.train import fitting_config, normalise_inputs
+from model.pcgnet.whole import answer
+from model.scoring.bootstrap import SCORES
+from model.scoring.calibrate import shift_cells
+from model.scoring.report import goal_rows, report_data, score
+from model.serving.calibration import Calibration, Thresholds
+from model.whole_conversation import whole_answers
+from tests.fakes.conversations import generated_conversations
 
 DATA = generated_conversations(20, seed=2)
 

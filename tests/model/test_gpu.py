@@ -12,21 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import bench
-from model.data import generated_conversations
+from model.errors import DeviceExhausted
 from model.evaluate import evaluate
-from model.hrg_ssa_checkpoint import load_any
-from model.hrg_ssa_run import carry_out_hrg_ssa, plan_hrg_ssa
-from model.predictor import DeviceExhausted
-from tests.model.small_hrg_ssa import SIZES
-from tests.model.tiny_encoder import write_tiny_encoder
+from model.hrg_ssa.plan import plan_hrg_ssa
+from model.pcgnet import bench
+from model.registry import load_any
+from model.train_run import carry_out_hrg_ssa
+from tests.fakes.conversations import generated_conversations
+from tests.fakes.encoder import write_tiny_encoder
+from tests.fakes.hrg_ssa import SIZES
 
 pytestmark = pytest.mark.gpu
 
 LOST = """
 import torch
-from model.device import device_errors
-from model.predictor import DeviceLost
+from model.serving.device import device_errors
+from model.interface import DeviceLost
 
 try:
     with device_errors():

@@ -26,8 +26,8 @@ from state.store import (
     StoreUnavailable,
 )
 from state.window import Change, Conversation, StateKey, StateSpec
-from stream import local_servers
-from stream.local_servers import RunningRedis, free_ports
+from stream.local import servers
+from stream.local.servers import RunningRedis, free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -39,7 +39,7 @@ OUTPUT = StoredOutput("predicted", b"{}")
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[RunningRedis]:
     """A redis-server of this test's own, to be configured, emptied and ended at will."""
-    with local_servers.redis_server(tmp_path) as running:
+    with servers.redis_server(tmp_path) as running:
         yield running
 
 
@@ -120,7 +120,7 @@ def test_a_cluster_runs_the_function_in_its_pipelines(
     make_spec: Make, say: Say, tmp_path: Path
 ) -> None:
     """A server in cluster mode refuses undeclared keys and keys of two slots."""
-    with local_servers.redis_server(tmp_path, "--cluster-enabled", "yes") as running:
+    with servers.redis_server(tmp_path, "--cluster-enabled", "yes") as running:
         client = redis.Redis.from_url(running.url)
         client.cluster("ADDSLOTSRANGE", 0, 16383)
         while client.cluster("info")["cluster_state"] != "ok":
@@ -342,14 +342,14 @@ def test_a_store_survives_a_restart_of_the_server(
     make_spec: Make, say: Say, tmp_path: Path
 ) -> None:
     spec, key = make_spec(), key_named()
-    with local_servers.redis_server(tmp_path) as running, opened(spec, running.url) as store:
+    with servers.redis_server(tmp_path) as running, opened(spec, running.url) as store:
         store.check()
         token = store.claim("topic", 0)
         store.save_many([first_save(spec, say, key)])
         running.server.stop(hard=True)
         with pytest.raises(StoreUnavailable, match="start it, or correct the address"):
             store.load_many([key])
-        running.server.start(lambda: local_servers.answers(running.port))
+        running.server.start(lambda: servers.answers(running.port))
         assert store.load_many([key])[0].offset == -1
         assert store.save_many([first_save(spec, say, key)])[0].result is SaveResult.SAVED
         assert store.claim("topic", 0) > token
@@ -384,7 +384,7 @@ def test_older_data_behind_a_new_connection_is_never_taken_for_what_was_written(
 ) -> None:
     """A failover, or a restart from a snapshot: the epoch key is there, the last write is not."""
     spec, key = make_spec(), key_named()
-    with local_servers.redis_server(tmp_path) as running, opened(spec, running.url) as store:
+    with servers.redis_server(tmp_path) as running, opened(spec, running.url) as store:
         store.check()
         store.identify()
         first = say(spec, None, 0)
@@ -392,7 +392,7 @@ def test_older_data_behind_a_new_connection_is_never_taken_for_what_was_written(
         redis.Redis.from_url(running.url).save()  # what it comes back with
         store.save_many([Save(key, 1, 0, say(spec, first.after, 1), OUTPUT, 0)])
         running.server.stop(hard=True)
-        running.server.start(lambda: local_servers.answers(running.port))
+        running.server.start(lambda: servers.answers(running.port))
         with pytest.raises(StoreChanged):
             store.load_many([key])
         store.identify()

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from model.predictor import Predictor
-from tests.stream.small_model import SmallPredictor
+from model.interface import Predictor
+from tests.fakes.predictor import SmallPredictor
 
 
 @pytest.fixture

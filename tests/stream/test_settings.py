@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from stream.cli.setting_origins import shown_settings
 from stream.errors import ConfigError
-from stream.origins import shown_settings
 from stream.settings import Settings, load_settings
 
 

@@ -1,0 +1,103 @@
+"""Conversations with labels: what a data set is, in memory, and one generated for tests.
+
+`docs/data.md` describes the folder that `read_data_set` reads and `write_data_set` writes. Needs
+numpy only; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Split = Literal["train", "dev", "test"]
+SPLITS: Final[tuple[Split, ...]] = ("train", "dev", "test")
+MODALITIES: Final = ("text", "audio", "video", "persona")
+UNLABELLED: Final = -1
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One conversation of T utterances in spoken order, with what is known of each."""
+
+    dialogue_id: str
+    utterance_ids: tuple[str, ...]  # [T]
+    speakers: tuple[str, ...]  # [T]
+    sentences: tuple[str, ...]  # [T], "" where only vectors are known
+    labels: NDArray[np.int64]  # [T], UNLABELLED where nobody said
+    features: Mapping[str, Floats]  # modality -> [T, width]; absent rows are 0
+    present: NDArray[np.bool_]  # [T, 4] in the order of MODALITIES
+
+    def __len__(self) -> int:
+        return len(self.utterance_ids)
+
+
+class DataSource(Protocol):
+    """What training reads: labels, widths, and one split at a time."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def widths(self) -> Mapping[str, int]: ...
+
+    @property
+    def extractors(self) -> Mapping[str, str]: ...
+
+    def split(self, name: Split) -> tuple[Dialogue, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    """A whole set in memory. A split nobody made is empty."""
+
+    name: str
+    labels: tuple[str, ...]
+    widths: Mapping[str, int]  # modality -> vector width, modalities the set has vectors of
+    extractors: Mapping[str, str]  # modality -> recipe its vectors come from
+    dialogues: Mapping[Split, tuple[Dialogue, ...]]
+    note: str = ""  # what `model.data.splits` changed since the set was read, for people
+
+    def split(self, name: Split) -> tuple[Dialogue, ...]:
+        return self.dialogues[name]
+
+
+def column_statistics(dialogues: Sequence[Dialogue]) -> dict[str, tuple[Floats, Floats]]:
+    """Mean and standard deviation of each column over the rows where the modality is present."""
+    statistics: dict[str, tuple[Floats, Floats]] = {}
+    for i, modality in enumerate(MODALITIES):
+        if modality not in dialogues[0].features:
+            continue
+        rows = np.concatenate([d.features[modality][d.present[:, i]] for d in dialogues])
+        if len(rows) == 0:
+            continue
+        std = rows.std(0, dtype=np.float64)
+        statistics[modality] = (
+            rows.mean(0, dtype=np.float64).astype(np.float32),
+            np.where(std > 0, std, 1.0).astype(np.float32),
+        )
+    return statistics
+
+
+def label_counts(dialogues: Sequence[Dialogue], classes: int) -> NDArray[np.int64]:
+    """How often each label occurs, [C]; unlabelled utterances count for nothing."""
+    labels = np.concatenate([d.labels for d in dialogues])
+    return np.bincount(labels[labels != UNLABELLED], minlength=classes)
+
+
+def speaker_pairs(dialogue: Dialogue) -> NDArray[np.int64]:
+    """(previous, current) indices of a speaker's consecutive utterances, [P, 2]."""
+    last: dict[str, int] = {}
+    pairs = []
+    for i, speaker in enumerate(dialogue.speakers):
+        if speaker in last:
+            pairs.append((last[speaker], i))
+        last[speaker] = i
+    return np.array(pairs, np.int64).reshape(-1, 2)

@@ -1,0 +1,79 @@
+"""Feature files: vectors of a table's rows, as `emotrack extract` writes and others take them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.atomic_files import write_whole
+from model.data.arrays import matrix, measured, read_arrays
+from model.data.dataset import Floats
+from model.errors import DataError
+
+NAMES: Final = {"text": "text", "audio": "audio", "video": "video", "visual": "video",
+                "persona": "persona"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRows:
+    """Row i of every array is the i-th utterance; a row of NaN is absent."""
+
+    source: str
+    vectors: Mapping[str, Floats]  # modality -> [rows, width]
+    extractors: Mapping[str, str]  # modality -> recipe, where the file says it
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.vectors.values()), ()))
+
+    def present(self, modality: str) -> NDArray[np.bool_]:
+        """[rows]"""
+        return measured(self.vectors[modality])
+
+
+def read_feature_rows(paths: Sequence[Path]) -> FeatureRows:
+    """The arrays of one or several .npz files side by side (audio of one, video of another).
+
+    Raises `DataError` when a file holds none, two hold the same, or their rows differ in number.
+    """
+    vectors: dict[str, Floats] = {}
+    origin: dict[str, Path] = {}
+    extractors = {}
+    for path in paths:
+        arrays = read_arrays(path)
+        known = {key: modality for key, modality in NAMES.items() if key in arrays}
+        if not known:
+            raise DataError(
+                f"{path} holds none of {', '.join(NAMES)} (it has: {', '.join(arrays) or '-'})"
+            )
+        for key, modality in known.items():
+            if modality in vectors:
+                raise DataError(f"both {origin[modality]} and {path} hold {modality}: give one")
+            vectors[modality], origin[modality] = matrix(path, key, arrays[key]), path
+            if f"{key}_extractor" in arrays:
+                extractors[modality] = str(arrays[f"{key}_extractor"])
+    source = ", ".join(str(path) for path in paths)
+    first, *others = vectors
+    for modality in others:
+        if len(vectors[modality]) != len(vectors[first]):
+            raise DataError(
+                f"{origin[modality]}: `{modality}` has {len(vectors[modality])} rows, `{first}` "
+                f"of {origin[first]} has {len(vectors[first])}: row i is the i-th utterance in both"
+            )
+    return FeatureRows(source, vectors, extractors)
+
+
+def write_feature_rows(
+    path: Path, modality: str, names: Sequence[str], vectors: NDArray[Any], extractor: str
+) -> None:
+    """Write a feature file whole: `modality`, `name` and the recipe. Raises `OSError`."""
+    arrays = {modality: vectors, "name": np.array(names), f"{modality}_extractor": extractor}
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
+    write_whole(path.parent, {path.name: file.getvalue()})

@@ -1,0 +1,153 @@
+"""The dialogues of a data set, line by line: who said what, with which label and row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.dataset import SPLITS, UNLABELLED, Split
+from model.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One dialogue of T utterances without its vectors; `rows` says where those are."""
+
+    dialogue_id: str
+    utterance_ids: tuple[str, ...]
+    speakers: tuple[str, ...]
+    sentences: tuple[str, ...]
+    labels: NDArray[np.int64]  # [T]
+    rows: NDArray[np.int64]  # [T]
+
+
+@dataclass(slots=True)
+class _Checked:
+    """What all lines share: names, sizes, and which rows and ids were met."""
+
+    path: Path
+    labels: Sequence[str]
+    present: NDArray[np.bool_]  # [rows, modalities]
+    row_of: dict[int, str] = field(default_factory=dict)  # row -> where it was used
+    dialogues: dict[tuple[str, str], int] = field(default_factory=dict)  # -> line
+
+
+def said_in(
+    path: Path,
+    lines: Iterable[tuple[int, dict[str, Any]]],
+    labels: Sequence[str],
+    present: NDArray[np.bool_],
+) -> Iterator[tuple[Split, Said]]:
+    """(split, dialogue) of each line. Raises `DataError` naming the line and the utterance."""
+    checked = _Checked(path, labels, present)
+    for number, line in lines:
+        place = f"{path}, line {number}"
+        split = _split(place, line.get("split"))
+        dialogue_id = name_of(place, "dialogue_id", line.get("dialogue_id"))
+        before = checked.dialogues.setdefault((split, dialogue_id), number)
+        if before != number:
+            raise DataError(
+                f"{place}: dialogue {dialogue_id!r} of {split} is already line {before}"
+            )
+        yield split, _said(checked, place, dialogue_id, line.get("utterances"))
+
+
+def _split(place: str, value: Any) -> Split:
+    for split in SPLITS:
+        if value == split:
+            return split
+    raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
+
+
+def _said(checked: _Checked, place: str, dialogue_id: str, utterances: Any) -> Said:
+    if not isinstance(utterances, list) or not utterances:
+        raise DataError(f"{place}: dialogue {dialogue_id!r} has no utterances")
+    ids: dict[str, None] = {}
+    speakers, sentences, labels, rows = [], [], [], []
+    for i, utterance in enumerate(utterances):
+        here = f"{place}, utterance {i}"
+        if not isinstance(utterance, dict):
+            raise DataError(f"{here}: {type(utterance).__name__}, expected an object {{…}}")
+        uid = name_of(here, "uid", utterance.get("uid", i))
+        if uid in ids:
+            raise DataError(
+                f"{here}: utterance id {uid!r} is used twice in dialogue {dialogue_id!r}"
+            )
+        ids[uid] = None
+        rows.append(_row(checked, here, utterance.get("row")))
+        speakers.append(name_of(here, "speaker", utterance.get("speaker")))
+        sentences.append(_sentence(checked, here, utterance.get("text"), rows[-1]))
+        labels.append(_label(checked.labels, here, utterance))
+    return Said(
+        dialogue_id,
+        tuple(ids),
+        tuple(speakers),
+        tuple(sentences),
+        np.array(labels, np.int64),
+        np.array(rows, np.int64),
+    )
+
+
+def name_of(place: str, field_name: str, value: Any) -> str:
+    """An id or a speaker: a text with something in it, or a whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{place}: `{field_name}` is {value!r}, expected a name")
+    return value
+
+
+def _row(checked: _Checked, here: str, value: Any) -> int:
+    rows = len(checked.present)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < rows:
+        raise DataError(f"{here}: row {value!r} is none of the arrays' {rows} rows (0..{rows - 1})")
+    before = checked.row_of.setdefault(value, here)
+    if before is not here:
+        raise DataError(f"{here}: row {value} is already that of {before}")
+    return value
+
+
+def _sentence(checked: _Checked, here: str, value: Any, row: int) -> str:
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{here}: `text` is {value!r}, expected a sentence or null")
+    if not (value and value.strip()) and not checked.present[row].any():
+        raise DataError(
+            f"{here}: neither a sentence nor a vector (row {row} is absent in every array): leave "
+            "the utterance out, or give its text"
+        )
+    return value or ""
+
+
+def _label(labels: Sequence[str], here: str, utterance: dict[str, Any]) -> int:
+    """`label` rules: an index, a name, or null and -1 for nobody said; without it `emotion`."""
+    value = utterance["label"] if "label" in utterance else utterance.get("emotion")
+    if value is None or (value == UNLABELLED and not isinstance(value, bool)):
+        return UNLABELLED
+    if isinstance(value, str):
+        if value not in labels:
+            raise DataError(f"{here}: unknown label {value!r}, the meta file has {list(labels)}")
+        return labels.index(value)
+    whole = isinstance(value, int | float) and not isinstance(value, bool)
+    if not whole or not math.isfinite(value) or value != int(value):
+        raise DataError(
+            f"{here}: label {value!r} is neither an index nor a name (null: nobody said)"
+        )
+    if not 0 <= value < len(labels):
+        raise DataError(f"{here}: label {value} is none of 0..{len(labels) - 1} ({list(labels)})")
+    _same_emotion(labels, here, int(value), utterance.get("emotion"))
+    return int(value)
+
+
+def _same_emotion(labels: Sequence[str], here: str, label: int, emotion: Any) -> None:
+    """A second name for a label is fine ("hap" of happy), another label's name is not."""
+    if emotion in labels and labels.index(emotion) != label:
+        raise DataError(
+            f"{here}: label {label} is {labels[label]!r}, but emotion says {emotion!r} "
+            f"({labels.index(emotion)})"
+        )

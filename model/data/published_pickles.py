@@ -1,0 +1,242 @@
+"""MELD and IEMOCAP from the feature pickles that the published code of PCGNet and M3NET reads.
+
+Nothing is run: `model.data.safe_pickle` reads the files. Each is a tuple of dicts keyed by dialogue
+id:
+
+=================== ======= ==================================================================
+file                tuple   positions
+=================== ======= ==================================================================
+IEMOCAP features    9       0 utterance ids, 1 speakers M/F, 2 labels, 4 audio, 5 visual,
+                            6 sentences, 7 train ids, 8 test ids (3 unused)
+MELD features       10      the same, speakers as one-hot rows; 9 ignored
+IEMOCAP roberta     10      2, 3, 4, 5: vectors of the last four layers
+MELD roberta        11      3, 4, 5, 6: likewise
+persona             dict    dialogue id -> [T, 5]
+=================== ======= ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.dataset import MODALITIES, DataSet, Dialogue, Floats, Split
+from model.data.missing import filled
+from model.data.safe_pickle import load_pickle
+from model.data.splits import with_dev
+from model.errors import DataError
+from model.labels import IEMOCAP_LABELS, MELD_LABELS
+
+Corpus = Literal["meld", "iemocap"]
+ROBERTA: Final = (
+    "roberta-large fine-tuned on single utterances, <s> of the last four layers averaged"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a corpus keeps what."""
+
+    labels: tuple[str, ...]
+    features: int  # length of the tuple
+    roberta: int
+    layers: tuple[int, ...]  # positions in the roberta tuple
+    audio: str  # recipe
+    dev: range  # train ids that are the dev split; empty: one is held out
+
+
+LAYOUTS: Final[Mapping[Corpus, Layout]] = {
+    "meld": Layout(
+        MELD_LABELS, 10, 11, (3, 4, 5, 6), "MELD audio: 300 numbers, recipe not published",
+        range(1039, 1153),
+    ),
+    "iemocap": Layout(IEMOCAP_LABELS, 9, 10, (2, 3, 4, 5), "openSMILE IS10", range(0)),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One unpickled file: parts by position, each a dict keyed by dialogue id."""
+
+    path: Path
+    parts: Sequence[Any]
+
+    def of(self, position: int, dialogue: Any, turns: int | None = None) -> list[Any]:
+        """What `dialogue` has at `position`, checked to be of `turns` utterances."""
+        part = self.parts[position]
+        if not isinstance(part, dict) or dialogue not in part:
+            raise DataError(f"{self.path}, position {position}: no dialogue {dialogue!r}")
+        found = part[dialogue]
+        array = isinstance(found, np.ndarray) and found.ndim > 0
+        if not array and not isinstance(found, list | tuple):
+            raise DataError(f"{self.path}, position {position}: dialogue {dialogue!r} is no list")
+        if turns is not None and len(found) != turns:
+            raise DataError(
+                f"{self.path}, position {position}: dialogue {dialogue!r} has {len(found)} "
+                f"utterances, but {turns} utterance ids"
+            )
+        return list(found)
+
+    def vectors(self, position: int, dialogue: Any, turns: int) -> Floats:
+        """[T, width]."""
+        rows = self.of(position, dialogue, turns)
+        widths = sorted({np.size(row) for row in rows})
+        if len(widths) != 1:
+            raise DataError(
+                f"{self.path}, position {position}: dialogue {dialogue!r} has vectors of "
+                f"{widths} numbers, expected one width"
+            )
+        try:
+            values = np.asarray(rows, np.float32).reshape(turns, widths[0])
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{self.path}, position {position}: dialogue {dialogue!r} holds no numbers: {error}"
+            ) from error
+        if np.isinf(values).any():
+            raise DataError(f"{self.path}, position {position}: dialogue {dialogue!r} holds Inf")
+        return values
+
+
+def read_original(
+    corpus: Corpus, features: Path, roberta: Path, persona: Path | None = None, *, seed: int = 0
+) -> DataSet:
+    """The corpus as a data set: text is the mean of the four RoBERTa vectors.
+
+    Splits are the id lists of the features file. MELD's train list holds its dev split (ids 1039 to
+    1152); IEMOCAP has none, so a tenth of the train dialogues is held out by `seed`. Raises
+    `DataError` naming file, position and dialogue.
+    """
+    layout = LAYOUTS[corpus]
+    files = (
+        _opened(features, layout.features),
+        _opened(roberta, layout.roberta),
+        None if persona is None else _File(persona, [load_pickle(persona)]),
+    )
+    dialogues: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
+    for split, dialogue in _splits(files[0], layout):
+        dialogues[split].append(_dialogue(layout, files, split, dialogue))
+    every = [d for found in dialogues.values() for d in found]
+    if not every:
+        raise DataError(f"{features}: its lists of train and test ids (positions 7, 8) are empty")
+    data = DataSet(
+        name=corpus,
+        labels=layout.labels,
+        widths=_widths(features, every),
+        extractors={
+            "text": ROBERTA,
+            "audio": layout.audio,
+            "video": "denseface: 342 numbers",
+            **({"persona": f"{corpus}-persona: five per-utterance traits"} if persona else {}),
+        },
+        dialogues={split: tuple(found) for split, found in dialogues.items()},
+    )
+    return filled(with_dev(data, seed=seed))
+
+
+def _opened(path: Path, length: int) -> _File:
+    parts = load_pickle(path)
+    if not isinstance(parts, tuple | list) or len(parts) != length:
+        size = len(parts) if isinstance(parts, tuple | list | dict) else 1
+        raise DataError(
+            f"{path} holds a {type(parts).__name__} of {size}, expected a tuple of {length}: is it "
+            "another corpus's file, or the features and roberta files swapped?"
+        )
+    return _File(path, parts)
+
+
+def _splits(file: _File, layout: Layout) -> list[tuple[Split, Any]]:
+    train, test = (_ids(file, position) for position in (7, 8))
+    both = sorted(set(map(str, train)) & set(map(str, test)))
+    if both:
+        raise DataError(f"{file.path}: dialogue {both[0]!r} is in the train and the test list")
+    found: list[tuple[Split, Any]] = [
+        ("dev" if dialogue in layout.dev else "train", dialogue) for dialogue in train
+    ]
+    return found + [("test", dialogue) for dialogue in test]
+
+
+def _ids(file: _File, position: int) -> list[Any]:
+    ids = file.parts[position]
+    if not isinstance(ids, list | tuple | set | frozenset | np.ndarray):
+        raise DataError(f"{file.path}, position {position}: {type(ids).__name__}, expected ids")
+    return sorted(ids) if isinstance(ids, set | frozenset) else list(ids)
+
+
+def _dialogue(
+    layout: Layout, files: tuple[_File, _File, _File | None], split: Split, dialogue: Any
+) -> Dialogue:
+    features, roberta, persona = files
+    ids = features.of(0, dialogue)
+    turns = len(ids)
+    layers = [roberta.vectors(position, dialogue, turns) for position in layout.layers]
+    mixed: Floats = np.stack(_same_width(roberta.path, dialogue, layers)).mean(axis=0)
+    vectors = {
+        "text": mixed,
+        "audio": features.vectors(4, dialogue, turns),
+        "video": features.vectors(5, dialogue, turns),
+    }
+    if persona is not None:
+        vectors["persona"] = persona.vectors(0, dialogue, turns)
+    present = np.array([m in vectors for m in MODALITIES])
+    return Dialogue(
+        dialogue_id=f"{split}_{dialogue}" if isinstance(dialogue, int) else str(dialogue),
+        utterance_ids=_names(ids),
+        speakers=tuple(_speaker(features, dialogue, s) for s in features.of(1, dialogue, turns)),
+        sentences=tuple(str(s) for s in features.of(6, dialogue, turns)),
+        labels=_labels(features, dialogue, turns, len(layout.labels)),
+        features=vectors,
+        present=np.tile(present, (turns, 1)),
+    )
+
+
+def _same_width(path: Path, dialogue: Any, layers: Collection[Floats]) -> list[Floats]:
+    widths = [layer.shape[1] for layer in layers]
+    if len(set(widths)) != 1:
+        raise DataError(f"{path}: dialogue {dialogue!r} has layers of {widths} numbers")
+    return list(layers)
+
+
+def _names(ids: Sequence[Any]) -> tuple[str, ...]:
+    """As the file numbers them; by place where it numbers two alike."""
+    names = tuple(str(name) for name in ids)
+    return names if len(set(names)) == len(names) else tuple(map(str, range(len(names))))
+
+
+def _speaker(file: _File, dialogue: Any, value: Any) -> str:
+    """'M' or 'F' as it is; of a one-hot row, the place of its one."""
+    if isinstance(value, str) and value.strip():
+        return value
+    row = np.asarray(value)
+    if row.dtype.kind not in "fiub" or row.ndim != 1 or row.sum() != 1 or row.max() != 1:
+        raise DataError(
+            f"{file.path}, position 1: dialogue {dialogue!r} has speaker {value!r}, expected a "
+            "name or a one-hot row"
+        )
+    return f"speaker {int(row.argmax())}"
+
+
+def _labels(file: _File, dialogue: Any, turns: int, classes: int) -> NDArray[np.int64]:
+    labels = np.asarray(file.of(2, dialogue, turns))
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"{file.path}, position 2: dialogue {dialogue!r} has labels "
+            f"{sorted(set(labels.tolist()))}, expected 0..{classes - 1}"
+        )
+    return labels.astype(np.int64)
+
+
+def _widths(path: Path, dialogues: Sequence[Dialogue]) -> dict[str, int]:
+    widths = {m: int(v.shape[1]) for m, v in dialogues[0].features.items()}
+    for dialogue in dialogues:
+        for modality, vectors in dialogue.features.items():
+            if vectors.shape[1] != widths[modality]:
+                raise DataError(
+                    f"{path}: dialogue {dialogue.dialogue_id!r} has {modality} of "
+                    f"{vectors.shape[1]} numbers, the first one {widths[modality]}"
+                )
+    return widths

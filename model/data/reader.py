@@ -1,0 +1,161 @@
+"""Reads a data-set folder as docs/data.md describes it, and refuses what departs from it.
+
+Audio and video are the *raw* columns where the set has them, as the extractors publish them; the
+checkpoint normalises. A column that is NaN inside a present vector (Praat finds no pitch in a
+whisper) becomes the mean of that column over the train split, because NaN never crosses the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.arrays import (
+    Arrays,
+    mask,
+    matrix,
+    measured,
+    meta_numbers,
+    read_arrays,
+    read_lines,
+    read_meta,
+    same_rows,
+    the_set_in,
+)
+from model.data.dataset import MODALITIES, SPLITS, DataSet, Dialogue, Floats, Split
+from model.data.extractors import recipes
+from model.data.lines import Said, said_in
+from model.data.missing import filled
+from model.errors import DataError
+
+KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "video")}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One modality as its file has it: NaN where nothing was measured."""
+
+    path: Path
+    key: str  # the array's name
+    values: Floats  # [rows, width]
+    present: NDArray[np.bool_]  # [rows]
+    scaled: bool  # z-scored by whoever wrote the set
+
+
+def read(folder: Path, name: str | None) -> DataSet:
+    """See `model.data.dataset.read_data_set`."""
+    name = name or the_set_in(folder)
+    meta_path = folder / f"{name}_meta.json"
+    meta = read_meta(meta_path)
+    columns, rows = _columns(folder, name)
+    path, lines = read_lines(folder, name)
+    present = np.zeros((rows, len(MODALITIES)), np.bool_)
+    for modality, found in columns.items():
+        present[:, MODALITIES.index(modality)] = found.present
+    dialogues: dict[Split, list[Said]] = {split: [] for split in SPLITS}
+    for split, said in said_in(path, lines, meta["labels"], present):
+        dialogues[split].append(said)
+    if not dialogues["train"]:
+        raise DataError(f"{path}: no dialogue has the split train: there is nothing to learn from")
+    data = DataSet(
+        name=name,
+        labels=tuple(meta["labels"]),
+        widths={m: c.values.shape[1] for m, c in columns.items()},
+        extractors=recipes(
+            name,
+            meta,
+            {m: c.values.shape[1] for m, c in columns.items()},
+            [m for m, c in columns.items() if c.scaled],
+        ),
+        dialogues={
+            split: tuple(_dialogue(said, columns, present) for said in found)
+            for split, found in dialogues.items()
+        },
+    )
+    return filled(data, _stated_means(meta_path, meta, columns))
+
+
+def _columns(folder: Path, name: str) -> tuple[dict[str, Columns], int]:
+    """Every modality the set has, and how many rows there are."""
+    path = folder / f"{name}_features.npz"
+    arrays = read_arrays(path)
+    known = [
+        f"{key}{end}" for keys in KEYS.values() for key in keys for end in ("", "_raw", "_mask")
+    ]
+    there = [key for key in (*known, "label") if key in arrays]
+    if not there:
+        raise DataError(
+            f"{path} holds none of text, audio, visual, label (it has: {', '.join(arrays) or '-'})"
+        )
+    rows = same_rows(path, arrays, there)
+    columns = {}
+    for modality, keys in KEYS.items():
+        found = [key for key in keys if key in arrays or f"{key}_raw" in arrays]
+        if len(found) > 1:
+            raise DataError(f"{path} holds both {' and '.join(found)}: one of them is {modality}")
+        if found:
+            columns[modality] = _column(path, found[0], arrays, rows)
+    persona = folder / f"{name}_persona.npz"
+    if persona.is_file():
+        columns["persona"] = _persona(persona, path, rows)
+    return columns, rows
+
+
+def _column(path: Path, key: str, arrays: Arrays, rows: int) -> Columns:
+    scaled = f"{key}_raw" not in arrays and key != "text"
+    stored = key if scaled or f"{key}_raw" not in arrays else f"{key}_raw"
+    values = matrix(path, stored, arrays[stored])
+    present = measured(values)
+    if f"{key}_mask" in arrays:
+        present &= mask(path, f"{key}_mask", arrays[f"{key}_mask"], rows)
+    elif scaled:
+        present &= values.any(axis=1)  # "missing = 0" after z-scoring; NaN counts as something
+    return Columns(path, stored, values, present, scaled)
+
+
+def _persona(path: Path, features: Path, rows: int) -> Columns:
+    arrays = read_arrays(path)
+    if "persona" not in arrays:
+        raise DataError(f"{path} holds no array `persona` (it has: {', '.join(arrays) or '-'})")
+    values = matrix(path, "persona", arrays["persona"])
+    if len(values) != rows:
+        raise DataError(f"{path}: `persona` has {len(values)} rows, {features.name} has {rows}")
+    return Columns(path, "persona", values, measured(values), scaled=False)
+
+
+def _stated_means(
+    path: Path, meta: Mapping[str, Any], columns: Mapping[str, Columns]
+) -> dict[str, Floats]:
+    """The train means of raw columns that the meta file states."""
+    return {
+        modality: meta_numbers(path, meta, key, found.values.shape[1])
+        for modality, found in columns.items()
+        for key in [found.key.removesuffix("_raw") + "_mean"]
+        if key in meta and not found.scaled
+    }
+
+
+def _dialogue(said: Said, columns: Mapping[str, Columns], present: NDArray[np.bool_]) -> Dialogue:
+    return Dialogue(
+        dialogue_id=said.dialogue_id,
+        utterance_ids=said.utterance_ids,
+        speakers=said.speakers,
+        sentences=said.sentences,
+        labels=said.labels,
+        features={modality: found.values[said.rows] for modality, found in columns.items()},
+        present=present[said.rows],
+    )
+
+
+def read_data_set(folder: Path, name: str | None = None) -> DataSet:
+    """Read `<name>_*` from `folder`; the only set there (or MELD of several) when `name` is None.
+
+    Raises `DataError` for whatever departs from docs/data.md.
+    """
+
+    return read(folder, name)

@@ -1,0 +1,192 @@
+"""Reads the feature pickles that research code published, without running anything in them.
+
+A pickle is a program. This reader lets it build plain Python values and numpy arrays of numbers or
+text, and nothing else: every other name it asks for is refused. numpy's own unpickling is not used
+either (its ``__setstate__`` trusts what it is given): array, dtype and scalar are rebuilt here from
+their published layout, and sizes must agree.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+
+from model.errors import DataError
+
+LARGEST: Final = 2 << 30  # bytes; four RoBERTa vectors of 13,708 utterances are 225 MB as float32
+DEEPEST: Final = 16  # containers inside containers
+_PLAIN: Final = re.compile(r"[<>=|]?([biuf][0-9]{1,2}|[SU][0-9]{1,6}|\?)")
+
+
+class Refused(DataError):
+    """The file asks for something that is neither numpy nor plain; says what."""
+
+
+def load_pickle(path: Path, *, largest: int = LARGEST) -> Any:
+    """What the pickle at `path` holds: tuples, lists, dicts, sets, numbers, texts, numpy arrays.
+
+    Written by Python 2 or 3, protocol 0 to 5. Raises `DataError`; `Refused` names what the file
+    asked for.
+    """
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise DataError(f"{path} has {size} bytes, at most {largest} are read")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return _finished(_Unpickler(io.BytesIO(content), encoding="latin1").load(), 0, {})
+    except Refused as met:
+        raise Refused(f"{path} {met}: nothing of it was run or read") from None
+    # Damaged and hostile pickles raise anything at all, from a wrong argument to a huge memo.
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} is no pickle of features, or damaged: {said}") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows no name but those below; everything it hands out is ours or a plain value."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        made = _KNOWN.get(f"{module_name}.{global_name}")
+        if made is None:
+            raise Refused(f"asks for {module_name}.{global_name}")
+        return _Maker(made)
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise Refused(f"asks for an object kept elsewhere ({str(pid)[:60]!r})")
+
+
+class _Maker:
+    """A callable that a pickle can call and not change (BUILD sets attributes of functions)."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._make(*arguments)
+
+    def __setstate__(self, _state: Any) -> None:
+        raise Refused("changes a function")
+
+
+class _Dtype:
+    """Stands for numpy.dtype while a pickle is read."""
+
+    def __init__(self, code: Any, _align: Any = False, _copy: Any = True) -> None:
+        code = code.decode("latin1") if isinstance(code, bytes) else code
+        if not isinstance(code, str) or not _PLAIN.fullmatch(code):
+            raise Refused(f"holds a numpy array of dtype {str(code)[:40]!r}, not numbers or text")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, byte order, subarray, names, fields, item size, …), as numpy writes it."""
+        _version, order, *inner = state[:5]
+        order = order.decode("latin1") if isinstance(order, bytes) else order
+        if any(part is not None for part in inner) or order not in ("<", ">", "=", "|"):
+            raise Refused("holds a numpy array of structures, not numbers or text")
+        if order == "<":
+            self.dtype = self.dtype.newbyteorder("<")
+        if order == ">":
+            self.dtype = self.dtype.newbyteorder(">")
+
+
+class _Array:
+    """Stands for an array while a pickle is read; `value` once its state has come."""
+
+    value: np.ndarray[Any, Any] | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        """(version, shape, dtype, Fortran order, bytes), as numpy writes it."""
+        _version, shape, dtype, fortran, raw = state
+        self.value = _array(raw, dtype, shape, "F" if fortran else "C")
+
+
+def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    if not isinstance(dtype, _Dtype):
+        raise Refused("holds a numpy array without a dtype")
+    content = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 had no bytes
+    if not isinstance(content, bytes | bytearray):
+        raise Refused("holds a numpy array of objects")
+    sizes = tuple(int(size) for size in shape)
+    need = math.prod(sizes) * dtype.dtype.itemsize
+    if min(sizes, default=0) < 0 or need != len(content):
+        raise DataError(f"an array of shape {sizes} needs {need} bytes, it has {len(content)}")
+    return np.ndarray(sizes, dtype.dtype, bytes(content), order=order)
+
+
+def _reconstruct(_kind: Any, _shape: Any, _code: Any) -> _Array:
+    return _Array()
+
+
+def _scalar(dtype: Any, raw: Any) -> Any:
+    return _array(raw, dtype, (), "C")[()]
+
+
+def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    return _array(raw, dtype, shape, order)
+
+
+def _ndarray(*_arguments: Any) -> Any:
+    raise Refused("makes a numpy array of its own")
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """How Python 3 writes bytes for Python 2."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused(f"asks for the codec {encoding!r}")
+    return text.encode("latin1")
+
+
+def _bytes(content: Any = b"") -> bytes:
+    if not isinstance(content, bytes):
+        raise Refused(f"makes bytes of {type(content).__name__}")
+    return content
+
+
+_BUILTINS: Final = {"set": set, "frozenset": frozenset, "complex": complex}
+_KNOWN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
+    {f"{module}.{n}": v for module in ("builtins", "__builtin__") for n, v in _BUILTINS.items()}
+    | {f"{module}.bytes": _bytes for module in ("builtins", "__builtin__")}
+    | {f"{module}.bytearray": _bytes for module in ("builtins", "__builtin__")}
+    | {f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")}
+    | {f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")}
+    | {f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")}
+    | {"numpy.dtype": _Dtype, "numpy.ndarray": _ndarray, "_codecs.encode": _encode}
+)
+
+
+def _finished(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    """`value` with arrays for what stood for them; each container is walked once."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise DataError("an array that never got its numbers")
+        return value.value
+    if isinstance(value, _Dtype) or callable(value):
+        raise Refused("holds a function or a type, not data")
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return value
+    if id(value) in done:
+        return done[id(value)]
+    if depth > DEEPEST:
+        raise Refused(f"holds containers more than {DEEPEST} deep")
+    done[id(value)] = None  # a container inside itself
+    done[id(value)] = _walked(value, depth + 1, done)
+    return done[id(value)]
+
+
+def _walked(value: Any, depth: int, done: dict[int, Any]) -> Any:
+    if isinstance(value, dict):
+        return {_finished(k, depth, done): _finished(v, depth, done) for k, v in value.items()}
+    return type(value)(_finished(item, depth, done) for item in value)

@@ -1,0 +1,233 @@
+"""Other cuts of a data set: a dev split held out, folds, long conversations, fewer modalities.
+
+Pure: equal arguments give equal sets. No dialogue is ever split, but where it is `restaged`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.dataset import (
+    MODALITIES,
+    SPLITS,
+    UNLABELLED,
+    DataSet,
+    Dialogue,
+    Split,
+    label_counts,
+)
+from model.errors import DataError
+
+DRAWS: Final = 200  # ways to hold out that are compared
+RESTAGED_LENGTHS: Final = (30, 80)  # utterances of a restaged conversation
+TURN_CHANGES: Final = 0.7  # chance that the other one of two speakers goes on
+CONTAGION: Final = 0.3  # chance that a new emotion is the other speaker's
+
+
+def with_dev(data: DataSet, *, share: float = 0.1, seed: int = 0) -> DataSet:
+    """The set itself if it has a dev split, else one with `share` of the train dialogues as dev.
+
+    At least one dialogue is held out and at least one stays; `note` says how many and how. Raises
+    `DataError` when there is only one.
+    """
+    return data if data.split("dev") else held_out(data, "dev", share=share, seed=seed)
+
+
+def held_out(data: DataSet, split: Split, *, share: float, seed: int = 0) -> DataSet:
+    """Move `share` of the train dialogues to `split`, every label kept on both sides if it can be.
+
+    Of 200 draws the one that leaves the fewest labels out of either side, then the one whose
+    labels are spread most like those that stay.
+    """
+    train = data.split("train")
+    if len(train) < 2:
+        raise DataError(
+            f"{data.name} has {len(train)} train dialogue: a {split} split needs one besides those "
+            "that are learnt from; add a conversation"
+        )
+    count = min(max(1, round(share * len(train))), len(train) - 1)
+    chosen = _chosen(train, count, len(data.labels), seed)
+    kept = tuple(d for i, d in enumerate(train) if i not in chosen)
+    moved = data.split(split) + tuple(d for i, d in enumerate(train) if i in chosen)
+    note = f"{split}: {count} of {len(train)} train dialogues held out (seed {seed})"
+    return replace(
+        data,
+        dialogues={**data.dialogues, "train": kept, split: moved},
+        note=f"{data.note}; {note}" if data.note else note,
+    )
+
+
+def _chosen(train: Sequence[Dialogue], count: int, classes: int, seed: int) -> frozenset[int]:
+    rng = np.random.default_rng(seed)
+    table = np.stack([label_counts([d], classes) for d in train])  # [dialogues, C]
+    draws = [rng.permutation(len(train))[:count] for _ in range(DRAWS)]
+    best = min(draws, key=lambda draw: _unlikeness(table, draw))
+    return frozenset(best.tolist())
+
+
+def _unlikeness(table: NDArray[np.int64], draw: NDArray[np.int64]) -> tuple[int, float]:
+    """How many labels one side lacks, then how differently labels are spread."""
+    out = table[draw].sum(0)
+    kept = table.sum(0) - out
+    lacking = int(((out == 0) & (kept > 0)).sum() + ((kept == 0) & (out > 0)).sum())
+    spread = np.abs(out / max(out.sum(), 1) - kept / max(kept.sum(), 1)).sum()
+    return lacking, float(spread)
+
+
+def k_folds(data: DataSet, k: int, *, seed: int = 0) -> tuple[DataSet, ...]:
+    """`k` sets over the train and dev dialogues, each of which is dev exactly once.
+
+    The test split stays as it is. Raises `DataError` unless 2 <= k <= dialogues.
+    """
+    dialogues = data.split("train") + data.split("dev")
+    if not 2 <= k <= len(dialogues):
+        raise DataError(
+            f"{k} folds of {len(dialogues)} dialogues of {data.name}: choose 2 to {len(dialogues)}"
+            if len(dialogues) > 1
+            else f"{data.name} has {len(dialogues)} dialogue: folds need at least 2"
+        )
+    order = np.random.default_rng(seed).permutation(len(dialogues)).tolist()
+    folds = []
+    for fold in range(k):
+        out = set(order[fold::k])
+        cut: dict[Split, tuple[Dialogue, ...]] = {
+            "train": tuple(d for i, d in enumerate(dialogues) if i not in out),
+            "dev": tuple(d for i, d in enumerate(dialogues) if i in out),
+            "test": data.split("test"),
+        }
+        note = f"fold {fold + 1} of {k}: {len(out)} of {len(dialogues)} dialogues are dev"
+        folds.append(replace(data, dialogues=cut, note=f"{note} (seed {seed})"))
+    return tuple(folds)
+
+
+def joined(data: DataSet, utterances: int) -> DataSet:
+    """Consecutive dialogues of a split joined into conversations of at least `utterances`.
+
+    What is left over at the end of a split joins the last one. Speakers are who they are called;
+    utterance ids get their dialogue's id in front.
+    """
+    cut: dict[Split, tuple[Dialogue, ...]] = {
+        split: tuple(_joined(group) for group in _groups(data.split(split), utterances))
+        for split in SPLITS
+    }
+    return replace(data, dialogues=cut, note=f"dialogues joined to {utterances} utterances or more")
+
+
+def _groups(dialogues: Sequence[Dialogue], utterances: int) -> list[list[Dialogue]]:
+    groups: list[list[Dialogue]] = []
+    for dialogue in dialogues:
+        if groups and sum(len(d) for d in groups[-1]) < utterances:
+            groups[-1].append(dialogue)
+        else:
+            groups.append([dialogue])
+    if len(groups) > 1 and sum(len(d) for d in groups[-1]) < utterances:
+        rest = groups.pop()
+        groups[-1] += rest
+    return groups
+
+
+def _joined(group: Sequence[Dialogue]) -> Dialogue:
+    return Dialogue(
+        dialogue_id="+".join([group[0].dialogue_id, *([str(len(group) - 1)] * (len(group) > 1))]),
+        utterance_ids=tuple(f"{d.dialogue_id}:{uid}" for d in group for uid in d.utterance_ids),
+        speakers=tuple(speaker for d in group for speaker in d.speakers),
+        sentences=tuple(sentence for d in group for sentence in d.sentences),
+        labels=np.concatenate([d.labels for d in group]),
+        features={m: np.concatenate([d.features[m] for d in group]) for m in group[0].features},
+        present=np.concatenate([d.present for d in group]),
+    )
+
+
+def restaged(data: DataSet, stay: float, *, seed: int = 0) -> DataSet:
+    """The labelled utterances of each split in other, long conversations of two speakers.
+
+    Each speaker's emotion stays as it was with chance `stay`; else it is the other speaker's or
+    drawn anew from what is left. Every utterance is said once, with its own sentence, features and
+    label: what emotions sound like is real, only their course is made. It shows whether a model
+    that hears a past that matters makes use of it.
+    """
+    rng = np.random.default_rng(seed)
+    cut: dict[Split, tuple[Dialogue, ...]] = {
+        split: tuple(_restaged(data.split(split), stay, len(data.labels), rng)) for split in SPLITS
+    }
+    return replace(data, dialogues=cut, note=f"restaged: emotions stay with chance {stay:g}")
+
+
+def _restaged(
+    dialogues: Sequence[Dialogue], stay: float, classes: int, rng: np.random.Generator
+) -> Iterator[Dialogue]:
+    if not dialogues:
+        return
+    whole = _joined(dialogues)
+    stock = [rng.permutation(np.flatnonzero(whole.labels == c)).tolist() for c in range(classes)]
+    while left := sum(map(len, stock)):
+        length = int(rng.integers(*RESTAGED_LENGTHS))
+        if left < length + RESTAGED_LENGTHS[0]:
+            length = left  # what is over goes into the last conversation
+        said, speakers, moods = [], [], [UNLABELLED, UNLABELLED]
+        who = 0
+        for _ in range(length):
+            who = 1 - who if rng.random() < TURN_CHANGES else who
+            moods[who] = _next_mood(moods[who], moods[1 - who], stay, stock, rng)
+            said.append(stock[moods[who]].pop())
+            speakers.append("ab"[who])
+        yield _picked(whole, said, tuple(speakers), f"restaged {said[0]}")
+
+
+def _next_mood(
+    own: int, other: int, stay: float, stock: Sequence[Sequence[int]], rng: np.random.Generator
+) -> int:
+    kept, caught = rng.random() < stay, rng.random() < CONTAGION
+    if own != UNLABELLED and kept and stock[own]:
+        return own
+    if other != UNLABELLED and caught and stock[other]:
+        return other
+    sizes = np.array([len(rows) for rows in stock])
+    return int(rng.choice(len(stock), p=sizes / sizes.sum()))
+
+
+def _picked(whole: Dialogue, rows: Sequence[int], speakers: tuple[str, ...], name: str) -> Dialogue:
+    return Dialogue(
+        dialogue_id=name,
+        utterance_ids=tuple(whole.utterance_ids[i] for i in rows),
+        speakers=speakers,
+        sentences=tuple(whole.sentences[i] for i in rows),
+        labels=whole.labels[rows],
+        features={m: values[rows] for m, values in whole.features.items()},
+        present=whole.present[rows],
+    )
+
+
+def without(data: DataSet, modalities: Collection[str]) -> DataSet:
+    """The set without some of text, audio, video, persona; without text, without sentences too.
+
+    Raises `DataError` for a modality there is none of by that name.
+    """
+    unknown = sorted(set(modalities) - set(MODALITIES))
+    if unknown:
+        raise DataError(f"no modality {', '.join(unknown)}: there are {', '.join(MODALITIES)}")
+    cut: dict[Split, tuple[Dialogue, ...]] = {
+        split: tuple(_without(d, modalities) for d in data.split(split)) for split in SPLITS
+    }
+    return replace(
+        data,
+        widths={m: width for m, width in data.widths.items() if m not in modalities},
+        extractors={m: recipe for m, recipe in data.extractors.items() if m not in modalities},
+        dialogues=cut,
+        note=f"without {', '.join(m for m in MODALITIES if m in modalities)}",
+    )
+
+
+def _without(dialogue: Dialogue, modalities: Collection[str]) -> Dialogue:
+    kept = np.array([m not in modalities for m in MODALITIES])
+    return replace(
+        dialogue,
+        sentences=("",) * len(dialogue) if "text" in modalities else dialogue.sentences,
+        features={m: v for m, v in dialogue.features.items() if m not in modalities},
+        present=dialogue.present & kept,
+    )

@@ -1,0 +1,92 @@
+"""The torch half of `emotrack bench hrg-ssa`: an answer from words, and the same by re-encoding.
+
+Values in, values out: clocks are passed in by `stream.bench.hrg_ssa`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.hrg_ssa.collate import Talk, collate_talks
+from model.hrg_ssa.config import FELT
+from model.hrg_ssa.model import past_of
+from model.hrg_ssa.predictor import HrgSsaPredictor
+from model.interface import Turn
+from model.text.sentence_encoder import find_encoder
+from model.text.token_encoder import TokenEncoder
+from state.window import Window
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Told:
+    """Conversations side by side that say the same sentences, `speakers` in turns."""
+
+    predictor: HrgSsaPredictor
+    windows: list[Window]
+    said: int = 0
+
+    @staticmethod
+    def begin(folder: Path | None, conversations: int) -> Told:
+        """Load a checkpoint on the CPU, one thread. Raises `CheckpointError`."""
+        predictor = HrgSsaPredictor.load(folder, device="cpu")
+        predictor.warm_up()
+        return Told(predictor, [Window.empty(predictor.spec) for _ in range(conversations)])
+
+    def step(self, sentence: str, clock: Clock) -> float:
+        """Answer one utterance of each conversation; return the seconds `predict` took."""
+        speaker = f"speaker {self.said % 2}"
+        turns = [Turn(window, speaker, {}, None, sentence) for window in self.windows]
+        begun = clock()
+        answers = self.predictor.predict(turns)
+        seconds = clock() - begun
+        self.windows = [
+            turn.window.push(
+                self.predictor.spec.recurrence,
+                utterance_id=str(self.said),
+                speaker_id=speaker,
+                row=answer.applied.row,
+                arrays=answer.applied.arrays,
+                speaker=answer.applied.speaker,
+            )[0]
+            for turn, answer in zip(turns, answers, strict=True)
+        ]
+        self.said += 1
+        return seconds
+
+
+class Reencoding:
+    """The same answer without a state: every utterance of the window is encoded anew."""
+
+    def __init__(self, predictor: HrgSsaPredictor) -> None:
+        checkpoint = predictor.checkpoint
+        self._model, self._config = checkpoint.model(), checkpoint.config
+        self._words = TokenEncoder.load(
+            find_encoder(), checkpoint.text, most_tokens=self._config.most_tokens
+        )
+
+    def seconds(self, sentences: Sequence[str], clock: Clock) -> float:
+        """Seconds of answering the last of `sentences` after the others."""
+        count = len(sentences)
+        everyone, last = torch.arange(count), torch.tensor([count - 1])
+        begun = clock()
+        with torch.inference_mode():
+            states = tuple(self._words.states_many(sentences))
+            felt = {name: torch.zeros(count, self._config.widths[name]) for name in FELT}
+            speakers = tuple(f"speaker {i % 2}" for i in range(count))
+            none = torch.zeros(count, len(FELT), dtype=torch.bool)
+            batch = collate_talks(
+                [Talk(states, **felt, present=none, speakers=speakers)], self._config
+            )
+            heard = self._model.hear(*batch.inputs(everyone))
+            kept = self._model.remember(heard, torch.zeros(count, dtype=torch.long))
+            pooled = self._model.decoder.past_keys_values(kept.pooled)
+            now = type(heard)(*(part[last] for part in heard))
+            past = past_of(batch, last, pooled, kept.nodes)
+            self._model.decide(now, past, self._model.prompt(1))
+        return clock() - begun

@@ -1,0 +1,140 @@
+"""Conversations to one batch for HRG-SSA: token states, windows and pairs, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.hrg_ssa.config import FELT, HrgSsaConfig
+from model.recurrence import who_was_heard
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """One conversation of T utterances; what is not `present` may hold anything."""
+
+    states: tuple[Tensor, ...]  # T of [tokens, text], float16 as a rule; no token: no words
+    audio: Tensor  # [T, audio] float32
+    video: Tensor  # [T, video]
+    present: Tensor  # [T, 2] bool: audio, video
+    speakers: tuple[str, ...]  # [T]
+    session_start: Tensor | None = None  # [T] bool; None: one session
+
+
+@dataclass(frozen=True, slots=True)
+class TalkBatch:
+    """Utterances of all conversations, one after the other; N utterances, P pairs."""
+
+    states: tuple[Tensor, ...]  # N of [tokens, text]
+    felt: tuple[Tensor, Tensor]  # audio, video: [N, width], zero where absent
+    present: Tensor  # [N, 2] bool
+    past: Tensor  # [N, W] utterances of each window, right-aligned; -1: none
+    speaker: Tensor  # [N] a number per session and speaker
+    pairs: Tensor  # [P, 2] (speaker's previous utterance, this one), by this one
+    turn: Tensor  # [N] place in its conversation; stays on the CPU, as the next
+    conversation: Tensor  # [N] number of the conversation
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def on(self, device: torch.device) -> TalkBatch:
+        """The batch for a model on `device`; token states follow when they are laid out."""
+        audio, video = self.felt
+        return replace(
+            self,
+            felt=(audio.to(device), video.to(device)),
+            present=self.present.to(device),
+            past=self.past.to(device),
+            speaker=self.speaker.to(device),
+            pairs=self.pairs.to(device),
+        )
+
+    def inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
+        """What `HrgSsa.hear` reads of some utterances [B], numbers on the CPU."""
+        states, there = padded([self.states[i] for i in rows.tolist()])
+        felt, device = (self.felt[0][rows], self.felt[1][rows]), self.present.device
+        return states.to(device), there.to(device), felt, self.present[rows]
+
+    def window_speakers(self, rows: Tensor) -> Tensor:
+        """Who spoke in each slot of the windows, the utterance itself last: [B, W + 1]."""
+        past = self.past[rows]
+        before = torch.where(past >= 0, self.speaker[past.clamp_min(0)], past)
+        return torch.cat((before, self.speaker[rows, None]), dim=1)
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All utterances, those of about one length together."""
+        lengths = torch.tensor([len(state) for state in self.states])
+        yield from torch.split(torch.argsort(lengths, stable=True), size)
+
+    def in_time(self) -> Iterator[Tensor]:
+        """All utterances, the first of each conversation, then the second of each, and so on."""
+        for turn in range(int(self.turn.max()) + 1):
+            yield torch.nonzero(self.turn == turn).squeeze(1)
+
+
+def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
+    """Lay out windows and pairs. Raises ValueError where a size does not fit `config`."""
+    if not talks:
+        raise ValueError("a batch needs at least one conversation")
+    for number, talk in enumerate(talks):
+        _check(number, talk, config)
+    lengths = np.array([len(t.speakers) for t in talks], dtype=np.int64)
+    heard = who_was_heard(talks, config.recurrence.max_speakers)
+    here = np.arange(len(heard.session), dtype=np.int64)
+    window = 0 if "no-past" in config.research else config.recurrence.window
+    past = here[:, None] - np.arange(config.recurrence.window, 0, -1)  # [N, W]
+    far = here[:, None] - past > window
+    past = np.where(far | (past < heard.session[:, None]), -1, past)
+    paired = heard.previous >= 0
+    present = torch.cat([t.present for t in talks]).bool()
+    present = present & torch.tensor([config.widths[name] > 0 for name in FELT])
+    return TalkBatch(
+        states=tuple(state for t in talks for state in t.states),
+        felt=(_felt(talks, "audio", present[:, 0]), _felt(talks, "video", present[:, 1])),
+        present=present,
+        past=torch.from_numpy(past),
+        speaker=torch.from_numpy(heard.speaker),
+        pairs=torch.from_numpy(np.stack((heard.previous[paired], here[paired]), axis=1)),
+        turn=torch.cat([torch.arange(n) for n in lengths.tolist()]),
+        conversation=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+    )
+
+
+def padded(states: Sequence[Tensor], length: int = 0) -> tuple[Tensor, Tensor]:
+    """Token states side by side, [B, L, text] float32, and where they are, [B, L].
+
+    L is the longest's, at least 1 and `length`.
+    """
+    longest = max(1, length, *(len(state) for state in states))
+    out = torch.zeros(len(states), longest, states[0].shape[1])
+    there = torch.zeros(len(states), longest, dtype=torch.bool)
+    for row, state in enumerate(states):
+        out[row, : len(state)] = state
+        there[row, : len(state)] = True
+    return out, there
+
+
+def _felt(talks: Sequence[Talk], name: str, present: Tensor) -> Tensor:
+    values = torch.cat([getattr(t, name) for t in talks]).float()
+    # where, not a product: what is absent may be NaN
+    return torch.where(present[:, None], values, torch.zeros(()))
+
+
+def _check(number: int, talk: Talk, config: HrgSsaConfig) -> None:
+    turns = len(talk.speakers)
+    if not turns:
+        raise ValueError(f"conversation {number} has no utterance")
+    if len(talk.states) != turns or any(s.shape[1] != config.text for s in talk.states):
+        raise ValueError(
+            f"conversation {number}: the model needs token states of {config.text} numbers for "
+            "each utterance"
+        )
+    wanted = {name: (turns, config.widths[name]) for name in FELT} | {"present": (turns, 2)}
+    for name, shape in wanted.items():
+        found = tuple(getattr(talk, name).shape)
+        if found != shape:
+            raise ValueError(f"conversation {number}: {name} is {found}, the model needs {shape}")

@@ -1,0 +1,116 @@
+"""The settings that, with the weights, define an HRG-SSA: sizes, label sentence, recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from model.hrg_ssa.label_words import LabelWords, own_label_words
+from model.interface import Modality, StoreDType
+from model.labels import SENTIMENTS, sentiment_of
+from state.window import Recurrence
+
+NODES: Final = ("text", "audio", "video")
+FELT: Final[tuple[Modality, ...]] = (
+    "audio",
+    "video",
+)  # inputs that come as one vector an utterance
+WINDOW: Final = 8  # past utterances (models.md B8)
+
+# What a model that measures a part's worth lacks or is given; none of them can be served.
+# "gold-history" is a leak: it is told the true emotions of the past. "all-tokens" keeps the states
+# of a past utterance's first `pooled` tokens instead of so many means of all.
+HrgResearch = Literal[
+    "gold-history", "no-labels", "no-past", "no-graph", "no-implicit", "all-tokens"
+]
+HRG_RESEARCH: Final[tuple[HrgResearch, ...]] = (
+    "gold-history",
+    "no-labels",
+    "no-past",
+    "no-graph",
+    "no-implicit",
+    "all-tokens",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HrgSsaConfig:
+    """Sizes and settings of one model; frozen, and stored in the checkpoint's config.json.
+
+    `text` is the width of the encoder's token states. An `audio` or `video` of width 0 is never
+    present: the model hears its learned missing vector.
+    """
+
+    labels: tuple[str, ...]
+    text: int = 384
+    audio: int = 8
+    video: int = 17
+    width: int = 384  # d
+    heads: int = 6
+    head_width: int = 64
+    feed_forward: int = 768
+    stack_layers: int = 1  # blocks of the text, audio and video stacks; 6 in the paper
+    decoder_layers: int = 2
+    node_layers: tuple[int, ...] = (1,)  # decoder blocks that read the nodes; the upper half
+    graph_layers: int = 1
+    graph_heads: int = 6
+    detector: int = 64  # width of the implicit-edge scorer
+    pooled: int = 4  # k, vectors kept of a past utterance's token states
+    shift_width: int = 192  # of what is kept of a speaker's last answer
+    most_tokens: int = 128  # of an utterance; the rest is cut
+    dropout: float = 0.1
+    input_dropout: float = 0.3
+    input_clip: float = 5.0  # bound of a normalised audio or video number
+    words: LabelWords | None = None  # filled with a vocabulary of its own when None
+    store_dtype: StoreDType = "float16"
+    recurrence: Recurrence = field(default_factory=lambda: Recurrence(window=WINDOW))
+    sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
+    research: tuple[HrgResearch, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be two or more different names, not {self.labels!r}")
+        if self.width % self.graph_heads:
+            raise ValueError(f"width={self.width} does not split into {self.graph_heads} heads")
+        if not self.node_layers or not set(self.node_layers) <= set(range(self.decoder_layers)):
+            raise ValueError(
+                f"node_layers={self.node_layers} must name some of the {self.decoder_layers} "
+                "decoder blocks"
+            )
+        if not set(self.research) <= set(HRG_RESEARCH):
+            raise ValueError(f"research knows {', '.join(HRG_RESEARCH)}, not {self.research!r}")
+        if not self.sentiment:
+            object.__setattr__(self, "sentiment", sentiment_of(self.labels))
+        if set(self.sentiment) != set(self.labels):
+            raise ValueError("sentiment must name each label once")
+        if self.words is None:
+            object.__setattr__(self, "words", own_label_words(self.labels))
+        if len(self.label_words.emotions) != self.classes:
+            raise ValueError("the label sentence must have one word for each label")
+
+    @property
+    def label_words(self) -> LabelWords:
+        """The label sentence in token numbers."""
+        assert self.words is not None, "filled in __post_init__"
+        return self.words
+
+    @property
+    def classes(self) -> int:
+        """C, the number of emotions."""
+        return len(self.labels)
+
+    @property
+    def sentiment_classes(self) -> tuple[int, ...]:
+        """Each label's number in `SENTIMENTS`, [C]."""
+        return tuple(SENTIMENTS.index(self.sentiment[label]) for label in self.labels)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Input widths by name; text is words, so its width is that of a token's state."""
+        return {"text": self.text, "audio": self.audio, "video": self.video}
+
+    @property
+    def spoke_width(self) -> int:
+        """Numbers kept of a speaker's last answer: its shift node, and a score for each label."""
+        return self.shift_width + self.classes

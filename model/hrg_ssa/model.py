@@ -1,0 +1,666 @@
+"""HRG-SSA, causal and incremental: the whole model, from token states to the label sentence.
+
+After "Hybrid Relational Graphs with Sentiment-laden Semantic Alignment for multimodal emotion
+recognition in conversation" (IJCAI 2025), made to hear its own answers instead of gold labels and
+to read each past utterance once (see docs/decisions.md). Order of the path: token states of a
+frozen encoder -> audio, video and text stacks that cross with each other -> one node a modality ->
+hybrid relational graph over the window -> T5-style decoder over the utterance's own tokens, what is
+kept of the past, and the utterance's nodes after the graph -> label sentence; and a shift head.
+Past utterances are told to the model with the emotion and sentiment it said of them. Nothing of
+the past is heard by an untrained model: both ways from it begin at zero, see `Decoder`.
+
+`HrgSsa.forward` goes over whole conversations, `HrgSsa.step` over one utterance of each of many;
+both are made of `hear`, `decide` and `remember`.
+
+Shapes: N utterances, B rows of a step, L tokens, d width, W past slots (right-aligned: slot W - 1
+is the utterance before), n = W + 1 slots with the utterance itself last, k pooled vectors, M = 3
+nodes (text, audio, video), T tokens of a label sentence, C classes, P pairs, I the inner width of
+attention (heads x head width).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.hrg_ssa.collate import TalkBatch
+from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
+from model.serving.row_stable import TILE, RowLinear, row_linear
+
+STORE_DTYPES: Final = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+SLOPE: Final = 0.2  # of LeakyReLU in the graph
+BUCKETS: Final = 32  # of T5's relative positions
+FAR: Final = 128  # tokens back from which on they share the last bucket
+CHUNK: Final = 64  # utterances of about one length that are heard together: little padding
+UNTOLD: Final = -1  # in the place of a past label
+WORDS, PAST, OWN_NODES = range(3)  # what a decoder block's cross-attentions read, in this order
+
+KeysValues = tuple[Tensor, Tensor]  # each [.., I]
+
+
+class Heard(NamedTuple):
+    """One utterance as it was heard, before anything was said of it."""
+
+    words: Tensor  # [B, L, d] H of the paper
+    there: Tensor  # [B, L] bool
+    nodes: Tensor  # [B, M, d] X, A and V before the graph
+
+
+class Past(NamedTuple):
+    """What the decoder and the graph read of the past."""
+
+    pooled: Sequence[KeysValues]  # by decoder block, [B, W, k, I]
+    nodes: Tensor  # [B, W, M, d] labelled, before the graph
+    speaker: Tensor  # [B, n] numbers, the utterance's own last; -1: nobody in that slot
+
+
+class Said(NamedTuple):
+    """What the model says of an utterance."""
+
+    emotion: Tensor  # [B, C] scores of the emotion words at their slot
+    sentence: Tensor  # [B, T, d] decoder states, see `vocabulary_scores`
+    spoke: Tensor  # [B, shift_width + C] what the shift head reads of this answer, as stored
+    nodes: Tensor  # [B, n, M, d] after the graph
+
+
+class Kept(NamedTuple):
+    """What is kept of an utterance once its label words are known, as it is stored."""
+
+    pooled: Tensor  # [B, k, d]
+    nodes: Tensor  # [B, M, d]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTalks:
+    """What one pass over whole conversations returns."""
+
+    emotion: Tensor  # [N, C]
+    shift: Tensor  # [P, C * C]
+    pairs: Tensor  # [P, 2] (previous, this) utterance
+    sentence: Tensor  # [N, T, d] decoder states under the given sentences
+    history: Tensor  # [N] the labels that later utterances were told
+    kept_nodes: Tensor  # [N, M, d] labelled nodes before the graph
+    graph_nodes: Tensor  # [N, n, M, d] nodes of each utterance's window after the graph
+
+
+class Product(nn.Linear):
+    """A linear layer; once packed, the fastest kernel for one step on this machine.
+
+    Fewer rows than a kernel's tile would be added up in another order: they are repeated to one.
+    """
+
+    packed: RowLinear | None = None
+
+    def pack(self) -> None:
+        """Lay the weights out for serving: half the memory traffic where they are float16."""
+        bias = torch.zeros(self.out_features) if self.bias is None else self.bias.detach()
+        self.packed = row_linear(self.weight.detach(), bias.to(self.weight.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., I] -> [.., O]."""
+        if self.packed is None:
+            return super().forward(x)
+        flat = x.reshape(-1, x.shape[-1])
+        rows = len(flat)
+        tile = flat if rows >= TILE else flat.repeat(TILE, 1)
+        return self.packed(tile)[:rows].view(*x.shape[:-1], -1)
+
+
+class Attention(nn.Module):
+    """T5's: no biases, no scaling (it is in the initialisation), additive position bias."""
+
+    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
+        super().__init__()
+        inner = heads * head_width
+        self.heads, self.head_width, self.dropout = heads, head_width, dropout
+        self.q = _linear(width, inner, (width * head_width) ** -0.5)
+        self.k = _linear(width, inner, width**-0.5)
+        self.v = _linear(width, inner, width**-0.5)
+        self.o = _linear(inner, width, inner**-0.5)
+
+    def keys_values(self, memory: Tensor) -> KeysValues:
+        """[.., S, d] -> twice [.., S, I]."""
+        return self.k(memory), self.v(memory)
+
+    def forward(self, x: Tensor, memory: KeysValues, bias: Tensor) -> Tensor:
+        """[B, T, d] reads [B, S, I]; `bias` broadcasts to [B, heads, T, S]."""
+        q, k, v = (self._split(part) for part in (self.q(x), *memory))
+        weight = torch.softmax(q @ k.transpose(2, 3) + bias, dim=3)  # [B, heads, T, S]
+        weight = F.dropout(weight, self.dropout, self.training)
+        heard: Tensor = self.o((weight @ v).transpose(1, 2).flatten(2))
+        return heard
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Self-attention, one cross-attention for each memory, feed-forward; pre-norm, residual.
+
+    `alone`: what it reads is one vector, which has nothing to attend to but others' memories.
+    """
+
+    def __init__(self, c: HrgSsaConfig, memories: int, *, alone: bool = False) -> None:
+        super().__init__()
+        self.dropout = c.dropout
+        self.own_norm = None if alone else _norm(c)
+        self.own = None if alone else _attention(c)
+        self.cross_norms = nn.ModuleList(_norm(c) for _ in range(memories))
+        self.crosses = nn.ModuleList(_attention(c) for _ in range(memories))
+        self.feed_norm = _norm(c)
+        self.wi = _linear(c.width, c.feed_forward, c.width**-0.5)
+        self.wo = _linear(c.feed_forward, c.width, c.feed_forward**-0.5)
+
+    def forward(
+        self, x: Tensor, heard: Tensor, bias: Tensor, memories: Sequence[tuple[KeysValues, Tensor]]
+    ) -> Tensor:
+        """[B, T, d], whose self-attention reads `heard` [B, S, d]."""
+        if self.own is not None and self.own_norm is not None:
+            own = self.own.keys_values(self.own_norm(heard))
+            x = x + self._dropped(self.own(self.own_norm(x), own, bias))
+        for norm, cross, (memory, mask) in zip(
+            self.cross_norms, self.crosses, memories, strict=True
+        ):
+            x = x + self._dropped(cross(norm(x), memory, mask))
+        inner = self._dropped(F.relu(self.wi(self.feed_norm(x))))
+        y: Tensor = x + self._dropped(self.wo(inner))
+        return y
+
+    def across(self, number: int, memory: Tensor) -> KeysValues:
+        """What the numbered cross-attention reads of a memory: [.., S, d] -> twice [.., S, I]."""
+        return cast(Attention, self.crosses[number]).keys_values(memory)
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class PositionBias(nn.Module):
+    """T5's relative positions, looking back only; one table for all blocks of a stack."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(BUCKETS, heads)
+
+    def forward(self, positions: Tensor, length: int) -> Tensor:
+        """Of queries at `positions` [.., T] over `length` keys: [.., heads, T, length]."""
+        keys = torch.arange(length, device=positions.device)
+        back = positions[..., None] - keys
+        bias: Tensor = self.table(_bucket(back.clamp_min(0))).movedim(-1, -3)
+        return bias.masked_fill((back < 0).unsqueeze(-3), -torch.inf)
+
+
+class FusionStack(nn.Module):
+    """One modality's stack (models.md B2 #4-6): it reads itself, and across to another's."""
+
+    def __init__(self, c: HrgSsaConfig, *, alone: bool) -> None:
+        """`alone` for audio and video, which come as one vector."""
+        super().__init__()
+        self.position = None if alone else PositionBias(c.heads)
+        self.blocks = nn.ModuleList(Block(c, 1, alone=alone) for _ in range(c.stack_layers))
+        self.norm = _norm(c)
+
+    def forward(self, x: Tensor, last: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """[B, L, d] -> the node [B, d]: the state at `last` [B].
+
+        The uppermost block is computed at that place alone.
+        """
+        length = x.shape[1]
+        everywhere = torch.arange(length, device=x.device)
+        for number, block in enumerate(self.blocks):
+            across = [(cast(Block, block).across(0, memory), mask)]
+            if number < len(self.blocks) - 1:
+                x = block(x, x, self._bias(everywhere, length), across)
+            else:
+                end = torch.take_along_dim(x, last[:, None, None], 1)  # [B, 1, d]
+                x = block(end, x, self._bias(last[:, None], length), across)
+        node: Tensor = self.norm(x).squeeze(1)
+        return node
+
+    def _bias(self, positions: Tensor, length: int) -> Tensor:
+        if self.position is None:
+            return torch.zeros((), device=positions.device)
+        bias: Tensor = self.position(positions, length)
+        return bias
+
+
+class HybridGraph(nn.Module):
+    """The hybrid relational graph over a window's nodes, each modality with weights of its own.
+
+    Explicit edges: itself, the utterance before, all of the same speaker. Implicit edges (models.md
+    B3, B8) are scored for a target over its past; an edge that is kept adds the log of its score to
+    the attention, which makes the scorer trainable. What is heard is added to a node through `out`,
+    which begins at zero.
+    """
+
+    def __init__(self, c: HrgSsaConfig) -> None:
+        super().__init__()
+        m, d, head = len(NODES), c.width, c.width // c.graph_heads
+        self.heads, self.dropout = c.graph_heads, c.dropout
+        self.implicit = "no-implicit" not in c.research
+        layers = range(c.graph_layers)
+        self.value = nn.ParameterList(_matrices(m, d, d) for _ in layers)
+        self.out = nn.ParameterList(nn.Parameter(torch.zeros(m, d, d)) for _ in layers)
+        self.source = nn.ParameterList(_rows(m, c.graph_heads, head) for _ in layers)
+        self.target = nn.ParameterList(_rows(m, c.graph_heads, head) for _ in layers)
+        self.scale = nn.ParameterList(nn.Parameter(torch.ones(m, 1, d)) for _ in layers)
+        if self.implicit:
+            self.relation = _matrices(m, d, c.detector)  # R of the paper
+            self.ends = _rows(2, m, c.detector)  # u, v
+
+    def forward(self, nodes: Tensor, speaker: Tensor) -> Tensor:
+        """[B, n, M, d] and speakers [B, n] -> [B, n, M, d]."""
+        rows, slots, m, d = nodes.shape
+        x = nodes.permute(2, 0, 1, 3).reshape(m, rows * slots, d)
+        bias = self.edges(x, speaker)  # [M, B, n, n]
+        for value, out, source, target, scale in zip(
+            self.value, self.out, self.source, self.target, self.scale, strict=True
+        ):
+            v = torch.bmm(x, value).view(m, rows, slots, self.heads, -1)
+            score = (v * target[:, None, None]).sum(4)[:, :, :, None]  # [M, B, n, 1, heads]
+            score = score + (v * source[:, None, None]).sum(4)[:, :, None]  # [M, B, n, n, heads]
+            score = F.leaky_relu(score, SLOPE) + bias[..., None]
+            weight = torch.softmax(score, dim=3).permute(0, 1, 4, 2, 3)  # [M, B, heads, n, n]
+            heard = (weight @ v.transpose(2, 3)).transpose(2, 3).reshape(m, rows * slots, d)
+            heard = torch.bmm(F.rms_norm(heard, (d,), eps=1e-6) * scale, out)
+            x = x + F.dropout(heard, self.dropout, self.training)
+        return x.view(m, rows, slots, d).permute(1, 2, 0, 3)
+
+    def edges(self, x: Tensor, speaker: Tensor) -> Tensor:
+        """What is added to the score of each source (last axis) for each target: -inf, no edge."""
+        slots = speaker.shape[1]
+        at = torch.arange(slots, device=x.device)
+        back = at[:, None] - at  # [n, n]
+        there = speaker >= 0
+        both = there[:, :, None] & there[:, None, :]
+        same = speaker[:, :, None] == speaker[:, None, :]
+        explicit = (back == 0) | (both & ((back == 1) | (same & (back > 0))))  # [B, n, n]
+        none = torch.full((), -torch.inf, device=x.device)
+        bias = torch.where(explicit, torch.zeros((), device=x.device), none)
+        bias = bias.expand(len(x), *bias.shape)
+        if not self.implicit:
+            return bias
+        past = both & (back >= 0)
+        log_p = self._log_scores(x, past)  # [M, B, n, n]
+        count = past.sum(2, keepdim=True).clamp_min(1)
+        kept = past & ~explicit & (log_p > -torch.log(count.float()))
+        return torch.where(kept, log_p, bias)
+
+    def _log_scores(self, x: Tensor, past: Tensor) -> Tensor:
+        rows, slots = past.shape[:2]
+        r = torch.bmm(x, self.relation)  # [M, B * n, R]
+        ends = (r * self.ends[:, :, None]).sum(3).view(2, len(x), rows, slots)
+        logit = elu(ends[0][:, :, None] + ends[1][..., None])  # [M, B, n, n]
+        # a slot without anybody has no past: any finite number will do, it is never kept
+        logit = logit.masked_fill(~past, -1e9)
+        return torch.log_softmax(logit, dim=3)
+
+
+class Decoder(nn.Module):
+    """T5-style, tied embeddings; its upper blocks read the nodes too (models.md B2 #11).
+
+    The past has a cross-attention of its own, whose output begins at zero and grows as far as it
+    helps: read side by side with the utterance's own tokens it cost more than it gave
+    (docs/decisions.md). It may attend to nothing, too: a slot whose key and value are zero.
+    """
+
+    def __init__(self, c: HrgSsaConfig) -> None:
+        super().__init__()
+        self.dropout, self.node_layers = c.dropout, c.node_layers
+        self.embed = nn.Embedding(c.label_words.size, c.width)
+        self.position = PositionBias(c.heads)
+        self.blocks = nn.ModuleList(
+            Block(c, 3 if number in c.node_layers else 2) for number in range(c.decoder_layers)
+        )
+        for block in self.blocks:
+            nn.init.zeros_(cast(Attention, cast(Block, block).crosses[PAST]).o.weight)
+        self.norm = _norm(c)
+
+    def past_keys_values(self, pooled: Tensor) -> list[KeysValues]:
+        """What each block reads of pooled vectors [.., d]."""
+        return [cast(Block, block).across(PAST, pooled) for block in self.blocks]
+
+    def forward(
+        self, sentence: Tensor, heard: Heard, past: Sequence[KeysValues], past_mask: Tensor,
+        nodes: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Token numbers [B, T] -> states [B, T, d], scaled for the tied embeddings.
+
+        `past` is tagged and flat, [B, W k, I] by block; `nodes` [B, M, d] are the utterance's own.
+        """
+        x = F.dropout(self.embed(sentence), self.dropout, self.training)
+        places = torch.arange(x.shape[1], device=x.device)
+        bias = self.position(places, x.shape[1])
+        spoken = _mask(heard.there)[:, None, None]
+        open_mask = torch.zeros((), device=x.device)
+        past_mask = F.pad(past_mask, (1, 0))  # the slot of nothing
+        for number, (block, (key, value)) in enumerate(zip(self.blocks, past, strict=True)):
+            across = cast(Block, block).across
+            before = F.pad(key, (0, 0, 1, 0)), F.pad(value, (0, 0, 1, 0))
+            read = [(across(WORDS, heard.words), spoken), (before, past_mask)]
+            if number in self.node_layers:
+                read.append((across(OWN_NODES, nodes), open_mask))
+            x = block(x, x, bias, read)
+        x = F.dropout(self.norm(x), self.dropout, self.training)
+        scaled: Tensor = x * x.shape[2] ** -0.5
+        return scaled
+
+
+class HrgSsa(nn.Module):
+    """The model; in evaluation mode it draws no random number."""
+
+    def __init__(self, config: HrgSsaConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        d, window = c.width, c.recurrence.window
+        self.store = STORE_DTYPES[c.store_dtype]
+        self.text_projection = Product(c.text, d)
+        if c.text == d:  # the encoder's states are a good start
+            nn.init.eye_(self.text_projection.weight)
+            nn.init.zeros_(self.text_projection.bias)
+        self.text_norm = _norm(c)
+        for name in FELT:
+            width = c.widths[name]
+            self.register_module(f"{name}_projection", Product(width, d) if width else None)
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_scale", torch.ones(width))
+        self.missing = nn.Parameter(torch.randn(len(NODES), d))  # where an input is absent
+        self.stacks = nn.ModuleList(FusionStack(c, alone=name != "text") for name in NODES)
+        self.graph = HybridGraph(c)
+        self.pool_query = nn.Parameter(torch.randn(c.pooled, d) * d**-0.5)
+        self.pool_value = _linear(d, d, d**-0.5)
+        self.pool_norm = _norm(c)
+        self.told = Product(2 * d, d)  # emotion and sentiment word of a past utterance
+        self.past_tag = nn.Parameter(0.1 * torch.randn(window, 2, d))  # how far back, whose
+        self.node_tag = nn.Parameter(0.1 * torch.randn(len(NODES), d))
+        self.decoder = Decoder(c)
+        self.shift_node = Product(d, c.shift_width)
+        self.shift_head = Product(2 * c.shift_width, c.classes**2)
+        self.shift_prior = nn.Parameter(torch.full((), 0.3))  # of the joint of label-word scores
+        words = c.label_words
+        self._sentiment = [words.sentiments[s] for s in c.sentiment_classes]
+        self._prompt = [words.start, *words.prefix]
+
+    def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None:
+        """Mean and standard deviation [width] of the raw values of audio or video."""
+        self.get_buffer(f"{name}_mean").copy_(mean)
+        self.get_buffer(f"{name}_scale").copy_(1 / deviation)
+
+    def forward(
+        self, batch: TalkBatch, history: Tensor | None = None, sentence: Tensor | None = None
+    ) -> WholeTalks:
+        """Go over whole conversations.
+
+        `history` [N] are the labels that later utterances are told (`UNTOLD`: none), and
+        `sentence` [N, T] what the decoder is given, else the forced prefix. Without a history each
+        utterance is told what the model itself said of the earlier ones: not differentiable.
+        """
+        prompt = self.prompt(len(batch)) if sentence is None else sentence
+        if history is None:
+            return self._in_order(batch, prompt)
+        return self._at_once(batch, history, prompt)
+
+    def step(
+        self, heard: Heard, pooled: Tensor, nodes: Tensor, speaker: Tensor, before: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One utterance of each row, heard after what was stored of the past, as float32.
+
+        `pooled` [B, W, k, d], `nodes` [B, W, M, d] and `speaker` [B, n] are of the past (`Past`),
+        `before` [B, shift_width + C] is what was stored of the speaker's last answer. Returns
+        emotion [B, C] and shift [B, C * C] logits and what to store [B, values]: the pooled
+        vectors, the nodes, the two label words' numbers, and the answer.
+        """
+        past = Past(self.decoder.past_keys_values(pooled), nodes, speaker)
+        said = self.decide(heard, past, self.prompt(len(speaker)))
+        label = said.emotion.argmax(1)
+        kept = self.remember(heard, label)
+        words = torch.stack((label, self._sentiments(label)), dim=1).float()
+        stored = (kept.pooled.flatten(1), kept.nodes.flatten(1), words, said.spoke)
+        return said.emotion, self.shift(before, said.spoke), torch.cat(stored, dim=1)
+
+    def hear(self, states: Tensor, there: Tensor, felt: Sequence[Tensor], present: Tensor) -> Heard:
+        """Encoder states [B, L, text], their mask, audio and video [B, width], [B, 2] present.
+
+        A row without a word hears a learned vector as its only token.
+        """
+        words = F.dropout(self.text_projection(states), self.config.input_dropout, self.training)
+        spoken = there.any(1)
+        words = torch.where(spoken[:, None, None], self.text_norm(words), self.missing[0])
+        first = torch.zeros_like(there)
+        first[:, 0] = True
+        there = torch.where(spoken[:, None], there, first)
+        a, v = (
+            self._felt(i, name, x, present[:, i])
+            for i, (name, x) in enumerate(zip(FELT, felt, strict=True))
+        )
+        at_end, start = there.sum(1) - 1, torch.zeros(len(there), dtype=torch.long, device=a.device)
+        mask = _mask(there)[:, None, None]  # [B, 1, 1, L]
+        both = torch.stack((a, v), dim=1)  # a' and v' of the paper: [B, 2, d]
+        text = self.stacks[0](words, at_end, both, torch.zeros((), device=a.device))
+        audio = self.stacks[1](a[:, None], start, words, mask)
+        video = self.stacks[2](v[:, None], start, words, mask)
+        return Heard(words, there, torch.stack((text, audio, video), dim=1))
+
+    def decide(self, heard: Heard, past: Past, sentence: Tensor) -> Said:
+        """Say the emotion of what was heard after the past, given the sentence's prefix or all."""
+        states, nodes = self.decode(heard, past, sentence)
+        words = self.config.label_words
+        slot = states[:, words.emotion_slot]  # [B, d]
+        emotion = self._named_by(slot, words.emotions)
+        node = F.relu(self.shift_node(slot * slot.shape[1] ** 0.5))
+        spoke = torch.cat((node, torch.log_softmax(emotion.detach(), 1)), dim=1)
+        return Said(emotion, states, as_stored(spoke, self.store), nodes)
+
+    def decode(self, heard: Heard, past: Past, sentence: Tensor) -> tuple[Tensor, Tensor]:
+        """Decoder states [B, T, d] under a sentence's tokens, and the graph's nodes."""
+        speaker = past.speaker
+        same, there = speaker == speaker[:, -1:], speaker >= 0  # [B, n]
+        nodes = torch.cat((past.nodes, heard.nodes[:, None]), dim=1)  # [B, n, M, d]
+        if "no-graph" not in self.config.research:
+            nodes = self.graph(nodes, speaker)
+        keys, mask = self._tagged(past, same[:, :-1], there[:, :-1])
+        own = nodes[:, -1] + self.node_tag
+        return self.decoder(sentence, heard, keys, mask, own), nodes
+
+    def shift(self, before: Tensor, now: Tensor) -> Tensor:
+        """Logits [P, C * C], row = previous emotion, of two answers [P, shift_width + C].
+
+        A head on both answers' states, and the joint of their label-word scores.
+        """
+        width = self.config.shift_width
+        pair = torch.cat((before[:, :width], now[:, :width]), dim=1)
+        pair = F.dropout(pair, self.config.input_dropout, self.training)
+        joint = before[:, width:, None] + now[:, None, width:]  # [P, C, C]
+        logits: Tensor = self.shift_head(pair) + self.shift_prior * joint.flatten(1)
+        return logits
+
+    def remember(self, heard: Heard, label: Tensor) -> Kept:
+        """What is kept of an utterance that was labelled [B] (`UNTOLD`: without label words)."""
+        known = label >= 0
+        number = label.clamp_min(0)
+        emotion = torch.tensor(self.config.label_words.emotions, device=label.device)[number]
+        said = torch.stack((emotion, self._sentiments(number, words=True)), dim=1)
+        said_words = self.decoder.embed(said)  # [B, 2, d]
+        told = torch.where(known[:, None], self.told(said_words.flatten(1)), 0.0)  # [B, d]
+        read = torch.cat((heard.words, said_words), dim=1)  # the labelled utterance
+        there = torch.cat((heard.there, known[:, None].expand(-1, 2)), dim=1)
+        return Kept(
+            as_stored(self._pooled(read, there, told), self.store),
+            as_stored(heard.nodes + told[:, None], self.store),
+        )
+
+    def _pooled(self, read: Tensor, there: Tensor, told: Tensor) -> Tensor:
+        """Token and label-word states [B, L + 2, d] as they are kept: [B, k, d].
+
+        The research twin "all-tokens" keeps the first k of them, label words first, zeros after.
+        """
+        value = self.pool_value(read)
+        if "all-tokens" in self.config.research:
+            kept = self.config.pooled
+            states = torch.where(there[..., None], self.pool_norm(value + told[:, None]), 0.0)
+            first = torch.roll(states, 2, dims=1)[:, :kept]
+            return F.pad(first, (0, 0, 0, kept - first.shape[1]))
+        weight = (self.pool_query @ read.transpose(1, 2)) + _mask(there)[:, None]  # [B, k, L + 2]
+        pooled: Tensor = self.pool_norm(torch.softmax(weight, dim=2) @ value + told[:, None])
+        return pooled
+
+    def vocabulary_scores(self, states: Tensor) -> Tensor:
+        """Decoder states [.., d] -> scores of the next token [.., V]."""
+        scores: Tensor = states @ self.decoder.embed.weight.t()
+        return scores
+
+    def _named_by(self, slot: Tensor, words: Sequence[int]) -> Tensor:
+        """Scores [B, words] of some words alone."""
+        rows = len(slot)
+        tile = slot if self.training or rows >= TILE else slot.repeat(TILE, 1)
+        return (tile @ self.decoder.embed.weight[list(words)].t())[:rows]
+
+    def prompt(self, rows: int) -> Tensor:
+        """The forced prefix, up to the marker before the emotion: [rows, T]."""
+        return torch.tensor([self._prompt], device=self.past_tag.device).expand(rows, -1)
+
+    def greedy(self, heard: Heard, past: Past, longest: int) -> Tensor:
+        """Generate token by token, freely: [B, longest]."""
+        first = self.config.label_words.start
+        words = torch.full((len(past.speaker), 1), first, device=past.speaker.device)
+        for _ in range(longest):
+            states, _ = self.decode(heard, past, words)
+            nearest = self.vocabulary_scores(states[:, -1]).argmax(1, keepdim=True)
+            words = torch.cat((words, nearest), dim=1)
+        return words[:, 1:]
+
+    def _tagged(self, past: Past, same: Tensor, there: Tensor) -> tuple[list[KeysValues], Tensor]:
+        """The pooled past with how far back and whose it is: [B, W k, I] by block; and its mask."""
+        tags = self.decoder.past_keys_values(self.past_tag)  # keys are linear: tagged after it
+        dropout = self.config.input_dropout  # without it the past of the train split is learned
+        tagged = []
+        for kept, tag in zip(past.pooled, tags, strict=True):
+            parts = []
+            for pooled, table in zip(kept, tag, strict=True):
+                added = torch.where(same[..., None], table[:, 1], table[:, 0])  # [B, W, I]
+                both = F.dropout(pooled + added[:, :, None], dropout, self.training)
+                parts.append(both.flatten(1, 2))
+            tagged.append((parts[0], parts[1]))
+        heard_of = there.repeat_interleave(self.config.pooled, 1)
+        if "all-tokens" in self.config.research:  # keys have no bias: of no token they are zero
+            heard_of = heard_of & (past.pooled[0][0] != 0).any(3).flatten(1)
+        return tagged, _mask(heard_of)[:, None, None]
+
+    def _felt(self, i: int, name: str, x: Tensor, present: Tensor) -> Tensor:
+        layer = self.get_submodule(f"{name}_projection") if self.config.widths[name] else None
+        if layer is None:
+            return self.missing[1 + i].expand(len(x), -1)
+        clip = self.config.input_clip
+        x = (x - self.get_buffer(f"{name}_mean")) * self.get_buffer(f"{name}_scale")
+        projected: Tensor = layer(x.clamp(-clip, clip))
+        return torch.where(present[:, None], projected, self.missing[1 + i])
+
+    def _sentiments(self, label: Tensor, *, words: bool = False) -> Tensor:
+        """Sentiment of each label [B]: its number, or its token."""
+        table = self._sentiment if words else self.config.sentiment_classes
+        return torch.tensor(table, device=label.device)[label]
+
+    def _at_once(self, batch: TalkBatch, history: Tensor, sentence: Tensor) -> WholeTalks:
+        chunks = list(batch.chunks(CHUNK))
+        back = torch.empty(len(batch), dtype=torch.long)
+        back[torch.cat(chunks)] = torch.arange(len(batch))
+        heard = [self.hear(*batch.inputs(rows)) for rows in chunks]
+        kept = [self.remember(h, history[rows]) for h, rows in zip(heard, chunks, strict=True)]
+        pooled = self.decoder.past_keys_values(torch.cat([k.pooled for k in kept])[back])
+        nodes = torch.cat([k.nodes for k in kept])[back]
+        said = [
+            self.decide(h, past_of(batch, rows, pooled, nodes), sentence[rows])
+            for h, rows in zip(heard, chunks, strict=True)
+        ]
+        emotion, states, spoke, graph = (torch.cat(part)[back] for part in zip(*said, strict=True))
+        shift = self.shift(*spoke[batch.pairs].unbind(1))
+        return WholeTalks(emotion, shift, batch.pairs, states, history, nodes, graph)
+
+    @torch.no_grad()
+    def _in_order(self, batch: TalkBatch, sentence: Tensor) -> WholeTalks:
+        c, total, device = self.config, len(batch), self.past_tag.device
+        inner = c.heads * c.head_width
+        empty = torch.zeros(total, c.pooled, inner, device=device)
+        pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
+        nodes = torch.zeros(total, len(NODES), c.width, device=device)
+        label = torch.full((total,), UNTOLD, device=device)
+        order, found = [], []
+        for rows in batch.in_time():
+            heard = self.hear(*batch.inputs(rows))
+            said = self.decide(heard, past_of(batch, rows, pooled, nodes), sentence[rows])
+            label[rows] = said.emotion.argmax(1)
+            kept = self.remember(heard, label[rows])
+            nodes[rows] = kept.nodes
+            for mine, new in zip(pooled, self.decoder.past_keys_values(kept.pooled), strict=True):
+                mine[0][rows], mine[1][rows] = new
+            order.append(rows)
+            found.append(said)
+        back = torch.empty(total, dtype=torch.long)
+        back[torch.cat(order)] = torch.arange(total)
+        emotion, states, spoke, graph = (torch.cat(part)[back] for part in zip(*found, strict=True))
+        shift = self.shift(*spoke[batch.pairs].unbind(1))
+        return WholeTalks(emotion, shift, batch.pairs, states, label, nodes, graph)
+
+
+def elu(x: Tensor) -> Tensor:
+    """ELU whose bytes do not depend on where in a tensor a number stands, as `F.elu`'s do.
+
+    torch computes the last few numbers by other instructions than the rest: a row that came last in
+    its batch was scored otherwise in its last bit, seen in one of MELD's 2,610 test utterances.
+    """
+    return torch.where(x > 0, x, torch.expm1(x.clamp_max(0.0)))
+
+
+def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Round to the stored precision; gradients pass."""
+    return x if dtype is torch.float32 else x.to(dtype).float()
+
+
+def past_of(batch: TalkBatch, rows: Tensor, pooled: Sequence[KeysValues], nodes: Tensor) -> Past:
+    """What `rows` [B] read of all utterances' pooled vectors and nodes; -1 reads row 0, masked."""
+    at = batch.past[rows].clamp_min(0)  # [B, W]
+    return Past([(k[at], v[at]) for k, v in pooled], nodes[at], batch.window_speakers(rows))
+
+
+def _mask(there: Tensor) -> Tensor:
+    """0 where there is something, else -inf; float32."""
+    return torch.zeros(there.shape, device=there.device).masked_fill(~there, -torch.inf)
+
+
+def _bucket(back: Tensor) -> Tensor:
+    """T5's bucket of a distance: exact up to half of them, then logarithmic."""
+    exact = BUCKETS // 2
+    far = torch.log(back.clamp_min(1).float() / exact) / math.log(FAR / exact)
+    far = exact + (far * (BUCKETS - exact)).long()
+    return torch.where(back < exact, back, far.clamp_max(BUCKETS - 1))
+
+
+def _linear(inputs: int, outputs: int, deviation: float) -> Product:
+    layer = Product(inputs, outputs, bias=False)
+    nn.init.normal_(layer.weight, std=deviation)
+    return layer
+
+
+def _matrices(count: int, inputs: int, outputs: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(count, inputs, outputs) * inputs**-0.5)
+
+
+def _rows(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape) * shape[-1] ** -0.5)
+
+
+def _norm(c: HrgSsaConfig) -> nn.RMSNorm:
+    return nn.RMSNorm(c.width, eps=1e-6)
+
+
+def _attention(c: HrgSsaConfig) -> Attention:
+    return Attention(c.width, c.heads, c.head_width, c.dropout)

@@ -1,0 +1,345 @@
+"""HRG-SSA for serving: windows and words in, calibrated predictions and new arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.checkpoint_files import find_checkpoint
+from model.errors import CheckpointError, EncoderMissing, NotFinite
+from model.fault_points import reach
+from model.hrg_ssa.checkpoint import HrgCheckpoint, load_hrg_checkpoint
+from model.hrg_ssa.collate import padded
+from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
+from model.hrg_ssa.model import STORE_DTYPES, Product
+from model.interface import ModelInfo, Prediction, Turn
+from model.interface import numbers as read_vector
+from model.serving.device import (
+    Answer,
+    chosen_device,
+    device_errors,
+    not_finite,
+    overridden,
+    refuse_research,
+    traced,
+    weights_that_fit,
+)
+from model.serving.row_stable import proven_sizes
+from model.text.sentence_encoder import find_encoder
+from model.text.token_encoder import TokenEncoder
+from state.window import Applied, ArraySpec, Speaker, StateSpec, Window
+
+# Utterances are padded to one of these lengths in tokens, which is their own choice and not their
+# batch's; the longer ones are rare and run alone, exact by construction.
+LENGTHS: Final = (12, 24)
+SIZES: Final = (1, 2, 4, 8, 16)
+
+Bytes2 = NDArray[np.uint8]
+Floats2 = NDArray[np.float32]
+
+
+def state_spec(config: HrgSsaConfig, model_digest: str) -> StateSpec:
+    """What a conversation keeps: 5.3 KiB an utterance of the window at d=384, k=4; no words.
+
+    Per utterance the pooled vectors, the three nodes before the graph and which emotion and
+    sentiment the model named; per speaker what the shift head reads of the last answer.
+    """
+    d, dtype = config.width, config.store_dtype
+    return StateSpec(
+        utterance=(
+            ArraySpec("pooled", (config.pooled, d), dtype),
+            ArraySpec("nodes", (len(NODES), d), dtype),
+            ArraySpec("label_words", (2,), dtype),
+        ),
+        conversation=(),
+        speaker=(ArraySpec("spoke", (config.spoke_width,), dtype),),
+        recurrence=config.recurrence,
+        model_digest=model_digest,
+    )
+
+
+class HrgSsaPredictor:
+    """A checkpoint on a device: a `model.interface.Predictor`, for one thread at a time.
+
+    `texts_cut` counts texts of more tokens than the model reads; their rest was not heard.
+    """
+
+    def __init__(
+        self, checkpoint: HrgCheckpoint, device: torch.device, encoder: Path | None = None
+    ) -> None:
+        """Prove batch sizes on this machine: a few seconds."""
+        self.checkpoint = checkpoint
+        self._config, self._device = checkpoint.config, device
+        self._encoder_folder = encoder
+        self._encoder: TokenEncoder | None = None
+        self._spec = state_spec(checkpoint.config, checkpoint.digest)
+        self._model = checkpoint.model().to(device).requires_grad_(False)
+        for module in self._model.modules():
+            if isinstance(module, Product):
+                module.pack()
+        self._traced: dict[tuple[int, int], Answer] = {}  # by length and size
+        self._sizes = {length: self._prove(length) for length in LENGTHS}
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        window: int | None = None,
+        idle_s: float | None = None,
+        max_session_s: float | None = None,
+        threads: int = 1,
+        encoder: Path | None = None,
+    ) -> Self:
+        """Load a checkpoint folder, see `model.interface.load_predictor`."""
+        checkpoint = load_hrg_checkpoint(find_checkpoint(path))
+        config = checkpoint.config
+        refuse_research(path, config.research)
+        recurrence = overridden(config.recurrence, window, idle_s, max_session_s)
+        if recurrence.window > config.recurrence.window:
+            raise CheckpointError(
+                f"checkpoint {path} was trained to hear {config.recurrence.window} past "
+                f"utterances, not {recurrence.window}: set EMOTRACK_WINDOW no higher, or train one"
+            )
+        if recurrence.window < config.recurrence.window:
+            checkpoint = _narrower(checkpoint, recurrence.window)
+        torch.set_num_threads(threads)
+        chosen = chosen_device(device)
+        config = replace(checkpoint.config, recurrence=recurrence)
+        with device_errors(), weights_that_fit(path):
+            return cls(replace(checkpoint, config=config), chosen, encoder)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the checkpoint says of itself; text comes as words, so it is no vector input."""
+        c = self.checkpoint
+        inputs: dict[str, int] = {n: c.config.widths[n] for n in FELT if c.config.widths[n]}
+        return c.info(c.config.labels, c.config.sentiment, inputs, frozenset({"text"}))
+
+    @property
+    def spec(self) -> StateSpec:
+        return self._spec
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    @property
+    def texts_cut(self) -> int:
+        return 0 if self._encoder is None else self._encoder.cut
+
+    @property
+    def batch_sizes(self) -> dict[int, tuple[int, ...]]:
+        """Proven numbers of rows by padded length in tokens."""
+        return self._sizes
+
+    def warm_up(self) -> None:
+        """Load and run the encoder where there is one; proving has run everything else."""
+        if self.can_encode_text():
+            self._words().states("Hello.")
+
+    def can_encode_text(self) -> bool:
+        """Whether words can be heard: the checkpoint's own encoder is there."""
+        try:
+            return self._words().width == self._config.text
+        except EncoderMissing:
+            return False
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        """Predict when asked for the end, see `model.interface.Predictor.begin`."""
+        return partial(self.predict, turns)
+
+    def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
+        """Predict a batch, see `model.interface.Predictor.predict`."""
+        with device_errors():
+            states = [self._states(turn) for turn in turns]
+            by_length: dict[int, list[int]] = {}
+            for i, state in enumerate(states):
+                by_length.setdefault(_padded_length(len(state)), []).append(i)
+            found: dict[int, Prediction] = {}
+            bad: list[int] = []
+            for length, rows in by_length.items():
+                largest = self._sizes.get(length, (1,))[-1]
+                for at in range(0, len(rows), largest):
+                    chunk = rows[at : at + largest]
+                    said, stored = self._compute(
+                        [turns[i] for i in chunk], [states[i] for i in chunk], length
+                    )
+                    bad += [chunk[i] for i in not_finite(said, stored, self._config.store_dtype)]
+                    for i, values, kept in zip(chunk, said.tolist(), stored, strict=True):
+                        found[i] = self._read(turns[i], len(states[i]) > 0, values, kept)
+        if bad:
+            raise NotFinite(sorted(bad))
+        return [found[i] for i in range(len(turns))]
+
+    def device_memory_bytes(self) -> int:
+        """Device memory in use; 0 on CPU."""
+        if self._device.type != "cuda":
+            return 0
+        return int(torch.cuda.memory_allocated(self._device))
+
+    def _compute(
+        self, turns: Sequence[Turn], states: Sequence[torch.Tensor], length: int
+    ) -> tuple[Floats2, Bytes2]:
+        """Probabilities [rows, C + C * C] and bytes to store [rows, row + speaker]."""
+        config, count = self._config, len(turns)
+        size = next(s for s in self._sizes.get(length, (1,)) if s >= count)
+        blank = [_empty_turn(self._spec)] * (size - count)
+        rows = [*turns, *blank]
+        words = [*states, *(torch.zeros(0, config.text),) * len(blank)]
+        ring, speaker, before = self._past(rows)
+        felt, present = _felt(rows, config)
+        with torch.inference_mode():
+            given = (*padded(words, length), *felt, present, ring, speaker, before)
+            inputs = tuple(part.to(self._device) for part in given)
+            reach("F3")
+            if (length, size) not in self._traced:
+                usual = self._device.type == "cpu" and length in LENGTHS
+                step = traced(self._answer, inputs) if usual else self._answer
+                self._traced[length, size] = step
+            said, stored = self._traced[length, size](*inputs)
+            reach("F4")  # on a device, the answer is still on its way
+        return said.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
+
+    def _answer(
+        self, tokens: torch.Tensor, there: torch.Tensor, audio: torch.Tensor, video: torch.Tensor,
+        present: torch.Tensor, ring: torch.Tensor, speaker: torch.Tensor, before: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """Probabilities before their maps [B, C + C * C] and what to store [B, values]."""
+        c, fitted = self._config, self.checkpoint.calibration
+        values = ring.float()  # [B, W, row]
+        ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
+        shape = (len(ring), c.recurrence.window, -1, c.width)
+        pooled = values[..., : ends[0]].reshape(shape)
+        nodes = values[..., ends[0] : ends[1]].reshape(shape)
+        heard = self._model.hear(tokens, there, (audio, video), present)
+        emotion, shift, stored = self._model.step(heard, pooled, nodes, speaker, before.float())
+        emotion = torch.softmax(emotion / fitted.emotion, dim=1)
+        shift = torch.softmax(shift / fitted.shift, dim=1)
+        said = torch.cat((emotion, shift), dim=1)
+        return said, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
+
+    def _past(self, turns: Sequence[Turn]) -> tuple[torch.Tensor, ...]:
+        """What was stored of each row's past, right-aligned: rows, speakers, the last answer."""
+        c, spec, rows = self._config, self._spec, len(turns)
+        window, dtype = c.recurrence.window, STORE_DTYPES[c.store_dtype]
+        ring = np.zeros((rows, window, spec.row_bytes), np.uint8)
+        spoke = np.zeros((rows, spec.speaker_bytes), np.uint8)
+        speaker = np.full((rows, window + 1), -1, np.int64)
+        for row, turn in enumerate(turns):
+            names = turn.window.row_speakers
+            number = {name: i for i, name in enumerate(dict.fromkeys((*names, turn.speaker_id)))}
+            speaker[row, window] = number[turn.speaker_id]
+            if names:
+                ring[row, -len(names) :] = turn.window.rows
+                speaker[row, window - len(names) : window] = [number[name] for name in names]
+            known = turn.window.speakers.get(turn.speaker_id)
+            if known is not None:
+                spoke[row] = known.arrays
+        stored = torch.from_numpy(ring).view(dtype), torch.from_numpy(spoke).view(dtype)
+        return stored[0], torch.from_numpy(speaker), stored[1]
+
+    def _read(
+        self, turn: Turn, spoken: bool, values: list[float], kept: NDArray[np.uint8]
+    ) -> Prediction:
+        classes, row_end = self._config.classes, self._spec.row_bytes
+        calibration = self.checkpoint.calibration
+        shift: tuple[float, ...] | None = None
+        probability: float | None = None
+        if turn.speaker_id in turn.window.speakers:
+            shift, probability = calibration.stated_shift(values[classes:])
+        used = ["text"] if spoken else []
+        used += [name for name in FELT if name in turn.features and self._config.widths[name]]
+        applied = Applied(  # copies: a view would keep the whole batch alive
+            row=kept[:row_end].copy(),
+            arrays=np.empty(0, np.uint8),
+            speaker=kept[row_end:].copy(),
+        )
+        stated = calibration.stated(values[:classes])
+        return Prediction(stated, shift, probability, tuple(used), applied)
+
+    def _states(self, turn: Turn) -> torch.Tensor:
+        """Token states of a turn's words; none where it has none. Raises `EncoderMissing`."""
+        if turn.text is None:
+            return torch.zeros(0, self._config.text)
+        return self._words().states(turn.text)
+
+    def _words(self) -> TokenEncoder:
+        if self._encoder is None:
+            self._encoder = TokenEncoder.load(
+                find_encoder(self._encoder_folder),
+                self.checkpoint.text,
+                most_tokens=self._config.most_tokens,
+            )
+        return self._encoder
+
+    def _prove(self, length: int) -> tuple[int, ...]:
+        samples = _samples(self._spec, self._config, length)
+        self._sizes = {length: SIZES}
+
+        def compute(chosen: Sequence[int]) -> list[bytes]:
+            turns, states = zip(*(samples[i] for i in chosen), strict=True)
+            said, stored = self._compute(turns, states, length)
+            return [a.tobytes() + s.tobytes() for a, s in zip(said, stored, strict=True)]
+
+        return proven_sizes(compute, len(samples), SIZES)
+
+
+def _padded_length(tokens: int) -> int:
+    """What an utterance is padded to; its own length where it is longer than all of those."""
+    return next((length for length in LENGTHS if tokens <= length), tokens)
+
+
+def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Audio and video [rows, width], zero where absent, and where they are present [rows, 2]."""
+    present = torch.zeros(len(turns), len(FELT), dtype=torch.bool)
+    columns = []
+    for i, name in enumerate(FELT):
+        values = np.zeros((len(turns), config.widths[name]), np.float32)
+        for row, turn in enumerate(turns):
+            vector = turn.features.get(name)
+            if vector is not None and config.widths[name]:
+                values[row] = read_vector(vector)
+                present[row, i] = True
+        columns.append(torch.from_numpy(values))
+    return columns, present
+
+
+def _narrower(checkpoint: HrgCheckpoint, window: int) -> HrgCheckpoint:
+    """The checkpoint with the tags of the nearest slots alone: the last ones, see `past_tag`."""
+    weights = dict(checkpoint.weights)
+    weights["past_tag"] = weights["past_tag"][-window:]
+    return replace(checkpoint, weights=weights)
+
+
+def _empty_turn(spec: StateSpec) -> Turn:
+    return Turn(Window.empty(spec), "nobody", {})
+
+
+def _samples(spec: StateSpec, config: HrgSsaConfig, length: int) -> list[tuple[Turn, torch.Tensor]]:
+    """Different turns for proving sizes: windows and utterances of every length."""
+    draw = torch.Generator().manual_seed(length)
+    dtype = STORE_DTYPES[config.store_dtype]
+
+    def arrays(count: int, nbytes: int) -> Bytes2:
+        values = torch.rand(count * nbytes // dtype.itemsize, generator=draw).mul(2).sub(1)
+        return values.to(dtype).view(torch.uint8).numpy().reshape(count, nbytes)
+
+    samples = []
+    for i in range(max(SIZES)):
+        past = i % (config.recurrence.window + 1)
+        names = tuple(f"speaker {j % 3}" for j in range(past))
+        speakers = {name: Speaker(0, "", arrays(1, spec.speaker_bytes)[0]) for name in names}
+        none = np.empty(0, np.uint8) if past else None
+        window = Window(arrays(past, spec.row_bytes), names, ("",) * past, none, speakers, past)
+        tokens = torch.randn(i % (length + 1), config.text, generator=draw)
+        samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
+    return samples

@@ -1,0 +1,256 @@
+"""Train an HRG-SSA on labelled conversations: one seed, chosen on dev, deterministic.
+
+The encoder is frozen, so its token states are computed once. While it trains, the model is told its
+own past answers instead of the true labels, and of some utterances nothing: it must live with its
+own mistakes when it is served, and not lean on them. The test split is never asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.data.dataset import DataSource
+from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
+from model.hrg_ssa.config import FELT, HrgSsaConfig
+from model.hrg_ssa.losses import modality_alignment, primary_alignment
+from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
+from model.hrg_ssa.recipe import HrgRecipe
+from model.hrg_ssa.whole import answer_talks, talk_of
+from model.scoring.answers import Answers
+from model.serving.calibration import Calibration, Thresholds
+from model.serving.device import CPU, device_errors, forked_random, thread_count
+from model.text.sentence_encoder import TextEncoder
+from model.text.token_encoder import TokenEncoder, token_states
+from model.training.loop import (
+    Epoch,
+    TrainingLoop,
+    as_saved,
+    class_weight,
+    normalise,
+    require_labels,
+)
+from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
+
+
+@dataclass(frozen=True, slots=True)
+class HrgTrained:
+    """The chosen weights and how they came about."""
+
+    model: HrgSsa
+    calibration: Calibration
+    thresholds: Thresholds
+    history: tuple[Epoch, ...]
+    chosen: Epoch
+    text: TextEncoder
+    cut: int  # sentences that were longer than the model reads
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    talk: Talk
+    labels: Tensor  # [T]
+    at: int  # place of its first utterance in the table of own answers
+
+
+def train_hrg_ssa(
+    data: DataSource,
+    config: HrgSsaConfig,
+    recipe: HrgRecipe,
+    *,
+    encoder: TokenEncoder,
+    start: Mapping[str, Tensor] | None = None,
+    seed: int,
+    threads: int = 1,
+    device: torch.device = CPU,
+    cache: Path | None = None,
+    progress: Path | None = None,
+    on_step: Callable[[float], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> HrgTrained:
+    """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
+
+    As `model.pcgnet.train.train`, whose words on progress, determinism and errors hold here too.
+    Token states are kept in the folder `cache`. Weights of a pretrained decoder are the `start`:
+    they are trained only after what is new (models.md B6). On a CUDA `device` runs of equal
+    arguments are equal but for the order in which it adds up.
+    """
+    require_labels(data)
+    with forked_random(device), thread_count(threads), device_errors():
+        torch.manual_seed(seed)
+        training = _Training(data, config, recipe, seed, encoder, cache, start or {}, device)
+        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
+        model = model.cpu()
+        history, chosen = tuple(training.history), training.chosen
+        return HrgTrained(
+            model, calibration, thresholds, history, chosen, encoder.text, encoder.cut
+        )
+
+
+class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
+    """One run of HRG-SSA."""
+
+    def __init__(
+        self,
+        data: DataSource,
+        config: HrgSsaConfig,
+        recipe: HrgRecipe,
+        seed: int,
+        encoder: TokenEncoder,
+        cache: Path | None,
+        start: Mapping[str, Tensor],
+        device: torch.device,
+    ) -> None:
+        dialogues, self.dev = data.split("train"), data.split("dev")
+        self.config, self.recipe, self.device = config, recipe, device
+        model = HrgSsa(config)
+        model.load_state_dict(dict(start), strict=False)
+        normalise(model, config.widths, dialogues, FELT)
+        model.to(device)
+        self.pretrained = [p for n, p in model.named_parameters() if n in start]
+        train_talks, self.dev_talks = (
+            [
+                talk_of(dialogue, states, config)
+                for dialogue, states in zip(
+                    part, token_states(encoder, part, cache=cache), strict=True
+                )
+            ]
+            for part in (dialogues, self.dev)
+        )
+        starts = np.cumsum([0, *(len(d) for d in dialogues)]).tolist()
+        samples = [
+            _Sample(talk, torch.from_numpy(d.labels), at)
+            for talk, d, at in zip(train_talks, dialogues, starts[:-1], strict=True)
+        ]
+        self.own = torch.full((starts[-1],), UNTOLD)  # what the model last said of each
+        self.emotion_texts = _emotion_texts(encoder, config).to(device)
+        weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        self.class_weight = None if weight is None else weight.to(device)
+        super().__init__(
+            recipe,
+            model,
+            _optimiser(model, recipe),
+            samples,
+            classes=config.classes,
+            seed=seed,
+            fingerprint=repr((data.name, starts[-1], seed, asdict(config), recipe)),
+        )
+
+    def extra(self) -> dict[str, Any]:
+        return {"own": self.own}
+
+    def answers(self) -> tuple[HrgSsa, Answers]:
+        """What the averaged weights say of dev, as they would be saved."""
+        model = as_saved(self.average)
+        return model, answer_talks(model, self.dev, self.dev_talks)
+
+    def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
+        """Of one batch, told some of its own past answers; what it says now is kept for later."""
+        batch = self._thinned(collate_talks([s.talk for s in samples], self.config))
+        batch = batch.on(self.device)
+        labels = torch.cat([s.labels for s in samples])
+        at = torch.cat([torch.arange(s.at, s.at + len(s.labels)) for s in samples])
+        second = self.step_number >= self.recipe.new_only * self.steps
+        for parameter in self.pretrained:
+            parameter.requires_grad_(second)
+        told, labels = self._told(at, labels).to(self.device), labels.to(self.device)
+        out = self.network(batch, told, self._given(labels))
+        # drawn, not the likeliest: of sentences it has learned by heart it is too often right
+        said = torch.softmax(out.emotion.detach(), 1).cpu()
+        self.own[at] = torch.multinomial(said, 1, generator=self.generator).squeeze(1)
+        return self._loss(out, batch, labels)
+
+    def _told(self, at: Tensor, labels: Tensor) -> Tensor:
+        """The labels of the past that later utterances are told, [N]."""
+        if "no-labels" in self.config.research:
+            return torch.full_like(labels, UNTOLD)
+        if "gold-history" in self.config.research:
+            return labels
+        r = self.recipe
+        ramp = r.ramp * self.steps
+        share = r.own_history * (min(1.0, self.step_number / ramp) if ramp else 1.0)
+        # a model that has not said anything yet is told nothing, never the truth in its place
+        chosen = torch.rand(len(at), generator=self.generator) < share
+        told = torch.where(chosen | (labels < 0), self.own[at], labels)
+        hushed = torch.rand(len(at), generator=self.generator) < r.untold
+        return told.masked_fill(hushed, UNTOLD)
+
+    def _given(self, labels: Tensor) -> Tensor:
+        """The decoder's input under teacher forcing, [N, T]: the target one place later."""
+        start = torch.full((len(labels), 1), self.config.label_words.start, device=self.device)
+        return torch.cat((start, self._target(labels)[:, :-1]), dim=1)
+
+    def _target(self, labels: Tensor) -> Tensor:
+        words, sentiment = self.config.label_words, self.config.sentiment_classes
+        table = [words.sentence(c, sentiment[c]) for c in range(self.config.classes)]
+        return torch.tensor(table, device=self.device)[labels.clamp_min(0)]
+
+    def _loss(self, out: WholeTalks, batch: TalkBatch, labels: Tensor) -> Tensor:
+        r, c = self.recipe, self.config
+        shifts = shift_labels(labels, batch.pairs, c.classes)
+        labelled = labels >= 0
+        scores = self.network.vocabulary_scores(out.sentence[labelled]).flatten(0, 1)
+        window = torch.where(batch.past >= 0, labels[batch.past.clamp_min(0)], UNTOLD)
+        texts = self.network.text_norm(self.network.text_projection(self.emotion_texts))
+        losses = {
+            "emotion": focal_loss(
+                out.emotion,
+                labels,
+                gamma=0.0,
+                class_weight=self.class_weight,
+                smoothing=r.smoothing,
+            ),
+            "sentence": nn.functional.cross_entropy(
+                scores, self._target(labels)[labelled].flatten()
+            ),
+            "shift": shift_loss(out.shift, shifts),
+            "moved": moved_loss(out.shift, shifts, c.classes),
+            "psa": primary_alignment(out.kept_nodes[batch.past.clamp_min(0)], texts, window),
+            "msa": modality_alignment(
+                out.graph_nodes, batch.window_speakers(torch.arange(len(labels))) >= 0
+            ),
+        }
+        weights = {
+            "emotion": 1.0, "sentence": r.sentence_weight, "shift": r.shift_weight,
+            "moved": r.moved_weight, "psa": r.psa_weight, "msa": r.msa_weight,
+        }  # fmt: skip
+        return weighted(losses, weights)
+
+    def _thinned(self, batch: TalkBatch) -> TalkBatch:
+        """Take inputs away at random, so that any subset is an answerable one."""
+        r = self.recipe
+        kept = torch.rand(batch.present.shape, generator=self.generator) >= r.drop_other
+        conversations = int(batch.conversation[-1]) + 1
+        text_only = torch.rand(conversations, generator=self.generator) < r.text_only
+        kept &= ~text_only[batch.conversation][:, None]
+        silent = (torch.rand(len(batch), generator=self.generator) < r.drop_text).tolist()
+        states = tuple(
+            state[:0] if gone else state for state, gone in zip(batch.states, silent, strict=True)
+        )
+        return replace(batch, present=batch.present & kept, states=states)
+
+
+def _emotion_texts(encoder: TokenEncoder, config: HrgSsaConfig) -> Tensor:
+    """The encoder's mean state of "emotion & sentiment" of each label, [C, text]."""
+    texts = [f"{label} & {config.sentiment[label]}" for label in config.labels]
+    return torch.stack([encoder.states(text).float().mean(0) for text in texts])
+
+
+def _optimiser(model: HrgSsa, recipe: HrgRecipe) -> torch.optim.Optimizer:
+    """AdamW that decays matrices only: norms, tags and embeddings are left alone."""
+    decayed: list[Tensor] = []
+    rest: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim >= 2 and "embed" not in name and "tag" not in name
+        (decayed if matrix else rest).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": recipe.weight_decay, "peak": recipe.learning_rate},
+        {"params": rest, "weight_decay": 0.0, "peak": recipe.learning_rate},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)

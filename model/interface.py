@@ -1,0 +1,135 @@
+"""The model as the worker sees it: windows and utterances in, predictions and new arrays out.
+
+No clock, network, metric or environment. `stream` imports this module's data classes and
+`load_predictor`; it never imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from state.window import Applied, StateSpec, Window
+
+if TYPE_CHECKING:  # torch comes with them
+    pass
+
+
+Modality = Literal["text", "audio", "video"]
+
+
+class Tensor(Struct, frozen=True):
+    """A feature vector as it came over the wire: little-endian bytes, moved to the device as is."""
+
+    dtype: Literal["float16", "bfloat16", "float32"]
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class Turn(Struct, frozen=True):
+    """One utterance to predict, with the window it is heard in.
+
+    `features` holds only what is present; sizes were checked against `ModelInfo.inputs`. `text` is
+    raw text to be encoded here when ``features`` has no "text".
+    """
+
+    window: Window
+    speaker_id: str
+    features: Mapping[Modality, Tensor]
+    persona: tuple[float, ...] | None = None
+    text: str | None = None
+
+
+class Prediction(Struct, frozen=True):
+    """What the model says of one utterance, calibrated; probabilities sum to 1.
+
+    `shift` is the flattened C x C matrix P(speaker's previous emotion, current emotion), or None
+    for the speaker's first utterance of the session (or a speaker returning after being forgotten).
+    """
+
+    probabilities: tuple[float, ...]  # [C], label order of `ModelInfo.labels`
+    shift: tuple[float, ...] | None  # [C * C]
+    shift_probability: float | None  # 1 - trace
+    modalities_used: tuple[str, ...]  # subset of text, audio, video, persona
+    applied: Applied
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a checkpoint says of itself."""
+
+    name: str  # "pcgnet"
+    version: str
+    digest: str  # sha256 hex over weights and config
+    labels: tuple[str, ...]
+    sentiment: Mapping[str, str]  # label -> positive | neutral | negative
+    inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
+    extractors: Mapping[str, str]  # modality -> name of the recipe its vectors come from
+    tuned: frozenset[str]  # modalities whose extractor is the checkpoint's own: no other's will do
+    calibration: str  # e.g. "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
+    abstain_below: float  # confidence under which a prediction is marked abstained
+    shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
+    shift_exit: float  # hysteresis: the rule re-arms below this
+
+    @property
+    def own_extractors(self) -> dict[str, str]:
+        """The extractors of the tuned modalities."""
+        return {name: self.extractors[name] for name in self.tuned}
+
+
+class Predictor(Protocol):
+    """A loaded model on a device."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def spec(self) -> StateSpec: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def warm_up(self) -> None:
+        """Run every code path once, so that the first utterance is as fast as the next."""
+        ...
+
+    def can_encode_text(self) -> bool:
+        """Whether raw text can be answered (the sentence encoder is installed)."""
+        ...
+
+    def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
+        """Predict a batch, at most one turn of a conversation in it; order is kept.
+
+        A row's bytes do not depend on what shares its batch (architecture §3a). A turn without any
+        known modality is predicted from context alone (`modalities_used` is empty).
+        Raises `NotFinite`, `DeviceExhausted`, `DeviceLost`, `EncoderMissing`.
+        """
+        ...
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        """Begin to predict a batch; what is returned waits for the end of it.
+
+        Same predictions and same errors as `predict`, which may be called meanwhile.
+        """
+        ...
+
+    def device_memory_bytes(self) -> int:
+        """Device memory in use; 0 on CPU."""
+        ...
+
+
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
+INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
+StoreDType = Literal["float16", "bfloat16", "float32"]
+
+
+def numbers(vector: Tensor) -> NDArray[np.floating]:
+    """Read a feature vector [n] as what it is, bfloat16 as float32: exact in float32."""
+    if vector.dtype == "bfloat16":
+        return (np.frombuffer(vector.data, "<u2").astype("<u4") << 16).view(np.float32)
+    return np.frombuffer(vector.data, "<f2" if vector.dtype == "float16" else "<f4")

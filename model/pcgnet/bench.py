@@ -1,0 +1,204 @@
+"""The torch half of `emotrack bench model`: random models, talks, and what to time.
+
+Values in, values out: clocks are passed in by `stream.bench.model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.interface import INPUTS, MODALITIES, Modality, Tensor, Turn
+from model.pcgnet.checkpoint import Checkpoint, save_checkpoint
+from model.pcgnet.collate import Batch, ConversationTensors, collate_conversations
+from model.pcgnet.config import PcgnetConfig, preset
+from model.pcgnet.model import Pcgnet
+from model.pcgnet.predictor import PcgnetPredictor
+from model.pcgnet.step import multiply_adds
+from model.serving.calibration import Calibration, Thresholds
+from model.serving.device import CPU, chosen_device
+from state.window import Window
+
+Clock = Callable[[], float]
+SPEAKERS = 2
+AT_ONCE = 16
+
+
+def random_predictor(hidden: int, *, seed: int = 0, device: torch.device = CPU) -> PcgnetPredictor:
+    """A model of the paper's input sizes (1024/300/342, W = 10) with random float16 weights."""
+    changes = {"hidden": hidden, "persona_heads": hidden // 50}
+    return PcgnetPredictor(_random_checkpoint(preset("meld", **changes), seed), device)
+
+
+def cuda_predictor(hidden: int) -> PcgnetPredictor:
+    """As `random_predictor`, on a GPU. Raises `ModelError` where there is none."""
+    return random_predictor(hidden, device=chosen_device("cuda"))
+
+
+def cuda_name() -> str:
+    """What the GPU calls itself."""
+    return torch.cuda.get_device_name()
+
+
+def write_random_checkpoint(folder: Path, *, hidden: int = 200, seed: int = 0) -> None:
+    """Write `random_predictor`'s model as a checkpoint whose alert rule does fire.
+
+    The rule's threshold is the median of the model's own shift probabilities on random talks.
+    """
+    predictor = random_predictor(hidden, seed=seed)
+    talks, moved = Talks.begin(predictor, 24), []
+    for t in range(8):
+        talks.step(talks.turns(t), lambda: 0.0)
+        said = predictor.predict(talks.turns(t))
+        moved += [p.shift_probability for p in said if p.shift_probability is not None]
+    middle = float(np.median(moved))
+    save_checkpoint(
+        folder,
+        predictor.checkpoint.model(),
+        calibration=Calibration(),
+        thresholds=Thresholds(shift=middle, shift_exit=middle),
+        extractors={},
+        card="Random weights of the paper's sizes, for benchmarks.",
+        name="random",
+        version="0",
+    )
+
+
+def batch_cost_us(folder: Path, batch: int, clock: Clock, *, batches: int = 60) -> float:
+    """CPU of one utterance in batches of `batch`, in microseconds: the median of many batches."""
+    use_threads(1)
+    predictor = PcgnetPredictor.load(folder, device="cpu")
+    talks = Talks.begin(predictor, batch)
+    spent = [talks.step(talks.turns(t), clock) for t in range(12 + batches)]
+    return 1e6 * float(np.median(spent[12:])) / batch
+
+
+def use_threads(threads: int) -> None:
+    """Set the number of threads torch computes with."""
+    torch.set_num_threads(threads)
+
+
+def sgemm_gflops(clock: Clock, *, size: int = 1024, repeats: int = 5) -> float:
+    """What this machine's float32 matrix product reaches, best of `repeats`."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    seconds = min(_timed(clock, lambda: a @ b) for _ in range(repeats))
+    return 2e-9 * size**3 / seconds
+
+
+@dataclass
+class Talks:
+    """Conversations that go on side by side: turns to predict, and their windows."""
+
+    predictor: PcgnetPredictor
+    windows: list[Window]
+    seed: int = 0
+
+    @staticmethod
+    def begin(predictor: PcgnetPredictor, conversations: int, *, seed: int = 0) -> Talks:
+        """Conversations before their first utterance."""
+        return Talks(predictor, [Window.empty(predictor.spec) for _ in range(conversations)], seed)
+
+    def turns(self, t: int) -> list[Turn]:
+        """The t-th utterance of each conversation, all inputs present, float16 as on the wire."""
+        draw = np.random.default_rng((self.seed, t))
+        inputs = self.predictor.info.inputs
+        made = []
+        for window in self.windows:
+            features: dict[Modality, Tensor] = {}
+            for name in MODALITIES:
+                values = draw.standard_normal(inputs[name], np.float32).astype(np.float16)
+                features[name] = Tensor("float16", values.shape, values.tobytes())
+            persona = tuple(draw.uniform(size=inputs["persona"]).tolist())
+            speaker = f"speaker {int(draw.integers(SPEAKERS))}"
+            made.append(Turn(window, speaker, features, persona))
+        return made
+
+    def step(self, turns: list[Turn], clock: Clock) -> float:
+        """Predict one utterance of each conversation; return the seconds that `predict` took."""
+        begun = clock()
+        said = self.predictor.predict(turns)
+        seconds = clock() - begun
+        self.windows = [
+            turn.window.push(
+                self.predictor.spec.recurrence,
+                utterance_id="u",
+                speaker_id=turn.speaker_id,
+                row=answer.applied.row,
+                arrays=answer.applied.arrays,
+                speaker=answer.applied.speaker,
+            )[0]
+            for turn, answer in zip(turns, said, strict=True)
+        ]
+        return seconds
+
+
+class FullRecompute:
+    """The whole-conversation form over talks of `turns` utterances, of the predictor's weights.
+
+    It runs `AT_ONCE` conversations at a time, its fastest: with all 64, a fifth of the time goes
+    into fetching memory for 100 MB of messages (0.40 of sgemm instead of 0.51).
+    """
+
+    def __init__(self, predictor: PcgnetPredictor, conversations: int, turns: int) -> None:
+        checkpoint = predictor.checkpoint
+        self._model = checkpoint.model()
+        talks = [_random_talk(checkpoint.config, turns, seed) for seed in range(conversations)]
+        self._batches: list[Batch] = [
+            collate_conversations(talks[at : at + AT_ONCE], checkpoint.config)
+            for at in range(0, conversations, AT_ONCE)
+        ]
+
+    def seconds(self, clock: Clock) -> float:
+        """Seconds of one pass; laying out the batch is not counted (in the reference's favour)."""
+        with torch.inference_mode():
+            return _timed(clock, lambda: [self._model(batch) for batch in self._batches])
+
+    @property
+    def gflop(self) -> float:
+        """Matrix products of one pass, by formula."""
+        config = self._model.config
+        pairs = sum(len(batch.pairs) for batch in self._batches)
+        utterances = sum(len(batch) for batch in self._batches)
+        absent = (utterances - pairs) * 6 * config.hidden * config.classes**2
+        return 2e-9 * (utterances * multiply_adds(config) - absent)
+
+
+def step_gflop(predictor: PcgnetPredictor) -> float:
+    """Matrix products of one utterance, by formula."""
+    return 2e-9 * multiply_adds(predictor.checkpoint.config)
+
+
+def _timed(clock: Clock, work: Callable[[], object]) -> float:
+    begun = clock()
+    work()
+    return clock() - begun
+
+
+def _random_checkpoint(config: PcgnetConfig, seed: int) -> Checkpoint:
+    torch.manual_seed(seed)
+    state = Pcgnet(config).state_dict()
+    weights = {name: value.half().float() for name, value in state.items()}
+    return Checkpoint(
+        config=config,
+        weights=weights,
+        calibration=Calibration(),
+        thresholds=Thresholds(),
+        extractors={},
+        name="random",
+        version="0",
+        digest="0" * 64,
+    )
+
+
+def _random_talk(config: PcgnetConfig, turns: int, seed: int) -> ConversationTensors:
+    draw = torch.Generator().manual_seed(seed)
+    who = torch.randint(SPEAKERS, (turns,), generator=draw).tolist()
+    parts = {n: torch.randn(turns, w, generator=draw) for n, w in config.widths.items()}
+    present = torch.ones(turns, len(INPUTS), dtype=torch.bool)
+    return ConversationTensors(
+        **parts, present=present, speakers=tuple(f"speaker {i}" for i in who)
+    )

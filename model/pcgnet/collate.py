@@ -1,0 +1,158 @@
+"""Conversations to one batch of tensors for the whole-conversation form.
+
+Everything the recurrence decides (sessions, which speakers are still remembered, who spoke before)
+is worked out here, once, as integers; `Pcgnet` only follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.interface import INPUTS
+from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.graph import Edges, interactive_edges, kept_edges, persona_edges
+from model.recurrence import Ints, first_heard, who_was_heard
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationTensors:
+    """One conversation of T utterances, as features; what is not `present` may hold anything."""
+
+    text: Tensor  # [T, text] float32; width 0 where the model has no such input
+    audio: Tensor  # [T, audio]
+    video: Tensor  # [T, video]
+    persona: Tensor  # [T, persona]
+    present: Tensor  # [T, 4] bool, columns as in `INPUTS`
+    speakers: tuple[str, ...]  # [T]
+    session_start: Tensor | None = None  # [T] bool; None: one session
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Runs of utterances that share a recurrent state, packed time-major, longest run first."""
+
+    order: Tensor  # [N] utterance at each packed place
+    place: Tensor  # [N] packed place of each utterance
+    sizes: tuple[int, ...]  # runs still going at each step; sums to N
+    backwards: Sequences | None = None  # the same runs from their ends, for the research twin
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Utterances of all conversations, one after the other; N utterances, P pairs."""
+
+    inputs: dict[str, Tensor]  # text, audio, video, persona: [N, width], zero where absent
+    present: Tensor  # [N, 4] bool
+    context: Sequences  # by session
+    speaker: Sequences  # by session, speaker and stay in memory
+    persona_edges: Tensor  # [2, E1] utterances
+    graph_edges: Tensor  # [2, E2] nodes: utterance * 6 + task * 3 + modality
+    relation: Tensor  # [E2]
+    distance: Tensor  # [E2] float32, utterances back
+    pairs: Tensor  # [P, 2] (speaker's previous utterance, this one), by this one
+    conversation: Tensor  # [N] number of the conversation
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
+
+    def __len__(self) -> int:
+        return int(self.present.shape[0])
+
+
+def collate_conversations(
+    conversations: Sequence[ConversationTensors], config: PcgnetConfig
+) -> Batch:
+    """Flatten conversations and lay out sequences, pairs and both graphs (no conversation: error).
+
+    Raises ValueError naming the conversation and field whose size does not fit `config`.
+    """
+    if not conversations:
+        raise ValueError("a batch needs at least one conversation")
+    for number, conversation in enumerate(conversations):
+        _check(number, conversation, config)
+    lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
+    heard = who_was_heard(conversations, config.recurrence.max_speakers)
+    first = first_heard(heard.session, heard.previous, config.recurrence.window)
+    persona = kept_edges(persona_edges(first), config.research)
+    graph = kept_edges(interactive_edges(first, heard.session, heard.speaker), config.research)
+    here = np.arange(len(first), dtype=np.int64)
+    has_previous = heard.previous >= 0
+    pairs = np.stack((heard.previous[has_previous], here[has_previous]), axis=1)
+    usable = torch.tensor([width > 0 for width in config.widths.values()])
+    present = torch.cat([c.present for c in conversations]).bool() & usable
+    return Batch(
+        inputs=_inputs(conversations, present),
+        present=present,
+        context=_packed(heard.session, config.bidirectional),
+        speaker=_packed(heard.run, config.bidirectional),
+        persona_edges=_edge_index(persona),
+        graph_edges=_edge_index(graph),
+        relation=torch.from_numpy(graph.relation),
+        distance=torch.from_numpy(graph.distance.astype(np.float32)),
+        pairs=torch.from_numpy(pairs),
+        conversation=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
+    )
+
+
+def _packed(run: Ints, both_ways: bool) -> Sequences:
+    forwards = _pack(run)
+    return replace(forwards, backwards=_pack(run, backwards=True)) if both_ways else forwards
+
+
+def _pack(run: Ints, *, backwards: bool = False) -> Sequences:
+    _, group, counts = np.unique(run, return_inverse=True, return_counts=True)
+    by_group = np.argsort(group, kind="stable")
+    step = np.empty_like(run)
+    step[by_group] = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
+    if backwards:
+        step = counts[group] - 1 - step
+    rank = np.empty(len(counts), dtype=np.int64)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    order = np.lexsort((rank[group], step))
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    sizes = tuple(int(n) for n in np.bincount(step))
+    return Sequences(torch.from_numpy(order), torch.from_numpy(place), sizes)
+
+
+def _inputs(conversations: Sequence[ConversationTensors], present: Tensor) -> dict[str, Tensor]:
+    inputs = {}
+    for column, name in enumerate(INPUTS):
+        values = torch.cat([getattr(c, name) for c in conversations]).float()
+        # where, not a product: what is absent may be NaN
+        inputs[name] = torch.where(present[:, column, None], values, torch.zeros(()))
+    return inputs
+
+
+def _check(number: int, c: ConversationTensors, config: PcgnetConfig) -> None:
+    turns = len(c.speakers)
+    if not turns:
+        raise ValueError(f"conversation {number} has no utterance")
+    wanted = {name: (turns, width) for name, width in config.widths.items()}
+    wanted["present"] = (turns, len(INPUTS))
+    for name, shape in wanted.items():
+        found = tuple(getattr(c, name).shape)
+        if found != shape:
+            raise ValueError(f"conversation {number}: {name} is {found}, the model needs {shape}")
+
+
+def _edge_index(edges: Edges) -> Tensor:
+    return torch.from_numpy(np.stack((edges.source, edges.target)))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: tensor.to(device) for name, tensor in value.items()}
+    if isinstance(value, Sequences):
+        backwards = value.backwards and _moved(value.backwards, device)
+        return Sequences(value.order.to(device), value.place.to(device), value.sizes, backwards)
+    return value

@@ -1,0 +1,101 @@
+"""The settings that, with the weights, define a PCGNet: sizes, labels, dropouts, recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from model.interface import INPUTS, MODALITIES, StoreDType
+from model.labels import IEMOCAP_LABELS, MELD_LABELS, sentiment_of
+from state.window import Recurrence
+
+TEXT, AUDIO, VIDEO, PERSONA = range(4)
+# What a model that measures a part's worth lacks or adds; none of them can be served.
+Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
+RESEARCH: Final[tuple[Research, ...]] = (
+    "bidirectional", "no-graph", "no-cross-task", "no-evidence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PcgnetConfig:
+    """Sizes and settings of one model; frozen, and stored in the checkpoint's config.json.
+
+    A modality of width 0 is never present: the model hears its learned missing vector. The
+    recurrence is defined on values as stored in `store_dtype`; "float32" switches rounding off.
+    """
+
+    labels: tuple[str, ...]
+    text: int = 1024
+    audio: int = 300
+    video: int = 342
+    persona: int = 5
+    hidden: int = 200  # H, the same for all modalities
+    persona_heads: int = 4
+    graph_heads: int = 4
+    input_dropout: float = 0.0
+    gru_dropout: float = 0.2
+    persona_dropout: float = 0.2
+    graph_dropout: float = 0.2
+    head_dropout: float = 0.5
+    input_clip: float = 5.0  # bound of a normalised input: one wild number cannot overflow float16
+    store_dtype: StoreDType = "float16"
+    recurrence: Recurrence = field(default_factory=Recurrence)
+    sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
+    research: tuple[Research, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels must be two or more different names, not {self.labels!r}")
+        for name in (*MODALITIES, "persona"):
+            least = 1 if name == "persona" else 0
+            if getattr(self, name) < least:
+                raise ValueError(f"width of {name} must be at least {least}")
+        for name in ("persona_heads", "graph_heads"):
+            heads = getattr(self, name)
+            if heads < 1 or self.hidden % heads:
+                raise ValueError(f"hidden={self.hidden} does not split into {name}={heads}")
+        if not set(self.research) <= set(RESEARCH):
+            raise ValueError(f"research knows {', '.join(RESEARCH)}, not {self.research!r}")
+        if self.bidirectional and self.hidden % 2:
+            raise ValueError(f"hidden={self.hidden} does not split into two directions")
+        if not self.sentiment:
+            object.__setattr__(self, "sentiment", sentiment_of(self.labels))
+        if set(self.sentiment) != set(self.labels):
+            raise ValueError("sentiment must name each label once")
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether the GRUs hear the future too: to measure the price of causality."""
+        return "bidirectional" in self.research
+
+    @property
+    def classes(self) -> int:
+        """C, the number of emotions."""
+        return len(self.labels)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Input widths by name, in the order of `INPUTS`."""
+        return {name: int(getattr(self, name)) for name in INPUTS}
+
+
+PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
+    # The paper's sizes (models.md A1, A2): RoBERTa-large, openSMILE, DenseNet features.
+    "meld": {"labels": MELD_LABELS},
+    "iemocap": {
+        "labels": IEMOCAP_LABELS,
+        "audio": 1582,
+        "hidden": 400,
+        "persona_heads": 8,
+        "input_dropout": 0.3,
+    },
+    # Features anyone can compute: MiniLM sentence vectors, Praat, OpenFace action units.
+    "meld-minilm": {"labels": MELD_LABELS, "text": 384, "audio": 8, "video": 17},
+}
+
+
+def preset(name: str, **changes: Any) -> PcgnetConfig:
+    """Return a named configuration with `changes` applied. Raises KeyError for another name."""
+    return PcgnetConfig(**{**PRESETS[name], **changes})

@@ -1,0 +1,340 @@
+"""PCGNet for serving: windows and utterances in, calibrated predictions and new arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Final, Literal, Self, cast
+
+import numpy as np
+import torch
+from msgspec import structs
+from numpy.typing import NDArray
+
+from model.checkpoint_files import default_checkpoint
+from model.errors import EncoderMissing, NotFinite
+from model.fault_points import reach
+from model.interface import MODALITIES, Modality, ModelInfo, Prediction, Tensor, Turn
+from model.pcgnet.checkpoint import Checkpoint, load_checkpoint
+from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.step import TORCH_DTYPES, PcgnetStep, StepInput, room_per_row, state_spec
+from model.pcgnet.turn_buffer import TurnBuffer
+from model.serving.device import (
+    Answer,
+    chosen_device,
+    device_errors,
+    not_finite,
+    overridden,
+    refuse_research,
+    traced,
+    weights_that_fit,
+)
+from model.serving.row_stable import CANDIDATE_SIZES, proven_sizes
+from model.text.sentence_encoder import SentenceEncoder, find_encoder
+from state.window import Applied, Speaker, StateSpec, Window
+
+CUDA_SIZES: Final = (16, 64, 256, 1024)
+
+Computed = tuple[NDArray[np.float32], NDArray[np.uint8]]
+"""Probabilities [rows, C + C * C]; bytes to store [rows, row + conversation + speaker]."""
+
+
+class PcgnetPredictor:
+    """A checkpoint on a device: a `model.interface.Predictor`, called by one thread."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, encoder: Path | None = None
+    ) -> None:
+        """Prove batch sizes on this machine: a fraction of a second."""
+        config = checkpoint.config
+        self.checkpoint = checkpoint
+        self._config, self._device = config, device
+        self._encoder_folder = encoder
+        self._encoder: SentenceEncoder | None = None
+        self._spec = state_spec(config, checkpoint.digest)
+        self._step = PcgnetStep(config, checkpoint.weights, device)
+        self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
+        self._turn = Lock()  # one batch computes at a time: they share the room
+        self._behind = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
+        self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
+        candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
+        room = max(candidates) * room_per_row(config)
+        self._room = torch.empty(room, device=device)  # of all batches, one at a time
+        self._sizes = self._prove(candidates)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        window: int | None = None,
+        idle_s: float | None = None,
+        max_session_s: float | None = None,
+        threads: int = 1,
+        encoder: Path | None = None,
+    ) -> Self:
+        """Load a checkpoint folder, see `model.interface.load_predictor`.
+
+        Sets the process's number of torch threads: sizes are proven for it.
+        """
+        checkpoint = load_checkpoint(default_checkpoint() if path is None else path)
+        refuse_research(path, checkpoint.config.research)
+        recurrence = overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
+        config = replace(checkpoint.config, recurrence=recurrence)
+        torch.set_num_threads(threads)
+        chosen = chosen_device(device)
+        with device_errors(), weights_that_fit(path):
+            return cls(replace(checkpoint, config=config), chosen, encoder)
+
+    @property
+    def info(self) -> ModelInfo:
+        c = self.checkpoint
+        inputs = {name: width for name, width in c.config.widths.items() if width}
+        tuned = frozenset({"text"} if c.text is not None and c.text.delta else ())
+        return c.info(c.config.labels, c.config.sentiment, inputs, tuned)
+
+    @property
+    def spec(self) -> StateSpec:
+        return self._spec
+
+    @property
+    def device(self) -> str:
+        return str(self._device)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Numbers of rows a batch is padded to: those proven to give a row the same bytes."""
+        return self._sizes
+
+    def warm_up(self) -> None:
+        """Run each batch size once, and load and run the sentence encoder where there is one."""
+        with device_errors():
+            for size in self._sizes:
+                self._compute([_empty_turn(self._spec)] * size)
+        if self.can_encode_text():
+            self._encode(["Hello."])
+
+    def can_encode_text(self) -> bool:
+        """Whether raw text can be answered: an encoder of the model's text width is there."""
+        try:
+            return self._text_encoder().width == self._config.text
+        except EncoderMissing:
+            return False
+
+    def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
+        """Predict a batch, see `model.interface.Predictor.predict`."""
+        with device_errors():
+            turns = self._with_text(turns)
+            return self._all_read((c, self._compute(c)) for c in self._chunks(turns))
+
+    def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
+        """Predict in another thread, see `model.interface.Predictor.begin`."""
+        with device_errors():
+            turns = self._with_text(turns)
+            # Filled here: another thread would stop for ours at every array it writes.
+            begun = [
+                (chunk, self._behind.submit(self._run, self._filled(chunk), len(chunk)))
+                for chunk in self._chunks(turns)
+            ]
+
+        def end() -> list[Prediction]:
+            with device_errors():
+                return self._all_read((chunk, answer.result()) for chunk, answer in begun)
+
+        return end
+
+    def _chunks(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
+        largest = self._sizes[-1]
+        return [turns[at : at + largest] for at in range(0, len(turns), largest)]
+
+    def _all_read(self, answers: Iterable[tuple[Sequence[Turn], Computed]]) -> list[Prediction]:
+        """The predictions of all chunks. Raises `NotFinite`."""
+        predictions: list[Prediction] = []
+        bad: list[int] = []
+        seen = 0
+        for chunk, (numbers, stored) in answers:
+            bad += [seen + row for row in not_finite(numbers, stored, self._config.store_dtype)]
+            seen += len(chunk)
+            if not bad:
+                predictions += self._read(chunk, numbers, stored)
+        if bad:
+            raise NotFinite(bad)
+        return predictions
+
+    def device_memory_bytes(self) -> int:
+        """Device memory in use; 0 on CPU."""
+        if self._device.type != "cuda":
+            return 0
+        return int(torch.cuda.memory_allocated(self._device))
+
+    def _compute(self, turns: Sequence[Turn]) -> Computed:
+        return self._run(self._filled(turns), len(turns))
+
+    def _filled(self, turns: Sequence[Turn]) -> TurnBuffer:
+        size = next(s for s in self._sizes if s >= len(turns))
+        if size not in self._buffers:
+            self._buffers[size] = []
+            self._step.prepare(size)
+        free = self._buffers[size]
+        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._room)
+        buffer.fill(turns)
+        return buffer
+
+    def _run(self, buffer: TurnBuffer, count: int) -> Computed:
+        """Answer the first `count` rows of a buffer, one transfer to the device and one back.
+
+        The buffer may be filled again afterwards.
+        """
+        size = buffer.rows
+        with self._turn, torch.inference_mode():
+            inputs = buffer.on(self._device)
+            reach("F3")
+            if size not in self._traced:
+                answer = self._answer_of(size)
+                on_cpu = self._device.type == "cpu"
+                self._traced[size] = traced(answer, inputs) if on_cpu else answer
+            numbers, stored = self._traced[size](*inputs)
+            reach("F4")  # on a device, the answer is still on its way
+            stored = stored.view(torch.uint8)
+            if self._device.type != "cpu":
+                numbers, stored = _moved_together(numbers, stored)
+        self._buffers[size].append(buffer)
+        return numbers.numpy()[:count], stored.numpy()[:count]
+
+    def _answer_of(self, rows: int) -> Answer:
+        """The step of a batch size; the size is a number there, not asked of a tensor."""
+
+        def answer(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self._answer(rows, *inputs)
+
+        return answer
+
+    def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A step: probabilities before their maps [B, C + C * C] and what to store."""
+        out = self._step(StepInput(*inputs), rows)
+        temperature = self.checkpoint.calibration
+        emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
+        shift = torch.softmax(out.shift / temperature.shift, dim=1)
+        return torch.cat((emotion, shift), dim=1), out.stored
+
+    def _read(
+        self,
+        turns: Sequence[Turn],
+        numbers: NDArray[np.float32],
+        stored: NDArray[np.uint8],
+    ) -> list[Prediction]:
+        classes, calibration = self._config.classes, self.checkpoint.calibration
+        row_end = self._spec.row_bytes
+        conversation_end = row_end + self._spec.conversation_bytes
+        predictions = []
+        for turn, values, kept in zip(turns, numbers.tolist(), stored, strict=True):
+            shift: tuple[float, ...] | None = None
+            probability: float | None = None
+            if turn.speaker_id in turn.window.speakers:
+                shift, probability = calibration.stated_shift(values[classes:])
+            applied = Applied(  # views of the batch: `Window.push` copies what it keeps
+                kept[:row_end], kept[row_end:conversation_end], kept[conversation_end:]
+            )
+            used = _used(turn, self._config)
+            stated = calibration.stated(values[:classes])
+            predictions.append(Prediction(stated, shift, probability, used, applied))
+        return predictions
+
+    def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
+        """Encode raw text where no text vector came with it."""
+        raw = [i for i, t in enumerate(turns) if t.text is not None and "text" not in t.features]
+        if not raw or not self._config.text:
+            return turns
+        vectors = self._encode([cast(str, turns[i].text) for i in raw])
+        changed = list(turns)
+        for i, vector in zip(raw, vectors, strict=True):
+            text = Tensor("float16", vector.shape, vector.tobytes())
+            changed[i] = structs.replace(turns[i], features={**turns[i].features, "text": text})
+        return changed
+
+    def _encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
+        encoder = self._text_encoder()
+        if encoder.width != self._config.text:
+            raise EncoderMissing(
+                f"the sentence encoder gives {encoder.width} numbers, the model needs "
+                f"{self._config.text}: name the model's own encoder folder with --encoder, or "
+                "publish text vectors"
+            )
+        return encoder.encode(texts)
+
+    def _text_encoder(self) -> SentenceEncoder:
+        if self._encoder is None:
+            folder = find_encoder(self._encoder_folder)
+            self._encoder = SentenceEncoder.load(folder, self.checkpoint.text)
+        return self._encoder
+
+    def _prove(self, candidates: Sequence[int]) -> tuple[int, ...]:
+        turns = _sample_turns(self._spec, self._config, max(candidates))
+        self._sizes = tuple(candidates)
+
+        def compute(numbers: Sequence[int]) -> list[bytes]:
+            answers, stored = self._compute([turns[i] for i in numbers])
+            return [a.tobytes() + s.tobytes() for a, s in zip(answers, stored, strict=True)]
+
+        return proven_sizes(compute, len(turns), candidates)
+
+
+def _used(turn: Turn, config: PcgnetConfig) -> tuple[str, ...]:
+    widths = config.widths
+    used = [name for name in MODALITIES if name in turn.features and widths[name]]
+    return (*used, "persona") if turn.persona is not None else tuple(used)
+
+
+def _empty_turn(spec: StateSpec) -> Turn:
+    return Turn(Window.empty(spec), "nobody", {})
+
+
+def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
+    """Different turns for proving sizes: windows of every length, any subset of inputs."""
+    draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    dtype = TORCH_DTYPES[config.store_dtype]
+    turns = []
+
+    def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
+        values = (
+            torch.rand(count * nbytes // dtype.itemsize, generator=seed).mul(2).sub(1).to(dtype)
+        )
+        return values.view(torch.uint8).numpy().reshape(count, nbytes)
+
+    for i in range(rows):
+        past = i % (config.recurrence.window + 1)
+        names = tuple(f"speaker {j % 3}" for j in range(past))
+        speakers = {
+            name: Speaker(max(j for j in range(past) if names[j] == name), "", arrays(1, n)[0])
+            for name in names
+            for n in (spec.speaker_bytes,)
+        }
+        window = Window(
+            rows=arrays(past, spec.row_bytes),
+            row_speakers=names,
+            row_utterances=("",) * past,
+            arrays=arrays(1, spec.conversation_bytes)[0] if past else None,
+            speakers=speakers,
+            count=past,
+        )
+        features: dict[Modality, Tensor] = {}
+        for column, name in enumerate(MODALITIES):
+            if config.widths[name] and (i >> column) % 2 == 0:
+                vector = draw.normal(size=config.widths[name]).astype(np.float32)
+                features[name] = Tensor("float32", vector.shape, vector.tobytes())
+        persona = tuple(draw.uniform(size=config.persona).tolist()) if i % 3 else None
+        turns.append(Turn(window, f"speaker {i % 4}", features, persona))
+    return turns
+
+
+def _moved_together(
+    numbers: torch.Tensor, stored: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring probabilities and bytes to the CPU in one transfer."""
+    cut = numbers.shape[1] * numbers.element_size()
+    both = torch.cat((numbers.view(torch.uint8), stored), dim=1).cpu()
+    return both[:, :cut].contiguous().view(numbers.dtype), both[:, cut:]

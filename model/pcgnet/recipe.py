@@ -1,0 +1,110 @@
+"""How a PCGNet is trained: the recipe's settings, and the papers' own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from model.errors import RecipeError
+from model.pcgnet.config import PcgnetConfig
+from model.training.settings import changed, replaced
+
+Balance = Literal["fixed", "log-sum", "uncertainty"]
+BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
+# Text as the set's vectors; of the sentence encoder as it is; of one that is tuned with the graph.
+TextMode = Literal["vectors", "frozen", "adapted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything about training that is neither the model nor the data.
+
+    The defaults were chosen on MELD's dev split (docs/decisions.md). Batches are counted in
+    utterances and the length of training has a floor in steps, so that a set of few or of long
+    conversations is trained as thoroughly.
+    """
+
+    epochs: int = 12
+    steps_at_least: int = 240  # a small set is gone through more often
+    patience: int = 6  # epochs without a better dev score after which training stops
+    batch_utterances: int = 300  # whole conversations are added up to it
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1  # share of the steps
+    clip_norm: float = 1.0
+    average_decay: float = 0.99  # of the exponential average of the weights
+    gamma: float = 0.0  # of the focal loss
+    smoothing: float = 0.1  # of the emotion labels
+    shift_smoothing: float = 0.0  # of the (from, to) labels
+    class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
+    shift_weight: float = 0.3
+    moved_weight: float = 0.1
+    contrast_weight: float = 0.0
+    balance: Balance = "fixed"
+    drop_text: float = 0.05  # chance that an utterance loses it while training
+    drop_other: float = 0.1  # ... its audio, its video, its persona, each
+    text_only: float = 0.15  # chance that a whole conversation comes with text alone
+    mixed_layers: int = 4  # of the sentence encoder, averaged (where text is encoded here)
+    tuned_layers: int = 0  # the last so many layers of the sentence encoder are trained
+    encoder_rate: float = 2e-4  # their learning rate
+    text_weight: float = 0.5  # of the loss of a head on the text vector alone, while tuning
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_utterances", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.balance not in BALANCES:
+            raise ValueError(f"balance must be one of {', '.join(BALANCES)}")
+
+
+# What differs while the encoder is tuned: more and smaller steps, fewer epochs.
+ADAPTED: Final[Mapping[str, Any]] = {
+    "epochs": 5,
+    "batch_utterances": 80,
+    "learning_rate": 2e-3,
+    "steps_at_least": 500,
+    "tuned_layers": 3,
+}
+# The published training (models.md A5, A6), on a preset's sizes.
+_PAPER: Final[Mapping[str, Any]] = {
+    "patience": 50,
+    "learning_rate": 1e-4,
+    "weight_decay": 1e-4,
+    "warm_up": 0.0,
+    "average_decay": 0.0,
+    "gamma": 0.5,
+    "smoothing": 0.0,
+    "shift_weight": 1.0,
+    "moved_weight": 0.0,
+    "contrast_weight": 1.0,
+    "balance": "log-sum",
+    "drop_text": 0.0,
+    "drop_other": 0.0,
+    "text_only": 0.0,
+}
+PAPER: Final[Mapping[str, Mapping[str, Any]]] = {
+    "meld": {**_PAPER, "epochs": 30, "class_weight_power": 0.0},
+    "iemocap": {**_PAPER, "epochs": 140, "class_weight_power": 1.0, "batch_utterances": 1550},
+}
+
+
+def recipe_for(text: TextMode, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The chosen recipe for how text comes in, with `changes` applied."""
+    chosen = dict(ADAPTED) if text == "adapted" else {}
+    return replaced(Recipe(), chosen | dict(changes or {}), "recipe")
+
+
+def paper_recipe(preset: str, text: TextMode, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """The published recipe of a preset; a tuned encoder keeps the steps it needs."""
+    if preset not in PAPER:
+        raise RecipeError(f"no preset `{preset}`: known are {', '.join(PAPER)}")
+    chosen = dict(PAPER[preset])
+    if text == "adapted":
+        chosen |= ADAPTED
+    return replaced(Recipe(), chosen | dict(changes or {}), "recipe")
+
+
+def changed_config(config: PcgnetConfig, changes: Mapping[str, Any]) -> PcgnetConfig:
+    """`config` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
+    return changed(config, changes, "model")

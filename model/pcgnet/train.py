@@ -1,0 +1,275 @@
+"""Train a causal PCGNet on labelled conversations: one seed, chosen on dev, deterministic.
+
+The test split is never asked for. What is returned is the exponential average of the weights at
+the epoch with the best dev weighted F1, rounded as a checkpoint stores them. Text comes in as
+vectors, or the upper layers of a sentence encoder are tuned together with the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.data.dataset import DataSource, Dialogue
+from model.interface import INPUTS
+from model.pcgnet.collate import Batch, ConversationTensors, collate_conversations
+from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.model import Pcgnet, WholeOutput
+from model.pcgnet.recipe import Recipe
+from model.pcgnet.whole import answer, conversation_tensors
+from model.scoring.answers import Answers
+from model.serving.calibration import Calibration, Thresholds
+from model.serving.device import thread_count
+from model.text.encode_sentences import with_text
+from model.text.sentence_encoder import TextEncoder
+from model.text.tuning import TunedEncoder
+from model.training.loop import (
+    Epoch,
+    TrainingLoop,
+    as_saved,
+    class_weight,
+    normalise,
+    require_labels,
+)
+from model.training.losses import (
+    LogVariances,
+    focal_loss,
+    log_sum,
+    moved_loss,
+    shift_contrast,
+    shift_labels,
+    shift_loss,
+    weighted,
+)
+from state.window import Recurrence
+
+TEXT: Final = INPUTS.index("text")
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The chosen weights and how they came about."""
+
+    model: Pcgnet
+    calibration: Calibration
+    thresholds: Thresholds
+    history: tuple[Epoch, ...]
+    chosen: Epoch
+    text: TextEncoder | None = None  # of a tuned encoder
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    tensors: ConversationTensors
+    labels: Tensor  # [T]
+    states: Sequence[Tensor]  # of the encoder's frozen layers, T of [tokens, width]; or none
+
+
+def train(
+    data: DataSource,
+    config: PcgnetConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    threads: int = 1,
+    encoder: Path | None = None,
+    progress: Path | None = None,
+    on_step: Callable[[float], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> Trained:
+    """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
+
+    `encoder` is the folder of the sentence encoder to tune, where the recipe does. With a
+    `progress` file each epoch is kept there, and a run that was killed goes on from the last one:
+    to the same bytes. `on_step` hears the share done (0..1], `on_epoch` each epoch. Equal
+    arguments give equal bytes on one machine and thread count. torch's global generator and
+    threads are left as they were. Raises ValueError for a split without a labelled utterance.
+    """
+    require_labels(data)
+    with torch.random.fork_rng(devices=[]), thread_count(threads):
+        torch.manual_seed(seed)
+        training = _Training(data, config, recipe, seed, encoder)
+        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
+        history, chosen = tuple(training.history), training.chosen
+        return Trained(model, calibration, thresholds, history, chosen, training.text())
+
+
+def fitting_config(
+    data: DataSource, *, hidden: int = 128, window: int = 10, input_dropout: float = 0.4
+) -> PcgnetConfig:
+    """The model that fits a data set's labels and vector widths; what it lacks gets width 0."""
+    widths = data.widths
+    return PcgnetConfig(
+        labels=data.labels,
+        text=widths.get("text", 0),
+        audio=widths.get("audio", 0),
+        video=widths.get("video", 0),
+        persona=widths.get("persona", 5),  # a set without personas: never present
+        hidden=hidden,
+        input_dropout=input_dropout,
+        recurrence=Recurrence(window=window),
+    )
+
+
+class _Networks(nn.Module):
+    """All that is trained: the model, the balance of its losses, and a tuned encoder's parts."""
+
+    def __init__(self, config: PcgnetConfig, recipe: Recipe, encoder: TunedEncoder | None) -> None:
+        super().__init__()
+        self.model = Pcgnet(config)
+        self.balance = LogVariances(("emotion", "shift", "moved", "contrast"))
+        self.encoder = encoder
+        self.text_head = None if encoder is None else nn.Linear(encoder.width, config.classes)
+
+
+class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
+    """One run of PCGNet."""
+
+    def __init__(
+        self,
+        data: DataSource,
+        config: PcgnetConfig,
+        recipe: Recipe,
+        seed: int,
+        encoder: Path | None,
+    ) -> None:
+        dialogues = data.split("train")
+        self.dev = data.split("dev")
+        self.config, self.recipe = config, recipe
+        tuned = None
+        if recipe.tuned_layers:
+            if encoder is None:
+                raise ValueError("a recipe that tunes the encoder needs its folder")
+            tuned = TunedEncoder(encoder, trained=recipe.tuned_layers, layers=recipe.mixed_layers)
+            if tuned.width != config.text:
+                raise ValueError(f"the encoder gives {tuned.width} numbers, text={config.text}")
+        networks = _Networks(config, recipe, tuned)
+        samples = [self._sample(d, tuned) for d in dialogues]
+        self.dev_states = [self._sample(d, tuned).states for d in self.dev]
+        if tuned is None:
+            normalise_inputs(networks.model, dialogues)
+        else:  # its vectors have length 1 and will not keep the statistics of the start
+            normalise_inputs(networks.model, dialogues, ("audio", "video", "persona"))
+            flat = torch.ones(tuned.width)
+            networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
+        self.class_weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        super().__init__(
+            recipe,
+            networks,
+            _optimiser(networks, recipe),
+            samples,
+            classes=config.classes,
+            seed=seed,
+            fingerprint=repr((data.name, len(samples), seed, asdict(config), recipe)),
+        )
+
+    def text(self) -> TextEncoder | None:
+        """The chosen encoder, where one was tuned."""
+        encoder = self.average.encoder
+        return None if encoder is None else encoder.text_encoder()
+
+    @torch.no_grad()
+    def answers(self) -> tuple[Pcgnet, Answers]:
+        """What the averaged networks say of dev, as they would be saved."""
+        model = as_saved(self.average.model)
+        if self.average.encoder is None:
+            return model, answer(model, self.dev)
+        encoder = self.average.encoder.as_saved()
+        vectors = [encoder(states).half().float().numpy() for states in self.dev_states]
+        return model, answer(model, list(map(with_text, self.dev, vectors)))
+
+    def _sample(self, dialogue: Dialogue, encoder: TunedEncoder | None) -> _Sample:
+        states: Sequence[Tensor] = []
+        if encoder is not None:
+            states = encoder.lower(dialogue.sentences)
+            width = np.zeros((len(dialogue), encoder.width), np.float32)
+            dialogue = with_text(dialogue, width)
+        tensors = conversation_tensors(dialogue, self.config)
+        return _Sample(tensors, torch.from_numpy(dialogue.labels), states)
+
+    def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
+        """Of one batch; inputs are taken away at random."""
+        batch = collate_conversations([s.tensors for s in samples], self.config)
+        batch = replace(batch, present=self._thinned(batch))
+        vectors = None
+        if self.network.encoder is not None:
+            vectors = self.network.encoder([state for s in samples for state in s.states])
+            heard = torch.where(batch.present[:, TEXT, None], vectors, torch.zeros(()))
+            batch = replace(batch, inputs=batch.inputs | {"text": heard})
+        labels = torch.cat([s.labels for s in samples])
+        return self._loss(self.network.model(batch), labels, vectors)
+
+    def _loss(self, out: WholeOutput, labels: Tensor, vectors: Tensor | None) -> Tensor:
+        r, classes = self.recipe, self.config.classes
+        shifts = shift_labels(labels, out.pairs, classes)
+        weights = {"emotion": 1.0, "shift": r.shift_weight, "moved": r.moved_weight}
+        losses = {
+            "emotion": self._emotion_loss(out.emotion, labels),
+            "shift": shift_loss(out.shift_alone, shifts, smoothing=r.shift_smoothing),
+            "moved": moved_loss(out.shift_alone, shifts, classes),
+        }
+        if r.contrast_weight:
+            weights["contrast"] = r.contrast_weight
+            losses["contrast"] = shift_contrast(
+                out.pair_vectors, shifts, classes=classes, generator=self.generator
+            )
+        if r.balance == "log-sum":
+            total = log_sum(losses, weights)
+        elif r.balance == "uncertainty":
+            total = self.network.balance(losses, weights)
+        else:
+            total = weighted(losses, weights)
+        if vectors is None or self.network.text_head is None:
+            return total
+        said = self.network.text_head(vectors * vectors.shape[1] ** 0.5)
+        return total + r.text_weight * self._emotion_loss(said, labels)
+
+    def _emotion_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return focal_loss(
+            logits,
+            labels,
+            gamma=self.recipe.gamma,
+            class_weight=self.class_weight,
+            smoothing=self.recipe.smoothing,
+        )
+
+    def _thinned(self, batch: Batch) -> Tensor:
+        """Take inputs away at random, so that any subset is an answerable one: [N, 4] bool."""
+        r = self.recipe
+        chance = torch.full(batch.present.shape, r.drop_other)
+        chance[:, TEXT] = r.drop_text
+        kept = torch.rand(batch.present.shape, generator=self.generator) >= chance
+        conversations = int(batch.conversation[-1]) + 1
+        text_only = torch.rand(conversations, generator=self.generator) < r.text_only
+        others = torch.ones(len(INPUTS), dtype=torch.bool)
+        others[TEXT] = False
+        kept &= ~(text_only[batch.conversation][:, None] & others)
+        return batch.present & kept
+
+
+def normalise_inputs(
+    model: Pcgnet, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
+) -> None:
+    """Set the model's input normalisation from the train split's present rows."""
+    normalise(model, model.config.widths, dialogues, names)
+
+
+def _optimiser(networks: _Networks, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW that decays matrices only: biases, gates and learned vectors are left alone."""
+    encoder = [] if networks.encoder is None else list(networks.encoder.parameters())
+    tuned = {id(p) for p in encoder}
+    own = [p for p in networks.parameters() if id(p) not in tuned]
+    groups: list[dict[str, Any]] = []
+    for parameters, peak in ((own, recipe.learning_rate), (encoder, recipe.encoder_rate)):
+        matrices = [p for p in parameters if p.ndim >= 2 and min(p.shape[-2:]) > 1]
+        rest = [p for p in parameters if not (p.ndim >= 2 and min(p.shape[-2:]) > 1)]
+        for part, decay in ((matrices, recipe.weight_decay), (rest, 0.0)):
+            if part:
+                groups.append({"params": part, "weight_decay": decay, "peak": peak})
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)

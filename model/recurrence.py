@@ -1,0 +1,75 @@
+"""Sessions, speakers and the past each utterance hears, as integers, by `Recurrence`.
+
+For whole conversations; both models share it. numpy only.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+class Spoken(Protocol):
+    """What of a conversation decides who is remembered."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]: ...
+
+    @property
+    def session_start(self) -> Any: ...  # [T] bool, or None: one session
+
+
+@dataclass(frozen=True, slots=True)
+class WhoWasHeard:
+    """Who spoke when, as integers, under the recurrence's rules."""
+
+    session: Ints  # [N] first utterance of each one's session
+    speaker: Ints  # [N] a number per session and speaker name
+    run: Ints  # [N] a number per stay of a speaker in memory
+    previous: Ints  # [N] speaker's previous utterance while remembered, or -1
+
+
+def who_was_heard(conversations: Sequence[Spoken], limit: int) -> WhoWasHeard:
+    """Follow sessions and speakers; a speaker beyond the `limit` last heard is forgotten."""
+    session, speaker, run, previous = [], [], [], []
+    numbers: dict[tuple[int, int, str], int] = {}
+    runs, here, begins = 0, 0, 0
+    for c, conversation in enumerate(conversations):
+        starts = conversation.session_start
+        known: OrderedDict[str, tuple[int, int]] = OrderedDict()  # least recently heard first
+        for t, name in enumerate(conversation.speakers):
+            if t == 0 or (starts is not None and bool(starts[t])):
+                begins = here
+                known.clear()
+            run_id, last = known.pop(name, (runs, -1))
+            runs += last < 0
+            known[name] = (run_id, here)
+            if len(known) > limit:
+                known.popitem(last=False)
+            session.append(begins)
+            speaker.append(numbers.setdefault((c, begins, name), len(numbers)))
+            run.append(run_id)
+            previous.append(last)
+            here += 1
+    columns = (np.array(x, dtype=np.int64) for x in (session, speaker, run, previous))
+    return WhoWasHeard(*columns)
+
+
+def first_heard(session: Ints, previous: Ints, window: int) -> Ints:
+    """Earliest utterance each one listens to: its speaker's previous one, else the session's first.
+
+    `session` [N] is the number of each session's first utterance, `previous` [N] that of the
+    speaker's previous utterance or -1. Clipped per target to the last `window` utterances, so that
+    a node never changes once it exists (models.md A8).
+    """
+    here = np.arange(len(session), dtype=np.int64)
+    start = np.where(previous >= 0, previous, session)
+    clipped: Ints = np.maximum(start, here - window)
+    return clipped

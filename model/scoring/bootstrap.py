@@ -1,0 +1,167 @@
+"""Intervals over whole dialogues, of one model's scores and of the difference between two.
+
+Utterances of one dialogue are not independent: intervals over utterances would be too narrow. Two
+models are compared on the same resamples (paired), where what makes a dialogue hard cancels out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from model.scoring.answers import Answers
+from model.scoring.calibrate import emotion_probabilities, stated_shifts
+from model.scoring.scores import (
+    ECE_BINS,
+    Bools,
+    Doubles,
+    Ints,
+    accuracy,
+    auroc,
+    average_precision,
+    ece_bins,
+    macro_f1,
+    weighted_f1,
+)
+from model.serving.calibration import Calibration
+
+ScoreName = Literal[
+    "accuracy",
+    "weighted_f1",
+    "macro_f1",
+    "shift_auroc",
+    "shift_average_precision",
+    "shift_c2_weighted_f1",
+    "shift_c2_accuracy",
+    "emotion_ece",
+    "shift_ece",
+]
+SCORES: Final[tuple[ScoreName, ...]] = get_args(ScoreName)
+LESS_IS_BETTER: Final[frozenset[ScoreName]] = frozenset(("emotion_ece", "shift_ece"))
+RESAMPLES: Final = 1000
+
+Resampled = Mapping[ScoreName, Doubles]  # [1 + R]: on the split itself, then on each resample
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A score with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A score of one model minus that of another, over the same dialogues."""
+
+    score: ScoreName
+    one: float
+    other: float
+    value: float  # one - other
+    low: float
+    high: float
+    share_not_above: float  # of the resamples in which one is not above the other
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether the 95 % interval covers no difference, or there is nothing to compare."""
+        return not (self.low > 0 or self.high < 0)
+
+    @property
+    def verdict(self) -> str:
+        """The difference in words."""
+        if np.isnan(self.value):
+            return "cannot be compared"
+        if self.within_noise:
+            return "within noise"
+        better = (self.value > 0) != (self.score in LESS_IS_BETTER)
+        return "better" if better else "worse"
+
+
+def dialogue_weights(dialogues: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
+    """How often each dialogue is drawn, [1 + resamples, dialogues]; the first row is all of them.
+
+    Equal arguments give equal draws: scores of two models on them can be compared pair by pair.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(dialogues, np.full(dialogues, 1 / dialogues), size=resamples)
+    return np.concatenate((np.ones((1, dialogues), np.int64), drawn))
+
+
+def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) -> Resampled:
+    """Every main score on each row of `drawn`."""
+    classes, shifted = answers.classes, answers.shifted
+    emotion = _confusions(answers.labels, answers.guess, answers.dialogue, classes, drawn)
+    pair = answers.shift.argmax(1)  # the head's answer: the map says how likely any shift is
+    pairs = _confusions(answers.shifts, pair, answers.pair_dialogue, classes * classes, drawn)
+    stated = emotion_probabilities(answers.emotion, calibration).max(1)
+    moved = stated_shifts(answers.shift, calibration)
+    weight = drawn[:, answers.pair_dialogue].astype(np.float64)
+    return {
+        "accuracy": accuracy(emotion),
+        "weighted_f1": weighted_f1(emotion),
+        "macro_f1": macro_f1(emotion),
+        "shift_auroc": auroc(shifted, moved, weight),
+        "shift_average_precision": average_precision(shifted, moved, weight),
+        "shift_c2_weighted_f1": weighted_f1(pairs),
+        "shift_c2_accuracy": accuracy(pairs),
+        "emotion_ece": _calibration_errors(stated, answers.right, answers.dialogue, drawn),
+        "shift_ece": _calibration_errors(moved, shifted, answers.pair_dialogue, drawn),
+    }
+
+
+def interval(scores: Doubles) -> Interval:
+    """The 95 % percentile interval of scores[1:] round scores[0]; NaN where there is no score."""
+    low, high = _middle(scores[1:])
+    return Interval(float(scores[0]), low, high)
+
+
+def differences(one: Resampled, other: Resampled) -> tuple[Difference, ...]:
+    """Score by score, `one` minus `other`, both on the same draws of the same dialogues."""
+    return tuple(_difference(name, one[name], other[name]) for name in SCORES)
+
+
+def _difference(name: ScoreName, one: Doubles, other: Doubles) -> Difference:
+    gap = one - other
+    low, high = _middle(gap[1:])
+    known = gap[1:][~np.isnan(gap[1:])]
+    not_above = float((known <= 0).mean()) if len(known) else float("nan")
+    first, second = float(one[0]), float(other[0])
+    return Difference(name, first, second, float(gap[0]), low, high, not_above)
+
+
+def _middle(resampled: Doubles) -> tuple[float, float]:
+    known = resampled[~np.isnan(resampled)]
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _confusions(truth: Ints, guess: Ints, dialogue: Ints, classes: int, drawn: Ints) -> Ints:
+    """Confusion counts of each resample, [R, C, C], as one matrix product."""
+    cells = classes * classes
+    flat = dialogue * cells + truth * classes + guess
+    per = np.bincount(flat, minlength=drawn.shape[1] * cells).reshape(-1, cells)
+    used = np.flatnonzero(per.any(0))  # C² pairs have C⁴ cells, nearly all of them empty
+    counts = np.zeros((len(drawn), cells))
+    counts[:, used] = drawn.astype(np.float64) @ per[:, used].astype(np.float64)
+    return counts.astype(np.int64).reshape(-1, classes, classes)
+
+
+def _calibration_errors(
+    probability: Doubles, happened: Bools, dialogue: Ints, drawn: Ints
+) -> Doubles:
+    """`calibration_error` of each resample, [R]; NaN where it has no row."""
+    at = dialogue * ECE_BINS + ece_bins(probability)
+    size = drawn.shape[1]
+    gap = np.bincount(at, probability - happened, minlength=size * ECE_BINS)
+    rows = drawn @ np.bincount(dialogue, minlength=size)
+    total = np.abs(drawn @ gap.reshape(size, ECE_BINS)).sum(1)
+    errors: Doubles = np.divide(total, rows, out=np.full(len(rows), np.nan), where=rows > 0)
+    return errors

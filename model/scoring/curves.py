@@ -1,0 +1,107 @@
+"""Scores that are curves: reliability, accuracy against share answered, ROC, precision-recall.
+
+Pure numpy. A point of a curve is never drawn inside a group of equal scores: no threshold could
+split it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from model.scoring.scores import ECE_BINS, Bools, Doubles, calibration_error, ece_bins
+
+FLOOR_DRAWS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """The probabilities stated between `low` and `high`, and how often it then happened."""
+
+    low: float
+    high: float
+    count: int
+    stated: float  # mean of the stated probabilities, NaN in an empty bin
+    observed: float  # share that happened, likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Stated against observed."""
+
+    bins: tuple[Bin, ...]
+    ece: float
+    floor: float  # the ECE that chance alone would give perfectly calibrated answers of this number
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCoverage:
+    """Accuracy of the surest answers, by the share of utterances that is answered."""
+
+    coverage: Doubles  # [N] 1 / N ... 1
+    accuracy: Doubles  # [N]
+    area: float  # AURC: mean error over all shares; less is better
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What a binary decision at each possible threshold gives, strictest first; all [K]."""
+
+    threshold: Doubles
+    recall: Doubles  # true positive rate
+    false_rate: Doubles  # false positive rate
+    precision: Doubles
+
+
+def reliability(probability: Doubles, happened: Bools, *, seed: int = 0) -> Reliability:
+    """Bins of stated against observed, the calibration error and its noise floor."""
+    at = ece_bins(probability)
+    count = np.bincount(at, minlength=ECE_BINS)
+    stated = np.bincount(at, probability, minlength=ECE_BINS) / np.where(count, count, np.nan)
+    observed = np.bincount(at, happened, minlength=ECE_BINS) / np.where(count, count, np.nan)
+    bins = tuple(
+        Bin(i / ECE_BINS, (i + 1) / ECE_BINS, int(count[i]), float(stated[i]), float(observed[i]))
+        for i in range(ECE_BINS)
+    )
+    floor = calibration_floor(probability, seed=seed)
+    return Reliability(bins, calibration_error(probability, happened), floor)
+
+
+def calibration_floor(probability: Doubles, *, seed: int = 0) -> float:
+    """The mean ECE if everything happened exactly as often as stated, rows independent.
+
+    Rows of one dialogue are not, so the true floor is somewhat higher.
+    """
+    rng = np.random.default_rng(seed)
+    draws = [
+        calibration_error(probability, rng.random(len(probability)) < probability)
+        for _ in range(FLOOR_DRAWS)
+    ]
+    return float(np.mean(draws))
+
+
+def risk_coverage(confidence: Doubles, right: Bools) -> RiskCoverage:
+    """Answer the surest first. Equally sure ones come in no order: their mean counts for each."""
+    n = len(confidence)
+    order = np.argsort(-confidence, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(confidence[order])) + 1, n)
+    hits = np.cumsum(right[order])[ends - 1]
+    answered = np.arange(1, n + 1)
+    share: Doubles = np.interp(answered, np.append(0, ends), np.append(0, hits)) / answered
+    return RiskCoverage(answered / n, share, float((1 - share).mean()))
+
+
+def thresholds(truth: Bools, score: Doubles) -> Threshold:
+    """Recall, false positive rate and precision of `score >= threshold`, from none said to all."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))
+    ends = ends[ends > 0]
+    hits = np.append(0, np.cumsum(truth[order])[ends - 1])
+    said = np.append(0, ends)
+    positives, negatives = max(1, int(truth.sum())), max(1, int((~truth).sum()))
+    first = hits[1] / said[1] if len(ends) else 1.0  # nothing said: precision of the first step
+    precision = np.append(first, hits[1:] / said[1:])
+    at = np.append(np.inf, score[order][ends - 1])
+    return Threshold(at, hits / positives, (said - hits) / negatives, precision)

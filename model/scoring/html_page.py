@@ -1,0 +1,202 @@
+"""A report as one HTML page that needs nothing else: pictures inside, no script, no address."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+import numpy as np
+
+from model.scoring.bootstrap import Difference, Interval, ScoreName
+from model.scoring.pictures import Picture
+from model.scoring.report import Report
+
+SCORE_NAMES: Final[dict[ScoreName, str]] = {
+    "accuracy": "accuracy, %",
+    "weighted_f1": "weighted F1, %",
+    "macro_f1": "macro F1, %",
+    "shift_auroc": "shift AUROC, %",
+    "shift_average_precision": "shift average precision, %",
+    "shift_c2_weighted_f1": "(from, to) weighted F1, %",
+    "shift_c2_accuracy": "(from, to) accuracy, %",
+    "emotion_ece": "emotion calibration error, %",
+    "shift_ece": "shift calibration error, %",
+}
+
+_STYLE: Final = """\
+body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fff;max-width:62rem;
+margin:2rem auto;padding:0 1rem}
+h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.4rem}
+.sub{color:#666;margin-top:0}.lead li{margin:.3rem 0}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{padding:.35rem .7rem;border-bottom:1px solid #e6e6e6;text-align:right}
+th:first-child,td:first-child{text-align:left}th{color:#555;font-weight:600}
+figure{margin:0 0 1rem}img{max-width:100%;height:auto}figcaption{color:#555}
+code{font-size:.85em;overflow-wrap:anywhere}.note{color:#555}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What was scored: the model, the conversations, and how to print the same again."""
+
+    model: str  # its name and version
+    digest: str
+    data: str
+    split: str
+    command: str
+    ledger: str  # a sentence on looks at the test split
+    other: str = ""  # digest of the checkpoint it is compared with
+
+
+def report_page(
+    subject: Subject,
+    report: Report,
+    pictures: Sequence[Picture],
+    against: Sequence[Difference] = (),
+) -> str:
+    """The whole page as HTML."""
+    title = f"{subject.model} on {subject.data}, {subject.split} split"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="sub">{report.utterances:,} utterances and {report.pairs:,} pairs of '
+        f"{report.dialogues:,} dialogues; checkpoint <code>{escape(subject.digest)}</code></p>",
+        _list(summary(report)),
+        _scores(report),
+        _against(subject, against),
+        *(_figure(picture) for picture in pictures),
+        _classes(report),
+        "<h2>How it was measured</h2>",
+        f"<p>Printed by <code>{escape(subject.command)}</code>. Every answer has heard its own "
+        "utterance and earlier ones only. Intervals are 95 % bootstrap intervals over whole "
+        "dialogues; calibration and thresholds come with the checkpoint, fitted on dev. “By "
+        "chance” is the calibration error that perfectly calibrated answers of this number "
+        "would show; “out of fold” is the error when no dialogue is judged by what was fitted "
+        "on it.</p>",
+        f'<p class="note">{escape(subject.ledger)}</p>',
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
+    )
+
+
+def summary(report: Report) -> tuple[str, ...]:
+    """What the scores mean, a sentence each."""
+    always, best = report.majority, max(report.classes, key=lambda c: c.f1)
+    worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
+    said = [
+        f"It names the right emotion for {100 * report.accuracy.value:.0f} of 100 utterances; "
+        f"answering “{always.answer}” every time would be right for {100 * always.accuracy:.0f}.",
+        f"It is best at {best.label} (F1 {best.f1:.2f}) and worst at {worst.label} "
+        f"(F1 {worst.f1:.2f}, {worst.support:,} utterances).",
+        f"A stated confidence is off by {100 * report.emotion_ece:.1f} points on average; chance "
+        f"alone would show {100 * report.emotion.after.floor:.1f} with this many utterances.",
+        f"Marking the least sure {100 * report.abstention.abstained:.0f} % as “not sure” leaves "
+        f"answers of which {100 * report.abstention.answered_accuracy:.0f} of 100 are right.",
+    ]
+    if report.pairs and np.isfinite(report.shift_auroc.value):
+        alerts = report.alerts
+        said.append(
+            f"Given one pair with a shift and one without, it ranks them rightly "
+            f"{100 * report.shift_auroc.value:.0f} times of 100 (a coin: 50). The built-in alert "
+            f"finds {100 * alerts.recall:.0f} of 100 shifts with {alerts.false_per_100:.1f} false "
+            "alarms per 100 pairs."
+        )
+    return tuple(said)
+
+
+def difference_sentence(found: Difference) -> str:
+    """A difference and whether it means anything, in words."""
+    name = SCORE_NAMES[found.score].removesuffix(", %")
+    if np.isnan(found.value):
+        return f"{name}: cannot be compared"
+    return (
+        f"{name}: {100 * found.value:+.1f} points "
+        f"({100 * found.low:+.1f} to {100 * found.high:+.1f}), {found.verdict}"
+    )
+
+
+def _list(sentences: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="lead">{items}</ul>'
+
+
+def _scores(report: Report) -> str:
+    always, still = report.majority, report.no_shift
+    answer = f"always {always.answer}"
+    rows = [
+        _score("accuracy, %", report.accuracy, 100 * always.accuracy, answer),
+        _score("weighted F1, %", report.weighted_f1, 100 * always.weighted_f1, answer),
+        _score("macro F1, %", report.macro_f1, 100 * always.macro_f1, answer),
+    ]
+    if report.pairs:
+        base = 100 * report.shift_base_rate
+        rows += [
+            _score("shift AUROC, %", report.shift_auroc, 50, "chance"),
+            _score("shift average precision, %", report.shift_average_precision, base, "chance"),
+            _score("(from, to) weighted F1, %", report.shift_c2_weighted_f1,
+                   100 * still.weighted_f1, f"always {still.answer}"),
+            _score("(from, to) accuracy, %", report.shift_c2_accuracy,
+                   100 * still.accuracy, f"always {still.answer}"),
+        ]  # fmt: skip
+    for name, found in (("emotion", report.emotion), ("shift", report.shift)):
+        if np.isfinite(found.after.ece):
+            before = f"{100 * found.before.ece:.1f} as the logits come"
+            beside = f"{100 * found.after.floor:.1f} (by chance); {before}"
+            if np.isfinite(found.out_of_fold):
+                beside += f"; {100 * found.out_of_fold:.1f} out of fold"
+            rows.append((f"{name} calibration error, %", _one(found.after.ece), "", beside))
+    rows.append(("error over share answered (AURC), %", _one(report.risk.area), "", ""))
+    return _table("Scores", ("", "value", "95 % interval", "to be read beside"), rows)
+
+
+def _score(name: str, score: Interval, base: float, base_name: str) -> tuple[str, str, str, str]:
+    interval = f"{_one(score.low)} to {_one(score.high)}"
+    return name, _one(score.value), interval, f"{base:.1f} ({base_name})"
+
+
+def _classes(report: Report) -> str:
+    rows = [
+        (c.label, _one(c.precision), _one(c.recall), _one(c.f1), f"{c.support:,}")
+        for c in report.classes
+    ]
+    return _table("By emotion", ("", "precision, %", "recall, %", "F1, %", "utterances"), rows)
+
+
+def _against(subject: Subject, found: Sequence[Difference]) -> str:
+    if not found:
+        return ""
+    rows = [
+        (SCORE_NAMES[d.score], _one(d.one), _one(d.other), f"{100 * d.value:+.1f}",
+         f"{100 * d.low:+.1f} to {100 * d.high:+.1f}", f"{d.share_not_above:.3f}", d.verdict)
+        for d in found if np.isfinite(d.value)
+    ]  # fmt: skip
+    header = ("", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is")
+    other = f"<p>The other is <code>{escape(subject.other)}</code>, over the same dialogues.</p>"
+    return _table("Against another checkpoint", header, rows) + other
+
+
+def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<h2>{escape(heading)}</h2>\n<table><tr>{head}</tr>\n{body}</table>"
+
+
+def _figure(picture: Picture) -> str:
+    data = base64.b64encode(picture.png).decode("ascii")
+    alt = escape(picture.heading, quote=True)
+    return (
+        f"<h2>{escape(picture.heading)}</h2>\n<figure><figcaption>{escape(picture.caption)}"
+        f'</figcaption><img alt="{alt}" src="data:image/png;base64,{data}"></figure>'
+    )
+
+
+def _one(share: float) -> str:
+    return f"{100 * share:.1f}" if np.isfinite(share) else "-"

@@ -1,0 +1,295 @@
+"""What simple models reach on the same vectors: the least a graph has to beat.
+
+majority   the train split's class frequencies for every utterance and pair
+logistic   logistic regression on one utterance's vectors; a pair as two independent utterances
+markov     logistic, and each speaker's emotions as a Markov chain counted on train (forward filter)
+gru        a causal GRU over the conversation's concatenated vectors, heads for both tasks
+
+Each is trained on train; the strength of the penalty, the epoch and the calibration are chosen on
+dev; only the split that is asked for is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.data.dataset import (
+    MODALITIES,
+    UNLABELLED,
+    DataSource,
+    Dialogue,
+    Split,
+    column_statistics,
+    label_counts,
+    speaker_pairs,
+)
+from model.errors import DataError
+from model.scoring.answers import Answers, emotion_weighted_f1
+from model.scoring.calibrate import calibrate
+from model.scoring.report import Report, score
+from model.scoring.scores import Doubles, Ints
+from model.serving.calibration import Calibration, Thresholds
+from model.serving.device import thread_count
+
+BaselineName = Literal["majority", "logistic", "markov", "gru"]
+INVERSE_PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
+CLIP: Final = 5.0  # deviations, as the graph's inputs
+HIDDEN: Final = 128
+EPOCHS: Final = 15
+BATCH: Final = 32
+LEARNING_RATE: Final = 1e-3
+DROPOUT: Final = 0.5
+
+Logits = tuple[Doubles, Doubles]  # emotion [T, C], pairs [P, C * C]
+Answering = Callable[[Dialogue], Logits]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A fitted baseline's answers to one split, with what was fitted on dev."""
+
+    answers: Answers
+    calibration: Calibration
+    thresholds: Thresholds
+    settings: str  # what dev chose, in words
+    split: Split
+
+    def report(self, labels: Sequence[str]) -> Report:
+        """Score it as a checkpoint is scored."""
+        here = self.split == "dev"
+        return score(self.answers, self.calibration, self.thresholds, labels, fitted_here=here)
+
+
+def fit_baseline(
+    name: BaselineName,
+    data: DataSource,
+    split: Split,
+    *,
+    seed: int = 0,
+    threads: int = 1,
+    inputs: Sequence[str] = MODALITIES,
+) -> Baseline:
+    """Fit a baseline on the vectors named in `inputs` and answer `split`; equal seeds agree.
+
+    Raises `DataError` when a split it needs has no labelled utterance.
+    """
+    for needed in ("train", "dev", split):
+        _check_labelled(data, needed)
+    fit = {"majority": _majority, "logistic": _logistic, "markov": _markov, "gru": _gru}[name]
+    with torch.random.fork_rng(devices=[]), thread_count(threads):
+        torch.manual_seed(seed)
+        answering, settings = fit(_Task.of(data, inputs, seed))
+        dev = _answers(answering, data.split("dev"))
+        calibration, points = calibrate(dev.emotion, dev.labels, dev.shift, dev.shifts, dev.classes)
+        found = dev if split == "dev" else _answers(answering, data.split(split))
+    return Baseline(found, calibration, points, settings, split)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The splits a baseline may learn from, and how it reads an utterance."""
+
+    train: Sequence[Dialogue]
+    dev: Sequence[Dialogue]
+    classes: int
+    rows: Callable[[Dialogue], Doubles]
+    seed: int
+
+    @classmethod
+    def of(cls, data: DataSource, inputs: Sequence[str], seed: int) -> _Task:
+        train = data.split("train")
+        rows = _reader(train, [m for m in MODALITIES if m in inputs])
+        return cls(train, data.split("dev"), len(data.labels), rows, seed)
+
+
+def _reader(train: Sequence[Dialogue], inputs: Sequence[str]) -> Callable[[Dialogue], Doubles]:
+    """Vectors in deviations from the train split's mean, 0 where absent, with presence: [T, D]."""
+    statistics = column_statistics(train)
+
+    def rows(dialogue: Dialogue) -> Doubles:
+        columns = []
+        for name in inputs:
+            if name not in statistics or name not in dialogue.features:
+                continue
+            mean, deviation = statistics[name]
+            there = dialogue.present[:, [MODALITIES.index(name)]]
+            centred = np.clip((dialogue.features[name] - mean) / deviation, -CLIP, CLIP)
+            columns += [np.where(there, centred, 0.0), there]
+        return np.concatenate(columns, axis=1).astype(np.float64)
+
+    return rows
+
+
+def _log_frequencies(task: _Task) -> tuple[Doubles, Doubles]:
+    """Logarithms of how often train has each class, [C], and each pair, [C * C], plus one."""
+    shifts = np.concatenate([_shifts(d, task.classes) for d in task.train])
+    pairs = np.bincount(shifts[shifts >= 0], minlength=task.classes**2)
+    return np.log(label_counts(task.train, task.classes) + 1.0), np.log(pairs + 1.0)
+
+
+def _majority(task: _Task) -> tuple[Answering, str]:
+    emotion, pairs = _log_frequencies(task)
+
+    def answering(dialogue: Dialogue) -> Logits:
+        found = speaker_pairs(dialogue)
+        return np.tile(emotion, (len(dialogue), 1)), np.tile(pairs, (len(found), 1))
+
+    return answering, "class frequencies of train"
+
+
+def _logistic(task: _Task) -> tuple[Answering, str]:
+    from sklearn.linear_model import LogisticRegression
+
+    truth = np.concatenate([d.labels for d in task.train])
+    known = truth != UNLABELLED
+    rows = np.concatenate([task.rows(d) for d in task.train])[known]
+    best: tuple[float, float, Answering] | None = None
+    for strength in INVERSE_PENALTIES:
+        model = LogisticRegression(C=strength, max_iter=2000, random_state=task.seed)
+        model.fit(rows, truth[known])
+        answering = _independent(task, model.predict_log_proba, model.classes_)
+        reached = emotion_weighted_f1(_answers(answering, task.dev))
+        if best is None or reached > best[0]:
+            best = reached, strength, answering
+    assert best is not None
+    return best[2], f"inverse penalty {best[1]:g}"
+
+
+def _independent(task: _Task, log_proba: Callable[[Doubles], Doubles], seen: Ints) -> Answering:
+    """Utterances one by one; a pair's (from, to) as if both were independent."""
+
+    def answering(dialogue: Dialogue) -> Logits:
+        emotion = np.full((len(dialogue), task.classes), -30.0)  # a class train never shows
+        emotion[:, seen] = np.maximum(log_proba(task.rows(dialogue)), -30.0)
+        before, now = speaker_pairs(dialogue).T
+        joint = emotion[before][:, :, None] + emotion[now][:, None, :]
+        return emotion, joint.reshape(len(now), task.classes**2)
+
+    return answering
+
+
+def _markov(task: _Task) -> tuple[Answering, str]:
+    alone, says = _logistic(task)
+    prior, pair_counts = _log_frequencies(task)
+    prior -= np.logaddexp.reduce(prior)
+    moves = pair_counts.reshape(task.classes, task.classes)
+    moves -= np.logaddexp.reduce(moves, axis=1, keepdims=True)
+
+    def answering(dialogue: Dialogue) -> Logits:
+        belief = alone(dialogue)[0]  # [T, C]; becomes what all the speaker said so far tells
+        evidence = belief - prior
+        pairs = speaker_pairs(dialogue)
+        joint = np.empty((len(pairs), task.classes, task.classes))
+        for pair, (before, now) in enumerate(pairs.tolist()):  # in the order they are spoken
+            told = belief[before][:, None] + moves + evidence[now]
+            joint[pair] = told - np.logaddexp.reduce(told, axis=None)
+            belief[now] = np.logaddexp.reduce(joint[pair])
+        return belief, joint.reshape(len(pairs), task.classes**2)
+
+    return answering, f"{says}, transitions of train"
+
+
+class _Gru(nn.Module):
+    """Hears the conversation so far; answers each utterance, and each pair from both its ends."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(width, HIDDEN, batch_first=True)
+        self.emotion = nn.Linear(HIDDEN + width, classes)
+        self.pair = nn.Linear(2 * HIDDEN, classes * classes)
+
+    def forward(self, rows: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """One conversation: rows [T, D], pairs [P, 2] -> [T, C], [P, C * C]."""
+        rows = F.dropout(rows, DROPOUT, self.training)
+        heard = F.dropout(self.gru(rows[None])[0][0], DROPOUT, self.training)
+        return self.emotion(torch.cat((heard, rows), 1)), self.pair(heard[pairs].flatten(1))
+
+
+def _gru(task: _Task) -> tuple[Answering, str]:
+    model = _Gru(task.rows(task.train[0]).shape[1], task.classes)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+    rng = np.random.default_rng(task.seed)
+    samples = [_sample(d, task) for d in task.train]
+    best: tuple[float, int, dict[str, Tensor]] | None = None
+    for epoch in range(1, EPOCHS + 1):
+        model.train()
+        order = rng.permutation(len(samples))
+        for start in range(0, len(order), BATCH):
+            optimiser.zero_grad()
+            losses = [_loss(model, *samples[i]) for i in order[start : start + BATCH]]
+            torch.autograd.backward(torch.stack(losses).sum() / BATCH)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+        reached = emotion_weighted_f1(_answers(_heard(model, task), task.dev))
+        if best is None or reached > best[0]:
+            best = reached, epoch, {k: v.clone() for k, v in model.state_dict().items()}
+    assert best is not None
+    model.load_state_dict(best[2])
+    return _heard(model, task), f"epoch {best[1]} of {EPOCHS}, {HIDDEN} units"
+
+
+def _sample(dialogue: Dialogue, task: _Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = torch.from_numpy(task.rows(dialogue)).float()
+    pairs = torch.from_numpy(speaker_pairs(dialogue))
+    shifts = torch.from_numpy(_shifts(dialogue, task.classes))
+    return rows, pairs, torch.from_numpy(dialogue.labels), shifts
+
+
+def _loss(model: _Gru, rows: Tensor, pairs: Tensor, labels: Tensor, shifts: Tensor) -> Tensor:
+    emotion, joint = model(rows, pairs)
+    sums = [
+        F.cross_entropy(emotion, labels, ignore_index=UNLABELLED, reduction="sum"),
+        F.cross_entropy(joint, shifts, ignore_index=UNLABELLED, reduction="sum"),
+    ]
+    return torch.stack(sums).sum() / len(labels)
+
+
+def _heard(model: _Gru, task: _Task) -> Answering:
+    @torch.no_grad()
+    def answering(dialogue: Dialogue) -> Logits:
+        model.eval()
+        rows, pairs, _, _ = _sample(dialogue, task)
+        emotion, joint = model(rows, pairs)
+        return emotion.double().numpy(), joint.double().numpy()
+
+    return answering
+
+
+def _shifts(dialogue: Dialogue, classes: int) -> Ints:
+    """from * C + to of each pair, UNLABELLED where an end has no label: [P]."""
+    before, now = dialogue.labels[speaker_pairs(dialogue)].T
+    known = (before != UNLABELLED) & (now != UNLABELLED)
+    return np.where(known, before * classes + now, UNLABELLED)
+
+
+def _answers(answering: Answering, dialogues: Sequence[Dialogue]) -> Answers:
+    """Labelled utterances and pairs only, as `model.evaluate.answer` gives them."""
+    found = [answering(d) for d in dialogues]
+    classes = found[0][0].shape[1]
+    labels = np.concatenate([d.labels for d in dialogues])
+    shifts = np.concatenate([_shifts(d, classes) for d in dialogues])
+    numbers = np.arange(len(dialogues))
+    owner = np.repeat(numbers, [len(d) for d in dialogues])
+    pair_owner = np.repeat(numbers, [len(joint) for _, joint in found])
+    known, both = labels != UNLABELLED, shifts != UNLABELLED
+    return Answers(
+        emotion=np.concatenate([emotion for emotion, _ in found])[known],
+        labels=labels[known],
+        dialogue=owner[known],
+        shift=np.concatenate([joint for _, joint in found])[both],
+        shifts=shifts[both],
+        pair_dialogue=pair_owner[both],
+        dialogues=len(dialogues),
+    )
+
+
+def _check_labelled(data: DataSource, split: Split) -> None:
+    if not any((d.labels != UNLABELLED).any() for d in data.split(split)):
+        raise DataError(f"a baseline needs labelled utterances in the {split} split of {data.name}")

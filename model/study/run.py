@@ -1,0 +1,267 @@
+"""The accuracy study, run: trains what is missing, looks at test once a model, writes tables.
+
+Each run has a folder named by a digest of its settings; what is there is not trained again, and a
+run that was killed goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from io import BytesIO
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+
+from model.study.figures import hush_torch_geometric, score_rows, write_figures
+from model.study.ledger import note_look
+
+if TYPE_CHECKING:
+    from model.data.dataset import DataSet, Split
+    from model.scoring.answers import Answers
+    from model.serving.calibration import Calibration
+    from model.study.baselines import BaselineName
+    from model.study.rows import Row
+    from model.train_run import Outcome
+
+NOTED: Final = "look-noted"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model to train: a row of the study with a seed."""
+
+    row: Row
+    seed: int
+    data: Path
+    runs: Path
+    device: Literal["auto", "cpu", "cuda"] = "cpu"  # of an HRG-SSA
+
+    @property
+    def folder(self) -> Path:
+        return self.runs / self.row.run_name(self.seed)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        return ("dev", "test") if self.row.on_test else ("dev",)
+
+    @property
+    def done(self) -> bool:
+        return all((self.folder / f"{split}.npz").is_file() for split in self.splits)
+
+
+def jobs_of(
+    rows: Sequence[Row],
+    data: Path,
+    runs: Path,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+) -> list[Job]:
+    """Every model of the rows, longest first, so that two workers end together.
+
+    A row that asks another row's weights brings that row along.
+    """
+    rows = list(rows)
+    rows += [row.weights for row in rows if row.weights is not None]
+    rows = [row for at, row in enumerate(rows) if row not in rows[:at]]
+    jobs = [Job(row, seed, data, runs, device) for row in rows for seed in range(row.seeds)]
+    return sorted(jobs, key=lambda job: -job.row.minutes)
+
+
+def hours(jobs: Sequence[Job], workers: int) -> float:
+    """About how long the jobs that are not done will take."""
+    return sum(job.row.minutes for job in jobs if not job.done) / 60 / workers
+
+
+def run_all(jobs: Sequence[Job], workers: int, ledger: Path) -> Iterator[Job]:
+    """Train what is not trained yet; yields each job when it is done and its look is recorded."""
+    for job in jobs:
+        if job.done:
+            note(job, ledger)
+            yield job
+    waiting = [job for job in jobs if not job.done]
+    trained = [job for job in waiting if job.row.weights is None]
+    asked = [job for job in waiting if job.row.weights is not None]  # once those are trained
+    spawned = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=spawned, initializer=end_with_parent) as pool:
+        for some in (trained, asked):
+            running: dict[Future[None], Job] = {pool.submit(run_one, job): job for job in some}
+            for finished in as_completed(running):
+                finished.result()
+                note(running[finished], ledger)
+                yield running[finished]
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, however it was killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)  # in the middle of a training: it goes on from its last epoch
+
+    Thread(target=wait, daemon=True).start()
+
+
+def run_one(job: Job) -> None:
+    """Train one model and keep what it answers to dev, and once to test where the row says so."""
+    hush_torch_geometric()
+    if job.row.baseline is not None:
+        _run_baseline(job, job.row.baseline)
+        return
+    if job.row.weights is not None:
+        _ask(job, job.row.weights)
+        return
+    from model.evaluate import answers_of
+    from model.registry import load_any
+    from model.train_run import finished
+
+    data = data_of(job.row, job.data)
+    command = f"emotrack accuracy --only {job.row.name}"
+    outcome = _trained(job, data, command)
+    rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
+    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
+    write_figures(job.folder / "metrics.json", rows | history, command)
+    checkpoint = load_any(job.folder)
+    for split in job.splits:
+        answers = answers_of(checkpoint, data, split)
+        save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
+    finished(job.folder)
+
+
+def _trained(job: Job, data: DataSet, command: str) -> Outcome:
+    """Train the row's model into the job's folder."""
+    row, cache = job.row, job.runs / ".text"
+    model_changes = {**row.model, **_research(row)}
+    if row.kind == "hrg-ssa":
+        from model.hrg_ssa.plan import plan_hrg_ssa
+        from model.registry import text_encoder_of
+        from model.train_run import carry_out_hrg_ssa
+
+        hrg = plan_hrg_ssa(
+            data,
+            seed=job.seed,
+            command=command,
+            recipe_changes=row.recipe,
+            model_changes=model_changes,
+            words=text_encoder_of(Path("pcgnet")) if row.text == "adapted" else None,
+            device=job.device,
+            cache=cache,
+        )
+        return carry_out_hrg_ssa(hrg, job.folder)
+    from model.pcgnet.plan import plan
+    from model.train_run import carry_out
+
+    chosen = plan(
+        data,
+        seed=job.seed,
+        command=command,
+        text="vectors" if "text" in row.without else row.text,
+        recipe_changes=row.recipe,
+        model_changes=model_changes,
+        cache=cache,
+    )
+    return carry_out(chosen, job.folder)
+
+
+def _ask(job: Job, weights: Row) -> None:
+    """Keep what another row's trained run answers with this row's settings."""
+    from model.evaluate import answers_of
+    from model.hrg_ssa.checkpoint import load_hrg_checkpoint
+
+    other = replace(job, row=weights)
+    settings = {**job.row.model, **_research(job.row)}
+    checkpoint = load_hrg_checkpoint(other.folder).under(**settings)
+    data = data_of(job.row, job.data)
+    for split in job.splits:
+        answers = answers_of(checkpoint, data, split)
+        save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
+
+
+def _run_baseline(job: Job, name: BaselineName) -> None:
+    from model.pcgnet.recipe import recipe_for
+    from model.study.baselines import fit_baseline
+    from model.text.encode_sentences import frozen_encoder, prepared
+    from model.text.sentence_encoder import find_encoder
+
+    data = data_of(job.row, job.data)
+    text = frozen_encoder(find_encoder(), recipe_for("frozen").mixed_layers)
+    dialogues = {split: prepared(text, data.split(split)) for split in ("train", *job.splits)}
+    heard = replace(data, dialogues={**data.dialogues, **dialogues})
+    for split in job.splits:
+        fitted = fit_baseline(name, heard, split, seed=job.seed)
+        save_answers(job.folder / f"{split}.npz", fitted.answers, fitted.calibration)
+
+
+def _research(row: Row) -> dict[str, tuple[str, ...]]:
+    return {"research": tuple(row.model["research"])} if "research" in row.model else {}
+
+
+def data_of(row: Row, folder: Path) -> DataSet:
+    """The set as the row wants it."""
+    from model.data.reader import read_data_set
+    from model.data.splits import joined, restaged, without
+
+    data = read_data_set(folder, row.set_name)
+    if row.without:
+        data = without(data, [m for m in row.without if m in data.widths])
+    data = restaged(data, row.stay) if row.stay else data
+    return joined(data, row.joined) if row.joined else data
+
+
+def note(job: Job, ledger: Path) -> None:
+    """Record the look at test, once."""
+    if not job.row.on_test or (job.folder / NOTED).exists():
+        return
+    from model.scoring.report import score
+    from model.serving.calibration import Thresholds
+
+    answers, calibration = load_answers(job.folder / "test.npz")
+    labels = [str(number) for number in range(answers.classes)]
+    report = score(answers, calibration, Thresholds(), labels)
+    digest = job.folder / "digest"
+    called = digest.read_text("utf-8").strip() if digest.exists() else job.folder.name
+    note_look(ledger, called, job.row.set_name, report, now=datetime.now(UTC))
+    (job.folder / NOTED).touch()
+
+
+def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None:
+    """Keep answers and what calibrates them as arrays; the file is whole or not there."""
+    from model.atomic_files import write_whole
+
+    fitted = np.array(json.dumps(asdict(calibration)))
+    content = BytesIO()
+    np.savez_compressed(content, allow_pickle=False, calibration=fitted, **asdict(answers))
+    write_whole(path.parent, {path.name: content.getvalue()})
+
+
+def load_answers(path: Path) -> tuple[Answers, Calibration]:
+    """Read what `save_answers` kept."""
+    from model.checkpoint_files import calibration_from
+    from model.scoring.answers import Answers
+
+    with np.load(path, allow_pickle=False) as arrays:
+        kept = {field.name: arrays[field.name] for field in fields(Answers)}
+        calibration = calibration_from(json.loads(str(arrays["calibration"])))
+    answers = replace(Answers(**kept), dialogues=int(kept["dialogues"]))
+    return answers, calibration
+
+
+def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:
+    """The seed with the best dev weighted F1 and its folder: what is shipped."""
+    scores = []
+    for seed in range(row.seeds):
+        folder = runs / row.run_name(seed)
+        if not (folder / "metrics.json").is_file():
+            continue
+        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+        scores.append((metrics["A1"]["value"], -seed, folder))
+    best = max(scores)
+    return -best[1], best[2]

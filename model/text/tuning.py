@@ -1,0 +1,140 @@
+"""A sentence encoder while it is tuned: the upper layers are trained, the lower ones run once.
+
+What a frozen layer says of a sentence never changes, so the states below the trained layers are
+computed once and kept; an epoch of half the layers takes half the time of an epoch of all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from model.errors import EncoderMissing
+from model.text.sentence_encoder import (
+    TextEncoder,
+    encoder_digest,
+    encoder_name,
+    load_network,
+    longest,
+    mixed,
+    same_length,
+    tokens_of,
+)
+from model.text.weight_delta import apply_delta, delta_of
+
+CHUNK = 24  # sentences run together, the next longer ones with each other: little padding
+
+
+class TunedEncoder(nn.Module):
+    """The trained upper layers of an encoder, and what is needed to save them as a delta."""
+
+    def __init__(self, folder: Path, *, trained: int, layers: int) -> None:
+        """Train the last `trained` layers and average the states of the last `layers`.
+
+        A state below the trained layers can be averaged too, if it is the next one. Raises
+        `EncoderMissing` for an encoder that is no stack of layers (BERT, RoBERTa and their kin).
+        """
+        super().__init__()
+        network, tokenizer = load_network(folder)
+        stack = getattr(getattr(network, "encoder", None), "layer", None)
+        if not isinstance(stack, nn.ModuleList):
+            raise EncoderMissing(
+                f"{folder} cannot be tuned: only encoders built like BERT can; use --text frozen"
+            )
+        if not 1 <= trained <= len(stack) or layers > trained + 1:
+            raise EncoderMissing(
+                f"the encoder in {folder} has {len(stack)} layers: cannot train {trained} of them "
+                f"and average {layers}"
+            )
+        self.width = int(network.config.hidden_size)
+        self.layers, self.first = layers, len(stack) - trained
+        self.base, self.name = encoder_digest(folder), encoder_name(folder)
+        self._base = [network, tokenizer, longest(folder, tokenizer)]  # in a list: no parameters
+        self.upper = _with_layers(network, list(stack)[self.first :])
+        self.upper.embeddings = _Passed()
+        self.upper.pooler = None  # of the whole network's, and not used
+
+    @torch.no_grad()
+    def lower(self, sentences: Sequence[str]) -> list[Tensor]:
+        """States under the trained layers, [tokens, width] float16 a sentence."""
+        network, tokenizer, limit = self._base
+        below = _with_layers(network, list(network.encoder.layer)[: self.first]).eval()
+        tokens = [tokens_of(tokenizer, sentence, limit) for sentence in sentences]
+        states: list[Tensor] = [torch.empty(0)] * len(tokens)
+        for batch in same_length([len(t) for t in tokens]):
+            out = below(input_ids=torch.tensor([tokens[i] for i in batch])).last_hidden_state
+            for i, state in zip(batch, out.half(), strict=True):
+                states[i] = state.clone()
+        return states
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """Vectors of length 1, [N, width], from what `lower` gave."""
+        order = sorted(range(len(states)), key=lambda i: len(states[i]))
+        vectors = []
+        for at in range(0, len(order), CHUNK):
+            part = [states[i] for i in order[at : at + CHUNK]]
+            x = pad_sequence(part, batch_first=True).float()  # [n, tokens, width]
+            lengths = torch.tensor([len(state) for state in part])
+            there = (torch.arange(x.shape[1]) < lengths[:, None]).float()
+            out = self.upper(inputs_embeds=x, attention_mask=there, output_hidden_states=True)
+            y = mixed(out.hidden_states, self.layers)
+            vectors.append((y * there[..., None]).sum(1) / there.sum(1, keepdim=True))
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return nn.functional.normalize(torch.cat(vectors)[back], dim=1)
+
+    def text_encoder(self) -> TextEncoder:
+        """What the checkpoint keeps of it."""
+        return TextEncoder(self.base, self.name, self.layers, delta_of(*self._named()))
+
+    def as_saved(self) -> TunedEncoder:
+        """A copy whose weights are what a checkpoint brings back, in evaluation mode."""
+        saved = copy.copy(self)
+        saved._modules = {"upper": copy.deepcopy(self.upper)}
+        base, _ = self._named()
+        weights = dict(saved.upper.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                value.copy_(base[self._outer(name)])
+        delta = {self._inner(name): value for name, value in self.text_encoder().delta.items()}
+        apply_delta(saved.upper, delta)
+        return saved.eval()
+
+    def _named(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        base = dict(self._base[0].named_parameters())
+        tuned = {self._outer(name): value for name, value in self.upper.named_parameters()}
+        return base, tuned
+
+    def _outer(self, name: str) -> str:
+        """A weight's name in the whole encoder: its layer's number counts from the bottom."""
+        return _renumbered(name, self.first)
+
+    def _inner(self, name: str) -> str:
+        return _renumbered(name, -self.first)
+
+
+class _Passed(nn.Module):
+    """In the place of the embeddings: the upper layers are given states."""
+
+    def forward(self, *, inputs_embeds: Tensor, **_: Any) -> Tensor:
+        return inputs_embeds
+
+
+def _with_layers(network: Any, layers: Sequence[nn.Module]) -> Any:
+    """A copy of the network with those layers alone; nothing is shared with it."""
+    whole, network.encoder.layer = network.encoder.layer, nn.ModuleList()
+    part = copy.deepcopy(network)
+    network.encoder.layer = whole
+    part.encoder.layer = nn.ModuleList(copy.deepcopy(layer) for layer in layers)
+    return part
+
+
+def _renumbered(name: str, by: int) -> str:
+    number, _, rest = name.removeprefix("encoder.layer.").partition(".")
+    return f"encoder.layer.{int(number) + by}.{rest}"

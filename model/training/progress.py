@@ -1,0 +1,46 @@
+"""A training run's state after each epoch, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.atomic_files import write_whole
+from model.errors import ModelError
+
+
+def save_progress(path: Path, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values; the file is complete or it is the one before."""
+    content = BytesIO()
+    torch.save(dict(state), content)
+    try:
+        write_whole(path.parent, {path.name: content.getvalue()})
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be written ({error}): make room and run the same command again"
+        ) from error
+
+
+def load_progress(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What was saved by a run of the same data, model, recipe and seed; None where nothing was.
+
+    Nothing is unpickled but tensors and plain values. Raises `ModelError` for the state of another
+    run, or a damaged one.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        same = state["fingerprint"] == fingerprint
+    except Exception as error:  # torch raises anything at all of a damaged file
+        raise ModelError(f"{path} is damaged ({error}): delete it to start anew") from error
+    if not same:
+        raise ModelError(
+            f"{path} is of a run with other data or settings: delete it to start anew, or give "
+            "this run another --name"
+        )
+    return state

@@ -1,0 +1,66 @@
+"""Settings of a training or a model, changed by name: from a file or from flags."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from model.errors import RecipeError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+def read_settings(
+    path: Path, recipe_kind: type, model_kind: type
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a YAML file with the sections `recipe` and `model`: what to change of each.
+
+    Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
+    """
+    try:
+        found = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"cannot read {path}: {error}") from error
+    if not isinstance(found, dict) or not set(found) <= {"recipe", "model"}:
+        raise RecipeError(f"{path}: two sections are known, `recipe:` and `model:`")
+    recipe, model = found.get("recipe") or {}, found.get("model") or {}
+    for section, names, kind in (("recipe", recipe, recipe_kind), ("model", model, model_kind)):
+        if not isinstance(names, dict):
+            raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
+        _check_names(names, kind, f"{path}, {section}")
+    return recipe, model
+
+
+def changed(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:
+    """`before` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
+    changes = dict(changes)
+    recurrence = getattr(before, "recurrence", None)
+    if recurrence is not None and isinstance(changes.get("recurrence"), Mapping):
+        changes["recurrence"] = replaced(recurrence, changes["recurrence"], "recurrence")
+    return replaced(before, changes, where)
+
+
+def replaced(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:
+    """`before` with `changes`. Raises `RecipeError` naming the nearest setting that exists."""
+    _check_names(changes, type(before), where)
+    try:
+        return replace(before, **changes)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def _check_names(changes: Mapping[str, Any], kind: Any, where: str) -> None:
+    known = [field.name for field in fields(kind)]
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f": did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"
+            raise RecipeError(f"{where}: no setting `{name}`{hint}")

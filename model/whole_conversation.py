@@ -1,0 +1,74 @@
+"""What the whole-conversation form says of each utterance: the other side of the model law.
+
+For tests, benchmarks and verification: values in the shape the worker publishes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from model.checkpoint_files import find_checkpoint
+from model.data.dataset import Dialogue
+from model.hrg_ssa.checkpoint import HrgCheckpoint
+from model.hrg_ssa.model import WholeTalks
+from model.hrg_ssa.whole import whole_talks
+from model.pcgnet.collate import collate_conversations
+from model.pcgnet.model import WholeOutput
+from model.pcgnet.whole import conversation_tensors
+from model.registry import load_any
+from model.scoring.calibrate import emotion_probabilities, shift_cells
+from model.scoring.scores import Doubles
+from model.serving.device import thread_count
+from model.text.encode_sentences import prepared
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """Calibrated probabilities of one utterance."""
+
+    emotion: Doubles  # [C]
+    shift: Doubles | None  # [C, C] (speaker's previous emotion, this one); None: first utterance
+
+
+@torch.no_grad()
+def whole_answers(
+    checkpoint: Path | None,
+    dialogues: Sequence[Dialogue],
+    *,
+    encoder: Path | None = None,
+    told: Mapping[tuple[str, str], int] | None = None,
+) -> dict[tuple[str, str], WholeAnswer]:
+    """Answers by (dialogue id, utterance id), from one pass over whole conversations.
+
+    Runs under the stored precision of the checkpoint, as the worker does. A model that is told
+    what it said of earlier utterances can be given what another form of it said (`told`, label
+    numbers by the same names): a near tie that falls the other way would change all that follows.
+    Raises `CheckpointError`.
+    """
+    loaded = load_any(find_checkpoint(checkpoint))
+    calibration, classes = loaded.calibration, loaded.config.classes
+    names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
+    with thread_count(1):
+        if isinstance(loaded, HrgCheckpoint):
+            history = None if told is None else [told[name] for name in names]
+            out: WholeOutput | WholeTalks = whole_talks(loaded, dialogues, encoder, history)
+        else:
+            dialogues = prepared(loaded.text, dialogues, encoder)
+            tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
+            out = loaded.model()(collate_conversations(tensors, loaded.config), rounding=True)
+    emotion = emotion_probabilities(_doubles(out.emotion), calibration)
+    shift = shift_cells(_doubles(out.shift), calibration).reshape(-1, classes, classes)
+    pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
+    return {
+        name: WholeAnswer(emotion[i], shift[pair_of[i]] if i in pair_of else None)
+        for i, name in enumerate(names)
+    }
+
+
+def _doubles(logits: torch.Tensor) -> Doubles:
+    values: Doubles = logits.double().numpy()
+    return values

@@ -1,0 +1,105 @@
+"""The bare loop that P6 is measured against: consume, FCALL, produce the same bytes, commit.
+
+Run as a child process (`python -m stream.bench.bare_loop JSON`), so that the CPU of the clients'
+own threads is counted on both sides. Saves are encoded before the clock starts; there is no model,
+no decoding, no metric.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka import Consumer, Message, Producer
+
+from state.redis_store import RedisStore
+from stream.bench.state import Talk, spec_of
+
+CONVERSATIONS: Final = 1_000
+HIDDEN: Final = 200
+WAIT_S: Final = 20.0
+
+
+class Arguments(msgspec.Struct, frozen=True):
+    """What the parent asks for."""
+
+    bootstrap: str
+    redis_url: str
+    source: str  # topic that already holds at least `count` records
+    sink: str
+    count: int
+    batch: int
+    answer_bytes: int
+
+
+def bare_loop(arguments: Arguments) -> dict[str, float]:
+    """Run the loop; CPU microseconds and records a second."""
+    store = RedisStore(spec_of(HIDDEN), arguments.redis_url, timeout_s=10.0)
+    store.check()
+    calls = encoded_saves(store, arguments.count)
+    consumer, producer = clients(arguments)
+    answer = bytes(arguments.answer_bytes)
+    done = 0
+    deadline = time.monotonic() + WAIT_S
+    pending = wait_for_first(consumer, deadline)
+    cpu, wall = time.process_time(), time.monotonic()
+    while done < arguments.count and time.monotonic() < deadline:
+        messages = [m for m in pending or consumer.consume(arguments.batch, 0.1) if not m.error()]
+        pending = []
+        if not messages:
+            continue
+        store.send(calls[done : done + len(messages)])
+        for message in messages:
+            producer.produce(arguments.sink, answer, message.key())
+        producer.flush()
+        consumer.commit(asynchronous=True)
+        done += len(messages)
+    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    consumer.close()
+    if done < arguments.count:
+        raise TimeoutError(f"only {done} of {arguments.count} records within {WAIT_S:.0f} s")
+    return {"cpu_us": cpu / done * 1e6, "per_s": done / wall}
+
+
+def wait_for_first(consumer: Consumer, deadline: float) -> list[Message]:
+    """Join the group and return its first record: joining is not part of the loop."""
+    while time.monotonic() < deadline:
+        if messages := consumer.consume(1, 0.1):
+            return list(messages)
+    raise TimeoutError("the bare loop got no record")
+
+
+def encoded_saves(store: RedisStore, count: int) -> list[tuple[Any, ...]]:
+    """FCALLs of `count` utterances of many conversations, encoded."""
+    token = store.claim("bench-bare", 0)
+    talk = Talk(spec_of(HIDDEN), CONVERSATIONS, 0, f"bench-bare-{token:x}")
+    calls: list[tuple[Any, ...]] = []
+    while len(calls) <= count:
+        calls += [store.encoded(save) for save in talk.next_batch(token)]
+    return calls
+
+
+def clients(arguments: Arguments) -> tuple[Consumer, Producer]:
+    """A group member that reads from the start, and a producer; settings as the worker's."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": arguments.bootstrap,
+            "group.id": f"bench-bare-{time.time_ns():x}",
+            "group.protocol": "consumer",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 10,
+        }
+    )
+    consumer.subscribe([arguments.source])
+    producer = Producer(
+        {"bootstrap.servers": arguments.bootstrap, "enable.idempotence": True, "linger.ms": 0}
+    )
+    return consumer, producer
+
+
+if __name__ == "__main__":
+    print(json.dumps(bare_loop(msgspec.json.decode(sys.argv[1], type=Arguments))))

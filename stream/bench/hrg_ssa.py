@@ -1,0 +1,60 @@
+"""`emotrack bench hrg-ssa`: an answer from words, at once and batched, against re-encoding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from stream.bench.rows import Row
+from stream.local.conversations import conversations
+
+WARM: Final = 10  # utterances before any is timed: the window is full
+BATCH: Final = 16
+
+
+def run_bench_hrg_ssa(
+    model: Path | None, *, utterances: int, say: Callable[[str], None]
+) -> dict[str, Row]:
+    """Measure on one thread, the two forms in turns; sentences are the demo's."""
+    from model.hrg_ssa.bench import Reencoding, Told
+
+    sentences = [u.text or "" for spoken in conversations().values() for u in spoken]
+    sentences = (sentences * (1 + (WARM + utterances) // len(sentences)))[: WARM + utterances]
+    say("loading the model: batch sizes are proven")
+    alone, many = Told.begin(model, 1), Told.begin(model, BATCH)
+    again = Reencoding(alone.predictor)
+    window = alone.predictor.spec.recurrence.window
+    clock, step, anew, batched = time.perf_counter, [], [], []
+    for at, sentence in enumerate(sentences):
+        taken = alone.step(sentence, clock)
+        if at < WARM:
+            many.step(sentence, clock)
+            continue
+        step.append(1e3 * taken)
+        anew.append(1e3 * again.seconds(sentences[at - window : at + 1], clock))
+        batched.append(1e3 * many.step(sentence, clock) / BATCH)
+    spec = alone.predictor.spec
+    rows = window * spec.row_bytes
+    speakers = spec.recurrence.max_speakers * spec.speaker_bytes
+    ratio = [a / s for a, s in zip(anew, step, strict=True)]
+    what = f"{utterances} sentences of the demo, one thread, words to answer"
+
+    def row(values: list[float], unit: str, first: float | None, reference: str) -> Row:
+        return Row(
+            value=median(values), unit=unit, first=first, aim=None, reference=reference, runs=values
+        )
+
+    return {
+        "hrg_step_p50_ms": row(step, "ms", 30.0, f"one conversation, {what}"),
+        "hrg_reencode_ratio": row(
+            ratio, "x", 4.0, f"encoding all {window + 1} utterances of the window / step, in turns"
+        ),
+        "hrg_batched_ms": row(batched, "ms", None, f"an utterance, {BATCH} conversations at once"),
+        "hrg_state_kib": row(
+            [(rows + speakers) / 1024], "KiB", 64.0,
+            f"arrays of a full window and {spec.recurrence.max_speakers} speakers",
+        ),
+    }  # fmt: skip

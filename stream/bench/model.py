@@ -1,0 +1,185 @@
+"""`emotrack bench model`: the model's speed, each figure a ratio or beside what it was measured
+with (P1, P3, P4, P9 of the goals). One thread; the model's own tests hold its correctness.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+Row = Mapping[str, Any]
+Say = Callable[[str], None]
+
+TURN: Final = 50
+CONVERSATIONS: Final = 64
+BATCH: Final = 256
+RUNS: Final = 5
+SINGLE_STEPS: Final = 100  # per run of P3
+EARLY, LATE, SPAN, BLOCK = 100, 9_000, 1_000, 100  # P9: utterances 101-1100, 9001-10000
+CUDA_HIDDEN: Final = 400
+CUDA_BATCHES: Final = (1, 1_024, 4_096)
+CUDA_WARM, CUDA_STEPS = 12, 20  # steps: before the windows are full; timed in each run
+GOALS: Final = {200: (1.2, 0.5), 400: (3.0, 1.3)}  # P3, ms: first, aim
+
+
+def run_bench_model(*, say: Say = lambda line: None) -> dict[str, Row]:
+    """Measure P1, P3, P4 and P9 and return their rows; about a minute on an idle core."""
+    from model.pcgnet import bench
+
+    bench.use_threads(1)
+    rows: dict[str, Row] = {}
+    for hidden in GOALS:
+        say(f"H={hidden}: proving batch sizes, then P3 and P4")
+        predictor = bench.random_predictor(hidden)
+        rows |= _single(bench, predictor, hidden)
+        rows |= _batched(bench, predictor, hidden)
+        if hidden == 200:
+            say(f"P1: step against full recompute at turn {TURN}, {CONVERSATIONS} conversations")
+            rows |= _against_recompute(bench, predictor)
+            say("P9: one conversation of 10,000 utterances")
+            rows |= _late_against_early(bench, predictor)
+    return dict(sorted(rows.items()))
+
+
+def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
+    """Measure P5: the model on a GPU, its inputs' way there and its answers' way back counted.
+
+    Raises `ModelError` where there is none.
+    """
+    from model.pcgnet import bench
+
+    rows: dict[str, Row] = {}
+    say(f"H={CUDA_HIDDEN}: proving batch sizes")
+    predictor = bench.cuda_predictor(CUDA_HIDDEN)
+    for batch in CUDA_BATCHES:
+        say(f"P5: batches of {batch}")
+        talks = bench.Talks.begin(predictor, batch)
+        for t in range(CUDA_WARM):
+            talks.step(talks.turns(t), time.perf_counter)
+        turns = talks.turns(CUDA_WARM)
+        runs = []
+        for _ in range(RUNS):
+            taken = [talks.step(turns, time.perf_counter) for _ in range(CUDA_STEPS)]
+            runs.append(statistics.median(taken))
+        proven = ", ".join(map(str, predictor.batch_sizes))
+        reference = (
+            f"{bench.cuda_name()}, p50 of {CUDA_STEPS} steps, H={CUDA_HIDDEN}; rows are padded to "
+            f"{proven}"
+        )
+        if batch == 1:
+            rows["P5_step"] = row([1e6 * s for s in runs], "us", None, 40, reference)
+        else:
+            rates = [batch / s for s in runs]
+            rows[f"P5_batch_{batch}"] = row(rates, "1/s", None, 2e6, reference)
+    return rows
+
+
+def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
+    talks = bench.Talks.begin(predictor, CONVERSATIONS)
+    for t in range(TURN - 1):
+        talks.step(talks.turns(t), time.perf_counter)
+    turns = talks.turns(TURN - 1)
+    whole = bench.FullRecompute(predictor, CONVERSATIONS, TURN)
+    whole.seconds(time.perf_counter)
+    passes, steps, products = [], [], []
+    for _ in range(RUNS):  # interleaved: what else the machine does meets all three alike
+        products.append(bench.sgemm_gflops(time.perf_counter))
+        passes.append(whole.seconds(time.perf_counter))
+        steps.append(min(talks.step(turns, time.perf_counter) for _ in range(3)))
+    runs = [a / b for a, b in zip(passes, steps, strict=True)]
+    reached = [whole.gflop / s for s in passes]
+    share = [r / p for r, p in zip(reached, products, strict=True)]
+    stepped = CONVERSATIONS * bench.step_gflop(predictor) / statistics.median(steps)
+    return {
+        "P1": row(
+            runs,
+            "x",
+            15,
+            25,
+            f"full causal recompute, turn {TURN}, {CONVERSATIONS} conversations: "
+            f"{statistics.median(reached):.1f} GFLOP/s; step {stepped:.1f} GFLOP/s",
+        ),
+        "P1_reference_share": row(
+            share,
+            "of sgemm",
+            0.4,
+            None,
+            f"sgemm 1024^3: {statistics.median(products):.1f} GFLOP/s",
+        ),
+    }
+
+
+def _single(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
+    talks = bench.Talks.begin(predictor, 1)
+    for t in range(20):
+        talks.step(talks.turns(t), time.perf_counter)
+    runs = []
+    for block in range(RUNS):
+        at = 20 + block * SINGLE_STEPS
+        taken = [
+            talks.step(talks.turns(t), time.perf_counter) for t in range(at, at + SINGLE_STEPS)
+        ]
+        runs.append(1e3 * statistics.median(taken))
+    first, aim = GOALS[hidden]
+    reference = f"p50 of {SINGLE_STEPS} steps, one conversation, one thread, H={hidden}"
+    return {f"P3_h{hidden}": row(runs, "ms", first, aim, reference)}
+
+
+def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
+    talks = bench.Talks.begin(predictor, BATCH)
+    for t in range(12):
+        talks.step(talks.turns(t), time.perf_counter)
+    turns = talks.turns(12)
+    runs, rates = [], []
+    for _ in range(RUNS):
+        product = bench.sgemm_gflops(time.perf_counter)
+        seconds = min(talks.step(turns, time.perf_counter) for _ in range(3))
+        rates.append(BATCH / seconds)
+        runs.append(BATCH * bench.step_gflop(predictor) / seconds / product)
+    reference = (
+        f"sgemm of the same FLOP; {statistics.median(rates):,.0f} steps/s, batches of {BATCH}, "
+        f"one thread, H={hidden}"
+    )
+    return {f"P4_h{hidden}": row(runs, "of sgemm", 0.5, 0.8, reference)}
+
+
+def _late_against_early(bench: Any, predictor: Any) -> dict[str, Row]:
+    talks = bench.Talks.begin(predictor, 1)
+    for t in range(LATE):
+        if t == EARLY:
+            early = bench.Talks(predictor, list(talks.windows))
+        talks.step(talks.turns(t), time.process_time)
+    runs, before, after = [], [], []
+    for block in range(0, SPAN, BLOCK):  # interleaved, CPU time
+        steps = range(block, block + BLOCK)
+        first = [early.step(early.turns(EARLY + t), time.process_time) for t in steps]
+        then = [talks.step(talks.turns(LATE + t), time.process_time) for t in steps]
+        before.append(sum(first))
+        after.append(sum(then))
+        runs.append(sum(then) / sum(first))
+    if state_bytes(early.windows[0]) != state_bytes(talks.windows[0]):
+        raise RuntimeError("the state of a long conversation is larger than that of a short one")
+    value = row(runs, "x", 1.10, 1.03, "CPU of utterances 9001-10000 against 101-1100")
+    return {"P9": {**value, "value": sum(after) / sum(before)}}
+
+
+def state_bytes(window: Any) -> int:
+    """Bytes of arrays a window holds."""
+    arrays = 0 if window.arrays is None else window.arrays.nbytes
+    return int(window.rows.nbytes + arrays + sum(s.arrays.nbytes for s in window.speakers.values()))
+
+
+def row(
+    runs: list[float], unit: str, first: float | None, aim: float | None, reference: str
+) -> Row:
+    """One row of the table and of ``--json``; the value is the runs' median."""
+    return {
+        "value": statistics.median(runs),
+        "unit": unit,
+        "first": first,
+        "aim": aim,
+        "reference": reference,
+        "runs": runs,
+    }

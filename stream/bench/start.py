@@ -1,0 +1,125 @@
+"""`emotrack bench start`: how long a worker takes from process start to ready, and its CPU time.
+
+Real Kafka and Redis, the shipped model, raw text included (the sentence encoder is loaded before
+`/readyz` says yes). Cold means: the files a worker reads were dropped from the page cache first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import site
+import statistics
+import sys
+import sysconfig
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stream.bench.rows import Row
+from stream.brokers.topics import create, plan
+from stream.events.topic_names import TopicNames
+from stream.local.servers import KAFKA_JARS, ServerFailed, Stack
+from stream.local.worker_process import READY_S, local_worker
+from stream.metrics.scrape import scrape
+
+READY_FIRST_S: Final = 10.0
+LOOK_S: Final = 0.01
+CODE: Final = frozenset({".py", ".pyc", ".so", ".safetensors", ".json", ".txt", ".lua"})
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start: seconds until ready, and the CPU seconds spent until then."""
+
+    ready_s: float
+    cpu_s: float
+
+
+def run_bench_start(
+    *,
+    runs: int = 5,
+    say: Callable[[str], None] = lambda line: None,
+    jars: Path = KAFKA_JARS,
+) -> dict[str, Row]:
+    """Start workers one after another, cold and warm in turn, and return the rows by name."""
+    cold: list[Start] = []
+    warm: list[Start] = []
+    with tempfile.TemporaryDirectory() as scratch, Stack(Path(scratch), jars) as servers:
+        names = TopicNames(f"start-{uuid.uuid4().hex[:8]}.")
+        create(servers.kafka.bootstrap, plan(names, partitions=2))
+        settings = {
+            "bootstrap": servers.kafka.bootstrap,
+            "redis_url": servers.redis.url,
+            "topic_prefix": names.prefix,
+            "group": f"{names.prefix}workers",
+        }
+        log = Path(scratch) / "worker.log"
+        measure(settings, log)  # the first of all compiles what is not compiled yet
+        for number in range(runs):
+            dropped = drop_file_cache()
+            say(f"start {number + 1} of {runs}: cold ({dropped} files dropped), then warm")
+            cold.append(measure(settings, log))
+            warm.append(measure(settings, log))
+    return rows_of(cold, warm)
+
+
+def measure(settings: Mapping[str, object], log: Path) -> Start:
+    """Start one worker, wait until /readyz says yes, drain it. Raises `ServerFailed`."""
+    began = time.monotonic()
+    with local_worker(settings, log, ready_s=0) as worker:
+        while not worker.is_ready():
+            if worker.process.poll() is not None or time.monotonic() - began > READY_S:
+                raise ServerFailed(f"the worker was not ready:\n{worker.log_tail()}")
+            time.sleep(LOOK_S)
+        ready_s = time.monotonic() - began
+        return Start(ready_s, scrape(worker.metrics).value("process_cpu_seconds_total"))
+
+
+def drop_file_cache() -> int:
+    """Ask the system to forget what a worker reads; returns how many files that was.
+
+    Pages that other processes have mapped stay: run it alone on the machine.
+    """
+    dropped = 0
+    for file in files_read():
+        with contextlib.suppress(OSError):
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+            dropped += 1
+    return dropped
+
+
+def files_read() -> Iterator[Path]:
+    """The installed packages, Python's own library, and this package with its checkpoint."""
+    ours = str(Path(__file__).parents[2])
+    for folder in (*site.getsitepackages(), sysconfig.get_path("stdlib"), ours):
+        for place, below, names in os.walk(folder):
+            below[:] = [name for name in below if not name.startswith(".")]
+            yield from (Path(place, n) for n in names if Path(n).suffix in CODE or ".so." in n)
+
+
+def rows_of(cold: list[Start], warm: list[Start]) -> dict[str, Row]:
+    """Medians of the runs."""
+    load = "" if not hasattr(os, "getloadavg") else f"; load average {os.getloadavg()[0]:.1f}"
+    what = f"process start to /readyz 200, shipped model and sentence encoder{load}"
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    return {
+        "start_cold_s": row([s.ready_s for s in cold], READY_FIRST_S, f"files dropped; {what}"),
+        "start_warm_s": row([s.ready_s for s in warm], READY_FIRST_S, f"files cached; {what}"),
+        "start_cpu_s": row([s.cpu_s for s in warm], None, f"CPU time until then, warm; {python}"),
+    }
+
+
+def row(values: list[float], first: float | None, reference: str) -> Row:
+    """Summarise runs by their median."""
+    rounded = [round(v, 2) for v in values]
+    value = statistics.median(rounded)
+    return Row(value=value, unit="s", first=first, aim=None, reference=reference, runs=rounded)

@@ -1,0 +1,215 @@
+"""`emotrack bench state`: what a conversation costs in Redis (P7), measured on a running server.
+
+Sizes come from the server's own counters (INFO), so protocol overhead and allocator rounding are
+in them. Arrays, ids and probabilities are random; predictions, alerts and the rule's state are
+written as in service: nothing is compressible here that is not there.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from state.redis_store import RedisStore
+from state.store import Save, SaveResult
+from state.window import (
+    Applied,
+    ArraySpec,
+    Conversation,
+    Recurrence,
+    StateKey,
+    StateSpec,
+    apply,
+    open_at,
+)
+from stream.answers.build_events import DECIMALS, named, shift_alert
+from stream.answers.outbox import sent_for, stored_output
+from stream.answers.shift_rule import ShiftRule, decide
+from stream.bench.rows import Row
+from stream.events.messages import Context, InputRef, ModelRef, PredictionEvent, Shift
+
+KIB: Final = 1024
+GOALS: Final[Mapping[int, tuple[tuple[float, float], tuple[float, float]]]] = {
+    # hidden size: (first, aim) of KiB an utterance, of KiB a conversation
+    200: ((8.5, 7.5), (50.0, 45.0)),
+    400: ((16.0, 14.5), (85.0, 75.0)),
+}
+LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+TOPIC_ID: Final = "bench-state"
+FIRST_MS: Final = 1_790_000_000_000
+RULE: Final = ShiftRule(enter=0.9, exit=0.7)
+CALIBRATION: Final = "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run over all conversations cost."""
+
+    kib_per_utterance: float
+    kib_per_conversation: float
+    updates_per_s: float
+
+
+def spec_of(hidden: int, window: int = 10) -> StateSpec:
+    """The state of PCGNet at this hidden size, in float16 (models.md A8)."""
+    return StateSpec(
+        utterance=(ArraySpec("f", (3, hidden)), ArraySpec("z", (3, hidden)), ArraySpec("p", (5,))),
+        conversation=(ArraySpec("ctx_h", (2, hidden)),),
+        speaker=(
+            ArraySpec("party_h", (3, 2, hidden)),
+            ArraySpec("shift_prev", (3, hidden)),
+            ArraySpec("emotion_prev", (len(LABELS),)),
+        ),
+        recurrence=Recurrence(window=window),
+        model_digest=f"bench-{hidden}",
+    )
+
+
+def run_bench_state(
+    *,
+    redis_url: str,
+    hidden: Sequence[int] = (200, 400),
+    conversations: int = 64,
+    utterances: int = 30,
+    runs: int = 5,
+    seed: int = 0,
+) -> dict[str, Row]:
+    """Write conversations of two speakers and return P7's rows by name.
+
+    The server should serve nobody else meanwhile: its counters are the measure. Keys expire.
+    """
+    rows: dict[str, Row] = {}
+    for size in hidden:
+        measured = [
+            measure(redis_url, size, conversations, utterances, seed + i) for i in range(runs)
+        ]
+        traffic, memory = GOALS.get(size, ((None, None), (None, None)))
+        note = f"{conversations} conversations x {utterances} utterances, 2 speakers, W=10"
+        rows[f"P7_bytes_h{size}"] = row(
+            [m.kib_per_utterance for m in measured], "KiB/utterance", traffic, note
+        )
+        rows[f"P7_memory_h{size}"] = row(
+            [m.kib_per_conversation for m in measured], "KiB/conversation", memory, note
+        )
+        rows[f"P7_updates_h{size}"] = row(
+            [m.updates_per_s for m in measured], "updates/s", (None, None), note
+        )
+    return rows
+
+
+def row(
+    values: list[float], unit: str, goals: tuple[float | None, float | None], reference: str
+) -> Row:
+    """Summarise runs by their median."""
+    first, aim = goals
+    rounded = [round(v, 3) for v in values]
+    value = statistics.median(rounded)
+    return Row(value=value, unit=unit, first=first, aim=aim, reference=reference, runs=rounded)
+
+
+def measure(redis_url: str, hidden: int, conversations: int, utterances: int, seed: int) -> Run:
+    """Write `conversations` side by side, one batch a turn, and read the server's counters."""
+    spec = spec_of(hidden)
+    store = RedisStore(spec, redis_url, timeout_s=10.0)
+    try:
+        store.check()
+        token = store.claim(TOPIC_ID, 0)
+        talk = Talk(spec, conversations, seed, f"{TOPIC_ID}-{token:x}")  # meets no earlier run's
+        before = store.usage()
+        busy_s = 0.0
+        for _ in range(utterances):
+            saves = talk.next_batch(token)
+            started = time.perf_counter()
+            answers = store.save_many(saves)
+            busy_s += time.perf_counter() - started
+            if any(answer.result is not SaveResult.SAVED for answer in answers):
+                raise RuntimeError(f"the store answered {answers[0]}: is the server shared?")
+        after = store.usage()
+    finally:
+        store.close()
+    updates = conversations * utterances
+    return Run(
+        (after.received_bytes - before.received_bytes) / updates / KIB,
+        (after.data_bytes - before.data_bytes) / conversations / KIB,
+        updates / busy_s,
+    )
+
+
+class Talk:
+    """Conversations that each say one utterance a batch, speakers taking turns."""
+
+    def __init__(self, spec: StateSpec, conversations: int, seed: int, topic_id: str) -> None:
+        self._spec = spec
+        self._random = random.Random(seed)
+        self._arrays = np.random.default_rng(seed)
+        self.topic_id = topic_id
+        self._digest = f"{self._random.getrandbits(256):064x}"
+        ids = (f"{self._random.getrandbits(128):032x}" for _ in range(conversations))
+        self._held: dict[str, Conversation | None] = dict.fromkeys(ids)
+        self._offset = 0
+
+    def next_batch(self, token: int) -> list[Save]:
+        """One save a conversation; all batches before are committed."""
+        committed = self._offset
+        return [self._say(name, token, committed) for name in self._held]
+
+    def _say(self, name: str, token: int, committed: int) -> Save:
+        held, offset = self._held[name], self._offset
+        self._offset += 1
+        now_ms = FIRST_MS + offset
+        opening = open_at(
+            held, spec=self._spec, timestamp_ms=now_ms, offset=offset, truncated=False
+        )
+        event = self._prediction(name, opening.before.window.count, offset)
+        moved = None if event.shift is None else event.shift.probability
+        rule_state, fired = decide(RULE, opening.before.alert, event.speaker_id, moved)
+        alert = shift_alert(event, RULE) if fired else None
+        change = apply(
+            opening,
+            self._applied(),
+            recurrence=self._spec.recurrence,
+            utterance_id=event.utterance_id,
+            speaker_id=event.speaker_id,
+            offset=offset,
+            timestamp_ms=now_ms,
+            alert=rule_state,
+        )
+        self._held[name] = change.after
+        output = stored_output("predicted", sent_for(event, alert, "json"))
+        key = StateKey(name, self.topic_id, 0)
+        return Save(key, token, -1 if held is None else held.offset, change, output, committed)
+
+    def _applied(self) -> Applied:
+        spec = self._spec
+        sizes = (spec.row_bytes, spec.conversation_bytes, spec.speaker_bytes)
+        row_, arrays, speaker = (self._arrays.integers(0, 256, n, np.uint8) for n in sizes)
+        return Applied(row_, arrays, speaker)
+
+    def _prediction(self, name: str, turn: int, offset: int) -> PredictionEvent:
+        """A prediction as it goes out, with ids and digits that do not repeat."""
+        weights = [self._random.random() for _ in LABELS]
+        shares = named(LABELS, [w / sum(weights) for w in weights])
+        moved = round(self._random.random(), DECIMALS)
+        shift = Shift(moved, "neutral", "joy", f"{name}-{turn - 2:04d}") if turn > 1 else None
+        best = max(LABELS, key=lambda label: shares[label])
+        return PredictionEvent(
+            conversation_id=name,
+            utterance_id=f"{name}-{turn:04d}",
+            speaker_id=("agent-0417", "customer")[turn % 2],
+            prediction_id=f"{self._random.getrandbits(128):032x}",
+            emotion=best,
+            probabilities=shares,
+            confidence=shares[best],
+            sentiment="neutral",
+            shift=shift,
+            modalities_used=["text", "audio", "video", "persona"],
+            context=Context(min(turn, 10), f"{name}-{max(0, turn - 10):04d}", 0, False),
+            model=ModelRef("pcgnet", "0.1.0", self._digest, CALIBRATION),
+            input=InputRef("emotrack.utterances", 0, offset),
+        )

@@ -1,0 +1,356 @@
+"""`emotrack serve --runtime faust`: a Faust app reads the topic, the same worker answers it.
+
+For teams that run Faust. Faust joins the group, fetches and commits; its one agent (concurrency 1)
+only hands records over, and `FaustSource` is the `Source` that the worker's loop polls. So batches,
+`Pipeline.step`, fencing, replays, metrics and drain are the worker's own. Faust's acknowledgements
+are off (`acks=False`): Faust acknowledges an event whose agent raised, and one that it skips after
+a rebalance, and would commit past them. Committed is the worker's contiguous watermark alone, and
+each commit is read back from the broker before outputs below it are dropped. No tables, no
+`exactly_once`, topics are never created.
+
+What it cannot promise:
+- A rebalance is eager: every partition of every member stops for a moment, and a revoke commits
+  what is done within Faust's session timeout or leaves it to be replayed.
+- A commit carries no metadata, so every assignment has its states checked against the log.
+- A record whose header names are no UTF-8 cannot be read by aiokafka and stops the app.
+- Records of aborted transactions are read (Faust's consumer is `read_uncommitted`).
+- A paused partition can hold up the others of this worker: one agent reads them all.
+- While a broker is away it waits and goes on by itself, but a crash inside Faust ends the process.
+- It cannot share a group with the native runtime: drain one before the other starts.
+- `kafka_options` and `group_protocol` do not reach it; it reads a few thousand records a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import threading
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import faust
+from faust.types import TP
+
+from stream.brokers.kafka_admin import broker_addresses
+from stream.brokers.topic_reader import LogReader
+from stream.errors import BrokerUnreachable
+from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
+from stream.settings import Settings
+
+STOP_S: Final = 20.0
+CALL_S: Final = 10.0
+LOOK_S: Final = 0.05  # how often the app is looked after
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class Held:
+    """Records of one partition, from the committed one on: delivered below `at`, waiting above.
+
+    Faust cannot be trusted to read a record again, so a seek goes back in here.
+    """
+
+    position: int = -1  # offset to be delivered next; -1: not known before the first record
+    records: list[Record] = field(default_factory=list)
+    at: int = 0
+
+    def take(self, count: int) -> list[Record]:
+        """The next records, which count as delivered."""
+        taken = self.records[self.at : self.at + count]
+        self.at += len(taken)
+        if taken:
+            self.position = taken[-1].offset + 1
+        return taken
+
+    def seek(self, offset: int) -> None:
+        """Deliver from `offset` on."""
+        self.at = next(
+            (i for i, r in enumerate(self.records) if r.offset >= offset), len(self.records)
+        )
+        self.position = offset
+
+    def committed(self, offset: int) -> None:
+        """Nothing below `offset` is asked for again."""
+        gone = next(
+            (i for i, r in enumerate(self.records) if r.offset >= offset), len(self.records)
+        )
+        gone = min(gone, self.at)
+        del self.records[:gone]
+        self.at -= gone
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Partitions that came or are about to leave; `told` is set when the worker knows."""
+
+    came: bool
+    held: Mapping[int, Held]
+    told: threading.Event = field(default_factory=threading.Event)
+
+
+class FaustSource:
+    """A `Source` fed by a Faust app, which lives on a thread and a loop of its own."""
+
+    def __init__(self, settings: Settings, topic_id: str) -> None:
+        self._settings, self._topic, self._topic_id = settings, settings.utterances, topic_id
+        self._reader = LogReader(settings)
+        self._listener: Assignments | None = None
+        self._held: dict[int, Held] = {}
+        self._paused: set[int] = set()
+        self._changes: list[Change] = []
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._fault: str | None = None
+        self._app: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="faust", daemon=True)
+
+    @property
+    def topic_id(self) -> str:
+        return self._topic_id
+
+    def subscribe(self, assignments: Assignments) -> None:
+        self._listener = assignments
+        self._thread.start()
+
+    # What the worker asks, on its thread.
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._changes or self._fault or self._waiting(), timeout_s
+            )
+            changes, self._changes = self._changes, []
+        for n, change in enumerate(changes):
+            try:
+                self._tell(change)
+            except BrokerUnreachable:  # where reading begins is not known: ask again, in this order
+                with self._changed:
+                    self._changes[:0] = changes[n:]
+                return []
+        if self._fault is not None:
+            raise LogUnavailable(f"the Faust app has ended: {self._fault}")
+        records: list[Record] = []
+        with self._changed:
+            for number, held in self._held.items():
+                if number not in self._paused:
+                    records += held.take(max_records - len(records))
+            self._changed.notify_all()
+        return records
+
+    def _waiting(self) -> bool:
+        return any(
+            held.at < len(held.records) for p, held in self._held.items() if p not in self._paused
+        )
+
+    def _tell(self, change: Change) -> None:
+        assert self._listener is not None
+        if change.came:
+            bounds = self._reader.bounds(self._topic)
+            committed = self._reader.committed(self._topic, bounds)
+            starts = {p: Start(committed[p], bounds[p].low) for p in change.held}
+            for p, start in starts.items():
+                change.held[p].position = max(start.committed, start.low)
+            self._listener.assigned(starts)
+        else:
+            self._listener.revoked(tuple(change.held))
+            with self._changed:
+                for p, held in change.held.items():
+                    if self._held.get(p) is held:  # else it has come back meanwhile
+                        del self._held[p]
+                        self._paused.discard(p)
+        change.told.set()
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        self._paused.update(partitions)
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        self._paused.difference_update(partitions)
+
+    def seek(self, partition: int, offset: int) -> None:
+        with self._changed:
+            if partition in self._held:
+                self._held[partition].seek(offset)
+
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        if self._fault is not None:
+            raise LogUnavailable(f"the Faust app has ended: {self._fault}")
+        wanted = {TP(self._topic, p): offset for p, offset in offsets.items()}
+        # Faust leaves out what is not assigned, and says that all was committed.
+        if not wanted.keys() <= self._app.consumer.assignment():
+            raise CommitRefused(f"not ours any more: {sorted(offsets)}")
+        if not self._call(self._app.consumer._commit(wanted)):
+            raise CommitRefused("the group is rebalancing")
+        try:
+            found = self._reader.committed(self._topic, offsets)
+        except BrokerUnreachable as error:
+            raise LogUnavailable(str(error)) from None
+        if any(found[p] < offset for p, offset in offsets.items()):
+            raise CommitRefused(f"the broker holds {found}, not {dict(offsets)}")
+        with self._changed:
+            for p, offset in offsets.items():
+                if p in self._held:
+                    self._held[p].committed(offset)
+
+    def lag(self) -> Mapping[int, int]:
+        lags: dict[int, int] = {}
+        for p, held in self._held.items():
+            end = self._app.consumer.highwater(TP(self._topic, p)) or 0
+            if held.position >= 0:
+                lags[p] = max(0, end - held.position)
+        return lags
+
+    def reachable(self) -> bool:
+        return self._fault is None
+
+    def close(self) -> None:
+        if self._held and self._listener is not None:
+            self._listener.revoked(tuple(self._held))
+            self._held.clear()
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+        self._reader.close()
+
+    def _call(self, work: Coroutine[Any, Any, Answer]) -> Answer:
+        """Run something on the app's loop and wait for it. Raises `LogUnavailable`."""
+        assert self._loop is not None
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(CALL_S)
+        except NotInTime:
+            future.cancel()
+            raise LogUnavailable("Faust did not answer in time") from None
+
+    # The app, on its thread.
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:  # told to the worker, which ends the process
+            self._ends(repr(error))
+        else:
+            self._ends("it was stopped")
+
+    def _ends(self, why: str) -> None:
+        with self._changed:
+            self._fault = self._fault or why
+            for change in self._changes:
+                change.told.set()
+            self._changed.notify_all()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        with tempfile.TemporaryDirectory(prefix="emotrack-faust-") as folder:
+            self._app = app = make_app(self._settings, folder)
+            topic = app.topic(self._topic, key_serializer="raw", value_serializer="raw", acks=False)
+            app.agent(topic, name="emotrack.answer", concurrency=1)(self._hand_over)
+            app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+            app.on_partitions_revoked.connect(self._on_revoked, weak=False)
+            app.finalize()
+            await app.start()
+            while not (self._stopping.is_set() or app.crashed):
+                await asyncio.sleep(LOOK_S)
+            await app.stop()
+            if app.crash_reason is not None:
+                raise app.crash_reason
+
+    async def _hand_over(self, stream: Any) -> None:
+        """The agent: pass records on, as many as the worker may hold, acknowledging none."""
+        async for event in stream.noack().events():
+            record = as_record(event.message)
+            while not self._put(record):
+                await asyncio.sleep(LOOK_S)
+
+    def _put(self, record: Record) -> bool:
+        """Queue a record for the worker; false while it has enough."""
+        with self._changed:
+            held = self._held.get(record.partition)
+            if held is None:
+                return True  # its partition has left: its next owner reads it
+            unread = sum(len(h.records) - h.at for h in self._held.values())
+            if unread >= self._settings.high_water:
+                return False
+            held.records.append(record)
+            self._changed.notify_all()
+            return True
+
+    async def _on_assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
+        mine = {p: Held() for p in sorted(tp.partition for tp in assigned)}
+        with self._changed:
+            self._held = mine
+        self._notify(Change(True, dict(mine)))
+
+    async def _on_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
+        """Wait until the worker has committed what is done; Faust gives the partitions up then."""
+        mine = {tp.partition: self._held[tp.partition] for tp in revoked}
+        if not mine:
+            return
+        change = self._notify(Change(False, mine))
+        budget_s = self._settings.session_timeout_ms / 2000
+        await asyncio.get_running_loop().run_in_executor(None, partial(change.told.wait, budget_s))
+
+    def _notify(self, change: Change) -> Change:
+        with self._changed:
+            self._changes.append(change)
+            self._changed.notify_all()
+        return change
+
+
+def make_app(settings: Settings, folder: str) -> Any:
+    """A Faust app that reads, and does nothing that Faust does by itself."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # ten lines a second without a broker
+    session_s = settings.session_timeout_ms / 1000
+    return faust.App(
+        settings.group,
+        broker=[f"kafka://{address}" for address in broker_addresses(settings.bootstrap)],
+        broker_credentials=credentials(settings),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 4,
+        broker_request_timeout=max(90.0, 2 * session_s),
+        broker_max_poll_interval=settings.max_poll_interval_ms / 1000,
+        consumer_auto_offset_reset="earliest",
+        processing_guarantee="at_least_once",
+        stream_wait_empty=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        autodiscover=False,
+        store="memory://",
+        datadir=folder,
+    )
+
+
+def credentials(settings: Settings) -> Any:
+    """What Faust takes for our security settings. Raises `ConfigError` for an unusable file."""
+    security = settings.security
+    context = security.context() if security.tls else None
+    if security.sasl:
+        return faust.SASLCredentials(
+            username=security.username,
+            password=security.password,
+            mechanism=security.mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def as_record(message: Any) -> Record:
+    """One of Faust's messages, whose time is in seconds, as a record."""
+    time_s = message.timestamp
+    headers = message.headers or ()
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=NO_TIMESTAMP if time_s is None else round(time_s * 1000),
+        key=message.key,
+        value=message.value,
+        headers=tuple((name, value) for name, value in pairs),
+    )

@@ -1,0 +1,207 @@
+"""Reach a Kafka broker with kafka-python, or say in one sentence why it cannot be reached."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import kafka
+import kafka.errors
+
+from stream.brokers.sasl_probe import sasl_fault
+from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
+from stream.security import PLAINTEXT, KafkaSecurity, host_and_port, kafka_tls_fault
+
+# The oldest protocol with all we use. Apache Kafka >= 2.3 speaks it, and so does librdkafka's mock
+# cluster (the demo's broker), whose answer to a version probe this client does not understand.
+API_VERSION: Final = (2, 3)
+_TRY_S: Final = 2.0  # then we look why it does not connect
+_KEPT: Final = 20
+
+
+def client_arguments(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> dict[str, Any]:
+    """What each of kafka-python's clients needs. Raises `ConfigError` for an unusable PEM file."""
+    addresses = broker_addresses(bootstrap)
+    return {
+        "bootstrap_servers": addresses,
+        "api_version": API_VERSION,
+        **security.kafka_python(),
+    }
+
+
+def require_topic(
+    bootstrap: str, topic: str, timeout_s: float = 10.0, security: KafkaSecurity = PLAINTEXT
+) -> None:
+    """Return when the broker answers and has `topic`.
+
+    Raises `BrokerUnreachable`, `AccessRefused` or `TopicMissing`.
+    """
+    with connected_admin(bootstrap, timeout_s, security) as admin:
+        topics = admin.list_topics()
+    if topic not in topics:
+        raise TopicMissing(
+            f"topic {topic} does not exist on {bootstrap}{or_hidden(security)}: create the topics "
+            f"with `emotrack topics create --bootstrap {bootstrap}`"
+        )
+
+
+def or_hidden(security: KafkaSecurity) -> str:
+    """A broker does not show topics to those who may do nothing with them."""
+    return f", or user {security.username} may not see it" if security.sasl else ""
+
+
+@contextmanager
+def connected_admin(
+    bootstrap: str, timeout_s: float = 10.0, security: KafkaSecurity = PLAINTEXT
+) -> Iterator[Any]:
+    """A kafka-python admin client; its own errors leave as `BrokerUnreachable`, `AccessRefused`."""
+    require_broker(bootstrap, timeout_s, security)
+    admin = _admin(bootstrap, timeout_s, security)
+    try:
+        yield admin
+    except kafka.errors.KafkaError as error:
+        raise refusal(bootstrap, security, [error]) from error
+    finally:
+        admin.close()
+
+
+def _admin(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Any:
+    """Connect, trying again until `timeout_s` is over; what cannot heal ends it at once."""
+    until = time.monotonic() + timeout_s
+    arguments = client_arguments(bootstrap, security)
+    while True:
+        try_s = max(1.0, min(_TRY_S, until - time.monotonic()))
+        with overheard() as faults:
+            try:
+                return kafka.KafkaAdminClient(
+                    bootstrap_timeout_ms=int(try_s * 1000),
+                    request_timeout_ms=max(int(timeout_s * 1000), 1000),
+                    **arguments,
+                )
+            except kafka.errors.KafkaError as error:
+                met = refusal(bootstrap, security, [error, *faults])
+                if isinstance(met, AccessRefused) or time.monotonic() + 1.0 > until:
+                    raise met from error
+
+
+def require_broker(
+    bootstrap: str, timeout_s: float = 10.0, security: KafkaSecurity = PLAINTEXT
+) -> None:
+    """Return when one of the addresses takes a connection, and shows a certificate we trust.
+
+    Raises `BrokerUnreachable`, or `AccessRefused` where only TLS stands in the way.
+    """
+    context = security.context() if security.tls else None
+    faults, refused = [], None
+    for address in broker_addresses(bootstrap):
+        try:
+            host, port = host_and_port(address)
+            with socket.create_connection((host, port), timeout_s) as plain:
+                if context is not None:
+                    context.wrap_socket(plain, server_hostname=host).close()
+                return
+        except ssl.SSLError as error:
+            refused = refused or refusal(address, security, [error])
+        except (OSError, ValueError) as error:
+            faults.append(f"{address}: {error}")
+    if refused is not None:
+        raise refused
+    raise BrokerUnreachable(
+        f"no Kafka broker answers ({'; '.join(faults) or 'no address given'}): start one, or give "
+        "its host:port as --bootstrap or EMOTRACK_BOOTSTRAP"
+    )
+
+
+def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) -> EmotrackError:
+    """The first of these faults that a person can cure, in a sentence; else the first of all."""
+    for fault in faults:
+        if isinstance(fault, kafka.errors.SaslAuthenticationFailedError):
+            return AccessRefused(
+                f"the broker at {address} does not take user {security.username} with that "
+                f"password ({security.mechanism}): correct EMOTRACK_KAFKA_USERNAME and "
+                "EMOTRACK_KAFKA_PASSWORD[_FILE], or add the user on the broker"
+            )
+        if isinstance(fault, kafka.errors.UnsupportedSaslMechanismError):
+            return AccessRefused(
+                f"the broker at {address} does not offer {security.mechanism}: set "
+                "EMOTRACK_KAFKA_SASL_MECHANISM to one that it does"
+            )
+        if forbidden(fault):
+            return AccessRefused(not_allowed(address, security, fault))
+        if meaning := kafka_tls_fault(str(fault)):
+            return AccessRefused(f"TLS with the broker at {address}: {meaning}")
+    if not security.tls and any(speaks_tls(one, _TRY_S) for one in broker_addresses(address)):
+        return AccessRefused(
+            f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
+            "or use its other port"
+        )
+    if security.sasl and any("disconnected" in str(fault) for fault in faults):
+        for one in broker_addresses(address):
+            if (answer := sasl_fault(one, security, _TRY_S)) is not None:
+                return refusal(one, security, [answer])
+    protocol = security.protocol
+    return BrokerUnreachable(
+        f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "
+        f"EMOTRACK_KAFKA_SECURITY={protocol} it must be a {protocol.upper()} listener"
+    )
+
+
+def speaks_tls(address: str, timeout_s: float) -> bool:
+    """Whether a TLS handshake succeeds there; nothing is sent, so nobody need be trusted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection(host_and_port(address), timeout_s) as plain:
+            context.wrap_socket(plain).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def forbidden(fault: BaseException) -> bool:
+    """Whether an ACL is in the way; kafka-python wraps some such answers in a plain error."""
+    return "AuthorizationFailedError" in f"{type(fault).__name__} {fault}"
+
+
+def not_allowed(address: str, security: KafkaSecurity, fault: BaseException) -> str:
+    """What to say of a right that is missing."""
+    who = security.username or "this client"
+    return (
+        f"the broker at {address} does not allow {who} that ({type(fault).__name__}): add the ACLs "
+        "of docs/security.md"
+    )
+
+
+def broker_addresses(bootstrap: str) -> list[str]:
+    """Split `host:port,host:port`; 9092 where no port is given."""
+    named = [address.strip() for address in bootstrap.split(",") if address.strip()]
+    return [address if ":" in address else f"{address}:9092" for address in named]
+
+
+class _Overhearing(logging.Handler):
+    """Keeps the exceptions that are logged, oldest first, no more than a few."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.faults: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        if len(self.faults) < _KEPT:
+            self.faults += [one for one in arguments if isinstance(one, BaseException)]
+
+
+@contextmanager
+def overheard() -> Iterator[list[BaseException]]:
+    """The faults kafka-python meets meanwhile: why it cannot connect, it only logs."""
+    handler, logger = _Overhearing(), logging.getLogger("kafka.net")
+    logger.addHandler(handler)
+    try:
+        yield handler.faults
+    finally:
+        logger.removeHandler(handler)

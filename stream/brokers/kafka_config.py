@@ -1,0 +1,198 @@
+"""Settings of confluent-kafka's clients, its errors, and look-ups of topic ids and offsets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from stream.brokers.kafka_rights import require_rights
+from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
+from stream.ports import (
+    LogUnavailable,
+)
+from stream.settings import Settings
+
+Answer = TypeVar("Answer")
+Client = TypeVar("Client", AdminClient, Consumer, Producer)
+NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
+CALL_S: Final = 10.0  # a call that answers later than this counts as failed
+BACKOFF_S: Final = 0.1
+REACH_S: Final = 5.0  # the same for the first one, while somebody waits for the worker to start
+MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
+LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """What every client of ours needs; `kafka_options` may add more."""
+    return {
+        "bootstrap.servers": settings.bootstrap,
+        "client.id": "emotrack",
+        "log_level": 2,  # what matters is raised, or seen by `reachable`
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 2_000,
+        **settings.security.librdkafka(),
+        **settings.kafka_options,
+    }
+
+
+def consumer_config(settings: Settings) -> dict[str, Any]:
+    """The worker's consumer: manual commits, bounded fetch queue, small waits."""
+    classic = settings.group_protocol == "classic" or (
+        settings.group_protocol == "auto" and settings.mock_broker
+    )
+    group: dict[str, Any] = (
+        {
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": settings.session_timeout_ms,
+            "heartbeat.interval.ms": max(1, settings.session_timeout_ms // 4),
+        }
+        if classic
+        else {"group.protocol": "consumer"}
+    )
+    wait_ms = MOCK_FETCH_WAIT_MS if settings.mock_broker else settings.fetch_max_wait_ms
+    return {
+        **group,
+        "group.id": settings.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "allow.auto.create.topics": settings.mock_broker,
+        "max.poll.interval.ms": settings.max_poll_interval_ms,
+        "fetch.wait.max.ms": wait_ms,
+        "fetch.queue.backoff.ms": 10,  # 1 s by default: a full queue would stall for that long
+        "queued.min.messages": 10_000,
+        "queued.max.messages.kbytes": 32_768,
+        **connection(settings),
+    }
+
+
+def producer_config(settings: Settings) -> dict[str, Any]:
+    """The worker's producer: idempotent, sent at once, partitioned as Java and kafka-python do."""
+    return {
+        "enable.idempotence": True,
+        "linger.ms": 0,
+        "partitioner": "murmur2_random",
+        "delivery.timeout.ms": settings.delivery_timeout_ms,
+        "message.max.bytes": LARGEST_OUTPUT,
+        **connection(settings),
+    }
+
+
+def find_topic_id(settings: Settings) -> str:
+    """The id of the utterances topic; the zero UUID on the mock cluster.
+
+    Raises `BrokerUnreachable` or `TopicMissing`; `AccessRefused` where the worker may not do its
+    work.
+    """
+    topic = settings.utterances
+    admin = made(AdminClient, connection(settings))
+    try:
+        if settings.mock_broker:
+            admin.list_topics(timeout=REACH_S)
+            return NO_TOPIC_ID
+        require_rights(settings, admin, REACH_S)
+        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
+        return str(asked[topic].result(REACH_S).topic_id)
+    except (KafkaException, TimeoutError) as error:
+        if code_of(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissing(
+                f"topic {topic} does not exist: create it with `emotrack topics create`"
+            ) from None
+        raise BrokerUnreachable(
+            f"no Kafka broker answers at {settings.bootstrap} ({said(error)}): start one, or set "
+            "EMOTRACK_BOOTSTRAP"
+        ) from None
+
+
+def made(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
+    """Make a client. Raises `ConfigError` for an option librdkafka does not take."""
+    try:
+        return client(config)
+    except KafkaException as error:
+        raise ConfigError(
+            f"Kafka refuses a setting ({said(error)}): see EMOTRACK_KAFKA_OPTIONS"
+        ) from None
+
+
+def patiently(ask: Callable[[], Answer], what: str) -> Answer:
+    """Ask until there is an answer: right after a start or a failover, brokers refuse for a while.
+
+    Raises `LogUnavailable` after `CALL_S` of refusals.
+    """
+    until = time.monotonic() + CALL_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if time.monotonic() >= until:
+                raise LogUnavailable(f"{what}: {said(error)}") from None
+            time.sleep(BACKOFF_S)
+
+
+def code_of(error: Exception) -> int | None:
+    """librdkafka's code of an exception, if it has one."""
+    inner = error.args[0] if error.args else None
+    return inner.code() if isinstance(inner, KafkaError) else None
+
+
+def said(error: Exception) -> str:
+    """What an exception of librdkafka says, for people."""
+    inner = error.args[0] if error.args else None
+    return inner.str() if isinstance(inner, KafkaError) else str(error) or type(error).__name__
+
+
+class Lookup:
+    """Asks where the utterances topic's partitions begin and end. Connects on first use.
+
+    By a client of its own that never fetches: a broker answers a connection's requests in turn, so
+    a question waits behind a fetch for as long as that waits for records (half a second).
+    Methods raise `KafkaException` where there is no answer in time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.utterances
+        group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
+        self._config = {"group.id": group, **connection(settings)}
+        self._opened: Consumer | None = None
+
+    @property
+    def _client(self) -> Consumer:
+        if self._opened is None:
+            self._opened = made(Consumer, self._config)
+        return self._opened
+
+    def first(self, partition: int, timeout_s: float) -> int:
+        """The first offset still in the log."""
+        at = TopicPartition(self._topic, partition)
+        low, _ = self._client.get_watermark_offsets(at, timeout=timeout_s)
+        return low
+
+    def ends(self, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
+        """The offsets after the last records, of all partitions in one request."""
+        asked = [TopicPartition(self._topic, p, OFFSET_END) for p in partitions]
+        found = self._client.offsets_for_times(asked, timeout=timeout_s)
+        return {at.partition: at.offset for at in found}
+
+    def at(self, partition: int, time_ms: int, timeout_s: float) -> int:
+        """The first offset of this time or later; the log's end if there is none."""
+        asked = [TopicPartition(self._topic, partition, max(0, time_ms))]
+        (found,) = self._client.offsets_for_times(asked, timeout=timeout_s)
+        return found.offset if found.offset >= 0 else self.ends([partition], timeout_s)[partition]
+
+    def close(self) -> None:
+        """Release the connection; idempotent."""
+        if self._opened is not None:
+            self._opened.close()

@@ -1,0 +1,255 @@
+"""Kafka on confluent-kafka: the worker's group member and its idempotent producer.
+
+One thread owns each. Assignments are incremental in both group protocols (KIP-848, or classic with
+cooperative-sticky). librdkafka's mock cluster works too, with `mock_broker`: it has no admin API,
+so there is no topic id to be had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from stream.brokers.kafka_config import (
+    CALL_S,
+    Lookup,
+    code_of,
+    consumer_config,
+    made,
+    patiently,
+    said,
+)
+from stream.ports import (
+    NO_TIMESTAMP,
+    Assignments,
+    CommitRefused,
+    Headers,
+    LogUnavailable,
+    Record,
+    Start,
+)
+from stream.settings import Settings
+
+ASK_S: Final = 0.2  # what a look at the ends of paused partitions may take
+UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
+NOT_OURS: Final = frozenset(
+    (
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.STALE_MEMBER_EPOCH,
+        KafkaError.FENCED_MEMBER_EPOCH,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._ASSIGNMENT_LOST,
+        KafkaError._STATE,
+    )
+)
+HOPELESS: Final = frozenset(
+    (
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError._UNSUPPORTED_FEATURE,
+        KafkaError._FATAL,
+    )
+)
+
+
+class KafkaSource:
+    """One member of the workers' group, reading the utterances topic."""
+
+    def __init__(self, settings: Settings, topic_id: str) -> None:
+        self._topic, self._topic_id = settings.utterances, topic_id
+        self._protocol = settings.group_protocol
+        self._reachable = True
+        self._owned: dict[int, int] = {}  # partition -> where its reading began
+        self._paused: set[int] = set()
+        self._lookup = Lookup(settings)
+        self._listener: Assignments | None = None
+        # librdkafka calls `_met` from within `poll`.
+        self._consumer = made(Consumer, {**consumer_config(settings), "error_cb": self._met})
+
+    @property
+    def topic_id(self) -> str:
+        return self._topic_id
+
+    def subscribe(self, assignments: Assignments) -> None:
+        self._listener = assignments
+        self._consumer.subscribe(
+            [self._topic],
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
+        )
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        # `consume(n, t)` waits for n messages or t: only `poll` returns with the first one.
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        rest = self._consumer.consume(max_records - 1, 0.0) if max_records > 1 else []
+        records = [r for m in (first, *rest) if (r := self._record(m)) is not None]
+        # A partition may have left between the two calls: what was read of it is not ours.
+        return [r for r in records if r.partition in self._owned]
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        self._consumer.pause([TopicPartition(self._topic, p) for p in partitions])
+        self._paused.update(partitions)
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        self._consumer.resume([TopicPartition(self._topic, p) for p in partitions])
+        self._paused.difference_update(partitions)
+
+    def seek(self, partition: int, offset: int) -> None:
+        try:
+            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+        except KafkaException as error:
+            raise LogUnavailable(f"cannot seek partition {partition}: {said(error)}") from None
+
+    def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
+        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
+        try:
+            answers = self._consumer.commit(offsets=wanted, asynchronous=False)
+        except KafkaException as error:
+            raise self._commit_failed(code_of(error), said(error)) from None
+        for answer in answers:
+            if answer.error is not None:
+                raise self._commit_failed(answer.error.code(), answer.error.str())
+        self._reachable = True
+
+    @property
+    def membership(self) -> object:
+        """What tells a broker that a transaction comes from this member, as the group is now."""
+        return self._consumer.consumer_group_metadata()
+
+    def lag(self) -> Mapping[int, int]:
+        ends = self._ends_of_paused()
+        lags: dict[int, int] = {}
+        for at in self._consumer.position([TopicPartition(self._topic, p) for p in self._owned]):
+            _, high = self._consumer.get_watermark_offsets(at, cached=True)
+            position = at.offset if at.offset >= 0 else self._owned[at.partition]
+            end = max(high, ends.get(at.partition, -1))
+            if end >= 0:
+                lags[at.partition] = max(0, end - position)
+        return lags
+
+    def _ends_of_paused(self) -> Mapping[int, int]:
+        """Ask for ends that no fetch would tell; none where nobody answers within `ASK_S`."""
+        if not self._paused or not self._reachable:
+            return {}
+        try:
+            return self._lookup.ends(sorted(self._paused), ASK_S)
+        except KafkaException:
+            return {}
+
+    def reachable(self) -> bool:
+        if not self._reachable:  # idle, nothing else would tell that the broker is back
+            try:
+                self._consumer.list_topics(self._topic, timeout=1.0)
+                self._reachable = True
+            except KafkaException:
+                return False
+        return True
+
+    def close(self) -> None:
+        self._consumer.close()
+        self._lookup.close()
+
+    def _record(self, message: Message) -> Record | None:
+        """One message as a record; None for an event that needs no answer."""
+        error = message.error()
+        if error is not None:
+            self._met(error)
+            return None
+        self._reachable = True
+        return record_of(message, self._topic)
+
+    def _met(self, error: KafkaError) -> None:
+        """An error event: transport faults heal, what cannot heal is raised into `poll`."""
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+            self._reachable = False
+        elif error.fatal() or error.code() in HOPELESS:
+            hint = ""
+            if error.code() in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
+                hint = ": a broker before Kafka 4 needs EMOTRACK_GROUP_PROTOCOL=classic"
+            raise LogUnavailable(f"{error.str()}{hint}")
+
+    def _commit_failed(self, code: int | None, text: str) -> CommitRefused | LogUnavailable:
+        if code in NOT_OURS:
+            return CommitRefused(text)
+        self._reachable = False
+        return LogUnavailable(f"offsets were not committed: {text}")
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        assert self._listener is not None
+        starts = {at.partition: self._start(at) for at in self._committed(partitions)}
+        consumer.incremental_assign(partitions)
+        self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
+        self._listener.assigned(starts)
+
+    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        return patiently(
+            lambda: self._consumer.committed(partitions, timeout=CALL_S),
+            "the group's offsets cannot be read",
+        )
+
+    def _start(self, at: TopicPartition) -> Start:
+        low = patiently(
+            lambda: self._lookup.first(at.partition, CALL_S), "the log's start cannot be read"
+        )
+        return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        assert self._listener is not None
+        gone = [p.partition for p in partitions]
+        self._listener.revoked(gone)
+        self._leave(consumer, partitions)
+
+    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        assert self._listener is not None
+        self._listener.lost([p.partition for p in partitions])
+        self._leave(consumer, partitions)
+
+    def _leave(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for p in partitions:
+            self._owned.pop(p.partition, None)
+            self._paused.discard(p.partition)
+        consumer.incremental_unassign(partitions)
+
+
+def record_of(message: Message, topic: str) -> Record:
+    """A message that is no error, as a record."""
+    kind, time_ms = message.timestamp()
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None and offset is not None
+    return Record(
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        timestamp_ms=NO_TIMESTAMP if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of(message),
+    )
+
+
+def headers_of(message: Message) -> Headers:
+    """The headers as sent; a header name that is no UTF-8 makes all of them unreadable."""
+    try:
+        headers: Any = message.headers()  # (name, bytes or None) pairs, whatever the stub says
+    except UnicodeDecodeError:
+        return UNREADABLE_HEADERS
+    if not headers:
+        return ()
+    return tuple(headers)

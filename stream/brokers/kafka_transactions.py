@@ -1,0 +1,95 @@
+"""Answers and offsets in one Kafka transaction (KIP-447): `delivery: transactional`.
+
+A reader with `isolation.level=read_committed` sees each answer once; any other sees also what was
+aborted. Each process has a transactional id of its own; a zombie is refused by the group's
+generation, which every transaction carries.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from stream.brokers.kafka_config import code_of, made, said
+from stream.brokers.kafka_sink import KafkaSink
+from stream.brokers.kafka_source import NOT_OURS, KafkaSource
+from stream.ports import CommitRefused, LogUnavailable, Outgoing
+from stream.settings import Settings
+
+TIMEOUT_MS: Final = 6_000  # then the broker ends a killed worker's open transaction
+CALL_S: Final = 15.0
+RETRIES: Final = 2  # of a call that the broker says may be made again
+
+
+class KafkaTransactions(KafkaSink):
+    """`Transactions` of one member of the workers' group, on a producer of their own."""
+
+    def __init__(self, settings: Settings, source: KafkaSource) -> None:
+        self._topic, self._source = settings.utterances, source
+        self._ready = False
+        super().__init__(settings)
+
+    def _made(self) -> Producer:
+        self._ready = False
+        own = {
+            "transactional.id": f"emotrack-{uuid.uuid4()}",
+            "transaction.timeout.ms": TIMEOUT_MS,
+            "delivery.timeout.ms": min(self._config["delivery.timeout.ms"], TIMEOUT_MS),
+        }
+        return made(Producer, {**self._config, **own})
+
+    def commit(
+        self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> None:
+        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
+        try:
+            if not self._ready:
+                self._try(lambda: self._producer.init_transactions(CALL_S))
+                self._ready = True
+            self._producer.begin_transaction()
+            self._queue(records)
+            self._try(
+                lambda: self._producer.send_offsets_to_transaction(
+                    wanted, self._source.membership, CALL_S
+                )
+            )
+            self._try(lambda: self._producer.commit_transaction(CALL_S))
+        except KafkaException as error:
+            self._abort(error)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        """A commit answers for all of its records; what an abort purged is reported much later."""
+
+    def _queue(self, records: Sequence[Outgoing]) -> None:
+        """Raises `KafkaException` where one cannot even be queued: a commit would lose it."""
+        self.produce(records)
+        if self._failures:
+            raise KafkaException(self._failures[0])
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        """Call again while the broker says that it may be called again."""
+        for _ in range(RETRIES):
+            try:
+                return call()
+            except KafkaException as error:
+                met = error.args[0]
+                if not (isinstance(met, KafkaError) and met.retriable()):
+                    raise
+        return call()
+
+    def _abort(self, error: KafkaException) -> None:
+        """Undo what was begun and say why; a producer that cannot go on is replaced."""
+        self._failures = []
+        met = error.args[0]
+        try:
+            if isinstance(met, KafkaError) and met.fatal():
+                raise error
+            self._producer.abort_transaction(CALL_S)
+        except KafkaException:
+            self._producer = self._made()
+        if code_of(error) in NOT_OURS:
+            raise CommitRefused(said(error)) from None
+        raise LogUnavailable(f"the transaction was aborted: {said(error)}") from None

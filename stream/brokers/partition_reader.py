@@ -1,0 +1,90 @@
+"""Reading the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from stream.brokers.kafka_config import CALL_S, Lookup, connection, made, patiently, said
+from stream.brokers.kafka_source import record_of
+from stream.ports import LogUnavailable, Record
+from stream.settings import Settings
+
+PORTION: Final = 1_000
+WAIT_S: Final = 0.05  # how long a portion may be waited for
+FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would hold up the next reading's first one
+
+
+class KafkaReader:
+    """A `LogReader` on confluent-kafka; connects on first use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._topic = settings.utterances
+        self._lookup = Lookup(settings)
+        self._config: dict[str, Any] = {
+            "group.id": f"{settings.group}.rebuild",  # librdkafka wants one; it is never joined
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": 16_384,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
+            **connection(settings),
+        }
+        self._opened: Consumer | None = None
+
+    @property
+    def _consumer(self) -> Consumer:
+        if self._opened is None:
+            self._opened = made(Consumer, self._config)
+        return self._opened
+
+    def first(self, partition: int) -> int:
+        return patiently(
+            lambda: self._lookup.first(partition, CALL_S), "the log's start cannot be read"
+        )
+
+    def at(self, partition: int, time_ms: int) -> int:
+        return patiently(
+            lambda: self._lookup.at(partition, time_ms, CALL_S),
+            "the log cannot be searched by time",
+        )
+
+    def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
+        if first >= end:
+            return
+        self._consumer.assign([TopicPartition(self._topic, partition, first)])
+        try:
+            heard = time.monotonic()
+            while True:
+                messages = self._consumer.consume(PORTION, WAIT_S)
+                errors = [error for m in messages if (error := m.error()) is not None]
+                records = [record_of(m, self._topic) for m in messages if m.error() is None]
+                yield [r for r in records if r.offset < end]
+                done = any(error.code() == KafkaError._PARTITION_EOF for error in errors)
+                if done or any(r.offset >= end - 1 for r in records) or self._past(end):
+                    return
+                if records:
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > CALL_S:
+                    says = f": {errors[0].str()}" if errors else ""
+                    raise LogUnavailable(f"partition {partition} cannot be read at {first}{says}")
+        finally:
+            self._consumer.unassign()
+
+    def _past(self, end: int) -> bool:
+        """Whether what lies below `end` was read: the last offsets may be markers, no records."""
+        try:
+            return any(
+                at.offset >= end for at in self._consumer.position(self._consumer.assignment())
+            )
+        except KafkaException as error:
+            raise LogUnavailable(f"the log cannot be read: {said(error)}") from None
+
+    def close(self) -> None:
+        self._lookup.close()
+        if self._opened is not None:
+            self._opened.close()

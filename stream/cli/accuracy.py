@@ -1,0 +1,78 @@
+"""`emotrack accuracy`: train what the tables of docs/accuracy.md need, and write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from model.study.figures import hush_torch_geometric
+from model.study.ledger import LEDGER, check_ledger, looks_at
+from stream.cli.options import Data, TrainingDevice, conversations_folder, model_errors
+from stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from model.study.rows import Row
+
+PAGE: Final = Path("docs/accuracy.md")
+
+
+@model_errors()
+def accuracy(
+    data: Data = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="only these rows (repeat it); the page is not written")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="models trained at once, a core each")] = 2,
+    device: TrainingDevice = "cpu",
+    runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs/accuracy"),
+    page: Annotated[Path, typer.Option(help="where the tables go")] = PAGE,
+    ledger: Annotated[Path, typer.Option(help="where looks at test are recorded")] = LEDGER,
+) -> None:
+    """Train every model of the accuracy study that is not trained yet and write its tables.
+
+    Says first how long that takes. What was interrupted goes on where it was. Each model is chosen
+    on dev; the main rows look at the test split once a seed, which the ledger records.
+    """
+    hush_torch_geometric()
+    from model.study.rows import ROWS
+    from model.study.run import hours, jobs_of, run_all
+
+    check_ledger(ledger)
+    folder = conversations_folder(data)
+    rows = _named(ROWS, only)
+    jobs = jobs_of(rows, folder, runs, device)
+    open_jobs = sum(not job.done for job in jobs)
+    console = Console()
+    console.print(
+        f"{len(jobs)} models, {open_jobs} to train: about {hours(jobs, workers):.1f} hours with "
+        f"{workers} at once (as seen on a shared 2-core AMD EPYC)"
+    )
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True),
+    ) as progress:  # fmt: skip
+        task = progress.add_task("training", total=len(jobs))
+        for job in run_all(jobs, workers, ledger):
+            progress.update(task, advance=1, description=f"done: {job.folder.name}")
+    if only:
+        return
+    from model.study.page import whole_page
+
+    looks = looks_at(ledger)
+    text = whole_page(runs, looks=looks, today=datetime.now(UTC).date())
+    page.write_text(text, "utf-8")
+    console.print(f"tables: {page}")
+
+
+def _named(rows: Sequence[Row], only: Sequence[str] | None) -> list[Row]:
+    known = {row.name: row for row in rows}
+    for name in only or ():
+        if name not in known:
+            raise ConfigError(f"no row {name}: there are {', '.join(known)}")
+    return [row for row in rows if not only or row.name in only]

@@ -1,0 +1,185 @@
+"""`emotrack bench`: every speed and size figure, as a table and with `--json`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.study.figures import machine, write_figures
+from stream.errors import ModelUnfit
+from stream.local.servers import KAFKA_JARS, redis_server
+
+app = typer.Typer(
+    no_args_is_help=True, help="Measure speed and size (alone on the machine, for honest figures)."
+)
+
+SHARED_DATA: Final = Path("../shared/data")
+JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
+Jars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` gets them")]
+
+
+@app.command()
+def model(
+    device: Annotated[
+        Literal["cpu", "cuda"], typer.Option(help="cuda: P5 alone, on a GPU")
+    ] = "cpu",
+    json: JsonFile = None,
+) -> None:
+    """The model alone: incremental step against full recompute, speed (P1, P3, P4, P9; P5)."""
+    from model.errors import ModelError
+    from stream.bench.model import run_bench_cuda, run_bench_model
+
+    try:
+        rows = run_bench_model(say=say) if device == "cpu" else run_bench_cuda(say=say)
+    except ModelError as error:
+        raise ModelUnfit(str(error)) from None
+    finish(rows, json)
+
+
+@app.command("hrg-ssa")
+def hrg_ssa(
+    model: Annotated[
+        Path | None, typer.Option(help="checkpoint folder (default: the shipped HRG-SSA)")
+    ] = None,
+    utterances: Annotated[int, typer.Option(min=5, help="timed, after the window is full")] = 60,
+    json: JsonFile = None,
+) -> None:
+    """HRG-SSA from words to answer: its step against re-encoding the window, and its state."""
+    from stream.bench.hrg_ssa import run_bench_hrg_ssa
+
+    rows = run_bench_hrg_ssa(model or Path("hrg-ssa"), utterances=utterances, say=say)
+    finish(rows, json)
+
+
+@app.command()
+def state(
+    redis_url: Annotated[
+        str | None, typer.Option(help="an idle Redis; none: one of our own is started")
+    ] = None,
+    json: JsonFile = None,
+) -> None:
+    """What a conversation costs in Redis: bytes an utterance, memory (P7)."""
+    from stream.bench.state import run_bench_state
+
+    if redis_url is not None:
+        return finish(run_bench_state(redis_url=redis_url), json)
+    with tempfile.TemporaryDirectory() as scratch, redis_server(Path(scratch)) as server:
+        rows = run_bench_state(redis_url=server.url)
+    return finish(rows, json)
+
+
+@app.command()
+def pipeline(
+    partitions: Annotated[int, typer.Option(min=1)] = 2,
+    runs: Annotated[int, typer.Option(min=1, help="open loops, after one to warm up")] = 5,
+    utterances: Annotated[int, typer.Option(min=500, help="for the capacity")] = 8_000,
+    conversations: Annotated[int, typer.Option(min=10, help="active ones, for P10")] = 10_000,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """The whole worker on Apache Kafka and Redis: capacity, latency, memory (P6, P8, P10)."""
+    from stream.bench.pipeline import Plan, run_bench_pipeline
+
+    plan = Plan(
+        partitions=partitions, runs=runs, flood=utterances, many_conversations=conversations
+    )
+    finish(run_bench_pipeline(plan=plan, say=say, jars=jars), json)
+
+
+@app.command()
+def start(
+    runs: Annotated[int, typer.Option(min=1, help="cold and warm starts each")] = 5,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """From process start to ready, on Apache Kafka and Redis, with cold and warm files."""
+    from stream.bench.start import run_bench_start
+
+    finish(run_bench_start(runs=runs, say=say, jars=jars), json)
+
+
+@app.command()
+def metrics(
+    utterances: Annotated[int, typer.Option(min=20_000, help="answered in all")] = 200_000,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """What observing costs: CPU of the worker's loop with its metrics and without, in turns."""
+    from stream.bench.metrics import run_bench_metrics
+
+    finish(run_bench_metrics(utterances=utterances, say=say, jars=jars), json)
+
+
+@app.command()
+def real(
+    data: Annotated[
+        Path, typer.Option(envvar="EMOTRACK_DATA", help="data-set folder")
+    ] = SHARED_DATA,
+    set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
+    split: Annotated[Literal["train", "dev", "test"], typer.Option()] = "test",
+    limit_conversations: Annotated[int | None, typer.Option(min=1)] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="checkpoint folder, or hrg-ssa (default: the shipped PCGNet)"),
+    ] = None,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """Real conversations through Kafka, Redis and two workers, held to the oracle byte by byte."""
+    from stream.bench.conversations import run_bench_real
+    from stream.client.sources import DataChoice, read_folder
+
+    choice = DataChoice(split, set_name, limit_conversations)
+    rows = run_bench_real(read_folder(data, set_name), choice, say=say, jars=jars, model=model)
+    finish(rows, json)
+
+
+@app.command()
+def rebuild(
+    conversations: Annotated[int, typer.Option(min=10, help="active ones")] = 1_000,
+    utterances: Annotated[int, typer.Option(min=1, help="of each")] = 30,
+    jars: Jars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """Lost states computed anew from the log by one worker (R8), features in and raw text in."""
+    from stream.bench.rebuild import Size, run_bench_rebuild
+
+    finish(run_bench_rebuild(Size(conversations, utterances), say=say, jars=jars), json)
+
+
+def say(line: str) -> None:
+    """Tell what is going on, beside the table."""
+    Console(stderr=True).print(f"[dim]{line}[/]", highlight=False)
+
+
+def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
+    """Print the rows, and write them where asked."""
+    here, console = machine(), Console(highlight=False)
+    console.print(f"{here['cpu']}, {here['cores']} cores, Python {here['python']}")
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for column in ("figure", "value", "", "first", "aim", "of runs"):
+        number = column in ("value", "first", "aim")
+        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+    for name, row in rows.items():
+        table.add_row(name, *cells(row))
+    console.print(table)
+    for name, row in rows.items():
+        console.print(f"[dim]{name}: {row.get('reference', '')}[/]", soft_wrap=True)
+    if file is not None:
+        write_figures(file, rows, command=shlex.join(["emotrack", *sys.argv[1:]]))
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """Value, unit, both goals, and the spread over the runs."""
+    first, aim = ("" if row.get(goal) is None else f"{row[goal]:g}" for goal in ("first", "aim"))
+    runs = row.get("runs") or []
+    spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
+    return f"{row['value']:.4g}", str(row["unit"]), first, aim, spread

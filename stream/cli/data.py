@@ -1,0 +1,186 @@
+"""`emotrack data convert | check | import`: conversations in, a data-set folder or a table out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stream.cli.options import model_errors
+
+if TYPE_CHECKING:
+    from model.data.dataset import DataSet
+    from model.data.feature_file import FeatureRows
+
+app = typer.Typer(help="Data sets: from your own conversations, from published features; checked.")
+
+Out = Annotated[Path, typer.Option(help="folder the data set is written to")]
+Features = Annotated[
+    list[Path] | None,
+    typer.Option(help=".npz of vectors, row i of the i-th utterance; may be given several times"),
+]
+Share = typer.Option(min=0.0, max=0.9, help="share of the conversations, where no column says")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="a .csv, .tsv or .jsonl, one utterance a row")],
+    out: Out,
+    name: Annotated[str | None, typer.Option(help="of the set (default: the file's name)")] = None,
+    features: Features = None,
+    label_column: Annotated[str | None, typer.Option(help="default: emotion or label")] = None,
+    speaker_column: Annotated[str | None, typer.Option(help="default: speaker_id or so")] = None,
+    conversation_column: Annotated[
+        str | None, typer.Option(help="default: conversation_id, dialogue_id or so")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="default: text or utterance")] = None,
+    dev_share: Annotated[float, Share] = 0.15,
+    test_share: Annotated[float, Share] = 0.15,
+    seed: Annotated[int, typer.Option(help="decides which conversations are dev and test")] = 0,
+) -> None:
+    """Make a data set of your own conversations, ready for `emotrack train --data OUT`.
+
+    Columns: conversation_id, speaker_id, text, emotion (empty: nobody said), and if you have them
+    utterance_id and split. Rows of a conversation are in spoken order.
+    """
+    from model.data.convert import NO_FEATURES, Shares, to_data_set
+    from model.data.table import read_table
+
+    flags = {"emotion": label_column, "speaker_id": speaker_column, "text": text_column}
+    flags["conversation_id"] = conversation_column
+    renamed = {ours: theirs for ours, theirs in flags.items() if theirs is not None}
+    vectors = vectors_in(features) or NO_FEATURES
+    with model_errors():
+        _write(
+            to_data_set(
+                name or source.name.split(".")[0],
+                read_table(source, renamed),
+                vectors,
+                Shares(dev_share, test_share, seed),
+            ),
+            out,
+        )
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="data-set folder")],
+    set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
+) -> None:
+    """Read a data set whole and say what is in it, or what does not fit."""
+    from model.data.reader import read_data_set
+
+    with model_errors():
+        show(read_data_set(folder, set_name))
+
+
+@app.command("import")
+def import_original(
+    corpus: Annotated[Literal["meld", "iemocap"], typer.Argument(help="whose layout")],
+    features: Annotated[Path, typer.Option(help="MELD_features_raw1.pkl or IEMOCAP_features.pkl")],
+    roberta: Annotated[Path, typer.Option(help="…_features_roberta.pkl")],
+    out: Out,
+    persona: Annotated[Path | None, typer.Option(help="…_persona.pkl")] = None,
+    seed: Annotated[int, typer.Option(help="decides IEMOCAP's dev dialogues")] = 0,
+) -> None:
+    """Make a data set of the published feature pickles; nothing in them is run."""
+    from model.data.published_pickles import read_original
+
+    with model_errors():
+        _write(read_original(corpus, features, roberta, persona, seed=seed), out)
+
+
+@app.command("import-json")
+def import_original_json(
+    corpus: Annotated[Literal["meld", "iemocap"], typer.Argument(help="whose layout")],
+    folder: Annotated[Path, typer.Argument(help="with train_data.json, test_data.json and so on")],
+    out: Out,
+    audio: Annotated[str, typer.Option(help="which audio_features_….pkl")] = "opensmile",
+    seed: Annotated[int, typer.Option(help="decides the dev dialogues, where no dev is")] = 0,
+) -> None:
+    """Make a data set of the JSON and feature files of HRG-SSA's published code."""
+    from model.data.published_json import read_original_json
+
+    with model_errors():
+        _write(read_original_json(corpus, folder, audio=audio, seed=seed), out)
+
+
+def vectors_in(files: Sequence[Path] | None) -> FeatureRows | None:
+    """The rows of feature files, where any are named. Raises `SourceError`."""
+    from model.data.feature_file import read_feature_rows
+
+    with model_errors():
+        return read_feature_rows(files) if files else None
+
+
+def _write(data: DataSet, out: Path) -> None:
+    """Write a set that was read back from a place of its own first."""
+    from model.data.reader import read_data_set
+    from model.data.writer import write_data_set
+
+    with TemporaryDirectory() as scratch:
+        write_data_set(Path(scratch), data)
+        read_data_set(Path(scratch))
+    write_data_set(out, data)
+    show(data)
+    typer.echo(f"written to {out}; train with: emotrack train --data {out}")
+
+
+def show(data: DataSet) -> None:
+    """Print splits, labels, widths and the longest conversation."""
+    from model.data.dataset import SPLITS, label_counts
+    from model.labels import sentiment_of
+
+    splits = {split: data.split(split) for split in SPLITS}
+    table = Table("", *SPLITS, title=escape(data.name))
+    table.add_row("dialogues", *(str(len(found)) for found in splits.values()))
+    table.add_row("utterances", *(str(sum(map(len, found))) for found in splits.values()))
+    longest = (str(max(map(len, found), default=0)) for found in splits.values())
+    table.add_row("longest dialogue", *longest)
+    speakers = (max((len(set(d.speakers)) for d in found), default=0) for found in splits.values())
+    table.add_row("most speakers", *map(str, speakers), end_section=True)
+    counts = [label_counts(d, len(data.labels)) if d else None for d in splits.values()]
+    for i, (label, sentiment) in enumerate(sentiment_of(data.labels).items()):
+        found = ("0" if count is None else str(count[i]) for count in counts)
+        table.add_row(f"{escape(label)} ({sentiment})", *found)
+    table.add_row("unlabelled", *_unlabelled(data), end_section=True)
+    for modality, width in data.widths.items():
+        table.add_row(f"{modality}, {width} numbers", *_shares(data, modality))
+    table.add_row("with a sentence", *_with_sentence(data))
+    Console().print(table)
+    if data.note:
+        typer.echo(data.note)
+
+
+def _unlabelled(data: DataSet) -> list[str]:
+    from model.data.dataset import SPLITS, UNLABELLED
+
+    return [str(sum(int((d.labels == UNLABELLED).sum()) for d in data.split(s))) for s in SPLITS]
+
+
+def _shares(data: DataSet, modality: str) -> list[str]:
+    from model.data.dataset import MODALITIES, SPLITS
+
+    column = MODALITIES.index(modality)
+    present = [sum(int(d.present[:, column].sum()) for d in data.split(s)) for s in SPLITS]
+    return [_percent(part, data, i) for i, part in enumerate(present)]
+
+
+def _with_sentence(data: DataSet) -> list[str]:
+    from model.data.dataset import SPLITS
+
+    said = [sum(bool(text) for d in data.split(s) for text in d.sentences) for s in SPLITS]
+    return [_percent(part, data, i) for i, part in enumerate(said)]
+
+
+def _percent(part: int, data: DataSet, split: int) -> str:
+    from model.data.dataset import SPLITS
+
+    total = sum(len(d) for d in data.split(SPLITS[split]))
+    return f"{100 * part / total:.1f} %" if total else "-"

@@ -1,0 +1,176 @@
+"""What stands between this machine and a running tracker, and how to cure it.
+
+Each check is on its own: one that fails does not hide the next. Parts that a client machine does
+not need are `absent`, which is no failure.
+"""
+
+from __future__ import annotations
+
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
+from importlib.util import find_spec
+from typing import Final, Literal
+
+from stream.brokers.kafka_admin import connected_admin
+from stream.brokers.topics import describe, plan, require_topics
+from stream.errors import EmotrackError
+from stream.events.topic_names import TopicNames
+from stream.settings import Settings
+
+Status = Literal["ok", "fail", "absent"]
+WORKER_INSTALL: Final = "pip install 'emotrack[worker]'"
+NOT_A_WORKER: Final = f"a client needs none; for a worker: {WORKER_INSTALL}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report: what was looked at, and what to do where it failed."""
+
+    name: str
+    status: Status
+    says: str
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Run the checks one after the other, each as it is done."""
+    broker = _checked("broker", lambda: _broker(settings))
+    yield broker
+    for name, look in (("topics", _topics), ("rights", _rights)):
+        if broker.status == "ok":
+            yield _checked(name, partial(look, settings))
+        else:
+            yield Check(name, "fail", "not looked at: no broker answers us")
+    yield _redis(settings)
+    yield from _model(settings)
+    yield _port(settings)
+
+
+def healthy(checks: list[Check]) -> bool:
+    """Whether nothing failed."""
+    return all(check.status != "fail" for check in checks)
+
+
+class _Absent(Exception):
+    """A part this machine does not need; the message says for what it would."""
+
+
+def _checked(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", look())
+    except EmotrackError as error:
+        return Check(name, "fail", str(error))
+    except _Absent as part:
+        return Check(name, "absent", str(part))
+
+
+def _broker(settings: Settings) -> str:
+    with connected_admin(settings.bootstrap, 5.0, settings.security):
+        who = f" as {settings.kafka_username}" if settings.kafka_username else ""
+        return f"{settings.bootstrap} answers over {settings.kafka_security}{who}"
+
+
+def _topics(settings: Settings) -> str:
+    names = TopicNames(settings.topic_prefix)
+    require_topics(
+        settings.bootstrap,
+        names,
+        allow_create_time=settings.allow_create_time,
+        security=settings.security,
+    )
+    if settings.allow_create_time:  # a mock cluster describes nothing
+        return f"the four topics {names.prefix}* exist"
+    found = describe(settings.bootstrap, plan(names), settings.security)
+    partitions = {report.partitions for report in found}
+    small = [
+        difference
+        for report in found
+        for difference in report.differs
+        if difference.startswith("max.message.bytes")
+    ]
+    said = f"the four topics {names.prefix}* exist, {sorted(partitions)} partitions"
+    said += "; producers must use murmur2 (librdkafka: partitioner=murmur2_random)"
+    return said + (f"; but {'; '.join(small)}" if small else "")
+
+
+def _rights(settings: Settings) -> str:
+    if find_spec("confluent_kafka") is None:
+        raise _Absent(NOT_A_WORKER)
+    if settings.mock_broker:
+        raise _Absent("a mock cluster allows everything")
+    from stream.brokers.kafka_config import find_topic_id
+
+    find_topic_id(settings)
+    return f"a worker of group {settings.group} may read utterances and write its answers"
+
+
+def _redis(settings: Settings) -> Check:
+    if settings.in_memory:
+        return Check("redis", "absent", "state is kept in memory: a restart forgets it")
+    if find_spec("redis") is None:
+        return Check("redis", "absent", NOT_A_WORKER)
+    from state.redis_store import LIBRARY
+    from stream.serve import NO_STATE, open_redis
+
+    def look() -> str:
+        store = open_redis(settings, NO_STATE)
+        try:
+            version, policy = store.version_and_policy()
+        finally:
+            store.close()
+        return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
+
+    return _checked("redis", look)
+
+
+def _model(settings: Settings) -> Iterator[Check]:
+    if find_spec("torch") is None:
+        for name in ("model", "device", "encoder"):
+            yield Check(name, "absent", NOT_A_WORKER)
+        return
+    from stream.serve import load_model
+
+    try:
+        predictor = load_model(settings)
+    except EmotrackError as error:
+        yield Check("model", "fail", str(error))
+        return
+    info = predictor.info
+    yield Check("model", "ok", f"{info.name} {info.version}, digest {info.digest}")
+    yield Check("device", "ok", f"{predictor.device} (EMOTRACK_DEVICE={settings.device})")
+    yield _encoder(settings, predictor.can_encode_text())
+
+
+def _encoder(settings: Settings, can_encode: bool) -> Check:
+    if can_encode:
+        return Check("encoder", "ok", "raw text can be answered")
+    from model.text.sentence_encoder import INSTALL
+
+    says = f"raw text cannot be answered, text vectors can. To install it: {INSTALL}"
+    return Check("encoder", "fail" if settings.encoder else "absent", says)
+
+
+def _port(settings: Settings) -> Check:
+    """Whether a worker could show its metrics; one that does already is no fault."""
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        with socket.create_server((host, port)):
+            return Check("port", "ok", f"{host}:{port} is free for /metrics")
+    except OSError as error:
+        if answers_as_worker(host, port):
+            says = f"a worker shows its metrics on {host}:{port}; give a second one another port"
+            return Check("port", "ok", f"{says} (EMOTRACK_METRICS_PORT)")
+        says = f"cannot listen on {host}:{port} for /metrics ({error.strerror}): choose another "
+        return Check("port", "fail", says + "EMOTRACK_METRICS_HOST or EMOTRACK_METRICS_PORT")
+
+
+def answers_as_worker(host: str, port: int) -> bool:
+    """Whether what listens there is a worker of ours."""
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/version", timeout=1) as answer:
+            return b'"emotrack"' in answer.read(4096)
+    except (OSError, ValueError, HTTPException):
+        return False

@@ -1,0 +1,175 @@
+"""`emotrack extract audio | video | text`: features people can compute themselves.
+
+The recipes are those of the shipped checkpoint; docs/data.md writes them down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from stream.cli.options import Encoder, model_errors
+from stream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from model.data.dataset import Floats
+
+app = typer.Typer(help="Feature vectors of your own sound, video and text, one row an utterance.")
+
+SHOWN: Final = 6  # files of which the table shows the numbers
+SHIPPED: Final = "shipped"
+Out = Annotated[Path | None, typer.Option(help="write the vectors to this .npz")]
+Fill = Annotated[
+    str | None,
+    typer.Option(
+        help="checkpoint folder, or 'shipped': what could not be measured becomes its train mean "
+        "(without: NaN)"
+    ),
+]
+
+
+@app.command()
+def audio(
+    files: Annotated[list[Path], typer.Argument(help="one sound an utterance: .wav, .flac, .aiff")],
+    out: Out = None,
+    fill_from: Fill = None,
+) -> None:
+    """Eight numbers of Praat: loudness, pitch, rate, harmonicity (needs `emotrack\\[audio]`)."""
+    from model.data.extractors import PRAAT, PRAAT_COLUMNS
+    from model.features.praat import measure
+
+    rows = _rows(files, measure)
+    _finish("audio", files, rows, PRAAT_COLUMNS, PRAAT, out, fill_from)
+
+
+@app.command()
+def video(
+    files: Annotated[list[Path], typer.Argument(help="one CSV of OpenFace an utterance")],
+    out: Out = None,
+    fill_from: Fill = None,
+    confidence: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="frames tracked less surely are left out")
+    ] = 0.8,
+) -> None:
+    """Seventeen mean action-unit intensities of OpenFace's CSV files."""
+    from model.data.extractors import ACTION_UNITS, OPENFACE
+    from model.features.openface import mean_action_units
+
+    rows = _rows(files, lambda path: mean_action_units(path, confidence))
+    _finish("video", files, rows, ACTION_UNITS, OPENFACE, out, fill_from)
+
+
+@app.command()
+def text(
+    file: Annotated[Path, typer.Argument(help="a .csv or .jsonl of utterances, or plain lines")],
+    out: Annotated[Path, typer.Option(help="write the vectors to this .npz")],
+    encoder: Encoder = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="vectors as this checkpoint hears them (the shipped one)")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="default: text or utterance")] = None,
+) -> None:
+    """Sentence vectors, one of each row or line; where the text is empty there is none."""
+    from model.data.feature_file import write_feature_rows
+    from model.features.sentences import encoder_of, sentence_vectors
+
+    _require_npz(out)
+    with model_errors():
+        names, texts = _sentences(file, text_column)
+    if not texts:
+        raise ConfigError(f"{file} holds no line to encode")
+    with model_errors():
+        network, recipe = encoder_of(encoder, checkpoint)
+    bar = track(range(len(texts)), "encoding", console=_errors(), disable=not _errors().is_terminal)
+    step = iter(bar)
+    vectors = sentence_vectors(texts, network, lambda _count: next(step, None))
+    write_feature_rows(out, "text", names, vectors, recipe)
+    absent = int(np.isnan(vectors).all(axis=1).sum())
+    typer.echo(f"{len(texts)} rows of {vectors.shape[1]} numbers in {out}, {absent} without text")
+
+
+def _sentences(file: Path, column: str | None) -> tuple[list[str], list[str]]:
+    """Names and texts of a table's rows, or of plain lines."""
+    from model.data.table import CSV_SUFFIXES, LINE_SUFFIXES, read_table
+    from model.errors import DataError
+
+    if file.suffix.lower() not in (*CSV_SUFFIXES, *LINE_SUFFIXES):
+        try:
+            lines = file.read_text("utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"cannot read {file}: {error}") from error
+        return [str(i) for i in range(len(lines))], lines
+    rows = list(read_table(file, {"text": column} if column else {}))
+    for row in rows:
+        if not isinstance(row.cells.get("text", ""), str):
+            raise DataError(f"{row.place}: `text` is {row.cells['text']!r}, expected a sentence")
+    names = [str(row.cells.get("utterance_id", i)) for i, row in enumerate(rows)]
+    return names, [row.cells.get("text", "") for row in rows]
+
+
+def _rows(files: Sequence[Path], measure: Callable[[Path], Floats]) -> Floats:
+    """[files, width]"""
+    bar: Iterable[Path] = track(
+        files, "measuring", console=_errors(), disable=not _errors().is_terminal
+    )
+    with model_errors():
+        return np.stack([measure(file) for file in bar])
+
+
+def _finish(
+    modality: str,
+    files: Sequence[Path],
+    rows: Floats,
+    columns: Sequence[str],
+    recipe: str,
+    out: Path | None,
+    fill_from: str | None,
+) -> None:
+    from model.data.feature_file import write_feature_rows
+
+    if fill_from is not None:
+        rows = _filled(rows, modality, fill_from)
+    _show(files, rows, columns)
+    if out is not None:
+        _require_npz(out)
+        write_feature_rows(out, modality, [file.stem for file in files], rows, recipe)
+        typer.echo(f"{len(rows)} rows of {len(columns)} numbers in {out}")
+
+
+def _filled(rows: Floats, modality: str, checkpoint: str) -> Floats:
+    from model.features.sentences import filled_as_trained
+
+    with model_errors():
+        return filled_as_trained(
+            rows, modality, None if checkpoint == SHIPPED else Path(checkpoint)
+        )
+
+
+def _show(files: Sequence[Path], rows: Floats, columns: Sequence[str]) -> None:
+    """One column a file, because seventeen numbers do not fit beside each other."""
+    table = Table("", *(escape(file.stem) for file in files[:SHOWN]))
+    for i, column in enumerate(columns):
+        table.add_row(column, *("-" if np.isnan(v) else f"{v:.2f}" for v in rows[:SHOWN, i]))
+    Console().print(table)
+    if len(files) > SHOWN:
+        typer.echo(f"and {len(files) - SHOWN} more")
+    absent = [file for file, row in zip(files, rows, strict=True) if np.isnan(row).all()]
+    for file in absent:
+        typer.echo(f"{file}: nothing to measure, an absent vector (NaN)")
+
+
+def _require_npz(out: Path) -> None:
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out {out}: give a name that ends in .npz")
+
+
+def _errors() -> Any:
+    return Console(stderr=True)

@@ -1,0 +1,76 @@
+"""Scores as tables for the console and as rows for a JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from model.scoring.bootstrap import Difference
+    from model.scoring.report import Report
+
+
+def print_report(report: Report, title: str) -> None:
+    """Print the scores beside their goals and base rates."""
+    from model.scoring.report import goal_rows
+
+    table = Table("", "value", "95 % interval", "first", "aim", "beside", title=title)
+    for name, row in goal_rows(report).items():
+        low, high = row.get("ci95", (None, None))
+        interval = "" if low is None else f"{low} to {high}"
+        value = "-" if row["value"] is None else f"{row['value']} {row['unit']}"
+        table.add_row(name, value, interval, str(row["first"]), str(row["aim"]), row["reference"])
+    classes = Table("", "precision", "recall", "F1", "utterances")
+    for c in report.classes:
+        scores = (f"{100 * score:.1f}" for score in (c.precision, c.recall, c.f1))
+        classes.add_row(c.label, *scores, f"{c.support:,}")
+    console = Console()
+    console.print(table, classes, _in_words(report))
+
+
+def _in_words(report: Report) -> str:
+    alerts, point, always = report.alerts, report.abstention, report.majority
+    said = [
+        f"accuracy {100 * report.accuracy.value:.1f} % (always {always.answer}: "
+        f"{100 * always.accuracy:.1f} %)",
+        f"macro F1 {100 * report.macro_f1.value:.1f} %",
+        f"AURC {report.risk.area:.3f}",
+    ]
+    if report.pairs:
+        said.append(f"(from, to) accuracy {100 * report.shift_c2_accuracy.value:.1f} %")
+        said.append(
+            f"alerts find {100 * alerts.recall:.1f} % of shifts with {alerts.false_per_100:.1f} "
+            "false alarms per 100 pairs"
+        )
+    if point.abstained:
+        said.append(
+            f"{100 * point.abstained:.1f} % abstained ({100 * point.abstained_accuracy:.1f} % of "
+            "those right)"
+        )
+    return "; ".join(said)
+
+
+def print_differences(differences: Sequence[Difference], title: str) -> None:
+    """Print score by score how far apart two models are, and whether that is more than noise."""
+    from model.scoring.html_page import SCORE_NAMES, difference_sentence
+
+    header = ("", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is")
+    table = Table(*header, title=title)
+    for d in differences:
+        one, other, gap, low, high = (100 * x for x in (d.one, d.other, d.value, d.low, d.high))
+        interval = f"{low:+.1f} to {high:+.1f}"
+        numbers = (
+            f"{one:.1f}",
+            f"{other:.1f}",
+            f"{gap:+.1f}",
+            interval,
+            f"{d.share_not_above:.3f}",
+        )
+        table.add_row(SCORE_NAMES[d.score], *numbers, d.verdict)
+    console = Console()
+    console.print(table)
+    main = next(d for d in differences if d.score == "weighted_f1")
+    console.print(difference_sentence(main))

@@ -1,0 +1,125 @@
+"""`emotrack verify`: recompute every answer from the log, and say which promise is broken where."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from stream.errors import EmotrackError
+from stream.settings import load_settings
+
+VIOLATIONS: Final = 1
+
+
+class CannotVerify(EmotrackError):
+    """Something stands in the way of verifying; nothing is said about the topics."""
+
+    exit_code = 2
+
+
+def verify(
+    bootstrap: Annotated[str | None, typer.Option(help="brokers [EMOTRACK_BOOTSTRAP]")] = None,
+    topic_prefix: Annotated[
+        str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="the workers' group, whose commits count [EMOTRACK_GROUP]")
+    ] = None,
+    redis_url: Annotated[
+        str | None, typer.Option(help="where states lie [EMOTRACK_REDIS_URL]")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="the checkpoint that answered [EMOTRACK_MODEL, shipped]")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="[EMOTRACK_THREADS, 1]")] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="excused difference of a probability, e.g. 1e-3 for a GPU's"
+        ),
+    ] = None,
+    truncation: Annotated[
+        bool,
+        typer.Option(
+            "--truncation/--no-truncation",
+            help="whether a prediction may say context.truncated (its session starts there then)",
+        ),
+    ] = True,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the report here too")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
+    ] = None,
+) -> None:
+    """Recompute the log and hold predictions, alerts, dead letters and Redis to it.
+
+    Reads what the topics held when it began, and changes nothing. Exit code 0: no violations; 1:
+    violations; 2: it cannot run.
+    """
+    flags = {
+        "bootstrap": bootstrap,
+        "topic_prefix": topic_prefix,
+        "group": group,
+        "redis_url": redis_url,
+        "model": model,
+        "device": device,
+        "threads": threads,
+    }
+    try:
+        check_writable(json_file)
+        settings = load_settings(flags, config)
+        from stream.serve import load_model
+        from stream.verify.run import verify_topics
+
+        predictor = load_model(settings)
+        with bar() as progress:
+            report = verify_topics(
+                settings,
+                predictor,
+                tolerance=tolerance,
+                allow_truncation=truncation,
+                progress=progress,
+            )
+    except EmotrackError as error:
+        raise CannotVerify(str(error)) from None
+    from stream.verify.report import print_report
+
+    print_report(report, Console(highlight=False))
+    if json_file is not None:
+        json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
+    if not report.ok:
+        raise typer.Exit(VIOLATIONS)
+
+
+def check_writable(file: Path | None) -> None:
+    """Return when the report can be written. Raises `CannotVerify`: said before the long work."""
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    except OSError as error:
+        raise CannotVerify(f"{file} cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal's stderr, nothing elsewhere."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=console, disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("verifying", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -1,0 +1,158 @@
+"""Publish utterances: synchronous, idempotent, on kafka-python."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Final, Self
+
+import kafka
+import kafka.errors
+
+from stream.brokers.kafka_admin import client_arguments, forbidden, not_allowed, require_topic
+from stream.errors import AccessRefused, InvalidUtterance, NotDelivered
+from stream.events.cloudevents import (
+    CLIENT_SOURCE,
+    UTTERANCE_TYPE,
+    Encoding,
+    event_headers,
+)
+from stream.events.decode import check
+from stream.events.messages import Utterance, encode
+from stream.events.poison import MAX_VALUE_BYTES, Reason, Rejected
+from stream.events.topic_names import DEFAULT_PREFIX
+from stream.security import PLAINTEXT, KafkaSecurity
+
+DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
+METADATA_MS: Final = 5_000
+
+
+class Publisher:
+    """Publishes utterances, keyed by conversation so that each conversation keeps its order.
+
+    Delivery is idempotent (a retry is not a second record). `publish` hands over and returns; only
+    `flush`, and leaving the context, wait until the broker has everything.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str = DEFAULT_BOOTSTRAP,
+        *,
+        topic: str = DEFAULT_PREFIX + "utterances",
+        encoding: Encoding = "msgpack",
+        source: str = CLIENT_SOURCE,
+        timeout_s: float = 10.0,
+        linger_ms: int = 2,
+        security: KafkaSecurity = PLAINTEXT,
+    ) -> None:
+        """Connect. Raises `BrokerUnreachable`, `AccessRefused` or `TopicMissing`, with the cure."""
+        require_topic(bootstrap, topic, timeout_s, security)
+        self._bootstrap, self._topic, self._encoding = bootstrap, topic, encoding
+        self._source, self._timeout_s, self._security = source, timeout_s, security
+        self._failure: BaseException | None = None
+        self.sent = 0
+        self.acknowledged = 0
+        self._producer: Any = kafka.KafkaProducer(
+            **client_arguments(bootstrap, security),
+            linger_ms=linger_ms,
+            max_block_ms=int(timeout_s * 1000),
+            delivery_timeout_ms=max(int(timeout_s * 1000), 2000),
+            request_timeout_ms=max(int(timeout_s * 1000) - linger_ms - 1, 1000),
+            max_request_size=2 * MAX_VALUE_BYTES,
+            allow_auto_create_topics=False,
+        )
+
+    def publish(
+        self,
+        utterance: Utterance,
+        *,
+        traceparent: str | None = None,
+        encoding: Encoding | None = None,
+    ) -> None:
+        """Send one utterance; `traceparent` (W3C) is passed on to its prediction and alerts.
+
+        Raises `InvalidUtterance` for what the worker would dead-letter (sizes of vectors excepted:
+        only the model knows them), `NotDelivered` when an earlier one has failed or none gets out.
+        """
+        self._raise_failure()
+        encoding = encoding or self._encoding
+        value = _encoded(utterance, encoding)
+        headers = event_headers(
+            id=f"{utterance.conversation_id}/{utterance.utterance_id}",
+            type=UTTERANCE_TYPE,
+            source=self._source,
+            encoding=encoding,
+            traceparent=traceparent,
+        )
+        key = utterance.conversation_id.encode()
+        try:
+            future = self._producer.send(self._topic, key=key, value=value, headers=headers)
+        except kafka.errors.KafkaError as error:
+            raise self._not_delivered(error) from error
+        self.sent += 1
+        future.add_callback(self._acknowledge)
+        future.add_errback(self._fail)
+
+    def _acknowledge(self, _metadata: object) -> None:
+        self.acknowledged += 1  # only ever on the sender's thread
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
+            self._failure = error
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until the broker has everything. Raises `NotDelivered` when it has not."""
+        try:
+            self._producer.flush(timeout=self._timeout_s if timeout_s is None else timeout_s)
+        except kafka.errors.KafkaError as error:
+            raise self._not_delivered(error) from error
+        self._raise_failure()
+
+    def close(self) -> None:
+        """Flush and disconnect; idempotent. Raises `NotDelivered`."""
+        try:
+            self.flush()
+        finally:
+            self._producer.close(timeout=1)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise self._not_delivered(failure) from failure
+
+    def _not_delivered(self, error: BaseException) -> NotDelivered | AccessRefused:
+        if forbidden(error):
+            return AccessRefused(not_allowed(self._bootstrap, self._security, error))
+        return NotDelivered(
+            f"{self.acknowledged} of {self.sent} utterances are acknowledged by {self._bootstrap} "
+            f"(topic {self._topic}): {error}. Check the broker and publish the rest again; "
+            "the worker drops an utterance id that it has already seen"
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:  # what is in flight may still go out, but must not hide the error
+            self._producer.close(timeout=1)
+
+
+def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:
+    try:
+        check(utterance, {})
+    except Rejected as met:
+        raise InvalidUtterance(met.poison.reason, met.poison.sentence) from None
+    value = encode(utterance, encoding)
+    if len(value) > MAX_VALUE_BYTES:
+        raise InvalidUtterance(
+            Reason.TOO_LARGE,
+            f"utterance {utterance.utterance_id} has {len(value)} bytes, more than "
+            f"{MAX_VALUE_BYTES}: send vectors as float16, or the text in several utterances",
+        )
+    return value

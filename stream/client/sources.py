@@ -1,0 +1,261 @@
+"""Where published utterances come from, and how fast they go out.
+
+Sources: JSON lines (a file or standard input), one utterance event a line; a CSV file, one a row;
+or a data-set folder (`model.data.dataset` has the format). Pure except for the reading itself; the
+clock is a parameter.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from model.data.dataset import DataSet, Dialogue, Split
+from model.data.feature_file import FeatureRows
+from model.data.reader import read_data_set
+from model.data.table import is_table
+from model.errors import DataError
+from model.interface import Modality
+from stream.client.table_source import attached, csv_utterances, pack_exactly, require_sendable
+from stream.errors import ConfigError, InvalidUtterance, SourceError
+from stream.events.decode import parse
+from stream.events.messages import MODALITIES, Features, FeatureVector, Utterance
+from stream.events.poison import MAX_VALUE_BYTES, Rejected
+
+PERSONA: Final = "persona"
+SENDABLE: Final = (*MODALITIES, PERSONA)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Utterances in the order to publish; `total` is None where only the end tells."""
+
+    name: str
+    utterances: Iterator[Utterance]
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataChoice:
+    """Which part of a data-set folder is sent, and in what form."""
+
+    split: Split = "test"
+    set_name: str | None = None
+    limit_conversations: int | None = None
+    at_once: int = 32
+    modalities: frozenset[str] = frozenset(SENDABLE)
+    raw_text: bool = False  # the sentence instead of its vector
+
+    def __post_init__(self) -> None:
+        unknown = self.modalities - set(SENDABLE)
+        if unknown:
+            raise ConfigError(
+                f"unknown feature {', '.join(sorted(unknown))}: choose from {', '.join(SENDABLE)}"
+            )
+        if self.at_once < 1:
+            raise ConfigError(f"at least 1 conversation at once, not {self.at_once}")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What was published."""
+
+    utterances: int
+    conversations: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return self.utterances / self.seconds if self.seconds > 0 else 0.0
+
+
+class Publishes(Protocol):
+    """What `publish_all` needs of a `Publisher`."""
+
+    def publish(self, utterance: Utterance) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+def publish_all(
+    publisher: Publishes,
+    utterances: Iterable[Utterance],
+    *,
+    rate: float | None = None,
+    sent: Callable[[int], None] = lambda _count: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Summary:
+    """Publish everything and wait until the broker has it.
+
+    With a `rate` (utterances a second) it is an open loop: the n-th is due n/rate after the start,
+    whatever became of those before. Raises what the publisher and the source raise; an invalid
+    utterance names its place.
+    """
+    start = clock()
+    conversations: set[str] = set()
+    count = 0
+    for utterance in utterances:
+        if rate is not None:
+            ahead = start + count / rate - clock()
+            if ahead > 0:
+                sleep(ahead)
+        try:
+            publisher.publish(utterance)
+        except InvalidUtterance as error:
+            raise InvalidUtterance(
+                error.code, f"utterance {count + 1} ({utterance.utterance_id!r}): {error}"
+            ) from None
+        count += 1
+        conversations.add(utterance.conversation_id)
+        sent(count)
+    publisher.flush()
+    return Summary(count, len(conversations), clock() - start)
+
+
+def open_source(
+    source: str,
+    choice: DataChoice,
+    stdin: BinaryIO | None = None,
+    features: FeatureRows | None = None,
+) -> Source:
+    """`-` is standard input, a folder a data set, .csv or .tsv a table, anything else JSON lines.
+
+    `features` go to the lines, the i-th row to the i-th; a file is then read once before, so that
+    what does not fit is said before anything is sent. Raises `SourceError`; without `features`,
+    lines are read, and refused, as they are published.
+    """
+    path = Path(source)
+    if path.is_dir():
+        if features is not None:
+            raise ConfigError("a data set has vectors of its own: leave out --features")
+        return from_data_set(read_folder(path, choice.set_name), choice)
+    if source == "-":
+        name, lines = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
+    else:
+        name, lines = path.name, _file_utterances(path)
+    if features is not None:
+        count = None if source == "-" else sum(1 for _ in _file_utterances(path))
+        require_sendable(features, count, name)
+        lines = attached(lines, features, name)
+    return Source(name, _first_conversations(lines, choice.limit_conversations))
+
+
+def _file_utterances(path: Path) -> Iterator[Utterance]:
+    return csv_utterances(path) if is_table(path) else _file_lines(path)
+
+
+def read_folder(folder: Path, set_name: str | None) -> DataSet:
+    """Read a data-set folder. Raises `SourceError`."""
+    try:
+        return read_data_set(folder, set_name)
+    except DataError as error:
+        raise SourceError(str(error)) from error
+
+
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
+    """Parse JSON lines; blank ones are skipped. Raises `SourceError` naming the line."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if len(line) > MAX_VALUE_BYTES:
+            raise SourceError(f"{name}, line {number}: {len(line)} bytes, more than 1 MiB")
+        try:
+            yield parse(line, "json")
+        except Rejected as met:
+            raise SourceError(f"{name}, line {number}: {met.poison.sentence}") from None
+
+
+def _file_lines(path: Path) -> Iterator[Utterance]:
+    try:
+        with path.open("rb") as file:
+            yield from read_lines(file, path.name)
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {path}: {error.strerror}. Give a file of JSON lines, - for standard "
+            "input, a .csv, or a data-set folder"
+        ) from error
+
+
+def _first_conversations(utterances: Iterator[Utterance], limit: int | None) -> Iterator[Utterance]:
+    """Only utterances of the first `limit` conversations met."""
+    if limit is None:
+        yield from utterances
+        return
+    met: set[str] = set()
+    for utterance in utterances:
+        if utterance.conversation_id in met or len(met) < limit:
+            met.add(utterance.conversation_id)
+            yield utterance
+
+
+def from_data_set(data: DataSet, choice: DataChoice) -> Source:
+    """The utterances of one split, `at_once` conversations side by side as live ones are."""
+    dialogues = data.split(choice.split)[: choice.limit_conversations]
+    if not dialogues:
+        raise SourceError(f"{data.name} has no conversations in its {choice.split} split")
+    conversations = (conversation_of(data, dialogue, choice) for dialogue in dialogues)
+    return Source(
+        name=f"{data.name} {choice.split}",
+        utterances=side_by_side(conversations, choice.at_once),
+        total=sum(len(dialogue) for dialogue in dialogues),
+    )
+
+
+def conversation_of(data: DataSet, dialogue: Dialogue, choice: DataChoice) -> list[Utterance]:
+    """One dialogue as events, each vector exactly as the data set has it.
+
+    The conversation id is `<set>-<dialogue id>`; the last utterance ends the conversation.
+    """
+    last = len(dialogue) - 1
+    return [
+        Utterance(
+            conversation_id=f"{data.name}-{dialogue.dialogue_id}",
+            utterance_id=dialogue.utterance_ids[i],
+            speaker_id=dialogue.speakers[i],
+            seq=i,
+            text=dialogue.sentences[i] if choice.raw_text else None,
+            features=_features(data, dialogue, i, choice),
+            persona=_persona(dialogue, i, choice),
+            end_of_conversation=i == last,
+        )
+        for i in range(len(dialogue))
+    ]
+
+
+def side_by_side(conversations: Iterable[Sequence[Utterance]], at_once: int) -> Iterator[Utterance]:
+    """Take turns among `at_once` conversations; one that ends makes room for the next."""
+    waiting = iter(conversations)
+    live = [iter(one) for one in islice(waiting, at_once)]
+    while live:
+        going = []
+        for conversation in live:
+            utterance = next(conversation, None)
+            if utterance is not None:
+                yield utterance
+                going.append(conversation)
+        fresh = islice(waiting, at_once - len(going))
+        live = going + [iter(one) for one in fresh]
+
+
+def _features(data: DataSet, dialogue: Dialogue, i: int, choice: DataChoice) -> Features | None:
+    wanted: Set[str] = choice.modalities - ({"text"} if choice.raw_text else set())
+    found: dict[Modality, FeatureVector] = {}
+    for column, modality in enumerate(MODALITIES):
+        if modality in wanted and modality in dialogue.features and dialogue.present[i, column]:
+            values = dialogue.features[modality][i]
+            found[modality] = FeatureVector(pack_exactly(values), data.extractors[modality])
+    return Features(**found) if found else None
+
+
+def _persona(dialogue: Dialogue, i: int, choice: DataChoice) -> list[float] | None:
+    if PERSONA not in choice.modalities or PERSONA not in dialogue.features:
+        return None
+    if not dialogue.present[i, SENDABLE.index(PERSONA)]:
+        return None
+    return [float(value) for value in dialogue.features[PERSONA][i]]

@@ -1,0 +1,142 @@
+"""Utterances of a CSV file, and vectors of a feature file attached to them row by row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.feature_file import FeatureRows
+from model.data.table import TableRow, read_table
+from model.errors import DataError
+from stream.errors import SourceError
+from stream.events.decode import pack, parse, vectors_of
+from stream.events.messages import (
+    MODALITIES,
+    PERSONA_SIZE,
+    Features,
+    FeatureVector,
+    PackedTensor,
+    Utterance,
+)
+from stream.events.poison import Rejected
+
+NUMBERS: Final = ("seq", "start_ms", "end_ms")
+NOT_SENT: Final = ("emotion", "split")  # an answer, and a cut, that no live utterance has
+
+
+def csv_utterances(path: Path) -> Iterator[Utterance]:
+    """Each row as an utterance; without utterance ids they are numbered in their conversation.
+
+    Raises `SourceError` naming the line.
+    """
+    met: Counter[str] = Counter()
+    try:
+        for row in read_table(path):
+            yield _utterance(row, met)
+    except DataError as error:
+        raise SourceError(str(error)) from error
+
+
+def _utterance(row: TableRow, met: Counter[str]) -> Utterance:
+    event: dict[str, Any] = {k: v for k, v in row.cells.items() if k not in NOT_SENT}
+    conversation = event.get("conversation_id", "")
+    event.setdefault("utterance_id", str(met[conversation]))
+    met[conversation] += 1
+    for name in NUMBERS:
+        if name in event:
+            event[name] = _whole(row, name, event[name])
+    try:
+        return parse(json.dumps(event).encode(), "json")
+    except Rejected as refused:
+        raise SourceError(f"{row.place}: {refused.poison.sentence}") from None
+
+
+def _whole(row: TableRow, name: str, cell: str) -> int:
+    try:
+        return int(cell)
+    except ValueError:
+        raise SourceError(f"{row.place}: `{name}` is {cell!r}, not a whole number") from None
+
+
+def require_sendable(features: FeatureRows, lines: int | None, name: str) -> None:
+    """Raise `SourceError` unless there is a row for each of `lines` and none has a hole.
+
+    A row that is NaN as a whole is an absent vector and fine. `lines` None: not known yet.
+    """
+    if lines is not None and lines != features.rows:
+        raise SourceError(_uneven(features, name, str(lines)))
+    for modality, values in features.vectors.items():
+        holes = np.argwhere(np.isnan(values) & features.present(modality)[:, None])
+        if len(holes):
+            row, column = holes[0].tolist()
+            raise SourceError(
+                f"{features.source}: `{modality}` row {row}, column {column} is NaN: put the "
+                "checkpoint's train mean there (`emotrack extract` does, with --fill-from shipped)"
+            )
+    persona = features.vectors.get("persona")
+    if persona is not None and persona.shape[1] != PERSONA_SIZE:
+        raise SourceError(
+            f"{features.source}: `persona` has {persona.shape[1]} numbers, a persona {PERSONA_SIZE}"
+        )
+
+
+def attached(
+    utterances: Iterable[Utterance], features: FeatureRows, name: str
+) -> Iterator[Utterance]:
+    """The i-th utterance with the i-th row of each array; one it already carries is refused.
+
+    Raises `SourceError` when utterances and rows do not end together.
+    """
+    count = 0
+    for count, utterance in enumerate(utterances, start=1):
+        if count > features.rows:
+            raise SourceError(_uneven(features, name, f"{count} or more"))
+        yield _with_row(utterance, features, count - 1, name)
+    if count < features.rows:
+        raise SourceError(_uneven(features, name, str(count)))
+
+
+def _uneven(features: FeatureRows, name: str, lines: str) -> str:
+    return (
+        f"{features.source} has {features.rows} rows, {name} has {lines} utterances: row i of the "
+        "vectors belongs to the i-th utterance"
+    )
+
+
+def _with_row(utterance: Utterance, features: FeatureRows, row: int, name: str) -> Utterance:
+    carried = vectors_of(utterance)
+    found = {modality: vector for modality, vector in carried.items()}
+    for modality in MODALITIES:
+        if modality not in features.vectors or not features.present(modality)[row]:
+            continue
+        if modality in carried:
+            raise SourceError(
+                f"utterance {row + 1} of {name} carries `{modality}`, and so does row {row} of "
+                f"{features.source}: give one of them"
+            )
+        packed = pack_exactly(features.vectors[modality][row])
+        found[modality] = FeatureVector(packed, features.extractors.get(modality))
+    persona = utterance.persona
+    if "persona" in features.vectors and features.present("persona")[row]:
+        persona = [float(number) for number in features.vectors["persona"][row]]
+    return msgspec.structs.replace(
+        utterance, features=Features(**found) if found else None, persona=persona
+    )
+
+
+def pack_exactly(values: NDArray[np.float32]) -> PackedTensor:
+    """float16 where that loses nothing (sentence vectors are stored so), else float32.
+
+    Raw pitch near 300 Hz has steps of 0.25 in float16: not the number the model was trained on.
+    """
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    lossless = bool((half.astype(np.float32) == values).all())
+    return pack(half, "float16") if lossless else pack(values, "float32")

@@ -1,0 +1,151 @@
+"""The AsyncAPI 3 document of the four topics, generated from the same types as the JSON Schemas."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+from stream.events.cloudevents import (
+    ALERT_TYPE,
+    COMPUTE_MS,
+    CONTENT_TYPES,
+    END_TO_END_MS,
+    PREDICTION_TYPE,
+    PRODUCED_AT,
+    QUEUE_MS,
+    STATE_MS,
+    UTTERANCE_TYPE,
+)
+from stream.events.dead_letter import (
+    DLQ_CLASS,
+    DLQ_ID,
+    DLQ_MESSAGE,
+    DLQ_OFFSET,
+    DLQ_OMITTED,
+    DLQ_PARTITION,
+    DLQ_REASON,
+    DLQ_TOPIC,
+)
+from stream.events.json_schema import EVENT_TYPES, with_rules
+from stream.events.poison import Reason
+from stream.events.topic_names import TopicNames
+
+KAFKA: Final = "0.5.0"  # version of the Kafka binding
+_TEXT: Final = {"type": "string"}
+_TRACE: Final = {
+    "traceparent": {**_TEXT, "description": "W3C trace context; passed on to what is caused."},
+    "tracestate": {**_TEXT, "description": "passed on with traceparent."},
+}
+
+
+def document() -> dict[str, Any]:
+    """The document: what the worker does, on topics with the default prefix."""
+    names = TopicNames()
+    channels = {
+        "utterances": (names.utterances, "What was said: producers write, the worker reads."),
+        "predictions": (names.predictions, "One answer for each utterance."),
+        "shiftAlerts": (names.alerts, "Where the alert rule fired on a shift."),
+        "deadLetters": (names.dead_letters, "Records that could not be answered, and why."),
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "emotrack",
+            "version": "1",
+            "description": (
+                "Utterances of live conversations in, emotions and shift alerts out. The record "
+                "key is the conversation id, and the partition is murmur2 of it, as Java and "
+                "kafka-python do (librdkafka: partitioner=murmur2_random). Events are CloudEvents "
+                "1.0 in binary mode; structured mode (application/cloudevents+json), and plain "
+                "JSON without headers, are accepted on the utterances topic."
+            ),
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": CONTENT_TYPES["json"],
+        "channels": {name: _channel(name, *told) for name, told in channels.items()},
+        "operations": {
+            "readUtterances": _operation("receive", "utterances"),
+            "writePredictions": _operation("send", "predictions"),
+            "writeShiftAlerts": _operation("send", "shiftAlerts"),
+            "writeDeadLetters": _operation("send", "deadLetters"),
+        },
+        "components": {"messages": _messages(), "schemas": _schemas()},
+    }
+
+
+def document_text() -> str:
+    """The document as the file of `export` holds it."""
+    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _channel(name: str, topic: str, description: str) -> dict[str, Any]:
+    return {
+        "address": topic,
+        "description": description,
+        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        "bindings": {"kafka": {"topic": topic, "bindingVersion": KAFKA}},
+    }
+
+
+def _operation(action: str, channel: str) -> dict[str, Any]:
+    return {"action": action, "channel": {"$ref": f"#/channels/{channel}"}}
+
+
+def _messages() -> dict[str, Any]:
+    timing = {name: _TEXT for name in (QUEUE_MS, STATE_MS, COMPUTE_MS, END_TO_END_MS, PRODUCED_AT)}
+    cause = {"ce_causationid": {**_TEXT, "description": "id of the utterance event"}}
+    return {
+        "utterances": _event(UTTERANCE_TYPE, {}, required=False),
+        "predictions": _event(PREDICTION_TYPE, timing),
+        "shiftAlerts": _event(ALERT_TYPE, cause),
+        "deadLetters": {
+            "summary": "The record as it came, with headers that say why and from where.",
+            "headers": {"type": "object", "properties": _letter_headers()},
+            "payload": {"description": "the original bytes; none where they did not fit"},
+            "bindings": _key("the key as it came"),
+        },
+    }
+
+
+def _event(event_type: str, more: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
+    headers: dict[str, Any] = {
+        "ce_specversion": {**_TEXT, "const": "1.0"},
+        "ce_id": _TEXT,
+        "ce_type": {**_TEXT, "const": event_type},
+        "ce_source": _TEXT,
+        "ce_time": {**_TEXT, "format": "date-time"},
+        "content-type": {**_TEXT, "enum": list(CONTENT_TYPES.values())},
+        **_TRACE,
+        **more,
+    }
+    described: dict[str, Any] = {"type": "object", "properties": headers}
+    if required:
+        described["required"] = ["ce_specversion", "ce_id", "ce_type", "ce_source", "content-type"]
+    return {
+        "name": event_type,
+        "headers": described,
+        "payload": {"$ref": f"#/components/schemas/{EVENT_TYPES[event_type].__name__}"},
+        "bindings": _key("the conversation id"),
+    }
+
+
+def _key(description: str) -> dict[str, Any]:
+    key = {**_TEXT, "description": description}
+    return {"kafka": {"key": key, "bindingVersion": KAFKA}}
+
+
+def _letter_headers() -> dict[str, Any]:
+    plain = (DLQ_ID, DLQ_CLASS, DLQ_MESSAGE, DLQ_TOPIC, DLQ_PARTITION, DLQ_OFFSET, DLQ_OMITTED)
+    reasons = [reason.value for reason in Reason]
+    return {DLQ_REASON: {**_TEXT, "enum": reasons}} | {name: _TEXT for name in plain}
+
+
+def _schemas() -> dict[str, Any]:
+    _, found = msgspec.json.schema_components(
+        list(EVENT_TYPES.values()), ref_template="#/components/schemas/{name}"
+    )
+    for event_type, kind in EVENT_TYPES.items():
+        found[kind.__name__] = with_rules(event_type, found[kind.__name__])
+    return dict(found)

@@ -1,0 +1,286 @@
+"""CloudEvents 1.0 over Kafka: what the headers, or the value itself, say about an event.
+
+We write binary mode (attributes as `ce_*` headers, data as the value) and read structured mode too
+(`application/cloudevents+json`: attributes and data in one JSON object).
+A record without any header is taken as JSON of the topic's type (a person with a console producer).
+Timing travels in headers too, so that a repeated prediction has byte-equal data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final, Literal
+
+import msgspec
+
+from stream.events.poison import Reason, Rejected
+
+Encoding = Literal["json", "msgpack"]
+Headers = Sequence[tuple[str, bytes | None]]
+HeaderList = list[tuple[str, bytes]]
+
+UTTERANCE_TYPE: Final = "emotrack.utterance.v1"
+PREDICTION_TYPE: Final = "emotrack.prediction.v1"
+ALERT_TYPE: Final = "emotrack.shift-alert.v1"
+WORKER_SOURCE: Final = "urn:emotrack:worker"
+CLIENT_SOURCE: Final = "urn:emotrack:client"
+
+CONTENT_TYPES: Final[dict[Encoding, str]] = {
+    "json": "application/json",
+    "msgpack": "application/msgpack",
+}
+_ENCODINGS: Final[dict[str, Encoding]] = {
+    "application/json": "json",
+    "text/json": "json",
+    "application/msgpack": "msgpack",
+    "application/x-msgpack": "msgpack",
+    "application/vnd.msgpack": "msgpack",
+}
+_READ: Final = frozenset(
+    ("content-type", "ce_specversion", "ce_type", "ce_id", "ce_source", "traceparent", "tracestate")
+)
+
+QUEUE_MS: Final = "emotrack_queue_ms"
+STATE_MS: Final = "emotrack_state_ms"
+COMPUTE_MS: Final = "emotrack_compute_ms"
+END_TO_END_MS: Final = "emotrack_end_to_end_ms"
+PRODUCED_AT: Final = "emotrack_produced_at"
+
+MAX_ID_HEADER: Final = 1024  # bytes of `ce_id`: it is copied into what it causes
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What the headers of a record say; None where they say nothing."""
+
+    encoding: Encoding = "json"
+    type: str = UTTERANCE_TYPE
+    id: str | None = None
+    source: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    structured: bool = False  # the value holds attributes and data: see `open_record`
+
+
+class _Structured(msgspec.Struct, frozen=True):
+    """A CloudEvent in JSON format; other extension attributes are ignored."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    datacontenttype: str | None = None
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    data_base64: bytes | msgspec.UnsetType = msgspec.UNSET
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where one utterance's time went, in milliseconds, and when its prediction was produced."""
+
+    queue_ms: float
+    state_ms: float
+    compute_ms: float
+    end_to_end_ms: float
+    produced_at_ms: int  # epoch
+
+    def headers(self) -> HeaderList:
+        """The timing headers of a prediction."""
+        return [
+            (QUEUE_MS, b"%.3f" % self.queue_ms),
+            (STATE_MS, b"%.3f" % self.state_ms),
+            (COMPUTE_MS, b"%.3f" % self.compute_ms),
+            (END_TO_END_MS, b"%.3f" % self.end_to_end_ms),
+            (PRODUCED_AT, rfc3339(self.produced_at_ms).encode()),
+        ]
+
+
+_BARE: Final = Envelope()
+_STRUCTURED: Final = msgspec.json.Decoder(_Structured)
+_STRUCTURED_JSON: Final = "application/cloudevents+json"
+_MAX_TRACESTATE: Final = 512  # W3C: longer ones may be dropped
+
+
+def open_record(headers: Headers | None, value: bytes) -> tuple[Envelope, bytes]:
+    """The attributes of a record and its data, in either mode.
+
+    Raises `Rejected` as `read_envelope` does; in structured mode also bad_json, missing_field,
+    wrong_type, too_deep.
+    """
+    envelope = read_envelope(headers)
+    return _unwrapped(envelope, value) if envelope.structured else (envelope, value)
+
+
+def _unwrapped(outer: Envelope, value: bytes) -> tuple[Envelope, bytes]:
+    event = _structured(value)
+    _check_version("attribute specversion", event.specversion)
+    _check_id("attribute id", event.id)
+    content = event.datacontenttype
+    encoding, structured = _encoding(content)
+    if structured:
+        raise Rejected(Reason.UNSUPPORTED_CONTENT_TYPE, "a CloudEvent inside a CloudEvent")
+    envelope = Envelope(
+        encoding=encoding,
+        type=event.type,
+        id=event.id,
+        source=event.source,
+        traceparent=_trace(event.traceparent) or outer.traceparent,
+        tracestate=_state(event.tracestate) or outer.tracestate,
+    )
+    if isinstance(event.data_base64, bytes):
+        if event.data is not msgspec.UNSET:
+            raise Rejected(Reason.WRONG_TYPE, "both `data` and `data_base64`: send one of them")
+        return envelope, event.data_base64
+    if not isinstance(event.data, msgspec.Raw):
+        raise Rejected(
+            Reason.MISSING_FIELD, "the CloudEvent has no `data`: put the utterance there"
+        )
+    if encoding != "json":
+        raise Rejected(
+            Reason.WRONG_TYPE,
+            "`data` is JSON: send MessagePack as `data_base64`, or in binary mode",
+        )
+    return envelope, bytes(event.data)
+
+
+def _structured(value: bytes) -> _Structured:
+    try:
+        return _STRUCTURED.decode(value)
+    except msgspec.ValidationError as error:
+        missing = "missing required field" in str(error)
+        reason = Reason.MISSING_FIELD if missing else Reason.WRONG_TYPE
+        raise Rejected(reason, f"the CloudEvent does not fit: {error}") from None
+    except RecursionError:
+        raise Rejected(Reason.TOO_DEEP, "nested too deep: an utterance needs four levels") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Rejected(Reason.BAD_JSON, f"the value is no CloudEvent in JSON: {error}") from None
+
+
+def read_envelope(headers: Headers | None) -> Envelope:
+    """Read the attributes of a record; the last of two equal header names counts.
+
+    Raises `Rejected`: bad_headers, unsupported_content_type, unknown_version.
+    """
+    if not headers:
+        return _BARE
+    found = _text_headers(headers)
+    _check_id("header ce_id", found.get("ce_id", ""))
+    _check_version("header ce_specversion", found.get("ce_specversion", "1.0"))
+    encoding, structured = _encoding(found.get("content-type"))
+    return Envelope(
+        encoding=encoding,
+        type=found.get("ce_type", UTTERANCE_TYPE),
+        id=found.get("ce_id"),
+        source=found.get("ce_source"),
+        traceparent=_trace(found.get("traceparent")),
+        tracestate=_state(found.get("tracestate")),
+        structured=structured,
+    )
+
+
+def _check_id(where: str, id: str) -> None:
+    if len(id) > MAX_ID_HEADER:
+        raise Rejected(Reason.BAD_HEADERS, f"{where} is longer than {MAX_ID_HEADER} characters")
+
+
+def _check_version(where: str, version: str) -> None:
+    if version.split(".")[0] != "1":
+        sentence = f"{where} is {version[:40]!r}: send CloudEvents 1.0"
+        raise Rejected(Reason.UNKNOWN_VERSION, sentence)
+
+
+def _state(tracestate: str | None) -> str | None:
+    """A W3C trace state of a length that must be passed on."""
+    return tracestate if tracestate and len(tracestate) <= _MAX_TRACESTATE else None
+
+
+def _trace(header: str | None) -> str | None:
+    """A W3C trace parent; anything else is dropped, as the standard asks."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else None
+
+
+def _text_headers(headers: Headers) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, raw in headers:
+        known = name if name in _READ else name.lower()
+        if known not in _READ and not known.startswith("ce_"):
+            continue  # other people's headers may hold any bytes
+        try:
+            found[known] = (raw if raw is not None else b"\xff").decode()
+        except UnicodeDecodeError:
+            raise Rejected(
+                Reason.BAD_HEADERS,
+                f"header {name[:40]!r} is not UTF-8 text: send ce_*, content-type and "
+                "traceparent headers as UTF-8",
+            ) from None
+    return found
+
+
+def _encoding(content_type: str | None) -> tuple[Encoding, bool]:
+    """How the value is encoded, and whether it is a structured CloudEvent."""
+    if content_type is None:
+        return "json", False
+    media = content_type.partition(";")[0].strip().lower()
+    known = _ENCODINGS.get(media)
+    if known is not None:
+        return known, False
+    if media == _STRUCTURED_JSON:
+        return "json", True
+    if media.startswith("application/cloudevents"):
+        sentence = (
+            f"content-type {media[:80]} is not supported: send {_STRUCTURED_JSON}, or put the "
+            "attributes into ce_* headers (binary mode) and the data into the value"
+        )
+    else:
+        sentence = f"content-type {media[:80]!r} is not application/json or application/msgpack"
+    raise Rejected(Reason.UNSUPPORTED_CONTENT_TYPE, sentence)
+
+
+def event_headers(
+    *,
+    id: str,
+    type: str,
+    source: str,
+    encoding: Encoding,
+    time_ms: int | None = None,
+    traceparent: str | None = None,
+    tracestate: str | None = None,
+    causation_id: str | None = None,
+    more: Iterable[tuple[str, bytes]] = (),
+) -> HeaderList:
+    """The headers of one event in binary mode.
+
+    `time_ms` is the utterance's broker time in epoch milliseconds, so that a replay is equal.
+    """
+    headers: HeaderList = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", id.encode()),
+        ("ce_type", type.encode()),
+        ("ce_source", source.encode()),
+        ("content-type", CONTENT_TYPES[encoding].encode()),
+    ]
+    if time_ms is not None and time_ms >= 0:
+        headers.append(("ce_time", rfc3339(time_ms).encode()))
+    if causation_id is not None:
+        headers.append(("ce_causationid", causation_id.encode()))
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
+        if tracestate is not None:  # it means nothing without its parent
+            headers.append(("tracestate", tracestate.encode()))
+    headers.extend(more)
+    return headers
+
+
+@lru_cache(maxsize=1024)  # a batch's records share few milliseconds
+def rfc3339(epoch_ms: int) -> str:
+    """Epoch milliseconds as `2026-01-31T12:00:00.123Z`."""
+    epoch_ms = min(epoch_ms, _LAST_MS)  # a producer's CreateTime may say anything
+    at = datetime.fromtimestamp(epoch_ms // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"

@@ -1,0 +1,137 @@
+"""The dead letter of a record: its own bytes and headers, and headers that say why and from where.
+
+Its id is topic-partition-offset, so a dead letter that is written twice (a crash between producing
+and committing) can be told from two. What does not fit is left out and named: body first, then the
+original headers, then the key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from stream.events.poison import Poison, Reason
+from stream.ports import Headers, Outgoing, Record
+
+DLQ_ID: Final = "emotrack_dlq_id"
+DLQ_REASON: Final = "emotrack_dlq_reason"
+DLQ_CLASS: Final = "emotrack_dlq_class"
+DLQ_MESSAGE: Final = "emotrack_dlq_message"
+DLQ_TOPIC: Final = "emotrack_dlq_topic"
+DLQ_PARTITION: Final = "emotrack_dlq_partition"
+DLQ_OFFSET: Final = "emotrack_dlq_offset"
+DLQ_OMITTED: Final = "emotrack_dlq_omitted"
+MAX_RECORD_BYTES: Final = (2 << 20) - (64 << 10)  # the topic takes 2 MiB; room for what we add
+_MAX_MESSAGE_CHARS: Final = 1000
+
+
+def dead_letter_id(topic: str, partition: int, offset: int) -> str:
+    """The id of the dead letter of one position."""
+    return f"{topic}-{partition}-{offset}"
+
+
+def dead_letter(record: Record, poison: Poison, *, topic: str) -> Outgoing:
+    """The record to write to the dead-letter `topic`; key, bytes and headers as they came.
+
+    A value that is too large goes by reference: no body, `emotrack_dlq_omitted: body`.
+    """
+    value, key, headers = record.value, record.key, record.headers
+    omitted: list[str] = []
+    if poison.reason is Reason.TOO_LARGE or _size(key, value, headers) > MAX_RECORD_BYTES:
+        value = None
+        omitted.append("body")
+    if _size(key, value, headers) > MAX_RECORD_BYTES:
+        headers = ()
+        omitted.append("headers")
+    if _size(key, value, headers) > MAX_RECORD_BYTES:
+        key = None
+        omitted.append("key")
+    return Outgoing(topic, key, value, headers + _reasons(record, poison, omitted))
+
+
+def _reasons(record: Record, poison: Poison, omitted: list[str]) -> tuple[tuple[str, bytes], ...]:
+    said = {
+        DLQ_ID: dead_letter_id(record.topic, record.partition, record.offset),
+        DLQ_REASON: poison.reason.value,
+        DLQ_CLASS: poison.reason.error_class,
+        DLQ_MESSAGE: poison.sentence[:_MAX_MESSAGE_CHARS],
+        DLQ_TOPIC: record.topic,
+        DLQ_PARTITION: str(record.partition),
+        DLQ_OFFSET: str(record.offset),
+    }
+    if omitted:
+        said[DLQ_OMITTED] = ",".join(omitted)
+    return tuple((name, text.encode(errors="replace")) for name, text in said.items())
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    in_headers = sum(len(name.encode()) + len(text or b"") + 10 for name, text in headers)
+    return len(key or b"") + len(value or b"") + in_headers
+
+
+OURS: Final = frozenset(
+    (
+        DLQ_ID,
+        DLQ_REASON,
+        DLQ_CLASS,
+        DLQ_MESSAGE,
+        DLQ_TOPIC,
+        DLQ_PARTITION,
+        DLQ_OFFSET,
+        DLQ_OMITTED,
+    )
+)
+REQUEUED: Final = "emotrack_requeued"  # on a requeued record: the id of its dead letter, each time
+UNREADABLE: Final = ("ce_unreadable", None)  # stands for header names that are no UTF-8
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter: the record it holds, and why it is there."""
+
+    id: str
+    reason: str
+    error_class: str
+    sentence: str
+    topic: str
+    partition: int
+    offset: int
+    omitted: tuple[str, ...]  # of body, headers, key: what did not fit
+    time_ms: int  # when it was written
+    key: bytes | None
+    value: bytes | None
+    headers: Headers  # the record's own
+
+    @property
+    def requeued(self) -> tuple[str, ...]:
+        """The dead letters this record was requeued from before; a loop shows as a long list."""
+        return tuple((v or b"").decode(errors="replace") for n, v in self.headers if n == REQUEUED)
+
+
+def letter_of(record: Record) -> Letter | None:
+    """The letter in a record of the dead-letters topic; None for a record of somebody else."""
+    told = {n: (v or b"").decode(errors="replace") for n, v in record.headers if n in OURS}
+    try:
+        partition, offset = int(told[DLQ_PARTITION]), int(told[DLQ_OFFSET])
+        return Letter(
+            id=told[DLQ_ID],
+            reason=told[DLQ_REASON],
+            error_class=told.get(DLQ_CLASS, ""),
+            sentence=told.get(DLQ_MESSAGE, ""),
+            topic=told[DLQ_TOPIC],
+            partition=partition,
+            offset=offset,
+            omitted=tuple(filter(None, told.get(DLQ_OMITTED, "").split(","))),
+            time_ms=record.timestamp_ms,
+            key=record.key,
+            value=record.value,
+            headers=tuple(h for h in record.headers if h[0] not in OURS),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def requeued(letter: Letter) -> Outgoing:
+    """The record as it came, and one header that says from which letter it comes back."""
+    mark = (REQUEUED, letter.id.encode())
+    return Outgoing(letter.topic, letter.key, letter.value, (*letter.headers, mark))

@@ -1,0 +1,241 @@
+"""Wire types: what crosses Kafka, as typed frozen values, and their codec (contract §2-4).
+
+Unknown fields are ignored, unknown labels tolerated; ids are opaque strings of 1..256 bytes. JSON
+Schema by `emotrack schema export`. Imports no Kafka client, no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model.interface import Modality, Tensor
+from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, Headers, open_record
+from stream.events.messages import (
+    PERSONA_SIZE,
+    RESERVED_FIELDS,
+    FeatureVector,
+    PackedTensor,
+    Utterance,
+)
+from stream.events.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
+from stream.events.vectors import NOT_FINITE, check_numbers, check_packed
+
+
+class _WireUtterance(Utterance, frozen=True):
+    """An utterance with the reserved fields, so that using them is refused and not ignored."""
+
+    is_partial: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    consent: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_FIELDS: Final = len(Utterance.__struct_fields__)
+_JSON_IN: Final = msgspec.json.Decoder(_WireUtterance)
+_MSGPACK_IN: Final = msgspec.msgpack.Decoder(_WireUtterance)
+_LIMIT_SEQ: Final = 1 << 63
+NO_EXTRACTORS: Final[Mapping[str, str]] = {}
+
+
+def decode(
+    value: bytes | None,
+    key: bytes | None,
+    headers: Headers | None,
+    *,
+    topic: str,
+    inputs: Mapping[str, int],
+    only: Mapping[str, str] = NO_EXTRACTORS,
+) -> Utterance | Control | Poison:
+    """Decode one Kafka record of the utterances topic; never raises for what a record holds.
+
+    `inputs` is `ModelInfo.inputs` (modality -> width; `persona` too): a vector of a modality the
+    model knows must have exactly that width. `only` names the extractor of a modality where no
+    other's vectors will do. Tensor bytes are kept as they came.
+    """
+    if value is None:
+        return Control()
+    try:
+        if len(value) > MAX_VALUE_BYTES:
+            _reject_large(value)
+        envelope, data = open_record(headers, value)
+        _check_type(envelope, topic)
+        utterance = parse(data, envelope.encoding)
+        check(utterance, inputs, only)
+        _check_key(key, utterance.conversation_id)
+    except Rejected as met:
+        return met.poison
+    return utterance
+
+
+def check(
+    utterance: Utterance, inputs: Mapping[str, int], only: Mapping[str, str] = NO_EXTRACTORS
+) -> None:
+    """Raise `Rejected` when an utterance could not be answered; sizes only where `inputs` say."""
+    _check_ids(utterance)
+    if utterance.seq is not None and not 0 <= utterance.seq < _LIMIT_SEQ:
+        raise Rejected(Reason.WRONG_TYPE, "field `seq` must be 0, 1, 2 ... below 2^63")
+    vectors = vectors_of(utterance)
+    if not vectors and not (utterance.text and not utterance.text.isspace()):
+        raise Rejected(
+            Reason.NOTHING_TO_PREDICT,
+            "neither text nor a feature vector: send `text`, or `features` with text, audio or "
+            "video",
+        )
+    for modality, vector in vectors.items():
+        field, tensor, width = f"features.{modality}", vector.tensor, inputs.get(modality)
+        if isinstance(tensor, PackedTensor):
+            check_packed(field, tensor.dtype, tensor.shape, tensor.data, width)
+        else:
+            check_numbers(field, tensor, width)
+        if vector.extractor is not None and vector.extractor != only.get(
+            modality, vector.extractor
+        ):
+            raise Rejected(
+                Reason.WRONG_EXTRACTOR,
+                f"`{field}` is of {vector.extractor[:80]}, the model hears {only[modality]}: send "
+                "`text`, or vectors made with `emotrack extract text`",
+            )
+    if utterance.persona is not None:
+        check_numbers("persona", utterance.persona, inputs.get("persona", PERSONA_SIZE))
+
+
+def vectors_of(utterance: Utterance) -> dict[Modality, FeatureVector]:
+    """The feature vectors an utterance carries, in the order text, audio, video."""
+    features = utterance.features
+    if features is None:
+        return {}
+    found: dict[Modality, FeatureVector] = {}
+    if features.text is not None:
+        found["text"] = features.text
+    if features.audio is not None:
+        found["audio"] = features.audio
+    if features.video is not None:
+        found["video"] = features.video
+    return found
+
+
+def tensors(utterance: Utterance, inputs: Mapping[str, int]) -> dict[Modality, Tensor]:
+    """The vectors the model knows, ready for `Turn.features`; packed bytes are not copied."""
+    found: dict[Modality, Tensor] = {}
+    for modality, vector in vectors_of(utterance).items():
+        if modality in inputs:
+            found[modality] = as_tensor(vector.tensor)
+    return found
+
+
+def as_tensor(tensor: PackedTensor | list[float]) -> Tensor:
+    """A wire tensor as the model takes it; a list becomes float32."""
+    if isinstance(tensor, PackedTensor):
+        return Tensor(tensor.dtype, tensor.shape, tensor.data)
+    return Tensor("float32", (len(tensor),), np.asarray(tensor, "<f4").tobytes())
+
+
+def pack(values: NDArray[np.floating], dtype: Literal["float16", "float32"]) -> PackedTensor:
+    """A vector as wire bytes, rounded to `dtype`."""
+    flat = np.asarray(values, "<f2" if dtype == "float16" else "<f4")
+    return PackedTensor(dtype, flat.shape, flat.tobytes())
+
+
+def _reject_large(value: bytes) -> None:
+    raise Rejected(
+        Reason.TOO_LARGE,
+        f"the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}: send vectors as float16 "
+        "MessagePack, and long text as several utterances",
+    )
+
+
+def _check_type(envelope: Envelope, topic: str) -> None:
+    name, _, version = envelope.type.rpartition(".v")
+    if name != "emotrack.utterance":
+        raise Rejected(
+            Reason.UNKNOWN_TYPE,
+            f"event type {envelope.type[:80]!r} does not belong on {topic}, which takes "
+            f"{UTTERANCE_TYPE}",
+        )
+    if version.split(".")[0] != "1":
+        raise Rejected(
+            Reason.UNKNOWN_VERSION,
+            f"event type {envelope.type[:80]!r} is newer than this worker: send {UTTERANCE_TYPE}, "
+            "or upgrade the worker first",
+        )
+
+
+def parse(value: bytes, encoding: Encoding) -> Utterance:
+    """Read an utterance's fields; `check` says whether they make sense. Raises `Rejected`."""
+    bad = Reason.BAD_JSON if encoding == "json" else Reason.BAD_MSGPACK
+    try:
+        wire = (_JSON_IN if encoding == "json" else _MSGPACK_IN).decode(value)
+    except msgspec.ValidationError as error:
+        if encoding == "msgpack" and value.startswith(b"{"):  # in MessagePack the number 123
+            raise Rejected(
+                bad, "the value is JSON, but its content-type says MessagePack"
+            ) from None
+        raise _misfit(str(error)) from None
+    except RecursionError:
+        raise Rejected(
+            Reason.TOO_DEEP, "nested too deep: an utterance needs four levels, no more"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if encoding == "json" and _holds_nan(value):
+            raise Rejected(Reason.NOT_FINITE, NOT_FINITE.format("a JSON number")) from None
+        raise Rejected(bad, f"the value is not an utterance in {encoding}: {error}") from None
+    return _without_reserved(wire)
+
+
+def _misfit(message: str) -> Rejected:
+    """Sort msgspec's refusal of well-formed data into our codes; its message names the field."""
+    if "missing required field" in message:
+        return Rejected(Reason.MISSING_FIELD, f"{message}: every utterance needs it")
+    if "Number out of range" in message:
+        return Rejected(Reason.NOT_FINITE, f"{message}: it does not fit a float")
+    if "Invalid base64" in message:
+        return Rejected(Reason.TENSOR_BYTES, f"{message}: use standard base64 with padding")
+    return Rejected(Reason.WRONG_TYPE, message)
+
+
+def _holds_nan(value: bytes) -> bool:
+    """Whether JSON fails only because of the literals NaN or Infinity, which many writers emit."""
+    if b"NaN" not in value and b"Infinity" not in value:
+        return False
+    try:
+        json.loads(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _without_reserved(wire: _WireUtterance) -> Utterance:
+    for field in RESERVED_FIELDS:
+        if getattr(wire, field) is not msgspec.UNSET:
+            raise Rejected(
+                Reason.UNSUPPORTED_FIELD,
+                f"field `{field}` is reserved and not supported yet: leave it out",
+            )
+    return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
+
+
+def _check_ids(utterance: Utterance) -> None:
+    for field in ("conversation_id", "utterance_id", "speaker_id"):
+        text: str = getattr(utterance, field)
+        if not text:
+            raise Rejected(Reason.EMPTY_ID, f"field `{field}` is empty: give it 1 to 256 bytes")
+        if len(text) * 4 > MAX_ID_BYTES and len(text.encode()) > MAX_ID_BYTES:
+            raise Rejected(
+                Reason.ID_TOO_LONG,
+                f"field `{field}` has {len(text.encode())} bytes: at most {MAX_ID_BYTES} fit",
+            )
+
+
+def _check_key(key: bytes | None, conversation_id: str) -> None:
+    if key == conversation_id.encode():
+        return
+    fault = "has no key" if key is None else "has a key that differs from `conversation_id`"
+    raise Rejected(
+        Reason.WRONG_KEY,
+        f"the record {fault}: set the record key to the conversation id (console producer: "
+        "--property parse.key=true), so that a conversation stays on one partition",
+    )

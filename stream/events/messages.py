@@ -1,0 +1,183 @@
+"""The events: utterances in, predictions and shift alerts out; their ids and their bytes.
+
+`docs/events.md` describes them for other languages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from model.interface import Modality
+from stream.events.cloudevents import Encoding
+from stream.events.poison import MAX_ID_BYTES
+
+Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "control"]
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
+KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
+RESERVED_FIELDS: Final = ("is_partial", "consent")
+PERSONA_SIZE: Final = 5
+# `extra_json_schema` documents a bound without checking it in the decoder: `_check_ids` does, with
+# a reason code of its own.
+Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES})]
+Role = Annotated[
+    str, msgspec.Meta(description="Other roles are tolerated.", examples=[*KNOWN_ROLES])
+]
+Persona = Annotated[
+    list[float],
+    msgspec.Meta(
+        description="Extraversion, neuroticism, agreeableness, conscientiousness, openness.",
+        extra_json_schema={"minItems": PERSONA_SIZE, "maxItems": PERSONA_SIZE},
+    ),
+]
+
+
+class Features(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Feature vectors of one utterance; any subset."""
+
+    text: FeatureVector | None = None
+    audio: FeatureVector | None = None
+    video: FeatureVector | None = None
+
+
+class PackedTensor(msgspec.Struct, frozen=True):
+    """A tensor as little-endian bytes (base64 in JSON, bin in MessagePack)."""
+
+    dtype: Literal["float16", "bfloat16", "float32"]
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class FeatureVector(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One modality's vector and the recipe it was made with."""
+
+    tensor: PackedTensor | list[float]
+    extractor: str | None = None
+
+
+class Utterance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """`emotrack.utterance.v1`: one utterance of one speaker. Text, a feature vector, or both."""
+
+    conversation_id: Id
+    utterance_id: Id
+    speaker_id: Id
+    seq: int | None = None  # 0, 1, 2 ... per conversation
+    speaker_role: Role | None = None
+    text: str | None = None
+    features: Features | None = None
+    persona: Persona | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    event_time: str | int | None = None  # RFC 3339 or epoch milliseconds
+    language: str | None = None
+    end_of_conversation: bool = False
+
+
+class Shift(msgspec.Struct, frozen=True):
+    """Whether the speaker's emotion moved since this speaker's previous utterance."""
+
+    probability: float
+    from_: str = msgspec.field(name="from")
+    to: str
+    previous_utterance_id: str
+
+
+class Context(msgspec.Struct, frozen=True):
+    """What the model could see: the session's utterances in its window, before this one."""
+
+    utterances: int
+    oldest_utterance_id: str | None
+    first_position: int
+    truncated: bool
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """Which model answered."""
+
+    name: str
+    version: str
+    digest: str
+    calibration: str
+
+
+class InputRef(msgspec.Struct, frozen=True):
+    """Which record was answered."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class PredictionEvent(msgspec.Struct, frozen=True):
+    """`emotrack.prediction.v1`."""
+
+    conversation_id: str
+    utterance_id: str
+    speaker_id: str
+    prediction_id: str
+    emotion: str
+    probabilities: dict[str, float]
+    confidence: float
+    sentiment: str
+    shift: Shift | None
+    modalities_used: list[str]
+    context: Context
+    model: ModelRef
+    input: InputRef
+    revision: int = 0
+    abstained: bool = False
+    reason: str | None = None
+    flags: list[str] = []  # "seq_gap", "seq_disorder"
+
+
+class ShiftAlert(msgspec.Struct, frozen=True):
+    """`emotrack.shift-alert.v1`."""
+
+    alert_id: str
+    conversation_id: str
+    speaker_id: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    probability: float
+    rule: str
+    severity: Literal["info", "warning", "critical"]
+    utterance_id: str
+    previous_utterance_id: str
+    prediction_id: str
+    model: ModelRef
+    input: InputRef
+
+
+Event = Utterance | PredictionEvent | ShiftAlert
+_JSON_OUT: Final = msgspec.json.Encoder()
+_MSGPACK_OUT: Final = msgspec.msgpack.Encoder()
+
+
+def encode(event: Event, encoding: Encoding = "json") -> bytes:
+    """Encode an event; equal events give equal bytes (fields and labels keep their order)."""
+    return _JSON_OUT.encode(event) if encoding == "json" else _MSGPACK_OUT.encode(event)
+
+
+def prediction_id(
+    *,
+    conversation_id: str,
+    utterance_id: str,
+    input: InputRef,
+    first_position: int,
+    revision: int,
+    model_digest: str,
+) -> str:
+    """32 hex digits: the same for a repeated answer, another for any other answer."""
+    parts = (conversation_id, utterance_id, input.topic, input.partition, input.offset)
+    return _hash(*parts, first_position, revision, model_digest)
+
+
+def alert_id(prediction_id: str, rule_digest: str) -> str:
+    """32 hex digits over the prediction and the rule."""
+    return _hash(prediction_id, rule_digest)
+
+
+def _hash(*parts: str | int) -> str:
+    return hashlib.blake2b(_JSON_OUT.encode(parts), digest_size=16).hexdigest()

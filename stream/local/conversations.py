@@ -1,0 +1,22 @@
+"""The demo's conversations."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Final
+
+import msgspec
+
+from stream.events.messages import Utterance
+
+CONVERSATIONS: Final = ("call", "attic", "kitchen")
+
+
+def conversations() -> dict[str, list[Utterance]]:
+    """The demo's conversations by name, in spoken order."""
+    decoder = msgspec.json.Decoder(Utterance)
+    folder = files("stream.local") / "demo_conversations"
+    return {
+        name: [decoder.decode(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for name in CONVERSATIONS
+    }

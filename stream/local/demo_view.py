@@ -1,0 +1,202 @@
+"""What the demo shows: a live table in a terminal, plain lines elsewhere. Pure over `Heard`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
+
+BAR_CELLS: Final = 10
+EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+COLOURS: Final = {
+    "neutral": "grey62",
+    "surprise": "bright_yellow",
+    "fear": "magenta",
+    "sadness": "dodger_blue1",
+    "joy": "green3",
+    "disgust": "dark_olive_green3",
+    "anger": "red1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One utterance with its answer; `millis` from publishing to the prediction in our hands."""
+
+    utterance: Utterance
+    prediction: PredictionEvent
+    millis: float
+
+
+def bar(probability: float, cells: int = BAR_CELLS) -> str:
+    """Draw a probability as a bar of `cells` characters."""
+    eighths = round(max(0.0, min(1.0, probability)) * cells * 8)
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (EIGHTHS[part] if part else "")).ljust(cells)
+
+
+def shift_mark(prediction: PredictionEvent) -> str:
+    """Say whether this speaker's emotion moved: `⇄ joy→anger 81%`; a first utterance has none."""
+    if prediction.shift is None:
+        return "· first words"
+    shift = prediction.shift
+    mark = "⇄" if shift.probability >= 0.5 else " "
+    return f"{mark} {shift.from_}→{shift.to} {shift.probability:.0%}"
+
+
+def inputs_note(modalities: Sequence[str]) -> str:
+    """Name what was there and what was not."""
+    absent = [m for m in ("text", "audio", "video") if m not in modalities]
+    there = "+".join(m for m in ("text", "audio", "video", "persona") if m in modalities)
+    return there + (f" (no {', no '.join(absent)})" if absent else "")
+
+
+class View(Protocol):
+    """Where the demo shows what happens."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def status(self, text: str) -> None:
+        """Say what is going on now."""
+        ...
+
+    def heard(self, heard: Heard) -> None:
+        """Show one answered utterance."""
+        ...
+
+    def alert(self, alert: ShiftAlert) -> None:
+        """Make a shift alert stand out."""
+        ...
+
+
+class PlainView:
+    """One line a fact, for pipes and logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        return None
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def status(self, text: str) -> None:
+        self._print(f"-- {text}")
+
+    def heard(self, heard: Heard) -> None:
+        u, p = heard.utterance, heard.prediction
+        say = f"{u.conversation_id}  {u.speaker_id}: {u.text or '…'}"
+        emotion = f"{p.emotion} {p.confidence:.0%}"
+        self._print(f"{say}\n    {bar(p.confidence)} {emotion:14} {shift_mark(p)}")
+
+    def alert(self, alert: ShiftAlert) -> None:
+        what = f"{alert.speaker_id} {alert.from_}→{alert.to} {alert.probability:.0%}"
+        self._print(f"!!! SHIFT ALERT {alert.conversation_id} {what} ({alert.rule})")
+
+
+class LiveView:
+    """A live table of the latest utterances, with the alerts below it."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._total = total
+        self._answered = 0
+        self._status = ""
+        self._rows: deque[Heard] = deque(maxlen=max(8, console.height - 14))
+        self._alerts: deque[ShiftAlert] = deque(maxlen=4)
+        self._alerted: set[str] = set()
+        self._live = Live(self.render(), console=console, refresh_per_second=12, transient=False)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.update(self.render(), refresh=True)
+        self._live.__exit__(kind, error, trace)
+
+    def status(self, text: str) -> None:
+        self._status = text
+        self._live.update(self.render())
+
+    def heard(self, heard: Heard) -> None:
+        self._rows.append(heard)
+        self._answered += 1
+        self._live.update(self.render())
+
+    def alert(self, alert: ShiftAlert) -> None:
+        self._alerts.append(alert)
+        self._alerted.add(alert.utterance_id)
+        self._live.update(self.render())
+
+    def render(self) -> RenderableType:
+        """Lay out table, alerts and status line."""
+        table = Table(expand=True, box=None, pad_edge=False, header_style="dim")
+        table.add_column("conversation", no_wrap=True)
+        table.add_column("speaker", no_wrap=True)
+        table.add_column("says", ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column("emotion", no_wrap=True, width=BAR_CELLS + 14)
+        table.add_column("shift", no_wrap=True, min_width=24)
+        for heard in self._rows:
+            table.add_row(*self._row(heard))
+        count = f"{self._answered} of {self._total} utterances answered"
+        return Group(
+            Panel(table, title="[bold]emotrack[/] · live", border_style="grey42"),
+            self._alert_panel(),
+            Text(f"{count} · {self._status}", style="dim"),
+        )
+
+    def _row(self, heard: Heard) -> list[Text]:
+        u, p = heard.utterance, heard.prediction
+        colour = COLOURS.get(p.emotion, "cyan")
+        shifted = p.shift is not None and p.shift.probability >= 0.5
+        alerted = u.utterance_id in self._alerted
+        style = "bold red" if alerted else ("bold" if shifted else "dim")
+        return [
+            Text(u.conversation_id.removeprefix("demo-"), style="dim"),
+            Text(u.speaker_id, style="bold"),
+            Text(u.text or "…"),
+            Text.assemble(
+                (bar(p.confidence), colour), f" {p.confidence:4.0%} ", (p.emotion, colour)
+            ),
+            Text(("▲ " if alerted else "") + shift_mark(p), style=style),
+        ]
+
+    def _alert_panel(self) -> RenderableType:
+        if not self._alerts:
+            return Panel(Text("no alert yet", style="dim"), title="shift alerts", height=6)
+        lines = [
+            Text.assemble(
+                ("▲ ", "bold red"),
+                (f"{a.speaker_id} ", "bold"),
+                (f"{a.from_} → {a.to} ", f"bold {COLOURS.get(a.to, 'red')}"),
+                f"{a.probability:.0%}  in {a.conversation_id}  ({a.rule}, {a.severity})",
+            )
+            for a in self._alerts
+        ]
+        return Panel(Group(*lines), title="[bold red]shift alerts[/]", border_style="red", height=6)

@@ -1,0 +1,277 @@
+"""Real servers on loopback for tests and benchmarks: Kafka (KRaft), redis-server, Prometheus.
+
+Each runs as our own child on free ports, in its own directory, and is ended by its own handle. What
+is missing raises `ServerMissing` with the line that gets it. Not for production: see `deploy/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+KAFKA_JARS: Final = Path(".servers/kafka/jars")  # where `make kafka` puts them
+START_S: Final = 60.0
+STOP_S: Final = 20.0
+
+
+class ServerMissing(Exception):
+    """The server's program is not on this machine; the message says how to get it."""
+
+
+class ServerFailed(Exception):
+    """The server did not come up; the message holds the end of its log."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return `count` distinct loopback ports that were free a moment ago."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [int(s.getsockname()[1]) for s in sockets]
+
+
+def answers(port: int) -> bool:
+    """Whether something accepts connections on this loopback port."""
+    with socket.socket() as s:
+        s.settimeout(0.5)
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+def says_ok(url: str) -> bool:
+    """Whether a GET is answered with success."""
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+class ChildServer:
+    """One child process with a log file; a context manager that ends it."""
+
+    def __init__(self, name: str, argv: list[str], directory: Path) -> None:
+        self.name, self.argv, self.directory = name, argv, directory
+        self.log = directory / f"{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ready: Callable[[], bool], start_s: float = START_S) -> None:
+        """Start the child and wait until `ready`; raises `ServerFailed` with its last lines."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.argv, cwd=self.directory, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + start_s
+        while not ready():
+            if self.ended() or time.monotonic() > deadline:
+                self.stop()
+                raise ServerFailed(
+                    f"{self.name} did not start within {start_s:.0f} s:\n{self.tail()}"
+                )
+            time.sleep(0.05)
+
+    def ended(self) -> bool:
+        """Whether the child ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
+    def tail(self) -> str:
+        """The last lines of the child's log."""
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def stop(self, *, hard: bool = False) -> None:
+        """End the child: SIGTERM, then SIGKILL after a while (at once when `hard`)."""
+        if self.process is None:
+            return
+        if hard:
+            self.process.kill()
+        else:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_S)
+        self.process = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningKafka:
+    """A broker that answers on `bootstrap`, and on the addresses of `listeners` by name."""
+
+    bootstrap: str
+    server: ChildServer
+    listeners: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """What a broker is told besides plain TCP: listeners (name -> security protocol) and the rest.
+
+    `properties` win over ours; `format_with` are arguments of the storage tool; `advertised` are
+    ports that clients of a listener are sent to instead of its own: a proxy's.
+    """
+
+    protocols: Mapping[str, str]
+    properties: Mapping[str, str]
+    format_with: Sequence[str] = ()
+    advertised: Mapping[str, int] = field(default_factory=dict)
+
+
+PLAIN: Final = Listeners({}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRedis:
+    """A redis-server that answers on `url`; `port` for tests that talk to it directly."""
+
+    url: str
+    port: int
+    server: ChildServer
+
+
+def need(program: str, cure: str) -> str:
+    """Return the program's path or raise `ServerMissing` with the cure."""
+    path = shutil.which(program)
+    if path is None:
+        raise ServerMissing(f"{program} is not on PATH: {cure}")
+    return path
+
+
+def kafka_properties(
+    directory: Path, ports: Mapping[str, int], controller_port: int, told: Listeners = PLAIN
+) -> str:
+    """Settings of a one-node KRaft broker that answers fast and creates nothing by itself."""
+    given = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    reached = {**ports, **told.advertised}
+    advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in reached.items())
+    protocols = ",".join(f"{name}:{protocol}" for name, protocol in told.protocols.items())
+    lines = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+        "listeners": f"{given},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": advertised,
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
+        + (f",{protocols}" if protocols else ""),
+        "log.dirs": str(directory / "data"),
+        "auto.create.topics.enable": "false",
+        "group.initial.rebalance.delay.ms": "0",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        "group.consumer.heartbeat.interval.ms": "1000",
+        "group.consumer.min.heartbeat.interval.ms": "500",
+        "group.consumer.session.timeout.ms": "6000",
+        "group.consumer.min.session.timeout.ms": "2000",
+        "group.min.session.timeout.ms": "2000",
+        **told.properties,
+    }
+    return "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+@contextlib.contextmanager
+def apache_kafka(
+    directory: Path, jars: Path = KAFKA_JARS, told: Listeners = PLAIN, port: int | None = None
+) -> Iterator[RunningKafka]:
+    """Run Apache Kafka in KRaft mode under `directory` until the block ends; any free port."""
+    java = need("java", "install a JRE, version 17 or newer (Debian: openjdk-17-jre-headless)")
+    if not list(jars.glob("kafka_2.13-*.jar")):
+        raise ServerMissing(f"no Kafka jars under {jars}: run `make kafka` (Maven) once")
+    controller_port, *free = free_ports(2 + len(told.protocols))
+    ports = dict(zip(("PLAINTEXT", *told.protocols), free, strict=True))
+    if port is not None:
+        ports["PLAINTEXT"] = port
+    properties = directory / "server.properties"
+    properties.write_text(kafka_properties(directory, ports, controller_port, told))
+    java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
+    # One id in 64 would begin with "-", which the tool takes for an option.
+    cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+    storage_tool = [
+        "kafka.tools.StorageTool",
+        "format",
+        "-t",
+        cluster,
+        "-c",
+        str(properties),
+        *told.format_with,
+    ]
+    formatted = subprocess.run(
+        [*java_argv, *storage_tool], capture_output=True, text=True, timeout=START_S, check=False
+    )
+    if formatted.returncode:
+        raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
+    server = ChildServer("kafka", [*java_argv, "kafka.Kafka", str(properties)], directory)
+    try:
+        server.start(lambda: all(answers(port) for port in ports.values()))
+        at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        yield RunningKafka(at.pop("PLAINTEXT"), server, at)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def redis_server(directory: Path, *extra: str, port: int | None = None) -> Iterator[RunningRedis]:
+    """Run redis-server under `directory` until the block ends; `extra` are its own arguments."""
+    program = need(
+        "redis-server", "install Redis 7 or newer (Debian: apt-get install redis-server)"
+    )
+    port = port or min(free_ports(16))  # in cluster mode its bus takes the port 10,000 higher
+    argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
+    argv += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *extra]
+    server = ChildServer("redis", argv, directory)
+    try:
+        server.start(lambda: answers(port))
+        yield RunningRedis(f"redis://127.0.0.1:{port}/0", port, server)
+    finally:
+        server.stop()
+
+
+class Stack:
+    """Kafka and Redis side by side in one `with`, on free ports where none are named."""
+
+    def __init__(
+        self,
+        directory: Path,
+        jars: Path = KAFKA_JARS,
+        *,
+        kafka_port: int | None = None,
+        redis_port: int | None = None,
+    ) -> None:
+        self._directory, self._jars = directory, jars
+        self._kafka_port, self._redis_port = kafka_port, redis_port
+        self._exit = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        for name in ("kafka", "redis"):
+            (self._directory / name).mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as guard:
+            self.redis = guard.enter_context(
+                redis_server(self._directory / "redis", port=self._redis_port)
+            )
+            self.kafka = guard.enter_context(
+                apache_kafka(self._directory / "kafka", self._jars, port=self._kafka_port)
+            )
+            self._exit = guard.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.close()

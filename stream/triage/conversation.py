@@ -1,0 +1,207 @@
+"""`emotrack conversations show`: one conversation's state, found and told to people.
+
+No sentence of the conversation is in it: none is stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from state.redis_reader import Held
+from state.store import StoredOutput
+from state.window import HASH_BYTES, NO_CLOCK, StateKey, StateSpec
+from stream.answers.outbox import sent_before
+from stream.brokers.topic_reader import LogReader
+from stream.brokers.topics import partition_of
+from stream.errors import ConfigError, StateMissing
+from stream.settings import Settings
+from stream.stores import open_states
+
+KINDS = {"p": "prediction", "a": "shift alert", "d": "dead letter"}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A conversation's state, and where else it has one."""
+
+    key: StateKey
+    held: Held
+    keyed_to: int  # the partition that murmur2, our clients' partitioner, says
+    noted: int | None  # the partition its last worker noted
+    elsewhere: tuple[int, ...]  # partitions that hold an older state of it
+
+
+def find(settings: Settings, spec: StateSpec, conversation: str, partition: int | None) -> Found:
+    """Look a conversation up on every partition, or on one.
+
+    Of several states, the one its last worker noted is shown, else the one our partitioner would
+    have chosen. Raises `StateMissing`, `ConfigError`, and what `LogReader` and `open_states` do.
+    """
+    if settings.in_memory:
+        raise ConfigError(
+            "states lie in the memory of a worker (EMOTRACK_REDIS_URL is memory://): nobody else "
+            "can read them; name the workers' Redis with --redis-url"
+        )
+    with LogReader(settings) as reader:
+        partitions = sorted(reader.bounds(settings.utterances))
+        topic_id = reader.topic_id(settings.utterances)
+    if partition is not None and partition not in partitions:
+        raise ConfigError(f"{settings.utterances} has partitions 0 to {partitions[-1]}")
+    wanted = partitions if partition is None else [partition]
+    keyed_to = partition_of(conversation.encode(), len(partitions))
+    with open_states(settings, spec) as states:
+        keys = [StateKey(conversation, topic_id, p) for p in wanted]
+        there = {k.partition: h for k, h in zip(keys, states.read(keys), strict=True) if h}
+        noted = states.pointer(keys[0])
+    if not there:
+        where = "on any partition" if partition is None else f"on partition {partition}"
+        raise StateMissing(
+            f"no state of conversation {conversation!r} {where} of {settings.utterances}: check "
+            "the id and --topic-prefix; one that was silent for twice "
+            f"{spec.recurrence.idle_s:g} s has expired"
+        )
+    chosen = next((p for p in (noted, keyed_to) if p in there), min(there))
+    elsewhere = tuple(p for p in sorted(there) if p != chosen)
+    key = StateKey(conversation, topic_id, chosen)
+    return Found(key, there[chosen], keyed_to, noted, elsewhere)
+
+
+def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
+    """The state as plain data."""
+    held, loaded, r = found.held, found.held.loaded, spec.recurrence
+    told: dict[str, Any] = {
+        "conversation_id": found.key.conversation_id,
+        "topic_id": found.key.topic_id,
+        "partition": found.key.partition,
+        "keyed_to": found.keyed_to,
+        "last_noted_on": found.noted,
+        "also_on": list(found.elsewhere),
+        "position": loaded.offset,
+        "fence_token": held.token,
+        "expires_in_s": round(min(held.ttl_ms, default=0) / 1000, 1),
+        "digest": spec.digest,
+        "readable": loaded.conversation is not None,
+        "problem": problem(held),
+        "rows": held.rows,
+        "rows_at_most": r.window,
+        "utterance_ids": held.ids,
+        "utterance_ids_at_most": r.duplicate_horizon,
+        "outputs": [output(at, o) for at, o in sorted(loaded.outputs.items())],
+    }
+    known = loaded.conversation
+    if known is None:
+        return told
+    window, session = known.window, known.session
+    first = window.count - len(window.row_utterances)
+    return told | {
+        "clock": when(known.clock_ms),
+        "session": {
+            "began": when(session.started_ms),
+            "first_position": session.first_offset,
+            "utterances": window.count,
+            "truncated": session.truncated,
+            "ended": session.ended,
+            "last_seq": session.last_seq,
+        },
+        "window": [
+            {"index": first + i, "utterance_id": utterance, "speaker_id": speaker}
+            for i, (utterance, speaker) in enumerate(
+                zip(window.row_utterances, window.row_speakers, strict=True)
+            )
+        ],
+        "speakers": [
+            {
+                "speaker_id": who,
+                "last_index": s.last_index,
+                "last_utterance_id": s.last_utterance_id,
+            }
+            for who, s in window.speakers.items()
+        ],
+        "ids_heard": len(known.recent) // HASH_BYTES,
+    }
+
+
+def problem(held: Held) -> str | None:
+    """Why a state cannot be read."""
+    if held.loaded.corrupt is not None:
+        return held.loaded.corrupt
+    if held.loaded.foreign:
+        return (
+            "written by another model or with other WINDOW, IDLE_S or MAX_SESSION_S: name the "
+            "workers' settings"
+        )
+    return None
+
+
+def output(offset: int, stored: StoredOutput) -> dict[str, Any]:
+    """A stored output: what is sent again if its record comes again."""
+    try:
+        sent = [f"{KINDS[one.kind]} {one.id}" for one in sent_before(stored)]
+    except msgspec.DecodeError:
+        sent = ["unreadable"]
+    return {"position": offset, "outcome": stored.outcome, "sends": sent}
+
+
+def when(epoch_ms: int) -> str | None:
+    """Broker time for people; None for none."""
+    if epoch_ms == NO_CLOCK:
+        return None
+    return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+
+
+def show(told: dict[str, Any], console: Console) -> None:
+    """Print `as_data` as tables."""
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in facts_of(told):
+        facts.add_row(name, value)
+    console.print(facts)
+    if told["problem"]:
+        console.print(f"not readable: {told['problem']}", markup=False)
+    _table(console, "window, oldest first", told.get("window", []))
+    _table(console, "speakers, least recently heard first", told.get("speakers", []))
+    waiting = [one | {"sends": ", ".join(one["sends"])} for one in told["outputs"]]
+    _table(console, "outputs kept until their offset is committed", waiting)
+
+
+def facts_of(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """The single facts, as rows."""
+    rows = [
+        ("conversation", told["conversation_id"]),
+        ("partition", f"{told['partition']} of topic {told['topic_id']}"),
+        ("position", str(told["position"])),
+        ("fence token", str(told["fence_token"])),
+        ("expires in", f"{told['expires_in_s']:g} s without an utterance"),
+        ("digest", told["digest"]),
+        ("ring", f"{told['rows']} of {told['rows_at_most']} rows"),
+        ("horizon", f"{told['utterance_ids']} of {told['utterance_ids_at_most']} utterance ids"),
+    ]
+    if told["partition"] != told["keyed_to"]:
+        rows.append(("note", f"murmur2 would have chosen partition {told['keyed_to']}"))
+    if told["also_on"]:
+        rows.append(("note", f"it has an older state on {told['also_on']}: its partition changed"))
+    session = told.get("session")
+    if session is not None:
+        flags = [name for name in ("truncated", "ended") if session[name]]
+        rows += [
+            ("clock", told["clock"] or "none"),
+            ("session", f"{session['utterances']} utterances since {session['began']}"),
+            ("", f"from position {session['first_position']}{''.join(f', {f}' for f in flags)}"),
+        ]
+    return rows
+
+
+def _table(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    console.print(table)

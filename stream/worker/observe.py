@@ -1,0 +1,160 @@
+"""What the worker tells the metrics, fact by fact, so that the loop reads without counters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from model.interface import ModelInfo
+from stream.answers.build_events import rule_of
+from stream.events.messages import PredictionEvent
+from stream.metrics.catalogue import Metrics
+from stream.ports import NO_TIMESTAMP
+from stream.worker.health import Health
+from stream.worker.pipeline import Result, Step
+
+SHIFT_LIKELY = 0.5  # label shift="yes" from here on: more likely than not
+
+
+class Observer:
+    """Turns facts of the loop into observations."""
+
+    def __init__(self, metrics: Metrics, info: ModelInfo) -> None:
+        """`info` tells which emotions and alerts there may be."""
+        self._m = metrics
+        metrics.expect(info.labels, rule_of(info).name)
+
+    def read(self, records: int, ahead_s: float) -> None:
+        """Records came in; broker time of the newest was so far ahead of our clock."""
+        self._m.utterances_consumed.inc(records)
+        if ahead_s > 0:
+            self._m.clock_skew.set(ahead_s)
+
+    def rebalanced(self, kind: str, partitions: int) -> None:
+        """Partitions came or went."""
+        self._m.rebalances.labels(kind).inc(partitions)
+
+    def gaps(self, partitions: int) -> None:
+        """Partitions whose committed offset is no longer in the log."""
+        self._m.offset_gaps.inc(partitions)
+
+    def left(self, topic: str, partitions: Sequence[int]) -> None:
+        """Partitions left: their gauges must not stay behind."""
+        for partition in partitions:
+            self._m.consumer_lag.drop(topic, str(partition))
+            self._m.last_processed.drop(str(partition))
+
+    def operated(self, step: Step) -> None:
+        """What the store answered in one step."""
+        for result, count in Counter(step.loads).items():
+            self._m.state_operations.labels("load", result).inc(count)
+        for saved, count in Counter(step.saves).items():
+            self._m.state_operations.labels("save", saved.value).inc(count)
+        self._m.fencing_rejections.inc(len(step.fenced))
+        self._m.partition_moves.inc(step.moved)
+
+    def rebuilt(self, states: Mapping[str, int]) -> None:
+        """So many states were rebuilt, by cause."""
+        for cause, count in states.items():
+            self._m.state_rebuilds.labels(cause).inc(count)
+
+    def store_away(self) -> None:
+        """The store did not answer."""
+        self._m.redis_up.set(0)
+        self._m.state_operations.labels("any", "unavailable").inc()
+
+    def answered(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:
+        """All that a batch sends is acknowledged. Times are monotonic seconds.
+
+        What is the same for a batch is observed once, what is counted is added up before: this is
+        on the path of every utterance.
+        """
+        self._m.redis_up.set(1)
+        self._m.batch_utterances.observe(len(step.results))
+        self._records(step.results)
+        self._predictions([r.event for r in step.results if r.event is not None])
+        self._stages(step, began, produced_at, acked_at)
+
+    def _records(self, results: Sequence[Result]) -> None:
+        """Whatever the records were."""
+        m = self._m
+        answered: dict[int, int] = {}
+        for result in results:
+            record = result.item.record
+            if record.timestamp_ms != NO_TIMESTAMP:
+                answered[record.partition] = record.timestamp_ms
+            if result.replay is not None:
+                m.replays.labels(result.replay).inc()
+            if result.reason is not None:
+                m.dead_letters.labels(result.reason.value).inc()
+            if result.alerted is not None:
+                m.shift_alerts.labels(result.alerted).inc()
+            if result.outcome == "duplicate":
+                kind = "utterance_id" if result.replay is None else "position"
+                m.duplicates.labels(kind).inc()
+        for partition, timestamp_ms in answered.items():
+            m.last_processed.set(timestamp_ms / 1000, str(partition))
+
+    def _predictions(self, events: Sequence[PredictionEvent]) -> None:
+        m = self._m
+        said: Counter[tuple[str, bool]] = Counter()
+        for event in events:
+            likely = event.shift is not None and event.shift.probability >= SHIFT_LIKELY
+            said[event.emotion, likely] += 1
+        m.confidence.observe_all([event.confidence for event in events])
+        m.window_utterances.observe_all([event.context.utterances for event in events])
+        for (emotion, likely), count in said.items():
+            m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
+        m.seq_disorder.inc(sum(bool(event.flags) for event in events))
+        m.context_truncated.inc(sum(event.context.truncated for event in events))
+
+    def _stages(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:
+        """Every stage of every prediction, so that the sums explain the sum of end to end."""
+        m, times = self._m, step.times
+        predicted = [r for r in step.results if r.event is not None]
+        items = [r.item for r in predicted]
+        m.fetch_wait.observe_all([i.fetch_wait_s for i in items])
+        m.decode.observe_all([i.decode_s for i in items])
+        m.queue_wait.observe_all([max(0.0, began - i.polled_at - i.decode_s) for i in items])
+        m.end_to_end.observe_all([i.fetch_wait_s + acked_at - i.polled_at for i in items])
+        m.state_bytes.observe_all([r.state_bytes for r in predicted])
+        for stage, seconds in (
+            (m.state_load, times.load_s),
+            (m.inference, times.infer_s),
+            (m.state_save, times.save_s),
+            (m.produce, acked_at - produced_at),
+        ):
+            stage.observe(seconds, len(predicted))
+
+    def committed_in(self, seconds: float) -> None:
+        """A commit took this long."""
+        self._m.commit.observe(seconds)
+
+    def final(self, records: int, outcomes: Sequence[str]) -> None:
+        """So many records are committed, with these outcomes: two counts that must agree."""
+        self._m.records_committed.inc(records)
+        for outcome, count in Counter(outcomes).items():
+            self._m.outcomes.labels(outcome).inc(count)
+
+    def looked(
+        self,
+        *,
+        health: Health,
+        topic: str,
+        lag: Mapping[int, int],
+        queued: int,
+        paused: int,
+        cached: int,
+        device_bytes: int,
+    ) -> None:
+        """How things stand."""
+        m = self._m
+        m.last_turn.set_to_current_time()
+        for partition, records in lag.items():
+            m.consumer_lag.set(records, topic, str(partition))
+        m.queue_depth.set(queued)
+        m.partitions_paused.set(paused)
+        m.conversations_active.set(cached)
+        m.redis_up.set(health.store)
+        m.ready.set(health.ready)
+        m.gpu_memory.set(device_bytes)

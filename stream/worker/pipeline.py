@@ -1,0 +1,428 @@
+"""The data path of a batch, from decoded records to what is sent: start reading at `Pipeline.step`.
+
+Load windows, replay what was applied before, predict the rest in one batch, run the alert rule,
+save with fence and position, and hand back what to produce. The caller produces, flushes and then
+commits; doing a batch again at any point repeats bytes and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, assert_never
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from model.fault_points import reach
+from model.interface import Prediction, Predictor
+from state.store import (
+    Loaded,
+    Save,
+    Saved,
+    SaveResult,
+    Store,
+    StoredOutput,
+    StoreUnavailable,
+)
+from state.window import (
+    NO_OFFSET,
+    Change,
+    Conversation,
+    Opening,
+    Recurrence,
+    StateKey,
+    apply,
+    apply_nothing,
+    open_at,
+)
+from stream.answers.build_events import (
+    highest_seq,
+    moved_of,
+    prediction_event,
+    rule_of,
+    shift_alert,
+)
+from stream.answers.outbox import (
+    Sent,
+    Wire,
+    late_dead_letter,
+    outgoing,
+    sent_before,
+    sent_for,
+    stored_output,
+)
+from stream.answers.predict import as_turn, predict
+from stream.answers.shift_rule import ShiftRule, decide
+from stream.events.dead_letter import dead_letter
+from stream.events.messages import Outcome, PredictionEvent, Utterance
+from stream.events.poison import Control, Poison, Reason
+from stream.ports import NO_TIMESTAMP, Outgoing, Record
+from stream.worker.batcher import Item
+from stream.worker.window_cache import WindowCache
+
+ROUNDS: Final = 3  # tries before a state that changes under our hands is called unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What owning a partition means for a step."""
+
+    token: int
+    committed: int  # broker-confirmed: outputs below it are needed no more
+    proves_new: bool  # all that is active was seen, lately: no key means no earlier utterance
+    seen_below: int = 0  # what is older than this offset and not active was seen to be over
+    cut_below: int = 0  # records below this offset left the log before they were read
+    blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
+
+
+class Result(Struct, frozen=True):
+    """What became of one record, and what must be acknowledged before it may be committed."""
+
+    item: Item
+    outcome: Outcome
+    send: tuple[Outgoing, ...] = ()
+    event: PredictionEvent | None = None  # None unless predicted in this very step
+    alerted: str | None = None  # the rule that fired
+    state_bytes: int = 0  # arrays of the conversation afterwards
+    reason: Reason | None = None  # of a dead letter
+    replay: Literal["sent", "no_entry"] | None = None
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds the batch spent in each stage."""
+
+    load_s: float = 0.0
+    infer_s: float = 0.0
+    save_s: float = 0.0
+
+
+Doubt = Literal["lost", "foreign", "expired"]
+"""Why a state must be rebuilt: written and gone, unreadable or of another model, outlived."""
+
+
+@dataclass(slots=True)
+class Step:
+    """What a batch came to.
+
+    `fenced` records met a newer owner: nothing of them was written. Records of a `suspect`
+    partition may have no result: their state must be rebuilt from the log first.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    fenced: list[Item] = field(default_factory=list)
+    suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=dict)  # by partition
+    met_token: int = 0  # the highest token met where fenced
+    saves: list[SaveResult] = field(default_factory=list)
+    moved: int = 0  # conversations last seen on another partition
+    loads: list[str] = field(default_factory=list)  # hit | found | missing | foreign, per load
+    times: Times = field(default_factory=Times)
+
+    def suspect_of(self, key: StateKey, doubt: Doubt) -> None:
+        """What is stored under this key is not to be built upon."""
+        self.suspect.setdefault(key.partition, {})[key] = doubt
+
+
+class Opened(Struct, frozen=True):
+    """One utterance between load and save."""
+
+    item: Item
+    utterance: Utterance
+    key: StateKey
+    loaded: Loaded
+    opening: Opening
+    truncated: bool  # what a session that starts here must say
+
+
+class Answered(Struct, frozen=True):
+    """One utterance about to be saved: what changes, what is kept, what is sent."""
+
+    opened: Opened
+    change: Change
+    output: StoredOutput
+    result: Result
+
+
+class Pipeline:
+    """Executes batches against a model and a store; keeps nothing but the window cache."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        store: Store,
+        cache: WindowCache,
+        wire: Wire,
+        *,
+        now_ms: Callable[[], int],
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._predictor, self._store, self._cache, self._wire = predictor, store, cache, wire
+        self._now_ms, self._clock_s = now_ms, clock_s
+        self._info = predictor.info
+        self._rule = rule_of(self._info)
+        self._idle_ms = predictor.spec.recurrence.idle_s * 1000
+
+    def step(self, items: Sequence[Item], leases: Mapping[int, Lease]) -> Step:
+        """Give each record of a batch its outcome; at most one utterance of a conversation in it.
+
+        Every item is in `results` or in `fenced` afterwards, or its partition in `suspect`. Raises
+        `StoreUnavailable` (nothing is known to be written: do the batch again), `StoreChanged` and
+        `DeviceLost`.
+        """
+        step = Step(results=[self._refused(i) for i in items if i.key is None])
+        todo = [i for i in items if i.key is not None]
+        for _ in range(ROUNDS):
+            opened = self._open(todo, leases, step)  # replays and duplicates end here
+            answered = self._answer(opened, step)
+            saved = self._save(answered, leases, step)
+            todo = []
+            for answer, save in zip(answered, saved, strict=True):
+                item = answer.opened.item
+                if save.result is SaveResult.SAVED:
+                    step.results.append(answer.result)
+                elif save.result is SaveResult.FENCED:
+                    step.fenced.append(item)
+                    step.met_token = max(step.met_token, save.token)
+                elif save.result is SaveResult.LOST:
+                    step.suspect_of(answer.opened.key, "lost")
+                elif save.result is SaveResult.REPLAY:
+                    todo.append(item)  # again, from what the store really holds
+                else:
+                    assert_never(save.result)
+            if not todo:
+                return step
+        raise StoreUnavailable(f"the state of {len(todo)} conversations keeps changing")
+
+    def _refused(self, item: Item) -> Result:
+        """The outcome of a record that reaches no conversation."""
+        if isinstance(item.message, Poison):
+            letter = dead_letter(item.record, item.message, topic=self._wire.dead_letters)
+            return Result(item, "dead_lettered", (letter,), reason=item.message.reason)
+        assert isinstance(item.message, Control), "an utterance has a key"
+        return Result(item, "control")
+
+    def _open(self, items: Sequence[Item], leases: Mapping[int, Lease], step: Step) -> list[Opened]:
+        """Load windows; settle what was applied before; open the rest at its record."""
+        began = self._clock_s()
+        loaded = self._load(items, step)
+        step.times.load_s += self._clock_s() - began
+        reach("F2")
+        opened: list[Opened] = []
+        for item, found in zip(items, loaded, strict=True):
+            if item.record.partition in step.suspect:
+                continue
+            if item.record.offset <= found.offset:
+                step.results.append(self._replay(item, found))
+                continue
+            lease = leases[item.record.partition]
+            if doubt := self._doubt(item, found, lease):
+                assert item.key is not None
+                step.suspect_of(item.key, doubt)
+                continue
+            one = self._open_one(item, found, lease)
+            if one.opening.before.is_recent(one.utterance.utterance_id):
+                step.results.append(Result(item, "duplicate"))
+            else:
+                opened.append(one)
+        return opened
+
+    def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
+        """What is stored for each item: from the cache, else in one round trip.
+
+        A partition whose store holds less than the cache proves to have been written is suspect.
+        """
+        found: dict[StateKey, Loaded] = {}
+        idle: dict[StateKey, Conversation] = {}
+        applied: dict[StateKey, int] = {}  # position the store must hold at least
+        for item in items:
+            assert item.key is not None
+            cached = self._cache.get(item.key)
+            if cached is None:
+                continue
+            if cached.offset >= item.record.offset:
+                applied[item.key] = cached.offset  # done before: its outputs are in the store
+                continue
+            if item.record.timestamp_ms - cached.clock_ms > self._idle_ms:
+                idle[item.key] = cached  # its stored copy may have expired: ask for its position
+                continue
+            found[item.key] = Loaded(cached, cached.offset, {})
+            step.loads.append("hit")
+        missing = [i.key for i in items if i.key is not None and i.key not in found]
+        if missing:
+            for key, loaded in zip(missing, self._store.load_many(missing), strict=True):
+                step.loads.append(kind_of(loaded))
+                if key in idle and loaded.conversation is None and not loaded.foreign:
+                    # Expired, not lost: we held it, and the gap ends its session anyway.
+                    loaded = replace(loaded, conversation=idle[key])
+                if loaded.offset < applied.get(key, loaded.offset):
+                    step.suspect_of(key, "lost")
+                found[key] = loaded
+            fresh = [key for key in missing if found[key].conversation is None]
+            step.moved += sum(self._store.point_many(fresh))
+        return [found[i.key] for i in items if i.key is not None]
+
+    def _doubt(self, item: Item, found: Loaded, lease: Lease) -> Doubt | None:
+        """Why what was found must not be built upon; None where it may be."""
+        if found.conversation is not None:
+            return None
+        if found.foreign:
+            # What a rebuild left as it was is over: it was not active then.
+            return None if NO_OFFSET < found.offset < lease.seen_below else "foreign"
+        sent_ms = item.record.timestamp_ms
+        # A missing key proves a new session only while its state cannot have expired yet.
+        fresh = sent_ms != NO_TIMESTAMP and self._now_ms() - sent_ms < self._idle_ms
+        return None if lease.proves_new or fresh else "expired"
+
+    def _replay(self, item: Item, found: Loaded) -> Result:
+        """Answer a position already applied with the bytes it was answered with."""
+        output = found.outputs.get(item.record.offset)
+        if output is None:  # a duplicate then, or offsets were reset by hand
+            return Result(item, "duplicate", replay="no_entry")
+        try:
+            sent = sent_before(output)
+        except msgspec.DecodeError:
+            return Result(item, "duplicate", replay="no_entry")
+        send = tuple(outgoing(s, item.record, self._wire) for s in sent)
+        reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
+        return Result(item, as_outcome(output.outcome), send, reason=reason, replay="sent")
+
+    def _open_one(self, item: Item, found: Loaded, lease: Lease) -> Opened:
+        record, utterance, key = item.record, item.message, item.key
+        assert isinstance(utterance, Utterance) and key is not None
+        truncated = record.timestamp_ms < lease.blind_until_ms
+        opening = open_at(
+            found.conversation,
+            spec=self._predictor.spec,
+            timestamp_ms=record.timestamp_ms,
+            offset=record.offset,
+            truncated=truncated,
+        )
+        if found.conversation is not None and found.offset < lease.cut_below and truncated:
+            session = replace(opening.before.session, truncated=True)  # some may be lost unread
+            opening = replace(opening, before=replace(opening.before, session=session))
+        return Opened(item, utterance, key, found, opening, truncated)
+
+    def _answer(self, opened: Sequence[Opened], step: Step) -> list[Answered]:
+        """Predict in one batch, run the rule, and write down what changes and what is sent."""
+        began = self._clock_s()
+        inputs = self._info.inputs
+        turns = [as_turn(o.utterance, o.opening.before.window, inputs) for o in opened]
+        predictions = predict(self._predictor, turns)
+        answered = [
+            self._dead_lettered(o, p) if isinstance(p, Poison) else self._predicted(o, p)
+            for o, p in zip(opened, predictions, strict=True)
+        ]
+        step.times.infer_s += self._clock_s() - began
+        return answered
+
+    def _predicted(self, o: Opened, prediction: Prediction) -> Answered:
+        record, utterance = o.item.record, o.utterance
+        event = prediction_event(utterance, prediction, o.opening, self._info, record)
+        change, fired = change_of(
+            o.opening, utterance, record, prediction, self._rule, self._predictor.spec.recurrence
+        )
+        alert = shift_alert(event, self._rule) if fired else None
+        sent = sent_for(event, alert, self._wire.encoding)
+        outcome: Outcome = "abstained" if event.abstained else "predicted"
+        send = tuple(outgoing(s, record, self._wire) for s in sent)
+        result = Result(
+            o.item,
+            outcome,
+            send,
+            event=event,
+            alerted=self._rule.name if fired else None,
+            state_bytes=self._size(change),
+        )
+        return Answered(o, change, stored_output(outcome, sent), result)
+
+    def _size(self, change: Change) -> int:
+        """Bytes of the arrays a conversation has after a change."""
+        spec, window = self._predictor.spec, change.after.window
+        of_speakers = len(window.speakers) * spec.speaker_bytes
+        return len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers
+
+    def _dead_lettered(self, o: Opened, poison: Poison) -> Answered:
+        """A record refused after decoding: saved as an output first, arrays unchanged."""
+        spec, offset = self._predictor.spec, o.item.record.offset
+        stored = o.loaded.conversation
+        change = apply_nothing(stored, spec=spec, offset=offset, truncated=o.truncated)
+        sent: Sent = late_dead_letter(poison)
+        send = (outgoing(sent, o.item.record, self._wire),)
+        result = Result(o.item, "dead_lettered", send, reason=poison.reason)
+        return Answered(o, change, stored_output("dead_lettered", [sent]), result)
+
+    def _save(
+        self, answered: Sequence[Answered], leases: Mapping[int, Lease], step: Step
+    ) -> list[Saved]:
+        """Compare and append, all in one round trip; what is saved is cached, the rest dropped."""
+        if not answered:
+            return []
+        reach("F5")
+        began = self._clock_s()
+        saved = self._store.save_many([as_save(a, leases) for a in answered])
+        for answer, save in zip(answered, saved, strict=True):
+            if save.result is SaveResult.SAVED:
+                self._cache.put(answer.opened.key, answer.change.after)
+            else:
+                self._cache.drop(answer.opened.key)
+        reach("F6")
+        step.saves += [s.result for s in saved]
+        step.times.save_s += self._clock_s() - began
+        return saved
+
+
+def change_of(
+    opening: Opening,
+    utterance: Utterance,
+    record: Record,
+    prediction: Prediction,
+    rule: ShiftRule,
+    recurrence: Recurrence,
+) -> tuple[Change, bool]:
+    """What a prediction changes in its conversation, and whether the rule fires."""
+    before = opening.before
+    moved = moved_of(utterance, prediction, opening)
+    alert_state, fired = decide(rule, before.alert, utterance.speaker_id, moved)
+    change = apply(
+        opening,
+        prediction.applied,
+        recurrence=recurrence,
+        utterance_id=utterance.utterance_id,
+        speaker_id=utterance.speaker_id,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        end_of_conversation=utterance.end_of_conversation,
+        seq=highest_seq(utterance.seq, before.session.last_seq),
+        alert=alert_state,
+    )
+    return change, fired
+
+
+def as_save(answer: Answered, leases: Mapping[int, Lease]) -> Save:
+    """The compare-and-append of one answer."""
+    opened = answer.opened
+    lease = leases[opened.item.record.partition]
+    return Save(
+        key=opened.key,
+        token=lease.token,
+        expected_offset=opened.loaded.offset,
+        change=answer.change,
+        output=answer.output,
+        committed_offset=max(lease.committed, 0),
+        replace_foreign=opened.loaded.foreign,
+    )
+
+
+def kind_of(loaded: Loaded) -> str:
+    """How a load ended, as counted."""
+    if loaded.foreign:
+        return "foreign" if loaded.corrupt is None else "corrupt"
+    return "found" if loaded.conversation is not None else "missing"
+
+
+def as_outcome(text: str) -> Outcome:
+    """A stored outcome as one of ours. Raises `msgspec.ValidationError` for any other."""
+    outcome: Outcome = msgspec.convert(text, Outcome)
+    return outcome

@@ -1,0 +1,108 @@
+"""Which store a worker works with, and the rebuilding of partitions whose states it may have lost.
+
+Whoever commits an offset notes beside it which store held all states then (`Store.identify`). A
+partition whose note is another one, or whose log was cut unread, is suspect: it is not worked on
+before `Rebuild` has compared its states with the log. One partition at a time, in slices.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from model.interface import Predictor
+from state.store import Store
+from stream.ports import LogReader
+from stream.settings import Settings
+from stream.worker.partitions import Owned, Partitions
+from stream.worker.rebuild import Rebuild
+
+SLICE_S: Final = 0.05  # then other partitions have their turn
+
+
+class Recovery:
+    """Used by the worker's thread only."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        partitions: Partitions,
+        *,
+        reader: LogReader,
+        store: Store,
+        predictor: Predictor,
+        now_ms: Callable[[], int],
+        clock_s: Callable[[], float],
+    ) -> None:
+        self._settings, self._partitions = settings, partitions
+        self._reader, self._store, self._predictor = reader, store, predictor
+        self._now_ms, self._clock_s = now_ms, clock_s
+        self._note: str | None = None  # which store we work with; None: ask it
+        self._rebuild: Rebuild | None = None
+        self._slices: Iterator[None] = iter(())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a partition is being rebuilt."""
+        return self._rebuild is not None
+
+    def forget(self) -> None:
+        """The store is another one than we knew."""
+        self._note, self._rebuild = None, None
+
+    def drop(self, partitions: Sequence[int]) -> None:
+        """These left, or begin again."""
+        if self._rebuild is not None and self._rebuild.partition in partitions:
+            self._rebuild = None
+
+    def judge(self, owned: Owned) -> None:
+        """Trust a partition that was just claimed, or leave it suspect."""
+        note = self._known_store()
+        if owned.start.beginning and owned.committed < 0:
+            owned.trust(note, self._clock_s(), seen=0)
+        elif owned.note == note and not owned.start.gap:
+            owned.trust(note, self._clock_s())
+
+    def advance(self, topic_id: str) -> Rebuild | None:
+        """Work on a suspect partition for a slice; return its rebuild when it is whole.
+
+        Raises `Disputed` and what store and log raise; it then begins again.
+        """
+        if self._rebuild is None:
+            suspect = self._partitions.suspect()
+            if not suspect:
+                return None
+            self._rebuild = self._begin(suspect[0], topic_id)
+            self._slices = self._rebuild.run()
+        rebuild, self._rebuild = self._rebuild, None  # given up where a slice raises
+        until = time.monotonic() + SLICE_S
+        while time.monotonic() < until:
+            if next(self._slices, rebuild) is rebuild:
+                owned = self._partitions[rebuild.partition]
+                owned.blind_until_ms = rebuild.blind_until_ms
+                owned.trust(self._known_store(), self._clock_s(), seen=rebuild.committed)
+                return rebuild
+        self._rebuild = rebuild
+        return None
+
+    def _known_store(self) -> str:
+        if self._note is None:
+            self._note = self._store.identify()
+        return self._note
+
+    def _begin(self, partition: int, topic_id: str) -> Rebuild:
+        owned = self._partitions[partition]
+        assert owned.token is not None, "claimed first"
+        return Rebuild(
+            partition=partition,
+            committed=owned.resume_at,
+            token=owned.token,
+            doubted=owned.doubted,
+            topic=self._settings.utterances,
+            topic_id=topic_id,
+            reader=self._reader,
+            store=self._store,
+            predictor=self._predictor,
+            now_ms=self._now_ms,
+        )

@@ -1,0 +1,112 @@
+"""Servers that only tests start: a Redis Cluster, Prometheus, Alertmanager."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream.local.servers import (
+    START_S,
+    ChildServer,
+    RunningRedis,
+    ServerFailed,
+    free_ports,
+    need,
+    redis_server,
+    says_ok,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPrometheus:
+    """A Prometheus that scrapes the targets it was started with."""
+
+    url: str
+    server: ChildServer
+
+
+@contextlib.contextmanager
+def redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RunningRedis]]:
+    """Run a Redis Cluster of primaries under `directory` until the block ends."""
+    program = need("redis-cli", "it comes with redis-server (Debian: redis-tools)")
+    with contextlib.ExitStack() as stack:
+        running: list[RunningRedis] = []
+        for number in range(nodes):
+            place = directory / f"node-{number}"
+            place.mkdir(parents=True)
+            server = redis_server(
+                place, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"
+            )
+            running.append(stack.enter_context(server))
+        at = [f"127.0.0.1:{one.port}" for one in running]
+        made = subprocess.run(
+            [program, "--cluster", "create", *at, "--cluster-yes"],
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+        if made.returncode:
+            raise ServerFailed(f"the cluster could not be made:\n{made.stdout[-2000:]}")
+        until = time.monotonic() + START_S
+        while not all(_in_cluster(program, one.port) for one in running):
+            if time.monotonic() > until:
+                raise ServerFailed(f"the cluster was not up within {START_S:.0f} s")
+            time.sleep(0.1)
+        yield running
+
+
+def _in_cluster(program: str, port: int) -> bool:
+    """Whether this node knows that all slots are served."""
+    asked = [program, "-p", str(port), "cluster", "info"]
+    said = subprocess.run(asked, capture_output=True, text=True, timeout=START_S, check=False)
+    return "cluster_state:ok" in said.stdout
+
+
+@contextlib.contextmanager
+def prometheus(directory: Path, *targets: str, scrape_s: int = 1) -> Iterator[RunningPrometheus]:
+    """Run Prometheus under `directory`, scraping `targets` ("127.0.0.1:port") every `scrape_s`."""
+    quoted = ", ".join(f'"{t}"' for t in targets)
+    config = directory / "prometheus.yml"
+    config.write_text(
+        f"global: {{scrape_interval: {scrape_s}s}}\n"
+        f"scrape_configs: [{{job_name: emotrack, static_configs: [{{targets: [{quoted}]}}]}}]\n"
+    )
+    with configured_prometheus(config) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def configured_prometheus(config: Path) -> Iterator[RunningPrometheus]:
+    """Run Prometheus with this configuration; its data goes beside it."""
+    program = need("prometheus", "install it (Debian: apt-get install prometheus)")
+    (port,) = free_ports(1)
+    directory = config.parent
+    argv = [program, f"--config.file={config}", f"--storage.tsdb.path={directory / 'tsdb'}"]
+    server = ChildServer("prometheus", [*argv, f"--web.listen-address=127.0.0.1:{port}"], directory)
+    try:
+        server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
+        yield RunningPrometheus(f"http://127.0.0.1:{port}", server)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def configured_alertmanager(config: Path, port: int) -> Iterator[ChildServer]:
+    """Run one Alertmanager with this configuration; its data goes beside it."""
+    cure = "install it (Debian: apt-get install prometheus-alertmanager)"
+    debian = shutil.which("prometheus-alertmanager")  # Debian's name for it
+    program = debian or need("alertmanager", cure)
+    argv = [program, f"--config.file={config}", f"--storage.path={config.parent / 'silences'}"]
+    argv += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
+    server = ChildServer("alertmanager", argv, config.parent)
+    try:
+        server.start(lambda: says_ok(f"http://127.0.0.1:{port}/-/ready"))
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,71 @@
+"""What `emotrack bench start` measures, and what keeps a start short."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream import main
+from stream.bench.start import Start, files_read, measure, rows_of
+from stream.cli import serve
+from stream.local.servers import ServerFailed, free_ports
+
+NOT_NEEDED = (
+    "torch_geometric",
+    "sklearn",
+    "matplotlib",
+    "transformers",
+    "yaml",
+    "model.pcgnet.train",
+)
+
+
+def test_the_rows_are_medians_with_the_goal_beside_them() -> None:
+    cold = [Start(9.0, 6.0), Start(7.0, 6.5), Start(8.0, 6.1)]
+    warm = [Start(6.0, 5.0), Start(6.5, 5.5), Start(11.0, 5.2)]
+    rows = rows_of(cold, warm)
+    assert {name: row["value"] for name, row in rows.items()} == {
+        "start_cold_s": 8.0,
+        "start_warm_s": 6.5,
+        "start_cpu_s": 5.2,
+    }
+    assert rows["start_warm_s"]["first"] == 10 and rows["start_warm_s"]["runs"] == [6.0, 6.5, 11.0]
+
+
+def test_the_files_that_are_dropped_are_the_weights_and_the_large_libraries() -> None:
+    names = {file.name for file in files_read()}
+    assert {"model.safetensors", "libtorch_cpu.so", "worker.py", "emotrack.lua"} <= names
+
+
+def test_a_worker_that_cannot_start_is_no_figure(tmp_path: Path) -> None:
+    (nobody,) = free_ports(1)
+    settings = {"bootstrap": f"127.0.0.1:{nobody}", "redis_url": "memory://"}
+    with pytest.raises(ServerFailed, match=f"127.0.0.1:{nobody}"):
+        measure(settings, tmp_path / "worker.log")
+
+
+def test_a_worker_imports_nothing_that_only_training_or_text_needs() -> None:
+    """Each of these takes from a tenth of a second to two; the encoder imports its own."""
+    look = (
+        "import sys, stream.serve, model.pcgnet.predictor\n"
+        f"print([name for name in {NOT_NEEDED} if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_the_collector_of_garbage_is_on_again_after_a_start_that_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (nobody,) = free_ports(1)
+    seen: list[bool] = []
+    monkeypatch.setattr(serve, "stop_on_signals", lambda: seen.append(gc.isenabled()))
+    argv = ["emotrack", "serve", "--bootstrap", f"127.0.0.1:{nobody}", "--redis-url", "memory://"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit):
+        main.main()
+    assert seen == [False] and gc.isenabled()

@@ -1,0 +1,129 @@
+"""`emotrack data` as a person types it: own conversations in, a folder that trains out."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model.data.reader import read_data_set
+from model.data.writer import write_data_set
+from stream.main import app
+from tests.fakes.conversations import generated_conversations
+
+TALKS, TURNS = 10, 6
+
+
+def run(*arguments: str) -> str:
+    """What a command prints; what it raises is raised here."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments: str) -> str:
+    """What the console says in a process of its own, when it ends with an error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stream.main", *arguments],
+        capture_output=True, timeout=60, check=False, text=True,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """A CSV of ten conversations."""
+    path = tmp_path / "calls.csv"
+    lines = ["dialogue_id,speaker,utterance,label"]
+    lines += [
+        f'{c},{"ab"[t % 2]},"Well, turn {t}!",{("calm", "mad", "glad")[c * t % 3]}'
+        for c in range(TALKS)
+        for t in range(TURNS)
+    ]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def test_a_csv_of_ten_conversations_becomes_a_set_that_reads(talk: Path, tmp_path: Path) -> None:
+    said = run("data", "convert", str(talk), "--out", str(tmp_path / "set"))
+    assert "emotrack train --data" in said
+    assert "held out (seed 0)" in said
+    data = read_data_set(tmp_path / "set")
+    assert (data.name, data.labels, data.widths) == ("calls", ("calm", "glad", "mad"), {})
+    assert sum(len(d) for d in data.split("train")) == 6 * TURNS
+    assert "longest dialogue" in run("data", "check", str(tmp_path / "set"))
+
+
+@pytest.mark.slow
+def test_a_csv_with_text_vectors_trains(talk: Path, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(TALKS * TURNS, 12)).astype(np.float32)
+    np.savez(tmp_path / "t.npz", text=vectors)
+    out = ("--out", str(tmp_path / "set"), "--features", str(tmp_path / "t.npz"))
+    run("data", "convert", str(talk), *out)
+    runs = ("--runs", str(tmp_path / "runs"), "--name", "one", "--epochs", "1", "--hidden", "8")
+    run("train", "--data", str(tmp_path / "set"), *runs)
+    assert (tmp_path / "runs" / "one" / "model.safetensors").exists()
+
+
+def test_the_json_of_published_code_becomes_a_set_that_reads(tmp_path: Path) -> None:
+    said = {
+        str(n): {
+            "utterance": f"Anna: turn {n}",
+            "speaker": "Anna",
+            "emotion": "joy",
+            "feature_key": f"dia0_utt{n}",
+        }
+        for n in range(2)
+    }
+    content = json.dumps({"2": {"0": said, "1": said}})
+    (tmp_path / "train_data.json").write_text(content, "utf-8")
+    out = tmp_path / "set"
+    run("data", "import-json", "meld", str(tmp_path), "--out", str(out))
+    assert read_data_set(out).split("dev")[0].sentences == ("turn 0", "turn 1")
+
+
+def test_a_check_counts_what_is_there(tmp_path: Path) -> None:
+    data = generated_conversations(20, seed=1)
+    write_data_set(tmp_path, data)
+    said = run("data", "check", str(tmp_path))
+    total = sum(len(d) for d in data.split("train"))
+    assert str(total) in said
+    assert "audio, 8 numbers" in said
+    assert "100.0 %" in said
+
+
+def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
+    talk: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "t.npz", audio=np.ones((7, 3)))
+    said = refused(
+        *("data", "convert", str(talk), "--out", str(tmp_path / "set")),
+        *("--features", str(tmp_path / "t.npz")),
+    )
+    assert f"has 7 rows, the conversations have {TALKS * TURNS} utterances" in said
+    assert not (tmp_path / "set").exists()
+    assert "no column 'mood'" in refused(
+        *("data", "convert", str(talk), "--out", str(tmp_path / "set"), "--label-column", "mood")
+    )
+    assert "no data set in" in refused("data", "check", str(tmp_path))
+
+
+def test_a_hostile_pickle_is_refused_by_what_it_asks_for(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pkl"
+    bad.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    good = tmp_path / "good.pkl"
+    good.write_bytes(pickle.dumps((None,) * 11, 2))
+    said = refused(
+        *("data", "import", "meld", "--features", str(bad), "--roberta", str(good)),
+        *("--out", str(tmp_path / "set")),
+    )
+    assert "asks for os.system: nothing of it was run or read" in said
+    assert not (tmp_path / "set").exists()

@@ -1,0 +1,136 @@
+"""`emotrack evaluate` and `baseline` as a person types them, on generated conversations."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.data.writer import write_data_set
+from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
+from model.pcgnet.model import Pcgnet
+from model.pcgnet.train import fitting_config, normalise_inputs
+from model.serving.calibration import Calibration, Thresholds
+from stream.cli import baseline as cli_baseline
+from stream.cli import evaluate as cli_evaluate
+from stream.errors import ConfigError, SourceError
+from tests.fakes.conversations import generated_conversations
+
+app = typer.Typer()
+app.command("evaluate")(cli_evaluate.evaluate)
+app.command("baseline")(cli_baseline.baseline)
+DATA = generated_conversations(20, seed=3)
+
+
+def run(*arguments: str) -> str:
+    """Run a command and return what it printed; what it raises is raised here."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("data")
+    write_data_set(folder, DATA)
+    return str(folder)
+
+
+def checkpoint(folder: Path, hidden: int) -> Path:
+    model = Pcgnet(fitting_config(DATA, hidden=hidden))
+    normalise_inputs(model, DATA.split("train"))
+    calibration, points = Calibration(0.8, 1.1, "dev"), Thresholds(0.2, 0.9, 0.8)
+    save_checkpoint(
+        folder, model, calibration=calibration, thresholds=points, extractors={}, card=""
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return checkpoint(folder / "one", 8), checkpoint(folder / "other", 16)
+
+
+def test_a_report_is_a_page_with_its_pictures_and_its_figures(
+    data: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "report"
+    run("evaluate", str(pair[0]), "--data", data, "--report", str(folder))
+    assert sorted(p.name for p in folder.iterdir()) == ["report.html", "report.json"]
+    page = (folder / "report.html").read_text("utf-8")
+    assert page.count("data:image/png;base64,") == 6
+    assert load_checkpoint(pair[0]).digest in page
+    figures = json.loads((folder / "report.json").read_text("utf-8"))
+    assert {"A1", "A4_auroc", "A4_c2_wf1", "A5_emotion", "A5_shift", "report"} <= set(figures)
+    counted = sum(map(sum, figures["report"]["confusion"]))
+    assert counted == figures["report"]["utterances"] == sum(len(d) for d in DATA.split("dev"))
+
+
+def test_two_checkpoints_are_compared_in_a_table_and_in_the_figures(
+    data: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    figures = tmp_path / "figures.json"
+    one, other = map(str, pair)
+    said = run("evaluate", one, "--data", data, "--against", other, "--json", str(figures))
+    assert f"against {load_checkpoint(pair[1]).digest[:16]}" in said
+    rows = json.loads(figures.read_text("utf-8"))["against"]
+    gap = rows["weighted_f1"]
+    assert gap["value"] == pytest.approx(gap["one"] - gap["other"])
+    assert gap["verdict"] in said
+    run("evaluate", one, "--data", data, "--against", one, "--json", str(figures))
+    itself = json.loads(figures.read_text("utf-8"))["against"]
+    assert {row["value"] for row in itself.values()} == {0.0}
+
+
+def test_comparing_on_test_is_a_look_of_both(
+    data: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger.csv"
+    one, other = map(str, pair)
+    common = ("--data", data, "--split", "test", "--ledger", str(ledger))
+    run("evaluate", one, "--against", other, *common)
+    run("baseline", "majority", *common)
+    with ledger.open(encoding="utf-8", newline="") as file:
+        looked = [row["checkpoint"] for row in csv.DictReader(file)]
+    digests = [load_checkpoint(folder).digest for folder in pair]
+    assert looked == [*digests, "baseline-majority-seed0"]
+
+
+def test_a_report_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
+    data: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("kept", "utf-8")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="--report"):
+            run("evaluate", str(pair[0]), "--data", data, "--report", str(folder))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text("utf-8") == "kept"
+
+
+def test_a_baseline_is_scored_as_a_checkpoint_is(data: str, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    said = run("baseline", "logistic", "--data", data, "--json", str(figures), "--text-only")
+    assert "inverse penalty" in said
+    rows = json.loads(figures.read_text("utf-8"))
+    assert rows["A1"]["checkpoint"] == "baseline-logistic-text-seed0"
+    assert rows["command"].startswith("emotrack baseline logistic --set generated --split dev")
+
+
+def test_a_baseline_without_conversations_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="EMOTRACK_DATA"):
+        run("baseline", "majority", "--data", str(tmp_path))
+
+
+def test_help_imports_neither_torch_nor_matplotlib_nor_scikit_learn() -> None:
+    code = (
+        "import sys, stream.main\n"
+        "sys.exit(bool({'torch', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0

@@ -1,0 +1,264 @@
+"""`emotrack train` and `evaluate` as a person types them, on generated conversations."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from model.data.writer import write_data_set
+from model.errors import CheckpointError
+from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
+from stream.cli import data as cli_data
+from stream.cli import evaluate as cli_evaluate
+from stream.cli import train as cli_train
+from stream.errors import ConfigError, ModelUnfit, SourceError
+from tests.fakes.conversations import generated_conversations
+from tests.fakes.encoder import write_tiny_encoder
+
+app = typer.Typer()
+app.command("train")(cli_train.train)
+app.command("evaluate")(cli_evaluate.evaluate)
+app.add_typer(cli_data.app, name="data")
+
+
+def invoke(*arguments: str) -> str:
+    """Run a command and return what it printed; what it raises is raised here."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def run(*arguments: str) -> None:
+    """Run a command; what it raises is raised here."""
+    invoke(*arguments)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_data_set(folder, generated_conversations(20, seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    run(
+        *("train", "--data", str(data), "--runs", str(runs), "--name", "one"),
+        *("--epochs", "1", "--hidden", "8", "--text", "vectors"),
+    )
+    return runs / "one"
+
+
+def test_training_leaves_a_checkpoint_its_card_and_its_metrics(trained: Path) -> None:
+    checkpoint = load_checkpoint(trained)
+    metrics = json.loads((trained / "metrics.json").read_text("utf-8"))
+    assert metrics["A1"]["checkpoint"] == checkpoint.digest
+    assert metrics["A1"]["split"] == "dev"
+    assert metrics["command"].startswith("emotrack train --set generated --text vectors --seed 0")
+    card = (trained / "README.md").read_text("utf-8")
+    assert metrics["command"] in card
+    assert "inner state" in card
+    assert "television" not in card  # that is said of MELD only
+    assert len(metrics["epochs"]["value"]) == 1
+    assert (trained / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    assert not (trained / "progress.pt").exists()  # of no use once the run has ended
+
+
+def test_evaluating_what_was_trained_repeats_its_metrics(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    figures = tmp_path / "figures.json"
+    run("evaluate", str(trained), "--data", str(data), "--json", str(figures))
+    now = json.loads(figures.read_text("utf-8"))
+    then = json.loads((trained / "metrics.json").read_text("utf-8"))
+    for name in ("A1", "A4_auroc", "A4_c2_wf1", "A5_emotion", "A5_shift"):
+        assert now[name] == then[name]
+    assert {"machine", "command", "commit"} <= set(now)
+
+
+def test_every_look_at_test_is_a_line_of_the_ledger_and_dev_is_none(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    ledger = tmp_path / "ledger.csv"
+    common = ("evaluate", str(trained), "--data", str(data), "--ledger", str(ledger))
+    run(*common, "--split", "dev")
+    assert not ledger.exists()
+    run(*common, "--split", "test")
+    run(*common, "--split", "test")
+    with ledger.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2
+    digest = load_checkpoint(trained).digest
+    assert [row["checkpoint"] for row in rows] == [digest, digest]
+    assert 0 <= float(rows[0]["wf1_low"]) <= float(rows[0]["wf1"]) <= 1
+
+
+def test_a_look_at_test_that_cannot_be_recorded_is_refused(data: Path, trained: Path) -> None:
+    missing = str(data / "nowhere" / "ledger.csv")
+    with pytest.raises(ConfigError, match="--ledger"):
+        run(
+            *("evaluate", str(trained), "--data", str(data)),
+            *("--split", "test", "--ledger", missing),
+        )
+
+
+def test_a_width_the_heads_cannot_share_is_one_clear_message(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hidden=10"):
+        run("train", "--data", str(data), "--runs", str(tmp_path), "--hidden", "10")
+
+
+def test_wrong_folders_are_one_clear_message(data: Path, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="EMOTRACK_DATA"):
+        run("evaluate", str(trained), "--data", str(tmp_path))
+    with pytest.raises(ModelUnfit, match="safetensors"):
+        run("evaluate", str(tmp_path), "--data", str(data))
+
+
+def test_the_encoder_is_tuned_with_the_graph_and_evaluated_from_sentences(
+    data: Path, tmp_path: Path
+) -> None:
+    """The default for a set with sentences, on a tiny encoder: raw text in, the same scores out."""
+    encoder = write_tiny_encoder(tmp_path / "encoder", layers=3)
+    settings = tmp_path / "small.yaml"
+    settings.write_text("recipe: {tuned_layers: 2, mixed_layers: 2}\nmodel: {hidden: 8}\n")
+    run(
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--name", "tuned"),
+        *("--epochs", "1", "--encoder", str(encoder), "--recipe", str(settings)),
+    )
+    checkpoint = load_checkpoint(tmp_path / "tuned")
+    assert checkpoint.text is not None
+    assert checkpoint.text.delta
+    assert checkpoint.extractors["text"] == checkpoint.text.extractor
+    then = json.loads((tmp_path / "tuned" / "metrics.json").read_text("utf-8"))
+    figures = tmp_path / "figures.json"
+    run(
+        *("evaluate", str(tmp_path / "tuned"), "--data", str(data), "--json", str(figures)),
+        *("--encoder", str(encoder)),
+    )
+    now = json.loads(figures.read_text("utf-8"))
+    assert now["A1"] == then["A1"]
+
+
+def test_ten_conversations_in_a_csv_become_a_model(tmp_path: Path) -> None:
+    """The README's three commands, with a model as small as can be."""
+    lines = ["conversation_id,speaker_id,text,emotion"]
+    for talk in range(10):
+        for turn in range(6):
+            said, felt = [("That is great", "joy"), ("I hate it", "anger")][(talk + turn) % 2]
+            lines.append(f"talk {talk},{'ann' if turn % 2 else 'bob'},{said},{felt}")
+    table = tmp_path / "talks.csv"
+    table.write_text("\n".join(lines), "utf-8")
+    encoder = write_tiny_encoder(tmp_path / "encoder")
+    folder = tmp_path / "set"
+    run("data", "convert", str(table), "--out", str(folder), "--name", "talks")
+    run(
+        *("train", "--data", str(folder), "--runs", str(tmp_path), "--text", "frozen"),
+        *("--encoder", str(encoder), "--epochs", "2", "--hidden", "8"),
+    )
+    checkpoint = load_checkpoint(tmp_path / "talks")
+    assert set(checkpoint.config.labels) == {"joy", "anger"}
+    assert (checkpoint.config.audio, checkpoint.config.video) == (0, 0)
+
+
+def test_a_set_without_dev_is_trained_with_dialogues_held_out(
+    tmp_path: Path,
+) -> None:
+    made = generated_conversations(14, seed=1)
+    whole = made.split("train") + made.split("dev") + made.split("test")
+    write_data_set(tmp_path, replace(made, dialogues={"train": whole, "dev": (), "test": ()}))
+    common = ("--data", str(tmp_path), "--runs", str(tmp_path), "--text", "vectors")
+    result = invoke("train", *common, "--epochs", "1", "--hidden", "8")
+    assert "1 of 14 train dialogues held out" in result
+    result = invoke("train", *common, "--epochs", "1", "--hidden", "8", "--folds", "2")
+    assert "2 folds, weighted F1 of the one left out" in " ".join(result.split())
+    assert load_checkpoint(tmp_path / "generated" / "fold-2").config.hidden == 8
+
+
+def test_the_papers_preset_fits_the_datas_widths(data: Path, tmp_path: Path) -> None:
+    run(
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--text", "vectors"),
+        *("--epochs", "1", "--preset", "meld", "--bidirectional"),
+    )
+    config = load_checkpoint(tmp_path / "generated").config
+    assert (config.hidden, config.text, config.research) == (200, 384, ("bidirectional",))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("recipe: {epoch: 3}", "did you mean epochs"),
+        ("model: {hiden: 3}", "did you mean hidden"),
+        ("training: {}", "two sections"),
+        ("recipe: {balance: equal}", "balance must be one of"),
+        ("recipe: [1", "cannot read"),
+    ],
+)
+def test_a_wrong_recipe_is_named_with_what_would_do(
+    data: Path, tmp_path: Path, content: str, says: str
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(content, "utf-8")
+    with pytest.raises(ConfigError, match=says):
+        run("train", "--data", str(data), "--runs", str(tmp_path), "--recipe", str(recipe))
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_that_was_there(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.read_bytes() for file in trained.iterdir()}
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("model.atomic_files.os.fsync", full)
+    found = load_checkpoint(trained)
+    with pytest.raises(CheckpointError, match="make room"):
+        save_checkpoint(
+            trained,
+            found.model(),
+            calibration=found.calibration,
+            thresholds=found.thresholds,
+            extractors={},
+            card="another",
+        )
+    assert {file.name: file.read_bytes() for file in trained.iterdir()} == before
+
+
+SMALL_HRG = """\
+recipe: {mixed_layers: 2, epochs: 1, steps_at_least: 1}
+model: {width: 16, heads: 2, head_width: 8, graph_heads: 2, feed_forward: 16, text: 16, detector: 4}
+"""
+
+
+def test_the_other_model_is_trained_and_scored_by_the_same_commands(
+    data: Path, tmp_path: Path
+) -> None:
+    encoder = write_tiny_encoder(tmp_path / "encoder")
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL_HRG)
+    common = ("--data", str(data), "--encoder", str(encoder))
+    run("train", "hrg-ssa", *common, "--runs", str(tmp_path), "--recipe", str(recipe))
+    folder = tmp_path / "generated-hrg-ssa"
+    metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+    assert metrics["command"].startswith("emotrack train hrg-ssa --set generated")
+    figures = tmp_path / "figures.json"
+    run("evaluate", str(folder), *common, "--json", str(figures))
+    assert json.loads(figures.read_text("utf-8"))["A1"] == metrics["A1"]
+
+
+@pytest.mark.parametrize("option", [("--hidden", "8"), ("--text", "vectors"), ("--preset", "meld")])
+def test_what_is_only_pcgnets_is_refused_for_the_other(data: Path, option: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match=f"{option[0]} is for pcgnet"):
+        run("train", "hrg-ssa", "--data", str(data), *option)
+    with pytest.raises(ConfigError, match="--device is for hrg-ssa"):
+        run("train", "--data", str(data), "--device", "cuda")
+    with pytest.raises(ConfigError, match="--words-of is for hrg-ssa"):
+        run("train", "--data", str(data), "--words-of", "pcgnet")

@@ -1,0 +1,151 @@
+"""Rows of a CSV become utterances, and rows of a feature file go with them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model.data.feature_file import FeatureRows, read_feature_rows
+from model.data.writer import write_data_set
+from stream.client.sources import DataChoice, open_source
+from stream.client.table_source import attached, csv_utterances, require_sendable
+from stream.errors import ConfigError, SourceError
+from stream.events.decode import vectors_of
+from stream.events.messages import FeatureVector, PackedTensor, Utterance, encode
+from tests.fakes.conversations import generated_conversations
+
+NAN = float("nan")
+
+
+def rows(**arrays: Any) -> FeatureRows:
+    vectors: Mapping[str, Any] = {m: np.asarray(v, np.float32) for m, v in arrays.items()}
+    return FeatureRows("a.npz", vectors, {"audio": "praat"})
+
+
+def lines(count: int) -> list[Utterance]:
+    return [Utterance("c", f"u{i}", "s", text="hi") for i in range(count)]
+
+
+def numbers(vector: FeatureVector) -> list[float]:
+    assert isinstance(vector.tensor, PackedTensor)
+    dtype = {"float16": "<f2", "float32": "<f4"}[vector.tensor.dtype]
+    values: list[float] = np.frombuffer(vector.tensor.data, dtype).astype(float).tolist()
+    return values
+
+
+def test_each_utterance_gets_its_row_exactly_with_its_recipe() -> None:
+    features = rows(audio=[[0.5, 300.1], [1, 2]], video=[[3], [4]])
+    first, second = attached(lines(2), features, "talk.jsonl")
+    assert numbers(vectors_of(first)["audio"]) == np.array([0.5, 300.1], np.float32).tolist()
+    assert numbers(vectors_of(second)["video"]) == [4]
+    assert vectors_of(first)["audio"].extractor == "praat"
+    assert vectors_of(first)["video"].extractor is None
+    assert first.text == "hi"
+
+
+def test_an_absent_row_attaches_nothing() -> None:
+    features = rows(audio=[[NAN, NAN], [1, 2]], persona=[[NAN] * 5, [1] * 5])
+    require_sendable(features, 2, "x")
+    first, second = attached(lines(2), features, "x")
+    assert (first.features, first.persona) == (None, None)
+    assert second.persona == [1] * 5
+
+
+def test_vectors_already_carried_are_kept_and_doubled_ones_refused() -> None:
+    carried = Utterance("c", "u", "s")
+    for utterance in attached([carried], rows(audio=[[1, 2]]), "x"):
+        (again,) = attached([utterance], rows(text=[[5]]), "x")
+        assert set(vectors_of(again)) == {"text", "audio"}
+        with pytest.raises(
+            SourceError, match="utterance 1 of x carries `audio`, and so does row 0"
+        ):
+            list(attached([utterance], rows(audio=[[1, 2]]), "x"))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_rows_and_utterances_must_end_together(count: int) -> None:
+    with pytest.raises(SourceError, match=rf"a\.npz has 2 rows, x has {count}"):
+        list(attached(lines(count), rows(audio=[[1], [2]]), "x"))
+    with pytest.raises(SourceError, match=rf"a\.npz has 2 rows, x has {count}"):
+        require_sendable(rows(audio=[[1], [2]]), count, "x")
+
+
+def test_a_hole_is_named_with_its_cure() -> None:
+    with pytest.raises(SourceError, match=r"`audio` row 1, column 2 is NaN.*--fill-from shipped"):
+        require_sendable(rows(audio=[[1, 2, 3], [1, 2, NAN]]), 2, "x")
+
+
+def test_a_persona_of_another_size_is_refused() -> None:
+    with pytest.raises(SourceError, match="`persona` has 4 numbers, a persona 5"):
+        require_sendable(rows(persona=[[1] * 4]), 1, "x")
+
+
+def test_a_file_that_does_not_fit_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "talk.jsonl").write_bytes(b"".join(encode(u) + b"\n" for u in lines(3)))
+    with pytest.raises(SourceError, match=r"has 2 rows, talk\.jsonl has 3 utterances"):
+        open_source(str(tmp_path / "talk.jsonl"), DataChoice(), features=rows(audio=[[1], [2]]))
+
+
+def test_vectors_go_with_lines_of_a_file_of_a_table_and_of_standard_input(tmp_path: Path) -> None:
+    content = b"".join(encode(u) + b"\n" for u in lines(2))
+    (tmp_path / "talk.jsonl").write_bytes(content)
+    (tmp_path / "talk.csv").write_text("conversation_id,speaker_id,text\nc,s,hi\nc,s,hi\n", "utf-8")
+    np.savez(tmp_path / "a.npz", audio=np.ones((2, 8)))
+    features = read_feature_rows([tmp_path / "a.npz"])
+    for source, stdin in (("talk.jsonl", None), ("talk.csv", None), ("-", io.BytesIO(content))):
+        place = source if stdin else str(tmp_path / source)
+        sent = list(open_source(place, DataChoice(), stdin, features).utterances)
+        assert [numbers(vectors_of(u)["audio"]) for u in sent] == [[1] * 8] * 2
+
+
+def test_a_limit_of_conversations_leaves_rows_where_they_belong(tmp_path: Path) -> None:
+    talk = [Utterance(f"c{i % 2}", f"u{i}", "s", text="hi") for i in range(4)]
+    content = b"".join(encode(u) + b"\n" for u in talk)
+    choice = DataChoice(limit_conversations=1)
+    sent = open_source("-", choice, io.BytesIO(content), rows(audio=[[0], [1], [2], [3]]))
+    assert [numbers(vectors_of(u)["audio"]) for u in sent.utterances] == [[0], [2]]
+
+
+def test_a_data_set_takes_no_vectors_of_others(tmp_path: Path) -> None:
+    write_data_set(tmp_path, generated_conversations(8))
+    with pytest.raises(ConfigError, match="leave out --features"):
+        open_source(str(tmp_path), DataChoice(), features=rows(audio=[[1]]))
+
+
+def csv_file(folder: Path, text: str) -> Path:
+    (folder / "talk.csv").write_text(text, "utf-8")
+    return folder / "talk.csv"
+
+
+def test_a_csv_row_is_an_utterance_and_its_emotion_stays_at_home(tmp_path: Path) -> None:
+    path = csv_file(
+        tmp_path,
+        "dialogue_id,speaker,utterance,emotion,start_ms,role\n7,ann,hi,joy,1500,agent\n"
+        '8,bob,"oh, no",fear,,\n7,ann,bye,,,\n',
+    )
+    assert list(csv_utterances(path)) == [
+        Utterance("7", "0", "ann", text="hi", start_ms=1500, speaker_role="agent"),
+        Utterance("8", "0", "bob", text="oh, no"),
+        Utterance("7", "1", "ann", text="bye"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("conversation_id,text\nc,hi\n", "line 2: .*speaker_id"),
+        (
+            "conversation_id,speaker_id,text,seq\nc,s,hi,one\n",
+            "line 2: `seq` is 'one', not a whole",
+        ),
+        ("conversation_id,speaker_id,text\nc,s,hi,there\n", "line 2: 4 cells, the header has 3"),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        list(csv_utterances(csv_file(tmp_path, text)))

@@ -1,0 +1,111 @@
+"""What a watcher sees."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from stream.client import Received
+from stream.client.watch import BAR, Event, bar, watch
+from stream.events.messages import Context, InputRef, ModelRef, PredictionEvent, Shift, ShiftAlert
+
+MODEL = ModelRef("pcgnet", "1", "d" * 64, "none")
+INPUT = InputRef("emotrack.utterances", 0, 1)
+PREDICTION = PredictionEvent(
+    conversation_id="call-7", utterance_id="u1", speaker_id="anna", prediction_id="p1",
+    emotion="joy", probabilities={"joy": 0.75, "calm": 0.25}, confidence=0.75,
+    sentiment="positive", shift=Shift(0.61, "calm", "joy", "u0"), modalities_used=["text"],
+    context=Context(1, "u0", 0, False), model=MODEL, input=INPUT,
+)  # fmt: skip
+ALERT = ShiftAlert(
+    alert_id="a1", conversation_id="call-7", speaker_id="anna", from_="calm", to="joy",
+    probability=0.9, rule="emotion_shift", severity="critical", utterance_id="u1",
+    previous_utterance_id="u0", prediction_id="p1", model=MODEL, input=INPUT,
+)  # fmt: skip
+
+
+def received(event: PredictionEvent | ShiftAlert, *headers: tuple[str, bytes]) -> Event:
+    if isinstance(event, PredictionEvent):
+        return Received(event, headers, 0, 0, 0)
+    return Received(event, headers, 0, 0, 0)
+
+
+def shown(event: Event, *, terminal: bool = False) -> str:
+    out = io.StringIO()
+    console = Console(file=out, width=140, force_terminal=terminal, color_system=None)
+    assert watch([event], console) == 1
+    return out.getvalue()
+
+
+def test_a_line_holds_who_what_how_sure_the_shift_and_the_latency() -> None:
+    head, line, rest = shown(received(PREDICTION, ("emotrack_end_to_end_ms", b"12.345"))).split(
+        "\n"
+    )
+    assert head.split(" | ") == [
+        "time, UTC",
+        "conversation",
+        "speaker",
+        "emotion",
+        "confidence",
+        "shift: probability, from and to",
+        "latency, ms",
+    ]
+    for part in ("00:00:00", "call-7", "anna", "joy", "0.75", "0.61 calm -> joy", "12.3"):
+        assert part in line
+    assert rest == ""
+
+
+def test_a_first_utterance_shows_no_shift_and_an_abstained_one_its_reason() -> None:
+    event = msgspec.structs.replace(PREDICTION, shift=None, abstained=True, reason="low_confidence")
+    line = shown(received(event))
+    assert "->" not in line
+    assert "(low_confidence)" in line
+    assert "joy" not in line
+
+
+def test_an_alert_stands_out() -> None:
+    assert "ALERT calm -> joy" in shown(received(ALERT))
+
+
+def test_a_terminal_gets_a_table() -> None:
+    drawn = shown(received(PREDICTION), terminal=True)
+    assert "conversation" in drawn
+    assert "call-7" in drawn
+
+
+def test_json_lines_are_the_events_themselves() -> None:
+    out = io.StringIO()
+    watch([received(PREDICTION), received(ALERT)], Console(file=io.StringIO()), jsonl=True, out=out)
+    first, second = out.getvalue().splitlines()
+    assert msgspec.json.decode(first, type=PredictionEvent) == PREDICTION
+    assert json.loads(second)["from"] == "calm"
+
+
+def test_a_limit_ends_the_watch_without_asking_for_more() -> None:
+    def endless() -> Iterator[Event]:
+        yield received(PREDICTION)
+        yield received(PREDICTION)
+        raise AssertionError("a third event was asked for")
+
+    assert watch(endless(), Console(file=io.StringIO()), limit=2) == 2
+
+
+def test_ctrl_c_is_the_usual_way_to_stop() -> None:
+    def interrupted() -> Iterator[Event]:
+        yield received(PREDICTION)
+        raise KeyboardInterrupt
+
+    assert watch(interrupted(), Console(file=io.StringIO())) == 1
+
+
+@given(st.floats(0, 1))
+def test_the_bar_is_always_ten_marks(probability: float) -> None:
+    drawn = bar(probability).plain
+    assert drawn.startswith("#" * round(probability * BAR))
+    assert len(drawn) == BAR + len(f" {probability:.2f}")

@@ -1,0 +1,40 @@
+"""The page we write is the page Prometheus' own client writes."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream.metrics.catalogue import Metrics
+from stream.metrics.exposition import to_text
+
+AWKWARD = 'a "quoted" \\ back\nslash'
+
+
+def samples(page: bytes) -> list[tuple[str, str, str, tuple[tuple[str, str], ...], float]]:
+    return [
+        (f.type, f.documentation, s.name, tuple(sorted(s.labels.items())), s.value)
+        for f in text_string_to_metric_families(page.decode())
+        for s in f.samples
+    ]
+
+
+def test_a_worker_s_page_reads_as_the_one_of_the_prometheus_client() -> None:
+    metrics = Metrics()
+    metrics.describe({"version": "1"}, {"name": "m"})
+    metrics.end_to_end.observe(0.3)
+    metrics.consumer_lag.set(1e17, "emotrack.utterances", "3")
+    ours = {s for s in samples(metrics.render()) if s[2].startswith("emotrack_")}
+    theirs = {s for s in samples(generate_latest(metrics.registry)) if s[2].startswith("emotrack_")}
+    assert ours == theirs
+    assert len(ours) > 300
+
+
+def test_awkward_labels_values_and_texts_come_back_whole() -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("g", AWKWARD, ["what"], registry=registry)
+    for what, value in ((AWKWARD, float("inf")), ("nan", float("nan")), ("small", 5e-324)):
+        gauge.labels(what).set(value)
+    Counter("c", "C.", registry=registry).inc()
+    Info("i", "I.", registry=registry).info({"is": AWKWARD})
+    assert repr(samples(to_text(registry.collect()))) == repr(samples(generate_latest(registry)))

@@ -1,0 +1,164 @@
+"""Hand-made logs for `verify`: right in every byte, until a test breaks one promise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import structs
+
+from model.interface import Predictor
+from state.codec import Codec, Entries
+from state.memory_store import MemoryStore
+from state.redis_reader import Held, held
+from state.store import Save, StoredOutput
+from state.window import NO_OFFSET, Change, Conversation, StateKey
+from stream.answers.build_events import rule_of
+from stream.answers.outbox import Wire, late_dead_letter, outgoing, sent_for
+from stream.events.dead_letter import dead_letter
+from stream.events.decode import decode
+from stream.events.messages import Utterance
+from stream.events.poison import Poison
+from stream.ports import Outgoing, Record
+from stream.verify.check import Verifier
+from stream.verify.oracle import Expected, applied
+from stream.verify.outputs import Outputs
+from stream.verify.report import Report, Terms
+from tests.fakes.memory_log import LocalLog
+from tests.fakes.predictor import SmallPredictor
+
+WIRE = Wire("predictions", "shift-alerts", "dead-letters", "json", "/test")
+TOPICS = (WIRE.predictions, WIRE.shift_alerts, WIRE.dead_letters)
+TOPIC_ID = "topic"
+HOUR_MS = 3_600_000
+
+
+@dataclass
+class AnsweredLog:
+    """One partition of each topic, answered as a faultless worker would."""
+
+    predictor: Predictor = field(default_factory=SmallPredictor)
+    entries: dict[str, Entries] = field(default_factory=dict)
+    ttl_ms: int = 1_000
+    now_ms: int = 1_700_000_000_000
+    remembered: int = 0  # conversations the last verifier kept to the end
+
+    def __post_init__(self) -> None:
+        self.log = LocalLog(lambda: self.now_ms)
+        self.known: dict[str, Conversation] = {}
+
+    # What is said.
+
+    def say(self, conversation: str, utterance_id: str, **fields: Any) -> Record:
+        """An utterance, and nothing that answers it."""
+        self.now_ms += 1_000
+        said = {"conversation_id": conversation, "utterance_id": utterance_id, "speaker_id": "ann"}
+        heard = sum(utterance_id.encode())  # a mood that turns after every other utterance
+        tensor = [4.0 + heard % 3, 0.5] if heard // 2 % 2 else [0.5, 4.0 + heard % 3]
+        body = said | {"features": {"audio": {"tensor": tensor}}} | fields
+        return self.log.append("utterances", conversation.encode(), json.dumps(body).encode())
+
+    def answer(self, record: Record, *, truncated: bool = False) -> Expected | None:
+        """Write what answers `record`; a session that is `truncated` starts from nothing."""
+        message = self.decoded(record)
+        if isinstance(message, Poison):
+            self.write([dead_letter(record, message, topic=WIRE.dead_letters)])
+            return None
+        assert isinstance(message, Utterance)
+        known = None if truncated else self.known.get(message.conversation_id)
+        expected, after = applied(
+            self.predictor, rule_of(self.predictor.info), record, message, known,
+            truncated=truncated,
+        )  # fmt: skip
+        self.write(self.outputs(expected))
+        if after is not None:
+            self.known[message.conversation_id] = after
+            self.keep(message.conversation_id)
+        return expected
+
+    def decoded(self, record: Record) -> object:
+        info = self.predictor.info
+        return decode(
+            record.value, record.key, record.headers, topic=record.topic, inputs=info.inputs
+        )
+
+    def outputs(self, expected: Expected) -> list[Outgoing]:
+        """What a worker sends."""
+        if expected.poison is not None:
+            sent = [late_dead_letter(expected.poison)]
+        elif expected.prediction is not None:
+            sent = sent_for(expected.prediction, expected.alert, "json")
+        else:
+            return []
+        return [outgoing(one, expected.record, WIRE) for one in sent]
+
+    def write(self, outputs: Sequence[Outgoing]) -> None:
+        for one in outputs:
+            self.log.append(one.topic, one.key, one.value, one.headers)
+
+    def keep(self, conversation: str) -> None:
+        """What is known of a conversation now, as the store has it."""
+        store, after = MemoryStore(self.predictor.spec), self.known[conversation]
+        key = StateKey(conversation, TOPIC_ID, 0)
+        store.save_many([Save(key, 1, NO_OFFSET, Change(after), StoredOutput("predicted", b""), 0)])
+        self.entries[conversation] = store.entries(key)
+
+    def talk(self, conversation: str, n: int, start: int = 0) -> list[Record]:
+        """Utterances of two speakers, each answered."""
+        records = [
+            self.say(conversation, f"{conversation}{i}", speaker_id=f"s{i % 2}")
+            for i in range(start, start + n)
+        ]
+        for record in records:
+            self.answer(record)
+        return records
+
+    # What is in the topics.
+
+    def records(self, topic: str) -> list[Record]:
+        return self.log.records[topic, 0]
+
+    def rewrite(self, topic: str, index: int, **fields: Any) -> None:
+        """Change fields of an event that stands in a topic."""
+        record = self.records(topic)[index]
+        value = json.dumps(json.loads(record.value or b"") | fields, separators=(",", ":"))
+        self.records(topic)[index] = structs.replace(record, value=value.encode())
+
+    def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
+        """`States`: what the store holds."""
+        codec = Codec(self.predictor.spec)
+        return [
+            held(codec, key, self.entries[key.conversation_id], (self.ttl_ms,))
+            if key.conversation_id in self.entries
+            else None
+            for key in keys
+        ]
+
+    def verify(
+        self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
+        allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
+    ) -> Report:  # fmt: skip
+        """Verify it; all records are committed unless told otherwise, those below `low` gone."""
+        report, inputs = Report(), self.records("utterances")
+        terms = Terms(
+            committed={0: len(inputs) if committed is None else committed},
+            lows={0: low},
+            ends={0: len(inputs)},
+            topic_id=TOPIC_ID,
+            tolerance=tolerance,
+            allow_truncation=allow_truncation,
+            max_uncommitted=max_uncommitted,
+        )
+        outputs = Outputs("utterances", terms.lows, report)
+        takes = (outputs.prediction, outputs.alert, outputs.dead_letter)
+        for topic, take in zip(TOPICS, takes, strict=True):
+            for record in self.records(topic):
+                take(record)
+        verifier = Verifier(self.predictor, outputs, terms, report, self)
+        for start in range(low, len(inputs), chunk):
+            verifier.check(inputs[start : start + chunk], broker_time=True)
+        self.remembered = verifier.remembered
+        verifier.end_partition("utterances", 0)
+        return verifier.finish()

@@ -1,0 +1,149 @@
+"""What the worker counts: everything once, and never anybody by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from model.interface import Predictor
+from state.memory_store import MemoryStore
+from state.store import Save, Saved, StoreUnavailable
+from stream.metrics.catalogue import Metrics
+from stream.metrics.scrape import Page, parse
+from stream.settings import Settings
+from stream.worker.health import Health
+from stream.worker.loop import Worker
+from stream.worker.observe import Observer
+from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource
+
+CONVERSATIONS = 10_000
+PARTITIONS = 3
+POISON_EVERY = 100
+STAGES = (
+    "fetch_wait", "decode", "queue_wait", "state_load", "inference", "state_save", "produce",
+)  # fmt: skip
+
+
+def test_ten_thousand_conversations_and_speakers_add_no_series(predictor: Predictor) -> None:
+    log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
+    metrics, worker = worker_on(log, predictor)
+    speak(log, range(100))
+    work(worker, log)
+    few = parse(metrics.render().decode())
+    speak(log, range(100, CONVERSATIONS))
+    work(worker, log)
+    many = parse(metrics.render().decode())
+    assert counted(many, "utterances_consumed_total") == CONVERSATIONS
+    assert set(many.samples) == set(few.samples)
+    assert len(many.samples) < 500
+
+
+def test_every_count_of_records_agrees_and_the_stages_saw_each_prediction(
+    predictor: Predictor,
+) -> None:
+    log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
+    metrics, worker = worker_on(log, predictor)
+    speak(log, range(500))
+    work(worker, log)
+    page = parse(metrics.render().decode())
+    assert counted(page, "records_committed_total") == 500
+    assert page.by_label("emotrack_outcomes_total", "outcome") == {
+        "predicted": counted(page, "outcomes_total", outcome="predicted"),
+        "abstained": counted(page, "outcomes_total", outcome="abstained"),
+        "dead_lettered": 5,
+        "duplicate": 0,
+        "control": 0,
+    }
+    assert counted(page, "outcomes_total") == 500
+    assert counted(page, "predictions_emitted_total") == 495
+    for stage in (*STAGES, "end_to_end"):
+        assert counted(page, f"{stage}_seconds_count") == 495, stage
+    assert counted(page, "dead_letters_total", reason="missing_field") == 5
+
+
+def test_a_lost_outcome_shows_as_a_difference(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test of the alert's test: a worker that forgets what became of poison is found out."""
+    honest = Observer.final
+
+    def forgetful(self: Observer, records: int, outcomes: list[str]) -> None:
+        honest(self, records, [o for o in outcomes if o != "dead_lettered"])
+
+    monkeypatch.setattr(Observer, "final", forgetful)
+    log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
+    metrics, worker = worker_on(log, predictor)
+    speak(log, range(500))
+    work(worker, log)
+    page = parse(metrics.render().decode())
+    assert counted(page, "records_committed_total") - counted(page, "outcomes_total") == 5
+
+
+class Away(MemoryStore):
+    """A store that takes no state."""
+
+    def save_many(self, saves: Sequence[Save]) -> list[Saved]:
+        raise StoreUnavailable("nobody answers")
+
+
+def test_records_read_and_held_count_as_lag(predictor: Predictor) -> None:
+    """While the store was away, the few records of a quiet topic were read and held, and the lag
+    said 0."""
+    log = LocalLog(lambda: 1_700_000_000_000)
+    metrics, worker = worker_on(log, predictor, Away(predictor.spec))
+    speak(log, range(1, 4))
+    worker.turn()  # claims
+    worker.turn()  # reads, and cannot save
+    speak(log, range(4, 6))  # not read: the partition is paused
+    worker._next_housekeeping = 0.0
+    worker.turn()
+    page = parse(metrics.render().decode())
+    assert counted(page, "consumer_lag_records", partition="0") == 5
+    assert counted(page, "partitions_paused") == 1
+
+
+def counted(page: Page, name: str, **labels: str) -> float:
+    return page.value(f"emotrack_{name}", **labels)
+
+
+def worker_on(
+    log: LocalLog, predictor: Predictor, store: MemoryStore | None = None
+) -> tuple[Metrics, Worker]:
+    metrics = Metrics()
+    source = LocalSource(log, "utterances", "g")
+    worker = Worker(
+        Settings(commit_interval_ms=0, topic_prefix="", cache_conversations=1_000),
+        source=source,
+        reader=LocalReader(log, "utterances"),
+        sink=LocalSink(log),
+        store=store or MemoryStore(predictor.spec),
+        predictor=predictor,
+        observer=Observer(metrics, predictor.info),
+        health=Health(warmed=True),
+    )
+    source.subscribe(worker)
+    return metrics, worker
+
+
+def speak(log: LocalLog, conversations: range) -> None:
+    """One utterance of each, by a speaker of its own; every hundredth has no speaker."""
+    for n in conversations:
+        said = {"conversation_id": f"c{n}", "utterance_id": f"u{n}", "text": f"words {n}"}
+        if n % POISON_EVERY:
+            said["speaker_id"] = f"s{n}"
+        log.append("utterances", f"c{n}".encode(), json.dumps(said).encode())
+
+
+def work(worker: Worker, log: LocalLog) -> None:
+    """Turn until all is committed."""
+    ends = {p: len(log.records["utterances", p]) for p in range(PARTITIONS)}
+    for _ in range(2_000):
+        if all(log.committed.get(("g", "utterances", p), 0) == end for p, end in ends.items()):
+            break
+        worker.turn()
+    else:
+        pytest.fail("not all records were committed")
+    worker._next_housekeeping = 0.0  # the gauges, too, must be written now
+    worker.turn()

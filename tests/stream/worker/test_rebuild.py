@@ -1,0 +1,366 @@
+"""A store that loses what it acknowledged changes no answer: states are rebuilt from the log.
+
+The oracle is a worker whose store never fails, on the same records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model.interface import Predictor
+from state.memory_store import Kept
+from state.window import Recurrence
+from stream.ports import LogUnavailable
+from tests.stream.worker.test_loop import Plant, Running
+
+IDLE_S = 60.0
+RECURRENCE = Recurrence(window=3, idle_s=IDLE_S, max_session_s=200.0, duplicate_horizon=4)
+
+Make = Callable[..., Predictor]
+
+
+def lose(plant: Plant, kept: Kept | None = None) -> None:
+    """The store comes back as another one: empty, or as it was at `kept`."""
+    kept = deepcopy(kept) if kept is not None else Kept()
+    plant.kept.states, plant.kept.fences = kept.states, kept.fences
+    plant.kept.identity = Kept().identity
+
+
+def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
+    """What was said of each position, by value."""
+    said: dict[tuple[int, int], set[bytes]] = {}
+    for r in plant.predictions():
+        assert r.value is not None
+        at = json.loads(r.value)["input"]
+        said.setdefault((at["partition"], at["offset"]), set()).add(r.value)
+    return said
+
+
+def contexts(plant: Plant) -> dict[int, dict[str, Any]]:
+    """The context of each position of the only partition."""
+    return {
+        json.loads(value)["input"]["offset"]: json.loads(value)["context"]
+        for values in answers(plant).values()
+        for value in values
+    }
+
+
+def of_oracle(
+    plant: Plant, predictor: Predictor | None = None
+) -> dict[tuple[int, int], set[bytes]]:
+    """The answers of a worker that starts at the beginning and loses nothing."""
+    oracle = Plant(predictor or plant.predictor, plant.partitions, deepcopy(plant.clock))
+    oracle.log.records |= {
+        at: list(records) for at, records in plant.log.records.items() if at[0] == "utterances"
+    }
+    settle(oracle, oracle.worker())
+    return answers(oracle)
+
+
+def settle(plant: Plant, running: Running) -> None:
+    """Work until all is committed."""
+    partitions = running.worker._partitions
+    for _ in range(400):
+        running.turns(1, step_ms=0)
+        unread = sum(running.source.lag().values())
+        waiting = sum(partitions[p].watermark.waiting for p in partitions)
+        if partitions and not (unread or waiting or partitions.unworkable()):
+            running.turns(2, step_ms=0)
+            return
+    pytest.fail("the worker did not come to an end")
+
+
+@pytest.fixture
+def plant(make_predictor: Make) -> Plant:
+    return Plant(make_predictor(recurrence=RECURRENCE))
+
+
+def test_an_emptied_store_is_rebuilt_and_nothing_is_truncated(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 5)
+    plant.say("b", 2)
+    settle(plant, running)
+    lose(plant)
+    plant.say("a", 2)
+    plant.say("new", 1)
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
+    assert running.value("state_rebuilds_total", cause="missing_state") == 2
+    assert running.value("context_truncated_total") == 0
+
+
+def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    plant.say("b", 1)
+    settle(plant, running)
+    snapshot = deepcopy(plant.kept)
+    plant.say("a", 2)
+    settle(plant, running)
+    lose(plant, snapshot)
+    plant.say("a", 1)
+    plant.say("b", 1)
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
+    assert running.value("state_rebuilds_total", cause="stale_state") == 1
+    assert running.value("state_rebuilds_total", cause="missing_state") == 0
+
+
+def test_whoever_comes_next_sees_that_the_store_is_another_one(plant: Plant) -> None:
+    first = plant.worker()
+    plant.say("a", 3)
+    settle(plant, first)
+    first.source.take_away([0])
+    lose(plant)
+    plant.say("a", 1)
+    successor = plant.worker()
+    settle(plant, successor)
+    assert answers(plant) == of_oracle(plant)
+    assert successor.value("state_rebuilds_total", cause="missing_state") == 1
+
+
+def test_a_store_that_lost_nothing_is_not_looked_through(plant: Plant) -> None:
+    first = plant.worker()
+    plant.say("a", 3)
+    settle(plant, first)
+    first.source.take_away([0])
+    successor = plant.worker()
+    successor.worker._recovery._reader = None  # type: ignore[assignment] # whoever used it would fail
+    plant.say("a", 1)
+    settle(plant, successor)
+    assert answers(plant) == of_oracle(plant)
+
+
+def test_another_model_s_states_are_computed_anew(plant: Plant, make_predictor: Make) -> None:
+    first = plant.worker()
+    plant.say("a", 4)
+    settle(plant, first)
+    first.source.take_away([0])
+    plant.predictor = make_predictor(recurrence=RECURRENCE, digest="e" * 64)
+    plant.say("a", 2)
+    running = plant.worker()
+    settle(plant, running)
+    oracle = of_oracle(plant)
+    said = answers(plant)
+    assert {at: said[at] for at in ((0, 4), (0, 5))} == {at: oracle[at] for at in ((0, 4), (0, 5))}
+    assert running.value("state_rebuilds_total", cause="other_model") == 1
+
+
+def test_a_damaged_state_is_rebuilt(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    running.source.take_away([0])
+    for _, entries in plant.kept.states.values():
+        entries.rows[-1] = b"\0" * len(entries.rows[-1])
+    plant.say("a", 1)
+    successor = plant.worker()
+    settle(plant, successor)
+    assert answers(plant) == of_oracle(plant)
+    assert successor.value("state_rebuilds_total", cause="corrupt_state") == 1
+
+
+def test_a_damaged_state_of_a_session_that_is_over_is_left_behind(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    running.source.take_away([0])
+    for _, entries in plant.kept.states.values():
+        entries.fields[b"o"] = b"?"  # not even its position can be read
+    plant.clock.ms += int(IDLE_S * 1000) + 1
+    plant.say("b", 1)
+    successor = plant.worker()
+    settle(plant, successor)
+    plant.say("a", 2)
+    settle(plant, successor)
+    assert answers(plant) == of_oracle(plant)
+
+
+def test_a_session_longer_than_a_look_is_replayed_from_its_beginning(plant: Plant) -> None:
+    """Who spoke within `idle_s` is found at once; since when, only further back in the log."""
+    running = plant.worker()
+    plant.say("other", 1)
+    plant.clock.ms += int(IDLE_S * 1000) + 1
+    for _ in range(6):
+        plant.say("a", 1)
+        plant.clock.ms += int(IDLE_S * 500)
+    settle(plant, running)
+    lose(plant)
+    plant.say("a", 1)
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
+    assert not contexts(plant)[7]["truncated"]
+
+
+def test_a_state_that_expired_before_its_next_utterance_was_read(plant: Plant) -> None:
+    """A long outage: the session goes on by the log's clock, its key is gone by the wall clock."""
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    plant.say("a", 2)
+    running.source.take_away([0])
+    plant.clock.ms += int(3 * IDLE_S * 1000)
+    successor = plant.worker()
+    settle(plant, successor)
+    assert answers(plant) == of_oracle(plant)
+    assert successor.value("state_rebuilds_total", cause="missing_state") == 1
+
+
+def test_a_start_that_retention_took_is_said_until_the_session_ends(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 4)
+    settle(plant, running)
+    lose(plant)
+    plant.log.low["utterances", 0] = 2
+    plant.say("a", 2)
+    plant.say("b", 1)
+    settle(plant, running)
+    said = contexts(plant)
+    assert said[4]["truncated"] and said[5]["truncated"]
+    assert said[4]["first_position"] == 2
+    assert said[6]["truncated"], "b may have spoken in what is gone"
+    plant.clock.ms += int(IDLE_S * 1000) + 1
+    plant.say("a", 1)
+    settle(plant, running)
+    assert not contexts(plant)[7]["truncated"]
+
+
+def test_an_older_state_whose_continuation_left_the_log_is_not_gone_on_from(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 2)
+    settle(plant, running)
+    snapshot = deepcopy(plant.kept)
+    plant.say("a", 3)
+    settle(plant, running)
+    lose(plant, snapshot)  # it ends at 1
+    plant.log.low["utterances", 0] = 4
+    plant.say("a", 1)
+    settle(plant, running)
+    said = contexts(plant)[5]
+    assert (said["truncated"], said["first_position"], said["utterances"]) == (True, 4, 1)
+
+
+def test_what_left_the_log_unread_is_counted_and_said(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 2)
+    settle(plant, running)
+    running.source.take_away([0])
+    plant.say("a", 3)
+    plant.log.low["utterances", 0] = 4
+    successor = plant.worker()
+    settle(plant, successor)
+    assert successor.value("offset_gaps_total") == 1
+    assert contexts(plant)[4]["truncated"]
+
+
+def test_a_log_that_cannot_be_read_holds_the_partition(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    lose(plant)
+    plant.say("a", 1)
+    running.turns(50)
+    assert len(plant.predictions()) == 3
+    assert running.source.paused == {0}
+    running.worker._recovery._reader = reader
+    running.turns(50, step_ms=100)
+    assert answers(plant) == of_oracle(plant)
+
+
+def test_what_is_found_out_in_a_silence_holds_the_partition_too(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    lose(plant)
+    running.turns(3, step_ms=1_000)  # nobody speaks: only the look once a second can tell
+    plant.say("a", 1)
+    running.turns(5, step_ms=1_000)
+    assert len(plant.predictions()) == 3
+    running.worker._recovery._reader = reader
+    running.turns(50, step_ms=100)
+    assert answers(plant) == of_oracle(plant)
+
+
+class Away:
+    def first(self, partition: int) -> int:
+        raise LogUnavailable("nobody answers")
+
+
+def test_a_newer_owner_s_state_is_never_overwritten(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", 3)
+    settle(plant, running)
+    lose(plant)
+    running.turns(1, step_ms=0)
+    plant.say("a", 1)
+    running.turns(1)  # suspect now
+    owner = plant.worker()
+    settle(plant, owner)
+    settle(plant, running)
+    assert all(len(values) == 1 for values in answers(plant).values())
+
+
+STEPS = st.one_of(
+    st.tuples(
+        st.just("say"),
+        st.fixed_dictionaries(
+            {"who": st.sampled_from("abc"), "again": st.booleans(), "end": st.booleans()}
+        ),
+    ),
+    st.tuples(st.just("say"), st.fixed_dictionaries({"who": st.sampled_from("ab")})),
+    st.tuples(st.just("say"), st.fixed_dictionaries({"who": st.sampled_from("ab")})),
+    st.tuples(
+        st.just("pause"), st.fixed_dictionaries({"s": st.sampled_from([1, 30, 59, 61, 130])})
+    ),
+    st.tuples(st.just("poison"), st.just({})),
+    st.tuples(st.just("work"), st.just({})),
+    st.tuples(st.just("empty"), st.just({})),
+    st.tuples(st.just("snapshot"), st.just({})),
+    st.tuples(st.just("roll back"), st.just({})),
+    st.tuples(st.just("take over"), st.just({})),
+    st.tuples(st.just("kill"), st.just({})),
+)
+
+
+@given(steps=st.lists(STEPS, min_size=4, max_size=40), partial=st.integers(1, 4))
+@settings(
+    deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_no_story_of_losses_changes_an_answer(
+    make_predictor: Make, steps: list[tuple[str, Mapping[str, Any]]], partial: int
+) -> None:
+    plant = Plant(make_predictor(recurrence=RECURRENCE), options={"commit_interval_ms": 5.0})
+    running, snapshot = plant.worker(), None
+    for name, how in steps:
+        if name == "say":
+            said = len(plant.log.read("utterances")) - bool(how.get("again"))
+            end = bool(how.get("end"))
+            plant.say(how["who"], end_of_conversation=end, utterance_id=f"u{said}")
+        elif name == "pause":
+            plant.clock.ms += how["s"] * 1000
+        elif name == "poison":
+            plant.log.append("utterances", b"a", b"{")
+        elif name == "work":
+            running.turns(partial, step_ms=1)
+        elif name == "empty":
+            lose(plant)
+        elif name == "snapshot":
+            snapshot = deepcopy(plant.kept)
+        elif name == "roll back" and snapshot is not None:
+            lose(plant, snapshot)
+        elif name == "take over":
+            running.source.take_away([p for p in (0,) if p in running.worker._partitions])
+            running = plant.worker()
+        elif name == "kill":
+            running = plant.worker()
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
