@@ -7,18 +7,21 @@ score is causal: an answer has seen its own utterance and earlier ones.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.data.dataset import UNLABELLED, DataSource, Split
 from model.errors import CheckpointError
 from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.whole import answer_talks, talks_of
 from model.pcgnet.whole import answer
-from model.registry import AnyCheckpoint
 from model.scoring.answers import Answers
 from model.scoring.bootstrap import Difference, dialogue_weights, differences, resampled_scores
 from model.scoring.report import Report, score
 from model.serving.device import thread_count
 from model.text.encode_sentences import prepared
+
+if TYPE_CHECKING:
+    from model.registry import AnyCheckpoint
 
 
 def evaluate(
