@@ -10,6 +10,7 @@ import ast
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,10 +47,16 @@ def sources() -> dict[str, Path]:
     return named
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the parsed file."""
+    return ast.parse(path.read_text("utf-8"))
+
+
 def import_graph(modules: Mapping[str, Path]) -> dict[str, frozenset[str]]:
     """Return which product modules each one imports, wherever in its file."""
     return {
-        name: frozenset(_imported(ast.parse(path.read_text("utf-8")), modules)) - {name}
+        name: frozenset(_imported(tree_of(path), modules)) - {name}
         for name, path in modules.items()
     }
 
@@ -157,7 +164,7 @@ def opening_words(modules: Mapping[str, Path]) -> list[str]:
     """Return docstrings that open with a question word, by file and line."""
     found = []
     for path in modules.values():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             if not isinstance(node, kinds):
                 continue
@@ -177,7 +184,7 @@ def names_a_model(modules: Mapping[str, Path], graph: Graph) -> list[str]:
             continue
         compared = any(
             isinstance(part, ast.Constant) and part.value in ("pcgnet", "hrg-ssa")
-            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            for node in ast.walk(tree_of(path))
             if isinstance(node, ast.Compare)
             for part in ast.walk(node)
         )
@@ -191,7 +198,7 @@ def callers_of(function: str, modules: Mapping[str, Path]) -> list[str]:
     return [
         name
         for name, path in modules.items()
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == function
     ]
 
