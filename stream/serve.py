@@ -29,7 +29,6 @@ from stream.brokers.kafka_transactions import KafkaTransactions
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topics import require_topics
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
-from stream.events.topic_names import TopicNames
 from stream.metrics.catalogue import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
@@ -78,7 +77,9 @@ def run_worker(
         )
         keep_uncollected(closing)
         health.warmed = True
-        log.info("serving", topic=settings.utterances, status=status.url, **describe(predictor))
+        log.info(
+            "serving", topic=settings.topics.utterances, status=status.url, **describe(predictor)
+        )
         if ready is not None:
             ready(status.url)
         return follow(worker, stop)
@@ -259,7 +260,7 @@ def find_topics(settings: Settings) -> str:
     if not settings.mock_broker:
         require_topics(
             settings.bootstrap,
-            TopicNames(settings.topic_prefix),
+            settings.topics,
             allow_create_time=settings.allow_create_time,
             security=settings.security,
         )

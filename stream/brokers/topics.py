@@ -72,7 +72,7 @@ def plan(
     return [
         TopicPlan(names.utterances, partitions, replication, utterances),
         TopicPlan(names.predictions, partitions, replication, one | days),
-        TopicPlan(names.alerts, partitions, replication, one | days),
+        TopicPlan(names.shift_alerts, partitions, replication, one | days),
         TopicPlan(names.dead_letters, partitions, replication, two | weeks),
     ]
 
@@ -126,7 +126,7 @@ def require_topics(
     names = names or TopicNames()
     with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
-        wanted = [names.utterances, names.predictions, names.alerts, names.dead_letters]
+        wanted = [names.utterances, names.predictions, names.shift_alerts, names.dead_letters]
         missing = [name for name in wanted if name not in there]
         if missing:
             raise TopicMissing(

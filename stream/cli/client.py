@@ -70,7 +70,7 @@ def publish(
     with (
         Publisher(
             settings.bootstrap,
-            topic=settings.utterances,
+            topic=settings.topics.utterances,
             encoding=encoding or ("json" if opened.total is None else "msgpack"),
             timeout_s=timeout_s,
             security=settings.security,
@@ -80,8 +80,8 @@ def publish(
         summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
     typer.echo(
         f"published {summary.utterances} utterances of {summary.conversations} conversations to "
-        f"{settings.utterances} in {summary.seconds:.1f} s ({summary.per_second:.0f}/s), all "
-        "acknowledged"
+        f"{settings.topics.utterances} in {summary.seconds:.1f} s ({summary.per_second:.0f}/s), "
+        "all acknowledged"
     )
 
 
@@ -116,14 +116,16 @@ def watch(
     }
     console = Console()
     if what == "alerts":
-        with AlertSubscriber(settings.bootstrap, topic=settings.shift_alerts, **options) as alerts:
+        with AlertSubscriber(
+            settings.bootstrap, topic=settings.topics.shift_alerts, **options
+        ) as alerts:
             shown, skipped = (
                 show(alerts.records(), console, limit=limit, jsonl=jsonl),
                 alerts.skipped,
             )
     else:
         with PredictionSubscriber(
-            settings.bootstrap, topic=settings.predictions, **options
+            settings.bootstrap, topic=settings.topics.predictions, **options
         ) as predictions:
             shown = show(predictions.records(), console, limit=limit, jsonl=jsonl)
             skipped = predictions.skipped

@@ -127,13 +127,14 @@ def show_letter(
     letter = next(read(settings, Choice(frozenset({id}))), None)
     if letter is None:
         raise LetterUnfit(
-            f"no dead letter {id} in {settings.dead_letters}: `emotrack dlq list --each` names them"
+            f"no dead letter {id} in {settings.topics.dead_letters}: `emotrack dlq list --each` "
+            "names them"
         )
     headers = {
         name: (value or b"").decode(errors="replace")[:HEADER_CHARS]
         for name, value in letter.headers
     }
-    why_not = cannot_requeue(letter, settings.utterances)
+    why_not = cannot_requeue(letter, settings.topics.utterances)
     told = line(letter) | {
         "class": letter.error_class,
         "key": (letter.key or b"").decode(errors="replace"),
@@ -187,12 +188,12 @@ def requeue(
     choice = choice_of(ids, reason, since, until)
     letters = in_log_order(read(settings, choice))
     if gone := lost(choice.ids, letters):
-        raise LetterUnfit(f"no dead letter {', '.join(gone)} in {settings.dead_letters}")
+        raise LetterUnfit(f"no dead letter {', '.join(gone)} in {settings.topics.dead_letters}")
     console = Console(stderr=True, highlight=False, markup=False)
-    fit = without_unfit(letters, settings.utterances, console, named=bool(ids))
+    fit = without_unfit(letters, settings.topics.utterances, console, named=bool(ids))
     if not again:
         fit = without_sent(settings, fit, console)
-    typer.echo(f"{len(fit)} dead letters to send to {settings.utterances}")
+    typer.echo(f"{len(fit)} dead letters to send to {settings.topics.utterances}")
     if dry_run:
         for letter in fit:
             typer.echo(f"{letter.id}  {letter.reason}")

@@ -36,11 +36,10 @@ def topics(
     """Do what the command's name says with the four topics as planned, and report on each."""
     from stream.brokers.topics import create, describe, plan
     from stream.errors import TopicMissing
-    from stream.events.topic_names import TopicNames
 
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     plans = plan(
-        TopicNames(settings.topic_prefix),
+        settings.topics,
         partitions=partitions,
         replication=replication,
         retention_days=retention_days,

@@ -213,7 +213,7 @@ class Worker:
         self._forget(partitions)
         self._recovery.drop(partitions)
         self._flow.forget(partitions)
-        self._observer.left(self.settings.utterances, partitions)
+        self._observer.left(self.settings.topics.utterances, partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop everything in flight of these partitions, and their cached windows."""
@@ -555,7 +555,7 @@ class Worker:
             self._distrust(error)
         self._observer.looked(
             health=self.health,
-            topic=self.settings.utterances,
+            topic=self.settings.topics.utterances,
             lag=self._unanswered(),
             queued=self._batcher.depth,
             paused=len(self._flow.paused),
@@ -573,11 +573,12 @@ class Worker:
 
 
 def wire_of(settings: Settings) -> Wire:
-    """Where and how the worker's answers are written."""
+    """Return where and how the worker's answers are written."""
+    topics = settings.topics
     return Wire(
-        predictions=settings.predictions,
-        shift_alerts=settings.shift_alerts,
-        dead_letters=settings.dead_letters,
+        predictions=topics.predictions,
+        shift_alerts=topics.shift_alerts,
+        dead_letters=topics.dead_letters,
         encoding=settings.output_format,
         source=settings.source,
     )
