@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from stream.cli.options import Bootstrap, Prefix
+from stream.cli.progress import progress_bar
 from stream.errors import ConfigError, LetterUnfit
 from stream.events.dead_letter import Letter
 from stream.settings import Settings, load_settings
@@ -28,10 +28,6 @@ from stream.triage.dead_letters import (
 
 app = typer.Typer(help="Dead letters: count them, look at one, send them back after a fix.")
 
-Bootstrap = Annotated[str | None, typer.Option(help="brokers [EMOTRACK_BOOTSTRAP]")]
-Prefix = Annotated[
-    str | None, typer.Option("--topic-prefix", help="of the four topics [EMOTRACK_TOPIC_PREFIX]")
-]
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", help="only these reasons (repeat it)")
 ]
@@ -202,7 +198,7 @@ def requeue(
         raise typer.Abort
     from stream.triage.requeue import send_again
 
-    with bar("requeueing") as told:
+    with progress_bar("requeueing", transient=True) as told:
         send_again(settings, fit, lambda count: told(count, len(fit)))
     typer.echo(f"requeued {len(fit)}, all acknowledged")
 
@@ -240,7 +236,7 @@ def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
     from stream.brokers.topic_reader import LogReader
     from stream.triage.requeue import read_letters
 
-    with LogReader(settings) as reader, bar("reading") as told:
+    with LogReader(settings) as reader, progress_bar("reading", transient=True) as told:
         for letter in read_letters(reader, settings, told):
             if choice.takes(letter):
                 yield letter
@@ -298,15 +294,3 @@ def moment(text: str | None, now: datetime) -> int | None:
             f"{text!r} is no time: write 2026-01-31T12:00 (UTC), or an age as 90s, 30m, 2h, 3d"
         ) from None
     return int(at.timestamp() * 1000)
-
-
-@contextlib.contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal's stderr, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
