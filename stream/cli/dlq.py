@@ -54,7 +54,7 @@ def list_letters(
     json_out: AsJson = False,
 ) -> None:
     """Count dead letters by reason or time. No word of a conversation is shown."""
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(None, reason, since, until)
     summary, letters = Summary(by), []
     for letter in read(settings, choice):
@@ -119,7 +119,7 @@ def show_letter(
     json_out: AsJson = False,
 ) -> None:
     """Show one dead letter: why it is one, its headers, what its body looks like."""
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     letter = next(read(settings, Choice(frozenset({id}))), None)
     if letter is None:
         raise LetterUnfit(
@@ -180,7 +180,7 @@ def requeue(
     """
     if not (ids or reason or since or until or every):
         raise ConfigError("which dead letters? Name ids, --reason, --since, --until, or --all")
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(ids, reason, since, until)
     letters = in_log_order(read(settings, choice))
     if gone := lost(choice.ids, letters):
@@ -256,11 +256,6 @@ def line(letter: Letter) -> dict[str, Any]:
 def when(epoch_ms: int) -> str:
     """Broker time for people."""
     return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def settings_of(bootstrap: str | None, topic_prefix: str | None) -> Settings:
-    """The settings with these flags."""
-    return load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
 
 
 def choice_of(

@@ -26,8 +26,12 @@ def local(
     """
     from stream.worker.signals import stop_on_signals
 
-    refuse_port_in_use("kafka", kafka_port)
-    refuse_port_in_use("redis", redis_port)
+    for name, port in (("kafka", kafka_port), ("redis", redis_port)):
+        if answers(port):
+            raise ServerFailed(
+                f"something listens on 127.0.0.1:{port} already: use it, or choose another "
+                f"--{name}-port"
+            )
     stop = stop_on_signals()
     typer.echo("starting Kafka and Redis …")
     with (
@@ -39,15 +43,6 @@ def local(
             "`emotrack topics create`. Ctrl-C ends both"
         )
         wait_for_stop(stop, [servers.kafka.server, servers.redis.server])
-
-
-def refuse_port_in_use(name: str, port: int) -> None:
-    """Raise `ServerFailed` where something listens on this port."""
-    if answers(port):
-        raise ServerFailed(
-            f"something listens on 127.0.0.1:{port} already: use it, or choose another "
-            f"--{name}-port"
-        )
 
 
 def wait_for_stop(stop: Event, servers: Sequence[ChildServer]) -> None:
