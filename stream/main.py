@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from stream.cli import (
     accuracy,
@@ -39,6 +40,8 @@ from stream.local.servers import ServerFailed, ServerMissing
 
 INTERRUPTED: Final = 130
 EXTRA_MISSING: Final = 2
+EXTRA_OF: Final = {"parselmouth": "audio"}  # whatever else is missing comes with the worker
+OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
 app = typer.Typer(
     name="emotrack",
     help="Streaming real-time emotion tracker: utterances in, emotions and shift alerts out.",
@@ -89,42 +92,34 @@ def main() -> None:
     """Run the console; what a person can cure is one sentence on stderr, without a traceback."""
     # torch's own notice to those who call torch.jit; torch_geometric does when it is imported.
     warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app()
     except EmotrackError as error:
-        errors.print(f"[bold red]error:[/] {escaped(error)}")
-        sys.exit(error.exit_code)
+        end(error.exit_code, str(error))
     except (ServerMissing, ServerFailed) as error:
-        errors.print(f"[bold red]error:[/] {escaped(error)}")
-        sys.exit(1)
+        end(1, str(error))
     except OSError as error:
         if error.filename is None:
             raise
-        errors.print(
-            f"[bold red]error:[/] {escaped(str(error.filename))}: {error.strerror}; name another "
-            "file or folder"
-        )
-        sys.exit(1)
+        end(1, f"{error.filename}: {error.strerror}; name another file or folder")
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in OUR_PACKAGES:
+        missing = error.name or ""
+        if missing.partition(".")[0] in OUR_PACKAGES:
             raise
-        errors.print(
-            f"[bold red]error:[/] this command needs {error.name}, which this install does not "
-            f"bring: pip install 'emotrack\\[{EXTRA_OF.get(error.name or '', 'worker')}]'"
+        end(
+            EXTRA_MISSING,
+            f"this command needs {missing}, which this install does not bring: "
+            f"pip install 'emotrack[{EXTRA_OF.get(missing, 'worker')}]'",
         )
-        sys.exit(EXTRA_MISSING)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
-EXTRA_OF: Final = {"parselmouth": "audio"}  # whatever else is missing comes with the worker
-OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
-
-
-def escaped(error: Exception | str) -> str:
-    """A text with nothing in it that rich would take for markup."""
-    return str(error).replace("[", "\\[")
+def end(code: int, sentence: str) -> NoReturn:
+    """Exit with `code`, and `sentence` on stderr."""
+    text = Text.assemble(("error:", "bold red"), " ", sentence)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The seams between the worker and a log of records: what is read, what is written, who may fail.
 
-Two real implementations ship: `kafka_io` (confluent-kafka) and `local_io` (in memory, for tests and
-replays). The worker follows one topic, so a partition is a plain number here.
+`stream.brokers` has the real ones, `tests.fakes.memory_log` a log in memory. The worker follows one
+topic, so a partition is a plain number here.
 """
 
 from __future__ import annotations

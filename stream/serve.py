@@ -29,7 +29,6 @@ from stream.brokers.kafka_transactions import KafkaTransactions
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topics import require_topics
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
-from stream.events.topic_names import TopicNames
 from stream.metrics.catalogue import CONTENT_TYPE, Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
@@ -58,63 +57,103 @@ def run_worker(
     Blocks. Raises `EmotrackError` for what a person can cure, before any record is read.
     """
     with contextlib.ExitStack() as closing:
-        metrics, health = Metrics(), Health()
         topic_id = find_topics(settings)
-        health.broker = True
         if not settings.in_memory:
             require_redis(settings)  # before the seconds that a model takes
-        log.info("loading the model", checkpoint=str(settings.model or "shipped"))
         predictor = open_model(settings)
         store = open_store(settings, predictor.spec)
         closing.callback(store.close)
-        health.store = True
-        identity = describe(predictor.info, predictor.device)
-        metrics.describe({"version": version("emotrack")}, identity)
-        status = StatusServer(
-            settings.metrics_host,
-            settings.metrics_port,
-            health=health,
-            render=metrics.render,
-            content_type=CONTENT_TYPE,
-            version={"emotrack": version("emotrack"), **identity},
-        )
+        metrics, health = Metrics(), Health(broker=True, store=True)
+        status = open_status(settings, metrics, health, predictor)
         closing.callback(status.close)
-        source = open_source(settings, topic_id)
-        transactions = open_transactions(settings, source)
-        sink = transactions or KafkaSink(settings)  # never both: a producer is threads and a socket
-        reader = KafkaReader(settings)
-        closing.callback(reader.close)
-        closing.callback(sink.close)
-        closing.callback(source.close)
-        health.warmed = True
-        gc.collect()
-        closing.callback(gc.unfreeze)
-        gc.freeze()  # what was loaded lives as long as we do: no collection need walk it again
-        gc.set_threshold(GARBAGE)
-        gc.enable()
-        worker = Worker(
+        worker = build(
             settings,
-            source=source,
-            reader=reader,
-            sink=sink,
-            transactions=transactions,
+            topic_id,
             store=store,
             predictor=predictor,
             health=health,
             observer=observer(metrics, predictor.info),
-            trace=tracing(settings, closing),
+            closing=closing,
         )
-        log.info("serving", topic=settings.utterances, status=status.url, **identity)
+        keep_uncollected(closing)
+        health.warmed = True
+        log.info(
+            "serving", topic=settings.topics.utterances, status=status.url, **describe(predictor)
+        )
         if ready is not None:
             ready(status.url)
-        try:
-            return 0 if worker.run(stop) else NOT_DRAINED
-        except LogUnavailable as error:
-            raise BrokerUnreachable(f"Kafka at {settings.bootstrap}: {error}") from error
-        except StoreRefused as error:  # a store that came back as another one
-            raise StoreUnfit(str(error)) from error
-        except DeviceLost as error:
-            raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
+        return follow(worker, stop)
+
+
+def build(
+    settings: Settings,
+    topic_id: str,
+    *,
+    store: Store,
+    predictor: Predictor,
+    health: Health,
+    observer: Observer,
+    closing: contextlib.ExitStack,
+) -> Worker:
+    """Put the worker together with clients of its own, which `closing` closes.
+
+    Raises `ConfigError` where an extra is missing.
+    """
+    source = open_source(settings, topic_id)
+    transactions = open_transactions(settings, source)
+    sink = transactions or KafkaSink(settings)  # never both: a producer is threads and a socket
+    reader = KafkaReader(settings)
+    for client in (reader, sink, source):  # the source first: it may commit when it leaves
+        closing.callback(client.close)
+    return Worker(
+        settings,
+        source=source,
+        reader=reader,
+        sink=sink,
+        transactions=transactions,
+        store=store,
+        predictor=predictor,
+        health=health,
+        observer=observer,
+        trace=tracing(settings, closing),
+    )
+
+
+def open_status(
+    settings: Settings, metrics: Metrics, health: Health, predictor: Predictor
+) -> StatusServer:
+    """Serve /metrics, health and /version from now on."""
+    emotrack, identity = version("emotrack"), describe(predictor)
+    metrics.describe({"version": emotrack}, identity)
+    return StatusServer(
+        settings.metrics_host,
+        settings.metrics_port,
+        health=health,
+        render=metrics.render,
+        content_type=CONTENT_TYPE,
+        version={"emotrack": emotrack, **identity},
+    )
+
+
+def keep_uncollected(closing: contextlib.ExitStack) -> None:
+    """Spare the garbage collector all that is loaded by now, until `closing` ends."""
+    gc.collect()
+    gc.freeze()  # it lives as long as we do: no collection need walk it again
+    closing.callback(gc.unfreeze)
+    gc.set_threshold(GARBAGE)
+    gc.enable()
+
+
+def follow(worker: Worker, stop: Event) -> int:
+    """Run until `stop` is set; return the exit code. What ends it before is one sentence."""
+    try:
+        return 0 if worker.run(stop) else NOT_DRAINED
+    except LogUnavailable as error:
+        raise BrokerUnreachable(f"Kafka at {worker.settings.bootstrap}: {error}") from error
+    except StoreRefused as error:  # a store that came back as another one
+        raise StoreUnfit(str(error)) from error
+    except DeviceLost as error:
+        raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
 
 
 def open_source(settings: Settings, topic_id: str) -> Source:
@@ -132,7 +171,7 @@ def open_source(settings: Settings, topic_id: str) -> Source:
 
 
 def open_transactions(settings: Settings, source: Source) -> KafkaTransactions | None:
-    """What writes answers together with offsets, where that is wanted (settings refuse Faust)."""
+    """Open the writer of answers together with offsets, where that is wanted."""
     if settings.delivery != "transactional":
         return None
     assert isinstance(source, KafkaSource), "settings let no other source commit in transactions"
@@ -140,7 +179,7 @@ def open_transactions(settings: Settings, source: Source) -> KafkaTransactions |
 
 
 def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:
-    """What writes the spans, where they are wanted. Raises `ConfigError` without the extra."""
+    """Open the writer of spans, where it is wanted. Raises `ConfigError` without the extra."""
     if settings.trace_endpoint is None:
         return None
     try:
@@ -174,6 +213,7 @@ def load_model(settings: Settings) -> Predictor:
 
 def open_model(settings: Settings) -> Predictor:
     """Load and warm the model. Raises `ModelUnfit`."""
+    log.info("loading the model", checkpoint=str(settings.model or "shipped"))
     predictor = load_model(settings)
     try:
         predictor.warm_up()
@@ -220,21 +260,22 @@ def find_topics(settings: Settings) -> str:
     if not settings.mock_broker:
         require_topics(
             settings.bootstrap,
-            TopicNames(settings.topic_prefix),
+            settings.topics,
             allow_create_time=settings.allow_create_time,
             security=settings.security,
         )
     return find_topic_id(settings)
 
 
-def describe(info: ModelInfo, device: str) -> dict[str, str]:
-    """Which model runs where, for /version and `model_info`."""
+def describe(predictor: Predictor) -> dict[str, str]:
+    """Return which model runs where, for /version and `model_info`."""
+    info = predictor.info
     return {
         "name": info.name,
         "version": info.version,
         "digest": info.digest,
         "calibration": info.calibration,
-        "device": device,
+        "device": predictor.device,
     }
 
 

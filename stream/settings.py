@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from stream.errors import ConfigError
+from stream.events.topic_names import DEFAULT_PREFIX, TopicNames
 from stream.security import SETTING_OF_OPTION, KafkaSecurity, Mechanism, Protocol
 
 PREFIX: Final = "EMOTRACK_"
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     group: str = Field(
         default="emotrack", min_length=1, description="consumer group of the workers"
     )
-    topic_prefix: str = Field(default="emotrack.", description="prefix of the four topics")
+    topic_prefix: str = Field(default=DEFAULT_PREFIX, description="prefix of the four topics")
     group_protocol: Literal["auto", "consumer", "classic"] = Field(
         default="auto",
         description="consumer: KIP-848 (Apache Kafka >= 4); classic: cooperative-sticky",
@@ -213,20 +214,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def utterances(self) -> str:
-        return f"{self.topic_prefix}utterances"
-
-    @property
-    def predictions(self) -> str:
-        return f"{self.topic_prefix}predictions"
-
-    @property
-    def shift_alerts(self) -> str:
-        return f"{self.topic_prefix}shift-alerts"
-
-    @property
-    def dead_letters(self) -> str:
-        return f"{self.topic_prefix}dead-letters"
+    def topics(self) -> TopicNames:
+        """The four topics."""
+        return TopicNames(self.topic_prefix)
 
     @property
     def security(self) -> KafkaSecurity:

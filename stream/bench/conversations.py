@@ -150,7 +150,7 @@ def through_kafka(
     say("both workers have drained; comparing with the oracle and the whole-conversation form")
     utterances = read_topic(servers.bootstrap, names.utterances, total, 30)
     predictions = read_topic(servers.bootstrap, names.predictions, total, 30)
-    alerts = read_topic(servers.bootstrap, names.alerts, 0, 30)
+    alerts = read_topic(servers.bootstrap, names.shift_alerts, 0, 30)
     expected = list(Oracle(served).answers(in_log_order(utterances)))
     equal = compare_bytes(expected, predictions, alerts)
     say("verifying: emotrack verify")

@@ -247,7 +247,7 @@ def open_loop(
     bootstrap = bench.stack.kafka.bootstrap
     with (
         Collector(bootstrap, bench.topics.predictions) as predictions,
-        Collector(bootstrap, bench.topics.alerts) as alerts,
+        Collector(bootstrap, bench.topics.shift_alerts) as alerts,
     ):
         due = sender.open_loop(messages, rate)
         if not predictions.wait_for(count, DRAIN_S):

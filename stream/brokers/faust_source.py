@@ -97,7 +97,7 @@ class FaustSource:
     """A `Source` fed by a Faust app, which lives on a thread and a loop of its own."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
-        self._settings, self._topic, self._topic_id = settings, settings.utterances, topic_id
+        self._settings, self._topic, self._topic_id = settings, settings.topics.utterances, topic_id
         self._reader = LogReader(settings)
         self._listener: Assignments | None = None
         self._held: dict[int, Held] = {}

@@ -97,7 +97,7 @@ def find_topic_id(settings: Settings) -> str:
     Raises `BrokerUnreachable` or `TopicMissing`; `AccessRefused` where the worker may not do its
     work.
     """
-    topic = settings.utterances
+    topic = settings.topics.utterances
     admin = made(AdminClient, connection(settings))
     try:
         if settings.mock_broker:
@@ -163,7 +163,7 @@ class Lookup:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._topic = settings.utterances
+        self._topic = settings.topics.utterances
         group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
         self._config = {"group.id": group, **connection(settings)}
         self._opened: Consumer | None = None

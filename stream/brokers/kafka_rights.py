@@ -18,10 +18,10 @@ def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> 
     A broker without an authorizer allows everything. Raises `AccessRefused`, naming each right.
     """
     wanted = {
-        settings.utterances: AclOperation.READ,
-        settings.predictions: AclOperation.WRITE,
-        settings.shift_alerts: AclOperation.WRITE,
-        settings.dead_letters: AclOperation.WRITE,
+        settings.topics.utterances: AclOperation.READ,
+        settings.topics.predictions: AclOperation.WRITE,
+        settings.topics.shift_alerts: AclOperation.WRITE,
+        settings.topics.dead_letters: AclOperation.WRITE,
     }
     topics = admin.describe_topics(
         TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=timeout_s

@@ -70,7 +70,7 @@ class KafkaSource:
     """One member of the workers' group, reading the utterances topic."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
-        self._topic, self._topic_id = settings.utterances, topic_id
+        self._topic, self._topic_id = settings.topics.utterances, topic_id
         self._protocol = settings.group_protocol
         self._reachable = True
         self._owned: dict[int, int] = {}  # partition -> where its reading began

@@ -28,7 +28,7 @@ class KafkaTransactions(KafkaSink):
     """`Transactions` of one member of the workers' group, on a producer of their own."""
 
     def __init__(self, settings: Settings, source: KafkaSource) -> None:
-        self._topic, self._source = settings.utterances, source
+        self._topic, self._source = settings.topics.utterances, source
         self._ready = False
         super().__init__(settings)
 

@@ -22,7 +22,7 @@ class KafkaReader:
     """A `LogReader` on confluent-kafka; connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
-        self._topic = settings.utterances
+        self._topic = settings.topics.utterances
         self._lookup = Lookup(settings)
         self._config: dict[str, Any] = {
             "group.id": f"{settings.group}.rebuild",  # librdkafka wants one; it is never joined

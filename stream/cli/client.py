@@ -1,20 +1,16 @@
-"""`emotrack publish | watch | topics | doctor | schema`: what the base install can do.
-
-Arguments in, work called, results out. Errors are `EmotrackError`s; the console entry prints them.
-"""
+"""`emotrack publish | watch`: utterances in, predictions and alerts out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from stream.cli.options import Bootstrap, Prefix
+from stream.cli.progress import progress_bar
 from stream.settings import load_settings
 
 
@@ -66,22 +62,26 @@ def publish(
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
     opened = open_source(source, choice, features=vectors_in(features))
-    console = Console(stderr=True)
     with (
         Publisher(
             settings.bootstrap,
-            topic=settings.utterances,
+            topic=settings.topics.utterances,
             encoding=encoding or ("json" if opened.total is None else "msgpack"),
             timeout_s=timeout_s,
             security=settings.security,
         ) as publisher,
-        _bar(console, f"publishing {opened.name}", opened.total) as sent,
+        progress_bar(
+            f"publishing {opened.name}",
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            total=opened.total,
+        ) as sent,
     ):
         summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
     typer.echo(
         f"published {summary.utterances} utterances of {summary.conversations} conversations to "
-        f"{settings.utterances} in {summary.seconds:.1f} s ({summary.per_second:.0f}/s), all "
-        "acknowledged"
+        f"{settings.topics.utterances} in {summary.seconds:.1f} s ({summary.per_second:.0f}/s), "
+        "all acknowledged"
     )
 
 
@@ -108,35 +108,15 @@ def watch(
     from stream.client.watch import watch as show
 
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
-    options: dict[str, Any] = {
-        "group": group,
-        "from_beginning": from_beginning,
-        "timeout_s": timeout_s,
-        "security": settings.security,
-    }
-    console = Console()
-    if what == "alerts":
-        with AlertSubscriber(settings.bootstrap, topic=settings.shift_alerts, **options) as alerts:
-            shown, skipped = (
-                show(alerts.records(), console, limit=limit, jsonl=jsonl),
-                alerts.skipped,
-            )
-    else:
-        with PredictionSubscriber(
-            settings.bootstrap, topic=settings.predictions, **options
-        ) as predictions:
-            shown = show(predictions.records(), console, limit=limit, jsonl=jsonl)
-            skipped = predictions.skipped
-    note = f", {skipped} records of another kind skipped" if skipped else ""
+    alerts, topics = what == "alerts", settings.topics
+    with (AlertSubscriber if alerts else PredictionSubscriber)(
+        settings.bootstrap,
+        topic=topics.shift_alerts if alerts else topics.predictions,
+        group=group,
+        from_beginning=from_beginning,
+        timeout_s=timeout_s,
+        security=settings.security,
+    ) as events:
+        shown = show(events.records(), Console(), limit=limit, jsonl=jsonl)
+    note = f", {events.skipped} records of another kind skipped" if events.skipped else ""
     typer.echo(f"{shown} {what}{note}", err=True)
-
-
-@contextmanager
-def _bar(console: Console, title: str, total: int | None) -> Iterator[Any]:
-    """A progress bar on a terminal, nothing elsewhere; yields what takes the count so far."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda count: progress.update(task, completed=count)

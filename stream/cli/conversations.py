@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from stream.cli.options import Bootstrap, Model, Prefix, RedisUrl
 from stream.settings import load_settings
 
 app = typer.Typer(help="What is kept of a conversation.")
@@ -22,16 +22,10 @@ def options() -> None:
 @app.command()
 def show(
     conversation: Annotated[str, typer.Argument(help="its id", metavar="ID")],
-    bootstrap: Annotated[str | None, typer.Option(help="brokers [EMOTRACK_BOOTSTRAP]")] = None,
-    topic_prefix: Annotated[
-        str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
-    ] = None,
-    redis_url: Annotated[
-        str | None, typer.Option(help="where states lie [EMOTRACK_REDIS_URL]")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="the workers' checkpoint [EMOTRACK_MODEL, shipped]")
-    ] = None,
+    bootstrap: Bootstrap = None,
+    topic_prefix: Prefix = None,
+    redis_url: RedisUrl = None,
+    model: Model = None,
     partition: Annotated[int | None, typer.Option(min=0, help="only there; none: all")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
@@ -43,14 +37,8 @@ def show(
     from stream.triage.conversation import as_data, find
     from stream.triage.conversation import show as show_state
 
-    settings = load_settings(
-        {
-            "bootstrap": bootstrap,
-            "topic_prefix": topic_prefix,
-            "redis_url": redis_url,
-            "model": model,
-        }
-    )
+    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
+    settings = load_settings({**flags, "model": model})
     spec = load_model(settings).spec
     told = as_data(find(settings, spec, conversation, partition), spec)
     if json_out:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +16,7 @@ from rich.table import Table
 from stream.cli.options import model_errors
 
 if TYPE_CHECKING:
-    from model.data.dataset import DataSet
+    from model.data.dataset import DataSet, Dialogue
     from model.data.feature_file import FeatureRows
 
 app = typer.Typer(help="Data sets: from your own conversations, from published features; checked.")
@@ -134,13 +135,21 @@ def _write(data: DataSet, out: Path) -> None:
 
 def show(data: DataSet) -> None:
     """Print splits, labels, widths and the longest conversation."""
-    from model.data.dataset import SPLITS, label_counts
+    from model.data.dataset import MODALITIES, SPLITS, UNLABELLED, label_counts
     from model.labels import sentiment_of
 
     splits = {split: data.split(split) for split in SPLITS}
+
+    def sums(count: Callable[[Dialogue], int]) -> list[int]:
+        return [sum(map(count, found)) for found in splits.values()]
+
+    def shares(count: Callable[[Dialogue], int]) -> list[str]:
+        parts = zip(sums(count), sums(len), strict=True)
+        return [f"{100 * part / whole:.1f} %" if whole else "-" for part, whole in parts]
+
     table = Table("", *SPLITS, title=escape(data.name))
     table.add_row("dialogues", *(str(len(found)) for found in splits.values()))
-    table.add_row("utterances", *(str(sum(map(len, found))) for found in splits.values()))
+    table.add_row("utterances", *map(str, sums(len)))
     longest = (str(max(map(len, found), default=0)) for found in splits.values())
     table.add_row("longest dialogue", *longest)
     speakers = (max((len(set(d.speakers)) for d in found), default=0) for found in splits.values())
@@ -149,38 +158,17 @@ def show(data: DataSet) -> None:
     for i, (label, sentiment) in enumerate(sentiment_of(data.labels).items()):
         found = ("0" if count is None else str(count[i]) for count in counts)
         table.add_row(f"{escape(label)} ({sentiment})", *found)
-    table.add_row("unlabelled", *_unlabelled(data), end_section=True)
+    unlabelled = sums(lambda d: int((d.labels == UNLABELLED).sum()))
+    table.add_row("unlabelled", *map(str, unlabelled), end_section=True)
     for modality, width in data.widths.items():
-        table.add_row(f"{modality}, {width} numbers", *_shares(data, modality))
-    table.add_row("with a sentence", *_with_sentence(data))
+        present = shares(partial(_present, column=MODALITIES.index(modality)))
+        table.add_row(f"{modality}, {width} numbers", *present)
+    table.add_row("with a sentence", *shares(lambda d: sum(map(bool, d.sentences))))
     Console().print(table)
     if data.note:
         typer.echo(data.note)
 
 
-def _unlabelled(data: DataSet) -> list[str]:
-    from model.data.dataset import SPLITS, UNLABELLED
-
-    return [str(sum(int((d.labels == UNLABELLED).sum()) for d in data.split(s))) for s in SPLITS]
-
-
-def _shares(data: DataSet, modality: str) -> list[str]:
-    from model.data.dataset import MODALITIES, SPLITS
-
-    column = MODALITIES.index(modality)
-    present = [sum(int(d.present[:, column].sum()) for d in data.split(s)) for s in SPLITS]
-    return [_percent(part, data, i) for i, part in enumerate(present)]
-
-
-def _with_sentence(data: DataSet) -> list[str]:
-    from model.data.dataset import SPLITS
-
-    said = [sum(bool(text) for d in data.split(s) for text in d.sentences) for s in SPLITS]
-    return [_percent(part, data, i) for i, part in enumerate(said)]
-
-
-def _percent(part: int, data: DataSet, split: int) -> str:
-    from model.data.dataset import SPLITS
-
-    total = sum(len(d) for d in data.split(SPLITS[split]))
-    return f"{100 * part / total:.1f} %" if total else "-"
+def _present(dialogue: Dialogue, column: int) -> int:
+    """Count the utterances with a vector of one modality."""
+    return int(dialogue.present[:, column].sum())

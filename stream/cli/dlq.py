@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from stream.cli.options import Bootstrap, Prefix
+from stream.cli.progress import progress_bar
 from stream.errors import ConfigError, LetterUnfit
 from stream.events.dead_letter import Letter
 from stream.settings import Settings, load_settings
@@ -28,10 +28,6 @@ from stream.triage.dead_letters import (
 
 app = typer.Typer(help="Dead letters: count them, look at one, send them back after a fix.")
 
-Bootstrap = Annotated[str | None, typer.Option(help="brokers [EMOTRACK_BOOTSTRAP]")]
-Prefix = Annotated[
-    str | None, typer.Option("--topic-prefix", help="of the four topics [EMOTRACK_TOPIC_PREFIX]")
-]
 Reasons = Annotated[
     list[str] | None, typer.Option("--reason", help="only these reasons (repeat it)")
 ]
@@ -58,7 +54,7 @@ def list_letters(
     json_out: AsJson = False,
 ) -> None:
     """Count dead letters by reason or time. No word of a conversation is shown."""
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(None, reason, since, until)
     summary, letters = Summary(by), []
     for letter in read(settings, choice):
@@ -123,17 +119,18 @@ def show_letter(
     json_out: AsJson = False,
 ) -> None:
     """Show one dead letter: why it is one, its headers, what its body looks like."""
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     letter = next(read(settings, Choice(frozenset({id}))), None)
     if letter is None:
         raise LetterUnfit(
-            f"no dead letter {id} in {settings.dead_letters}: `emotrack dlq list --each` names them"
+            f"no dead letter {id} in {settings.topics.dead_letters}: `emotrack dlq list --each` "
+            "names them"
         )
     headers = {
         name: (value or b"").decode(errors="replace")[:HEADER_CHARS]
         for name, value in letter.headers
     }
-    why_not = cannot_requeue(letter, settings.utterances)
+    why_not = cannot_requeue(letter, settings.topics.utterances)
     told = line(letter) | {
         "class": letter.error_class,
         "key": (letter.key or b"").decode(errors="replace"),
@@ -183,16 +180,16 @@ def requeue(
     """
     if not (ids or reason or since or until or every):
         raise ConfigError("which dead letters? Name ids, --reason, --since, --until, or --all")
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(ids, reason, since, until)
     letters = in_log_order(read(settings, choice))
     if gone := lost(choice.ids, letters):
-        raise LetterUnfit(f"no dead letter {', '.join(gone)} in {settings.dead_letters}")
+        raise LetterUnfit(f"no dead letter {', '.join(gone)} in {settings.topics.dead_letters}")
     console = Console(stderr=True, highlight=False, markup=False)
-    fit = without_unfit(letters, settings.utterances, console, named=bool(ids))
+    fit = without_unfit(letters, settings.topics.utterances, console, named=bool(ids))
     if not again:
         fit = without_sent(settings, fit, console)
-    typer.echo(f"{len(fit)} dead letters to send to {settings.utterances}")
+    typer.echo(f"{len(fit)} dead letters to send to {settings.topics.utterances}")
     if dry_run:
         for letter in fit:
             typer.echo(f"{letter.id}  {letter.reason}")
@@ -201,7 +198,7 @@ def requeue(
         raise typer.Abort
     from stream.triage.requeue import send_again
 
-    with bar("requeueing") as told:
+    with progress_bar("requeueing", transient=True) as told:
         send_again(settings, fit, lambda count: told(count, len(fit)))
     typer.echo(f"requeued {len(fit)}, all acknowledged")
 
@@ -239,7 +236,7 @@ def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
     from stream.brokers.topic_reader import LogReader
     from stream.triage.requeue import read_letters
 
-    with LogReader(settings) as reader, bar("reading") as told:
+    with LogReader(settings) as reader, progress_bar("reading", transient=True) as told:
         for letter in read_letters(reader, settings, told):
             if choice.takes(letter):
                 yield letter
@@ -259,11 +256,6 @@ def line(letter: Letter) -> dict[str, Any]:
 def when(epoch_ms: int) -> str:
     """Broker time for people."""
     return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def settings_of(bootstrap: str | None, topic_prefix: str | None) -> Settings:
-    """The settings with these flags."""
-    return load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
 
 
 def choice_of(
@@ -297,15 +289,3 @@ def moment(text: str | None, now: datetime) -> int | None:
             f"{text!r} is no time: write 2026-01-31T12:00 (UTC), or an age as 90s, 30m, 2h, 3d"
         ) from None
     return int(at.timestamp() * 1000)
-
-
-@contextlib.contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal's stderr, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True
-    ) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

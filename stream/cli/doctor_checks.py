@@ -18,7 +18,6 @@ from typing import Final, Literal
 from stream.brokers.kafka_admin import connected_admin
 from stream.brokers.topics import describe, plan, require_topics
 from stream.errors import EmotrackError
-from stream.events.topic_names import TopicNames
 from stream.settings import Settings
 
 Status = Literal["ok", "fail", "absent"]
@@ -74,7 +73,7 @@ def _broker(settings: Settings) -> str:
 
 
 def _topics(settings: Settings) -> str:
-    names = TopicNames(settings.topic_prefix)
+    names = settings.topics
     require_topics(
         settings.bootstrap,
         names,

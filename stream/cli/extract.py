@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import numpy as np
 import typer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Feature vectors of your own sound, video and text, one row an utterance.")
 
+T = TypeVar("T")
 SHOWN: Final = 6  # files of which the table shows the numbers
 SHIPPED: Final = "shipped"
 Out = Annotated[Path | None, typer.Option(help="write the vectors to this .npz")]
@@ -88,8 +89,7 @@ def text(
         raise ConfigError(f"{file} holds no line to encode")
     with model_errors():
         network, recipe = encoder_of(encoder, checkpoint)
-    bar = track(range(len(texts)), "encoding", console=_errors(), disable=not _errors().is_terminal)
-    step = iter(bar)
+    step = iter(_tracked(range(len(texts)), "encoding"))
     vectors = sentence_vectors(texts, network, lambda _count: next(step, None))
     write_feature_rows(out, "text", names, vectors, recipe)
     absent = int(np.isnan(vectors).all(axis=1).sum())
@@ -117,11 +117,8 @@ def _sentences(file: Path, column: str | None) -> tuple[list[str], list[str]]:
 
 def _rows(files: Sequence[Path], measure: Callable[[Path], Floats]) -> Floats:
     """[files, width]"""
-    bar: Iterable[Path] = track(
-        files, "measuring", console=_errors(), disable=not _errors().is_terminal
-    )
     with model_errors():
-        return np.stack([measure(file) for file in bar])
+        return np.stack([measure(file) for file in _tracked(files, "measuring")])
 
 
 def _finish(
@@ -171,5 +168,7 @@ def _require_npz(out: Path) -> None:
         raise ConfigError(f"--out {out}: give a name that ends in .npz")
 
 
-def _errors() -> Any:
-    return Console(stderr=True)
+def _tracked(steps: Sequence[T], title: str) -> Iterable[T]:
+    """The steps, with a bar on a terminal's stderr."""
+    console = Console(stderr=True)
+    return track(steps, title, console=console, disable=not console.is_terminal)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 from typing import Annotated
 
 import typer
 
-from stream.local.servers import KAFKA_JARS, ServerFailed, Stack, answers
+from stream.local.servers import KAFKA_JARS, ChildServer, ServerFailed, Stack, answers
 
 
 def local(
@@ -25,13 +26,13 @@ def local(
     """
     from stream.worker.signals import stop_on_signals
 
-    for name, port in (("Kafka", kafka_port), ("Redis", redis_port)):
+    for name, port in (("kafka", kafka_port), ("redis", redis_port)):
         if answers(port):
             raise ServerFailed(
                 f"something listens on 127.0.0.1:{port} already: use it, or choose another "
-                f"--{name.lower()}-port"
+                f"--{name}-port"
             )
-    stop: Event = stop_on_signals()
+    stop = stop_on_signals()
     typer.echo("starting Kafka and Redis …")
     with (
         tempfile.TemporaryDirectory(prefix="emotrack-local-") as directory,
@@ -41,7 +42,12 @@ def local(
             f"Kafka answers on {servers.kafka.bootstrap}, Redis on {servers.redis.url}. Next: "
             "`emotrack topics create`. Ctrl-C ends both"
         )
-        while not stop.wait(0.5):
-            for server in (servers.kafka.server, servers.redis.server):
-                if server.ended():
-                    raise ServerFailed(f"{server.name} ended by itself: {server.tail()}")
+        wait_for_stop(stop, [servers.kafka.server, servers.redis.server])
+
+
+def wait_for_stop(stop: Event, servers: Sequence[ChildServer]) -> None:
+    """Wait for `stop`. Raises `ServerFailed` with the log of a server that ends before."""
+    while not stop.wait(0.5):
+        for server in servers:
+            if server.ended():
+                raise ServerFailed(f"{server.name} ended by itself: {server.tail()}")

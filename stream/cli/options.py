@@ -51,10 +51,20 @@ def conversations_folder(folder: Path | None) -> Path:
     return SHARED_DATA
 
 
+# Flags of settings; `load_settings` reads what is not given.
 Bootstrap = Annotated[
-    str | None, typer.Option(help="brokers, host:port[,host:port] (EMOTRACK_BOOTSTRAP)")
+    str | None, typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP]")
 ]
-Prefix = Annotated[str | None, typer.Option("--topic-prefix", help="prefix of the four topics")]
+Prefix = Annotated[
+    str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
+]
+RedisUrl = Annotated[
+    str | None, typer.Option(help="where states are, redis://HOST:PORT/DB [EMOTRACK_REDIS_URL]")
+]
+Model = Annotated[Path | None, typer.Option(help="checkpoint folder [EMOTRACK_MODEL, shipped]")]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
+]
 
 
 @contextmanager

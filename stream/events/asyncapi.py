@@ -46,7 +46,7 @@ def document() -> dict[str, Any]:
     channels = {
         "utterances": (names.utterances, "What was said: producers write, the worker reads."),
         "predictions": (names.predictions, "One answer for each utterance."),
-        "shiftAlerts": (names.alerts, "Where the alert rule fired on a shift."),
+        "shiftAlerts": (names.shift_alerts, "Where the alert rule fired on a shift."),
         "deadLetters": (names.dead_letters, "Records that could not be answered, and why."),
     }
     return {

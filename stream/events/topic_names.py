@@ -23,7 +23,7 @@ class TopicNames:
         return self.prefix + "predictions"
 
     @property
-    def alerts(self) -> str:
+    def shift_alerts(self) -> str:
         return self.prefix + "shift-alerts"
 
     @property

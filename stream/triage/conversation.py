@@ -49,10 +49,10 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
             "can read them; name the workers' Redis with --redis-url"
         )
     with LogReader(settings) as reader:
-        partitions = sorted(reader.bounds(settings.utterances))
-        topic_id = reader.topic_id(settings.utterances)
+        partitions = sorted(reader.bounds(settings.topics.utterances))
+        topic_id = reader.topic_id(settings.topics.utterances)
     if partition is not None and partition not in partitions:
-        raise ConfigError(f"{settings.utterances} has partitions 0 to {partitions[-1]}")
+        raise ConfigError(f"{settings.topics.utterances} has partitions 0 to {partitions[-1]}")
     wanted = partitions if partition is None else [partition]
     keyed_to = partition_of(conversation.encode(), len(partitions))
     with open_states(settings, spec) as states:
@@ -62,8 +62,8 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
     if not there:
         where = "on any partition" if partition is None else f"on partition {partition}"
         raise StateMissing(
-            f"no state of conversation {conversation!r} {where} of {settings.utterances}: check "
-            "the id and --topic-prefix; one that was silent for twice "
+            f"no state of conversation {conversation!r} {where} of {settings.topics.utterances}: "
+            "check the id and --topic-prefix; one that was silent for twice "
             f"{spec.recurrence.idle_s:g} s has expired"
         )
     chosen = next((p for p in (noted, keyed_to) if p in there), min(there))

@@ -29,10 +29,10 @@ def read_letters(
 
     Raises what `LogReader` does.
     """
-    bounds = reader.bounds(settings.dead_letters)
+    bounds = reader.bounds(settings.topics.dead_letters)
     total, done = sum(b.end - b.low for b in bounds.values()), 0
     for partition, found in bounds.items():
-        for records in reader.read(settings.dead_letters, partition, found):
+        for records in reader.read(settings.topics.dead_letters, partition, found):
             yield from filter(None, map(letter_of, records))
             if passed is not None:
                 passed(done + records[-1].offset + 1 - found.low, total)

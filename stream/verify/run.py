@@ -49,7 +49,7 @@ def verify_topics(
     report = Report(states_read=not settings.in_memory)
     with contextlib.ExitStack() as closing:
         reader = closing.enter_context(LogReader(settings))
-        topic = settings.utterances
+        topic = settings.topics.utterances
         committed = reader.committed(topic, reader.bounds(topic))
         ends = {name: reader.bounds(name) for name in output_topics(settings)}
         inputs = reader.bounds(topic)
@@ -61,7 +61,7 @@ def verify_topics(
             committed=committed,
             lows={p: bounds.low for p, bounds in inputs.items()},
             ends={p: bounds.end for p, bounds in inputs.items()},
-            dead_letters=settings.dead_letters,
+            dead_letters=settings.topics.dead_letters,
             max_uncommitted=settings.max_uncommitted,
             topic_id="" if settings.in_memory else reader.topic_id(topic),
             tolerance=tolerance,
@@ -90,7 +90,7 @@ def verify_topics(
 
 def output_topics(settings: Settings) -> tuple[str, str, str]:
     """Where answers go."""
-    return settings.predictions, settings.shift_alerts, settings.dead_letters
+    return settings.topics.predictions, settings.topics.shift_alerts, settings.topics.dead_letters
 
 
 def _read_outputs(

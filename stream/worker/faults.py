@@ -1,7 +1,8 @@
-"""The tests' way to kill a worker at a named place: `EMOTRACK_FAULT=F6:3` is the third time at F6.
+"""Kills a worker at a named place, for tests: `EMOTRACK_FAULT=F6:3` is the third time at F6.
 
-Nothing here is a setting: the variable is read once, by `serve`, and is in no documentation for
-users.
+No setting, and in no page for users: `serve` reads it once. It is read by the program that ships,
+because that is what the tests must kill; it gives no right to anyone, since a person who may set a
+worker's environment may also kill the worker.
 """
 
 from __future__ import annotations
@@ -27,19 +28,14 @@ def arm_from_environment() -> None:
     if asked is None:
         return
     name, _, times = asked.partition(":")
-    found = [point for point in FAULT_POINTS if point == name]
-    if not found or not times.isdigit():
+    if name not in FAULT_POINTS or not times.isdigit():
         raise ConfigError(f"{VARIABLE}={asked}: give one of {', '.join(FAULT_POINTS)} and a count")
     log.warning("will be killed", at=name, time=int(times))
-    _kill_at(found[0], int(times))
-
-
-def _kill_at(wanted: FaultPoint, time: int) -> None:
     reached: Counter[FaultPoint] = Counter()
 
     def kill(point: FaultPoint) -> None:
         reached[point] += 1
-        if point == wanted and reached[point] == time:
+        if point == name and reached[point] == int(times):
             os.kill(os.getpid(), signal.SIGKILL)
 
     arm(kill)

@@ -17,8 +17,8 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether this worker can take work now."""
-        return self.warmed and self.joined and self.broker and self.store and not self.draining
+        """Return whether this worker can take work now."""
+        return all(self.parts().values())
 
     def parts(self) -> dict[str, bool]:
         """Each condition by name, for the body of /readyz."""

@@ -1,8 +1,30 @@
 """The worker's loop: poll, batch, step, produce, commit. One thread owns everything in here.
 
-A record is committed only after its state is saved and all it sends is acknowledged; whatever goes
-wrong before, the batch is done again and repeats bytes (`pipeline`). While the store or the broker
-is away, partitions are paused and polling goes on, so that membership is kept and nothing queues.
+Predict, save, produce, then commit: a record is committed only after its state is saved and all it
+sends is acknowledged. Whatever goes wrong before, the batch is done again and repeats bytes
+(`pipeline`). The states of a partition (above the line) and of the loop, any of them at once:
+
+===============  ============================================  =====================================
+state            entered when                                  left when
+===============  ============================================  =====================================
+unclaimed        assigned, disputed or found suspect           `_claim` has a fence token for it
+disputed         a fence or a refused commit may mean another  the broker accepts a commit for it,
+                 owner; it is read again from the last commit  and `_claim` has a new fence token
+suspect          assigned; a state of it is missing or torn;   `Recovery` trusts the store, or has
+                 the store was replaced (all partitions)       rebuilt the states from the log
+ahead            its share of the queue reaches high water     its share is down to low water
+---------------  --------------------------------------------  -------------------------------------
+full             the queue reaches high water                  the queue is down to low water
+batch held       store or broker fails during a batch          the batch is done, its partitions are
+                                                               read again, or the store was replaced
+waiting          store or broker fails; a partition disputed   `retry_ms` have passed
+commit failed    a commit is refused or not answered           a commit is accepted
+===============  ============================================  =====================================
+
+An unclaimed, suspect or ahead partition is paused; all are while the queue is full or a batch is
+held (`Backpressure`). Polling goes on, so that membership is kept and nothing queues. While
+waiting, nothing is claimed, rebuilt or done again. After a failed commit the next one comes when
+its time comes, not as soon as a partition may release no more without it.
 """
 
 from __future__ import annotations
@@ -39,6 +61,7 @@ from stream.ports import (
     Transactions,
 )
 from stream.settings import Settings
+from stream.worker.backpressure import IDLE_POLL_S, Backpressure
 from stream.worker.batcher import Batcher, Item
 from stream.worker.health import Health
 from stream.worker.observe import Observer
@@ -48,7 +71,6 @@ from stream.worker.rebuild import Disputed
 from stream.worker.recovery import Recovery
 from stream.worker.window_cache import WindowCache
 
-IDLE_POLL_S: Final = 0.1  # how long an idle worker waits for a record, and so for a stop
 HOUSEKEEPING_S: Final = 1.0
 STANDBY_AFTER_S: Final = 5.0  # a member without a partition by then stands by
 FLUSH_S: Final = 1.0
@@ -57,7 +79,7 @@ POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 log = structlog.get_logger()
 
 Trace = Callable[[Step, int, float], None]
-"""Told of each batch that is answered: when it ended (epoch ms), and how many seconds it took."""
+"""Called with each batch that is answered, when it ended (epoch ms), and the seconds it took."""
 
 
 class Worker:
@@ -107,15 +129,12 @@ class Worker:
             now_ms=now_ms,
             clock_s=clock_s,
         )
-        self._paused: set[int] = set()
+        self._flow = Backpressure(settings.high_water, settings.low_water, settings.retry_ms / 1000)
         self._transactions = transactions  # None: answers go to the sink, offsets to the source
         self._held: tuple[Item, ...] = ()  # a batch to be done again
-        self._retry_at = 0.0
         self._next_commit = 0.0
         self._next_housekeeping = 0.0
         self._began = clock_s()
-        self._full = False
-        self._ahead: set[int] = set()  # partitions that fill more than their share of the queue
         self._commit_failed = False
 
     def run(self, stop: Event) -> bool:
@@ -142,7 +161,7 @@ class Worker:
         self._balance()  # last: what became suspect in this turn is not read in the next
 
     def _commit_presses(self) -> bool:
-        """Whether a partition may not go on before a commit, and the last commit was well."""
+        """Return whether a partition waits for a commit, unless the last commit failed."""
         return not self._commit_failed and any(self._batcher.full(p) for p in self._partitions)
 
     def drain(self) -> bool:
@@ -168,7 +187,7 @@ class Worker:
         """Own these partitions from now on: claim a fence token for each."""
         for partition, start in starts.items():
             self._partitions.add(partition, start)
-            self._paused.discard(partition)
+        self._flow.forget(starts)
         self._observer.rebalanced("assigned", len(starts))
         self._observer.gaps(sum(start.gap for start in starts.values()))
         self.health.joined = True
@@ -184,7 +203,7 @@ class Worker:
         log.info("partitions revoked", partitions=sorted(partitions))
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """Forget these: they are somebody else's already."""
+        """Forget these, uncommitted: another member owns them already."""
         self._drop(partitions)
         self._observer.rebalanced("lost", len(partitions))
         log.warning("partitions lost", partitions=sorted(partitions))
@@ -193,9 +212,8 @@ class Worker:
         self._partitions.remove(partitions)
         self._forget(partitions)
         self._recovery.drop(partitions)
-        self._paused.difference_update(partitions)
-        self._ahead.difference_update(partitions)
-        self._observer.left(self._wire_topic, partitions)
+        self._flow.forget(partitions)
+        self._observer.left(self.settings.topics.utterances, partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop everything in flight of these partitions, and their cached windows."""
@@ -212,14 +230,14 @@ class Worker:
         return offset
 
     def _dispute(self, partition: int) -> None:
-        """Somebody else may own this partition: drop it, and read it again if it is ours."""
+        """Drop what is in flight of a partition that may be another member's: ask, then claim."""
         offset = self._restart(partition, disputed=True)
-        self._retry_at = self._clock_s() + self.settings.retry_ms / 1000
+        self._flow.postpone(self._clock_s())
         log.warning("partition disputed", partition=partition, offset=offset)
 
     def _suspect(self, partition: int, doubts: Mapping[StateKey, Doubt]) -> None:
-        """The store has not what it must have: rebuild this partition before it goes on."""
-        self._commit([partition])
+        """Rebuild this partition before it goes on: the store has not what it must have."""
+        self._commit([partition])  # what is answered stays answered; the rest is read again
         owned = self._partitions[partition]
         owned.suspect, owned.note = True, ""
         owned.doubted |= doubts
@@ -232,7 +250,7 @@ class Worker:
         )
 
     def _distrust(self, error: StoreChanged) -> None:
-        """The store is another one than we knew: all partitions are suspect."""
+        """Suspect all partitions: the store is another one than the states were saved in."""
         log.warning("state store changed", reason=str(error))
         self._held = ()
         self._recovery.forget()
@@ -241,12 +259,14 @@ class Worker:
 
     def _claim(self) -> None:
         """Claim a fence token where there is none; a disputed partition must commit first."""
-        if self._clock_s() < self._retry_at:
+        if not self._flow.may_try(self._clock_s()):
             return
         for partition in self._partitions.unclaimed():
             owned = self._partitions[partition]
             try:
                 if owned.disputed:
+                    # Only the broker knows whose it is: a token claimed unasked would fence the
+                    # true owner.
                     self._source.commit({partition: owned.resume_at}, {partition: owned.note})
                 self._recovery.judge(owned)
                 owned.token = self._store.claim(self._source.topic_id, partition)
@@ -259,7 +279,7 @@ class Worker:
 
     def _rebuild_some(self) -> None:
         """Rebuild the states of a suspect partition, a slice a turn."""
-        if self._clock_s() < self._retry_at:
+        if not self._flow.may_try(self._clock_s()):
             return
         try:
             whole = self._recovery.advance(self._source.topic_id)
@@ -274,30 +294,25 @@ class Worker:
 
     # Read.
 
-    @property
-    def _wire_topic(self) -> str:
-        return self.settings.utterances
-
     def _read(self) -> None:
-        # So the queue never holds more than `high_water` and one poll.
-        records = self._source.poll(POLL_BATCHES * self.settings.batch_max, self._wait_s())
+        now = self._clock_s()
+        wait_s = self._flow.wait_s(
+            now,
+            rebuilding=self._recovery.busy,
+            held=bool(self._held),
+            due_s=self._batcher.wait_s(now),
+        )
+        # One poll is bounded, so the queue never holds more than `high_water` and one poll.
+        records = self._source.poll(POLL_BATCHES * self.settings.batch_max, wait_s)
         polled_at, polled_ms = self._clock_s(), self._now_ms()
         if records:
             reach("F1")
         for record in records:
+            # In log order and before the work: no offset above an unfinished one is committed.
             self._partitions[record.partition].watermark.admit(record.offset)
             self._batcher.put(self._decoded(record, polled_at, polled_ms))
         newest_ms = max((record.timestamp_ms for record in records), default=NO_TIMESTAMP)
         self._observer.read(len(records), (newest_ms - polled_ms) / 1000)
-
-    def _wait_s(self) -> float:
-        """How long the next poll may wait for a record."""
-        if self._recovery.busy:
-            return 0.0
-        if self._held:
-            return min(IDLE_POLL_S, max(0.0, self._retry_at - self._clock_s()))
-        due = self._batcher.wait_s(self._clock_s())
-        return IDLE_POLL_S if due is None else min(IDLE_POLL_S, due)
 
     def _decoded(self, record: Record, polled_at: float, polled_ms: int) -> Item:
         began = self._clock_s()
@@ -328,7 +343,7 @@ class Worker:
     def _work(self) -> None:
         """Do the held batch again, or the next one if it is time."""
         now = self._clock_s()
-        if self._held and now < self._retry_at:
+        if self._held and not self._flow.may_try(now):
             return
         batch = self._held or self._batcher.next_batch(now)
         if not batch:
@@ -342,7 +357,7 @@ class Worker:
             self._hold(batch, error)
         else:
             self._held = ()
-            self._batcher.finish(batch)
+            self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
             for partition, doubts in step.suspect.items():
                 if partition in self._partitions:
                     self._suspect(partition, doubts)
@@ -366,7 +381,11 @@ class Worker:
         return step
 
     def _still_ours(self, partitions: set[int], met_token: int) -> set[int]:
-        """Partitions whose commit the broker accepts, claimed anew; the others are dropped."""
+        """Claim again the partitions whose commit the broker accepts; drop the others.
+
+        A fence says that somebody claimed later, not that they own it: a worker that was expelled
+        may have. The broker decides, and `met_token` + 1 fences whoever it decided against.
+        """
         ours: set[int] = set()
         for partition in sorted(partitions):
             owned = self._partitions[partition]
@@ -382,11 +401,15 @@ class Worker:
         return ours
 
     def _finish(self, step: Step, began: float) -> None:
-        """Produce, wait for the acknowledgements, and account for each record."""
+        """Produce, wait for the acknowledgements, and account for each record.
+
+        All states of the step are saved by now. Raised before the records are accounted for,
+        `DeliveryFailed` leaves the watermarks where they are: the batch is done again.
+        """
         produced_at = self._clock_s()
         if self._transactions is not None:
             self._finish_records(step, began)
-            self._commit()  # sends what lies below the watermarks
+            self._commit()  # an answer goes out in the transaction that commits its offset
         else:
             for result in step.results:
                 self._sink.produce(self._timed(result, step, began))
@@ -399,7 +422,7 @@ class Worker:
             self._trace(step, self._now_ms(), acked_at - began)
 
     def _finish_records(self, step: Step, began: float) -> None:
-        """All records of a batch are done; what must go with their offsets is kept until then."""
+        """Move the watermarks: a batch carries its offsets, so only what it answered is done."""
         for result in step.results:
             record = result.item.record
             if record.partition in self._partitions:
@@ -409,7 +432,10 @@ class Worker:
                     owned.unsent[record.offset] = self._timed(result, step, began)
 
     def _timed(self, result: Result, step: Step, began: float) -> list[Outgoing]:
-        """What a record sends, predictions with their timing in headers."""
+        """Return what a record sends, predictions with their timing in headers.
+
+        In headers only: the value must be the same bytes when it is sent again.
+        """
         if result.event is None:
             return list(result.send)
         item, now = result.item, self._clock_s()
@@ -439,8 +465,8 @@ class Worker:
         log.warning("batch held", records=len(batch), reason=str(error))
 
     def _later(self, error: Exception) -> None:
-        """Something is away: try again after a while."""
-        self._retry_at = self._clock_s() + self.settings.retry_ms / 1000
+        """Try again after a while: `error` says what is away."""
+        self._flow.postpone(self._clock_s())
         if isinstance(error, StoreUnavailable):
             self._store_away()
 
@@ -454,7 +480,7 @@ class Worker:
     # Commit.
 
     def _commit(self, partitions: Sequence[int] | None = None) -> None:
-        """Commit the contiguous watermarks; a failure is met again at the next commit."""
+        """Commit up to the watermarks; what fails is committed with the next try."""
         began = self._clock_s()
         self._next_commit = began + self.settings.commit_interval_ms / 1000
         offsets = self._partitions.committable(partitions)
@@ -484,7 +510,10 @@ class Worker:
         self._transactions.commit(answers, offsets, notes)
 
     def _confirm(self, offsets: Mapping[int, int]) -> None:
-        """The broker holds these offsets: outcomes below them are final and counted."""
+        """Count the outcomes below these offsets, which the broker holds: they are final.
+
+        Not earlier: a record that is read again would be counted twice.
+        """
         for partition, offset in offsets.items():
             owned = self._partitions[partition]
             owned.committed = offset
@@ -498,40 +527,26 @@ class Worker:
 
     def _balance(self) -> None:
         """Pause what may not be read now, resume what may."""
-        if self._batcher.depth >= self.settings.high_water:
-            self._full = True
-        elif self._batcher.depth <= self.settings.low_water:
-            self._full = False
-        self._ahead = {p for p in self._partitions if self._over_share(p)}
-        held_up = self._full or bool(self._held)
-        waiting = self._partitions.unworkable() | self._ahead
-        target = set(self._partitions) if held_up else waiting
-        if leave := sorted(self._paused - target):
-            self._source.resume(leave)
-        if enter := sorted(target - self._paused):
-            self._source.pause(enter)
-        self._paused = target
-
-    def _over_share(self, partition: int) -> bool:
-        """Whether a partition fills its share of the queue, or did and has not drained since.
-
-        The client fetches anew after a pause, the same partition first: without shares, whoever is
-        first fills the queue each time and the others are not read for as long as overload lasts.
-        """
-        owned, depth = len(self._partitions), self._batcher.depths[partition]
-        if partition in self._ahead:
-            return depth * owned > self.settings.low_water
-        return depth * owned >= self.settings.high_water
+        pause, resume = self._flow.balance(
+            self._batcher.depths,
+            owned=self._partitions,
+            unworkable=self._partitions.unworkable(),
+            held=bool(self._held),
+        )
+        if resume:
+            self._source.resume(resume)
+        if pause:
+            self._source.pause(pause)
 
     def _housekeep(self, now: float) -> None:
-        """Once a second: gauges, and whether the servers are there."""
+        """Set the gauges, and ask whether the servers are there; once a second."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
         try:
-            self._store.verify()  # nothing else would tell while nobody speaks
+            self._store.verify()  # without traffic, nothing else asks the store
             self._store_answered()
         except StoreUnavailable as error:
             self._store_away()
@@ -540,16 +555,16 @@ class Worker:
             self._distrust(error)
         self._observer.looked(
             health=self.health,
-            topic=self._wire_topic,
+            topic=self.settings.topics.utterances,
             lag=self._unanswered(),
             queued=self._batcher.depth,
-            paused=len(self._paused),
+            paused=len(self._flow.paused),
             cached=len(self._cache),
             device_bytes=self._predictor.device_memory_bytes(),
         )
 
     def _unanswered(self) -> dict[int, int]:
-        """Records in the log that have no answer yet: not read, queued, or in a batch."""
+        """Count the records without an answer: not read, queued, or in a batch."""
         return {
             partition: unread + self._partitions[partition].watermark.waiting
             for partition, unread in self._source.lag().items()
@@ -558,11 +573,12 @@ class Worker:
 
 
 def wire_of(settings: Settings) -> Wire:
-    """Where and how the worker's answers are written."""
+    """Return where and how the worker's answers are written."""
+    topics = settings.topics
     return Wire(
-        predictions=settings.predictions,
-        shift_alerts=settings.shift_alerts,
-        dead_letters=settings.dead_letters,
+        predictions=topics.predictions,
+        shift_alerts=topics.shift_alerts,
+        dead_letters=topics.dead_letters,
         encoding=settings.output_format,
         source=settings.source,
     )

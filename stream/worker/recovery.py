@@ -99,7 +99,7 @@ class Recovery:
             committed=owned.resume_at,
             token=owned.token,
             doubted=owned.doubted,
-            topic=self._settings.utterances,
+            topic=self._settings.topics.utterances,
             topic_id=topic_id,
             reader=self._reader,
             store=self._store,

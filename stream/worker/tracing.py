@@ -78,7 +78,7 @@ class Tracing:
         )
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("emotrack")
-        self._topic, self._named = settings.utterances, settings.trace_conversation_ids
+        self._topic, self._named = settings.topics.utterances, settings.trace_conversation_ids
 
     def batch(self, step: Step, ended_ms: int, took_s: float) -> None:
         """One batch, from its release to its last acknowledgement; `ended_ms` is epoch time."""

@@ -170,7 +170,7 @@ def replayed(stage: Stage) -> Facts:
 def answered(plant: Plant) -> dict[tuple[str, str], dict[str, Any]]:
     """The predictions in the log by conversation and utterance; the same may be there twice."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for record in plant.site.log(plant.settings.predictions):
+    for record in plant.site.log(plant.settings.topics.predictions):
         said = json.loads(record.value or b"{}")
         found[said["conversation_id"], said["utterance_id"]] = said
     return found

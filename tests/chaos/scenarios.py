@@ -103,15 +103,15 @@ class Stage:
 
 def progress(plant: Plant) -> int:
     """Predictions in the log so far."""
-    return plant.site.ends(plant.settings.predictions)
+    return plant.site.ends(plant.settings.topics.predictions)
 
 
 def wait_more(plant: Plant, count: int = 2) -> float:
     """Seconds until every partition has `count` more predictions."""
-    began, before = time.monotonic(), plant.site.ends_of(plant.settings.predictions)
+    began, before = time.monotonic(), plant.site.ends_of(plant.settings.topics.predictions)
 
     def more() -> bool:
-        now = plant.site.ends_of(plant.settings.predictions)
+        now = plant.site.ends_of(plant.settings.topics.predictions)
         return all(n >= b + count for n, b in zip(now, before, strict=True))
 
     wait_for(more, "new predictions of every partition", PATIENCE_S)
@@ -378,7 +378,7 @@ def poisoned(stage: Stage) -> Facts:
 
 def p99_ms(plant: Plant, load: Load, since: int, stretch: int) -> float:
     """End to end, of the answers to the load's even (0) or odd (1) stretches."""
-    answers = plant.site.log(plant.settings.predictions)
+    answers = plant.site.log(plant.settings.topics.predictions)
     numbered = [(load.number(record.value or b""), record) for record in answers]
     times = sorted(
         float(told)
@@ -446,7 +446,9 @@ def out_of_order(stage: Stage) -> Facts:
         load.end()
         plant.settled()
         counted = plant.metric("seq_disorder_total")
-        told = [json.loads(r.value or b"") for r in plant.site.log(plant.settings.predictions)]
+        told = [
+            json.loads(r.value or b"") for r in plant.site.log(plant.settings.topics.predictions)
+        ]
     muddled_ones = [p for p in told if p["conversation_id"].startswith("muddled")]
     flags = Counter(flag for p in muddled_ones for flag in p.get("flags", ()))
     whole = len(muddled_ones) // len(order)
@@ -606,7 +608,7 @@ def overloaded(stage: Stage) -> Facts:
         middle = resident(worker)
         time.sleep(seconds / 2)
         last, lag = resident(worker), scraped(worker, "consumer_lag_records")
-        answered = sorted(plant.site.ends_of(plant.settings.predictions))
+        answered = sorted(plant.site.ends_of(plant.settings.topics.predictions))
         load.end()
         offered = load.said / (time.monotonic() - began)
         plant.settled(600.0)
@@ -651,7 +653,7 @@ def skewed_clocks(stage: Stage) -> Facts:
             event_time = int(time.time() * 1000) + skew
             value = json.dumps(body | {"text": "late or early", "event_time": event_time})
             plant.site.producer.produce(
-                plant.settings.utterances,
+                plant.settings.topics.utterances,
                 value.encode(),
                 str(body["conversation_id"]).encode(),
                 timestamp=event_time,

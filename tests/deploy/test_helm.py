@@ -146,7 +146,9 @@ def test_keda_scales_on_lag_from_one_worker_to_one_a_partition() -> None:
     (trigger,) = scaled["triggers"]
     said = trigger["metadata"]
     assert trigger["type"] == "kafka" and said["excludePersistentLag"] == "true"
-    assert said["topic"] == Settings().utterances and said["consumerGroup"] == Settings().group
+    assert (
+        said["topic"] == Settings().topics.utterances and said["consumerGroup"] == Settings().group
+    )
     assert "replicas" not in objects["Deployment"]["spec"], "it would fight the autoscaler"
 
 

@@ -40,7 +40,9 @@ def test_a_state_is_told_to_people_and_no_word_with_it(
         site.say("call {7}", n, text="a secret sentence", seq=n)
     site.flush()
     wait_for(lambda: site.committed() == site.sent, "all commits")
-    (last,) = [r for r in site.log(site.settings.utterances) if b'"seq": 4' in (r.value or b"")]
+    (last,) = [
+        r for r in site.log(site.settings.topics.utterances) if b'"seq": 4' in (r.value or b"")
+    ]
     said = show(site, "call {7}", "--json").stdout
     assert "secret" not in said
     told = json.loads(said)

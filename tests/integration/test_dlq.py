@@ -40,13 +40,13 @@ def send_packed(site: Site, value: bytes) -> None:
     """A record that the broker takes because it is small on the wire."""
     settings = {"bootstrap.servers": site.settings.bootstrap, "compression.type": "gzip"}
     producer = Producer({**settings, "message.max.bytes": 3 << 20})
-    producer.produce(site.settings.utterances, value, b"k")
+    producer.produce(site.settings.topics.utterances, value, b"k")
     assert producer.flush(30) == 0
 
 
 def committed(site: Site) -> None:
     site.flush()
-    wait_for(lambda: site.committed() == site.ends(site.settings.utterances), "all commits")
+    wait_for(lambda: site.committed() == site.ends(site.settings.topics.utterances), "all commits")
 
 
 def test_letters_of_every_kind_are_counted_and_shown_without_a_word(
@@ -98,11 +98,11 @@ def test_what_is_requeued_after_a_fix_is_answered_as_the_oracle_says(
     buried = json.loads(dlq(site, "list", "--json").stdout)["piles"]
     assert buried["no_text_encoder"]["letters"] == 8 * 3
 
-    before = site.ends(site.settings.utterances)
+    before = site.ends(site.settings.topics.utterances)
     dry = dlq(site, "requeue", "--reason=no_text_encoder", "--dry-run")
     assert dry.stdout.startswith("24 dead letters to send")
     assert dlq(site, "requeue", "--reason=no_text_encoder", answer="n\n").exit_code == 1
-    assert site.ends(site.settings.utterances) == before, "nothing was sent"
+    assert site.ends(site.settings.topics.utterances) == before, "nothing was sent"
 
     fixed = start_with(start, site, monkeypatch, SmallPredictor())
     dlq(site, "requeue", "--reason=no_text_encoder", "--yes")
@@ -111,7 +111,7 @@ def test_what_is_requeued_after_a_fix_is_answered_as_the_oracle_says(
     assert "requeued 0" in again.stdout, "an interrupted requeue may be run again"
     assert fixed.end() == 0
 
-    log = site.log(site.settings.utterances)
+    log = site.log(site.settings.topics.utterances)
     sent = [r for r in log if REQUEUED in dict(r.headers)]
     assert len(sent) == 24
     originals = {f"{r.topic}-{r.partition}-{r.offset}": r for r in log}

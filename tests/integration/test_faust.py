@@ -62,12 +62,16 @@ def test_a_killed_faust_worker_loses_nothing_and_its_successor_goes_on(
             site.send(value, key, headers)
         site.send(None, b"c1")
         site.flush()
-        wait_for(lambda: site.ends(site.settings.predictions) >= 60, "the first predictions")
+        wait_for(lambda: site.ends(site.settings.topics.predictions) >= 60, "the first predictions")
         first.kill()
-    killed_at = site.ends(site.settings.predictions)
+    killed_at = site.ends(site.settings.topics.predictions)
     assert killed_at < site.sent and site.committed() < site.sent, "it was killed in mid-stream"
     with faust_worker(site, tmp_path) as second:
-        wait_for(lambda: site.ends(site.settings.predictions) > killed_at + 60, "the successor", 60)
+        wait_for(
+            lambda: site.ends(site.settings.topics.predictions) > killed_at + 60,
+            "the successor",
+            60,
+        )
         assert second.stop() == 0
     drained_at = site.committed()
     assert 0 < drained_at < site.sent, "it was drained in mid-stream"

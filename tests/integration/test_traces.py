@@ -29,7 +29,7 @@ def test_a_worker_answers_with_a_collector_and_without(
         worker = start(site.settings.model_copy(update={"trace_endpoint": url}))
         site.send(VALUE, b"c", [("traceparent", PARENT)])
         site.flush()
-        wait_for(lambda: site.ends(site.settings.predictions) == 1, "the prediction")
+        wait_for(lambda: site.ends(site.settings.topics.predictions) == 1, "the prediction")
         assert worker.end() == 0
         collector.shutdown()
     linked = [link.trace_id.hex() for span in collector.spans() for link in span.links]

@@ -56,7 +56,7 @@ def source(site: Site) -> Iterator[KafkaSource]:
 
 def seen(site: Site) -> list[str]:
     """What is committed in the topic of predictions, in order."""
-    topic = site.settings.predictions
+    topic = site.settings.topics.predictions
     with LogReader(site.settings) as reader:
         chunks = [
             chunk
@@ -76,7 +76,9 @@ def test_what_an_abort_purged_is_not_held_against_the_next_transaction(
         transactions = KafkaTransactions(site.settings, source)
 
         def commit(number: int) -> None:
-            answer = Outgoing(site.settings.predictions, b"c", f"answer {number}".encode(), ())
+            answer = Outgoing(
+                site.settings.topics.predictions, b"c", f"answer {number}".encode(), ()
+            )
             transactions.commit([answer], {0: number + 1}, {0: ""})
 
         commit(0)
@@ -94,7 +96,7 @@ def test_an_answer_that_cannot_be_queued_aborts_all_of_its_transaction(
 ) -> None:
     transactions = KafkaTransactions(site.settings, source)
     sizes = (10, 8 << 20, 10)
-    answers = [Outgoing(site.settings.predictions, b"c", b"a" * size, ()) for size in sizes]
+    answers = [Outgoing(site.settings.topics.predictions, b"c", b"a" * size, ()) for size in sizes]
     with pytest.raises(LogUnavailable, match="aborted"):
         transactions.commit(answers, {0: 3}, {0: ""})
     transactions.commit(answers[:1], {0: 1}, {0: ""})

@@ -61,7 +61,7 @@ def test_an_honest_worker_has_no_violation_and_a_forged_answer_is_named(
     assert counts["states"] + counts["states_missing"] == 12 + 1, "one was only ever dead-lettered"
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1] > site.sent
 
-    forged = site.log(site.settings.predictions)[7]
+    forged = site.log(site.settings.topics.predictions)[7]
     body = json.loads(forged.value or b"") | {"sentiment": "mixed"}
     site.producer.produce(
         forged.topic, json.dumps(body).encode(), forged.key, headers=list(forged.headers)
@@ -76,7 +76,7 @@ def test_an_honest_worker_has_no_violation_and_a_forged_answer_is_named(
     written = json.loads(file.read_text())
     (violation,) = written["violations"]
     assert violation["invariant"] == "I2" and violation["conversation"] == body["conversation_id"]
-    assert violation["topic"] == site.settings.predictions
+    assert violation["topic"] == site.settings.topics.predictions
     assert worker.end() == 0
 
 
@@ -87,7 +87,7 @@ def test_after_a_kill_the_verifier_has_nothing_to_say(site: Site, tmp_path: Path
     try:
         first.wait_ready()
         talk(site, range(30))
-        wait_for(lambda: site.ends(settings.predictions) >= 60, "the first predictions")
+        wait_for(lambda: site.ends(settings.topics.predictions) >= 60, "the first predictions")
         meanwhile = verify_topics(settings, SmallPredictor())
         assert meanwhile.violations == []
         assert 0 < meanwhile.counts["compared"] < site.sent

@@ -92,7 +92,7 @@ def offline(log: Sequence[Record], settings: Settings) -> dict[tuple[int, int], 
 def predicted(site: Site) -> dict[tuple[int, int], list[bytes | None]]:
     """The bytes of every prediction by the position it answers."""
     found: dict[tuple[int, int], list[bytes | None]] = defaultdict(list)
-    for r in site.log(site.settings.predictions):
+    for r in site.log(site.settings.topics.predictions):
         at = json.loads(r.value or b"")["input"]
         found[at["partition"], at["offset"]].append(r.value)
     return found
@@ -116,10 +116,10 @@ def test_poison_goes_to_the_dead_letters_once_and_harms_no_neighbour(
     site.say("c1", 3)  # a producer's duplicate
     site.flush()
     wait_for(lambda: site.committed() == site.sent, "the commit of every record")
-    log = site.log(site.settings.utterances)
+    log = site.log(site.settings.topics.utterances)
     by_position = {(r.partition, r.offset): r for r in log}
 
-    letters = site.log(site.settings.dead_letters)
+    letters = site.log(site.settings.topics.dead_letters)
     reasons = {n: v for n, v in letter_reasons(letters)}
     assert Counter(n for n, _ in letter_reasons(letters)) == dict.fromkeys(POISONS, 1)
     for reason, letter in reasons.items():
@@ -168,7 +168,10 @@ def test_workers_share_a_group_and_hand_conversations_over(site: Site, start: St
     wait_for(lambda: site.committed() == site.sent, "the second worker's commits")
     assert second.metric("predictions_emitted_total") > 0
 
-    got, expected = predicted(site), offline(site.log(site.settings.utterances), site.settings)
+    got, expected = (
+        predicted(site),
+        offline(site.log(site.settings.topics.utterances), site.settings),
+    )
     assert len(expected) == site.sent
     assert got == {at: [value] for at, value in expected.items()}
 
@@ -193,7 +196,10 @@ def test_a_store_that_does_not_answer_costs_time_and_nothing_else(
             redis.server.process.send_signal(signal.SIGCONT)
         wait_for(lambda: site.committed() == site.sent, "commits after")
         assert worker.end() == 0
-    got, expected = predicted(site), offline(site.log(site.settings.utterances), site.settings)
+    got, expected = (
+        predicted(site),
+        offline(site.log(site.settings.topics.utterances), site.settings),
+    )
     assert {at: set(v) for at, v in got.items()} == {at: {v} for at, v in expected.items()}
     assert len(expected) == site.sent
 
@@ -228,22 +234,22 @@ def test_a_killed_worker_loses_nothing_and_a_drained_one_repeats_nothing(
     first = begin()
     first.wait_ready()
     talk(site, range(40))
-    wait_for(lambda: site.ends(settings.predictions) >= 60, "the first predictions")
+    wait_for(lambda: site.ends(settings.topics.predictions) >= 60, "the first predictions")
     first.process.send_signal(signal.SIGKILL)
     first.process.wait(10)
-    killed_at = site.ends(settings.predictions)
+    killed_at = site.ends(settings.topics.predictions)
     assert killed_at < site.sent, "it was killed in mid-stream"
 
     second = begin()
-    wait_for(lambda: site.ends(settings.predictions) > killed_at + 60, "the successor")
+    wait_for(lambda: site.ends(settings.topics.predictions) > killed_at + 60, "the successor")
     second.process.send_signal(signal.SIGTERM)
     assert second.process.wait(20) == 0
-    drained_at, committed = site.ends(settings.predictions), site.committed()
+    drained_at, committed = site.ends(settings.topics.predictions), site.committed()
     assert committed < site.sent, "it was drained in mid-stream"
 
     third = begin()
     wait_for(lambda: site.committed() == site.sent, "the last successor's commits")
-    got, expected = predicted(site), offline(site.log(settings.utterances), settings)
+    got, expected = predicted(site), offline(site.log(settings.topics.utterances), settings)
     assert {at: set(v) for at, v in got.items()} == {at: {v} for at, v in expected.items()}
     assert len(expected) == site.sent, "one prediction for every utterance"
     answers = sum(len(values) for values in got.values())

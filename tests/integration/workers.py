@@ -42,7 +42,7 @@ class Site:
     def send(
         self, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes]] = ()
     ) -> None:
-        self.producer.produce(self.settings.utterances, value, key, headers=list(headers))
+        self.producer.produce(self.settings.topics.utterances, value, key, headers=list(headers))
         self.producer.poll(0)
         self.sent += 1
 
@@ -99,7 +99,7 @@ class Site:
                 "log_level": 0,
             }
         )
-        parts = [TopicPartition(self.settings.utterances, p) for p in range(self.partitions)]
+        parts = [TopicPartition(self.settings.topics.utterances, p) for p in range(self.partitions)]
         found = patiently(lambda: consumer.committed(parts, timeout=10), "commits are unknown")
         count = sum(max(0, at.offset) for at in found)
         consumer.close()

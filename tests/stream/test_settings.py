@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.cli.setting_origins import shown_settings
+from stream.cli.config import shown_settings
 from stream.errors import ConfigError
 from stream.settings import Settings, load_settings
 
@@ -37,7 +37,7 @@ def test_the_file_may_be_named_by_the_environment(
     file = tmp_path / "x.toml"
     file.write_text('topic_prefix = "other."\n')
     monkeypatch.setenv("EMOTRACK_CONFIG", str(file))
-    assert load_settings().utterances == "other.utterances"
+    assert load_settings().topics.utterances == "other.utterances"
 
 
 @pytest.mark.parametrize("where", ["environment", "file"])

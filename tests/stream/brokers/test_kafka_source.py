@@ -129,7 +129,7 @@ def test_a_record_comes_back_as_it_was_written(
     settings: Settings, join: Callable[[], Joined]
 ) -> None:
     headers = (("ce_id", b"1"), ("raw", b"\xff\x00"), ("none", None))
-    topic = settings.utterances
+    topic = settings.topics.utterances
     written = [Outgoing(topic, b"k", b"v", headers), Outgoing(topic, b"k", None)]
     write(settings, written)
     source, recorder = join()
@@ -147,7 +147,7 @@ def test_our_partitioner_is_the_one_of_other_clients(
     settings: Settings, join: Callable[[], Joined]
 ) -> None:
     keys = [f"conversation {i} ü".encode() for i in range(40)]
-    write(settings, [Outgoing(settings.utterances, key, b"v") for key in keys])
+    write(settings, [Outgoing(settings.topics.utterances, key, b"v") for key in keys])
     source, _ = join()
     records = read(source, lambda records: len(records) == len(keys))
     expected = {key: (murmur2(key) & 0x7FFFFFFF) % 4 for key in keys}
@@ -158,7 +158,7 @@ def test_our_partitioner_is_the_one_of_other_clients(
 def test_a_commit_is_where_the_next_member_starts(
     settings: Settings, join: Callable[[], Joined]
 ) -> None:
-    write(settings, [Outgoing(settings.utterances, b"k", b"%d" % i) for i in range(5)])
+    write(settings, [Outgoing(settings.topics.utterances, b"k", b"%d" % i) for i in range(5)])
     source, _ = join()
     records = read(source, lambda records: len(records) == 5)
     partition = records[0].partition
@@ -184,7 +184,7 @@ def test_a_paused_partition_gives_nothing_until_resumed(
     source, recorder = join()
     read(source, lambda _: len(recorder.starts) == 4)
     source.pause(list(recorder.starts))
-    write(settings, [Outgoing(settings.utterances, b"k", b"v")])
+    write(settings, [Outgoing(settings.topics.utterances, b"k", b"v")])
     assert all(not source.poll(10, 0.05) for _ in range(10))
     assert sum(source.lag().values()) == 1  # asked for: no fetch tells the end of what is paused
     source.resume(list(recorder.starts))
@@ -198,10 +198,10 @@ def test_a_paused_partition_gives_nothing_until_resumed(
 def test_an_output_that_is_refused_is_told_and_the_next_goes_through(settings: Settings) -> None:
     sink = KafkaSink(settings)
     too_large = b"x" * ((1 << 20) + 100_000)  # more than the topic takes, less than the producer
-    sink.produce([Outgoing(settings.predictions, b"k", too_large)])
+    sink.produce([Outgoing(settings.topics.predictions, b"k", too_large)])
     with pytest.raises(DeliveryFailed, match="not delivered"):
         sink.flush(20)
-    sink.produce([Outgoing(settings.predictions, b"k", b"small")])
+    sink.produce([Outgoing(settings.topics.predictions, b"k", b"small")])
     assert sink.flush(20)
     sink.close()
 

@@ -14,6 +14,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from model.data.writer import write_data_set
+from stream import main
 from stream.events.json_schema import EVENT_TYPES
 from stream.events.messages import Utterance, encode
 from stream.local.servers import RunningKafka, free_ports
@@ -129,3 +130,12 @@ def test_schemas_come_out_as_one_document_or_as_files(tmp_path: Path) -> None:
 def test_help_teaches_what_a_line_looks_like() -> None:
     done = emotrack("publish", "--help")
     assert b"conversation_id" in done.stdout
+
+
+def test_an_error_is_shown_letter_by_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    r"""A backslash before a bracket was taken for markup: `\[c]` was not shown."""
+    sentence = r"[a] \[c] :smile: pip install 'emotrack[worker]'"
+    with pytest.raises(SystemExit) as ended:
+        main.end(4, sentence)
+    assert ended.value.code == 4
+    assert capsys.readouterr().err == f"error: {sentence}\n"

@@ -180,7 +180,7 @@ def test_subscribers_yield_typed_events_with_their_headers(
     timed = headers_of(PREDICTION_TYPE, encoding, ("emotrack_queue_ms", b"1.5"))
     produce(kafka.bootstrap, names.predictions, [(encode(PREDICTION, encoding), timed)])
     alert = (encode(ALERT, encoding), headers_of(ALERT_TYPE, encoding))
-    produce(kafka.bootstrap, names.alerts, [alert])
+    produce(kafka.bootstrap, names.shift_alerts, [alert])
     with PredictionSubscriber(
         kafka.bootstrap, topic=names.predictions, from_beginning=True, timeout_s=120
     ) as predictions:
@@ -188,7 +188,7 @@ def test_subscribers_yield_typed_events_with_their_headers(
     assert received.event == PREDICTION
     assert dict(received.headers)["emotrack_queue_ms"] == b"1.5"
     with AlertSubscriber(
-        kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=120
+        kafka.bootstrap, topic=names.shift_alerts, from_beginning=True, timeout_s=120
     ) as alerts:
         assert next(iter(alerts)) == ALERT
 
@@ -204,9 +204,9 @@ def test_records_that_are_no_such_event_are_skipped_and_counted(
         (encode(PREDICTION), headers_of(PREDICTION_TYPE)),
         (encode(ALERT), [*headers_of(ALERT_TYPE), ("ce_source", b"\xff")]),
     ]
-    produce(kafka.bootstrap, names.alerts, [*bad, good])
+    produce(kafka.bootstrap, names.shift_alerts, [*bad, good])
     with AlertSubscriber(
-        kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=120
+        kafka.bootstrap, topic=names.shift_alerts, from_beginning=True, timeout_s=120
     ) as alerts:
         assert next(iter(alerts)) == ALERT
         assert alerts.skipped == len(bad)
@@ -226,11 +226,11 @@ def test_a_record_kafka_python_cannot_read_is_said_and_not_hung_upon(
     producer: Any = kafka_python.KafkaProducer(
         bootstrap_servers=kafka.bootstrap, api_version=API_VERSION
     )
-    producer.send(names.alerts, b"{}", headers=[(NoUtf8("x"), b"1")]).get(10)
+    producer.send(names.shift_alerts, b"{}", headers=[(NoUtf8("x"), b"1")]).get(10)
     producer.close()
     with (
         AlertSubscriber(
-            kafka.bootstrap, topic=names.alerts, from_beginning=True, timeout_s=120
+            kafka.bootstrap, topic=names.shift_alerts, from_beginning=True, timeout_s=120
         ) as alerts,
         pytest.raises(TopicUnfit, match="cannot be read any further"),
     ):
@@ -254,10 +254,10 @@ def test_a_group_goes_on_where_it_stopped(kafka: RunningKafka, names: TopicNames
     seen: list[str] = []
     for turn in ("first", "second"):
         value = encode(ALERT).replace(b'"a1"', f'"{turn}"'.encode())
-        produce(kafka.bootstrap, names.alerts, [(value, headers_of(ALERT_TYPE))])
+        produce(kafka.bootstrap, names.shift_alerts, [(value, headers_of(ALERT_TYPE))])
         with AlertSubscriber(
             kafka.bootstrap,
-            topic=names.alerts,
+            topic=names.shift_alerts,
             group=names.prefix,
             from_beginning=True,
             timeout_s=120,
@@ -268,7 +268,7 @@ def test_a_group_goes_on_where_it_stopped(kafka: RunningKafka, names: TopicNames
 
 @pytest.mark.integration
 def test_iteration_ends_after_the_silence_asked_for(kafka: RunningKafka, names: TopicNames) -> None:
-    with AlertSubscriber(kafka.bootstrap, topic=names.alerts, timeout_s=0.3) as alerts:
+    with AlertSubscriber(kafka.bootstrap, topic=names.shift_alerts, timeout_s=0.3) as alerts:
         assert list(alerts) == []
 
 

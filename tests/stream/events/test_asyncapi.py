@@ -76,7 +76,12 @@ def test_every_reference_leads_somewhere() -> None:
 def test_the_channels_are_the_topics() -> None:
     names = TopicNames()
     addresses = {channel["address"] for channel in document()["channels"].values()}
-    assert addresses == {names.utterances, names.predictions, names.alerts, names.dead_letters}
+    assert addresses == {
+        names.utterances,
+        names.predictions,
+        names.shift_alerts,
+        names.dead_letters,
+    }
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)

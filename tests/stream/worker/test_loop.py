@@ -23,6 +23,7 @@ from stream.settings import Settings
 from stream.worker.health import Health
 from stream.worker.loop import Worker
 from stream.worker.observe import Observer
+from tests.fakes.clock import Clock
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource, LocalTransactions
 
 NEWER = 9 * 10**15  # a fence token of somebody else
@@ -48,19 +49,6 @@ class FlakyStore(MemoryStore):
         if self.away:
             raise StoreUnavailable("nobody answers")
         return super().claim(topic_id, partition, at_least)
-
-
-@dataclass
-class Clock:
-    """Milliseconds since the epoch; moved by hand."""
-
-    ms: int = 1_700_000_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def seconds(self) -> float:
-        return self.ms / 1000
 
 
 class Refusing(LocalSource):

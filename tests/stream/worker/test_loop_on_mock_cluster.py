@@ -33,7 +33,7 @@ def test_utterances_are_answered_on_the_mock_cluster_with_state_in_memory(
     for n in range(30):
         name = f"c{n % 3}"
         said = {"conversation_id": name, "utterance_id": f"u{n}", "speaker_id": "s", "text": "x"}
-        broker.produce(settings.utterances, json.dumps(said).encode(), name.encode())
+        broker.produce(settings.topics.utterances, json.dumps(said).encode(), name.encode())
     assert broker.flush(10) == 0
     wait_for(lambda: worker.metric("records_committed_total") == 30, "every commit")
     assert worker.metric("predictions_emitted_total") == 30

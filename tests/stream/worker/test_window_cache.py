@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from state.window import Conversation, StateKey, apply_nothing
 from stream.worker.window_cache import WindowCache
+from tests.fakes.clock import Clock
 from tests.fakes.predictor import SmallPredictor
-
-
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -36,28 +27,28 @@ def names(cache: WindowCache) -> set[str]:
 
 
 def test_the_one_saved_longest_ago_leaves_first(clock: Clock) -> None:
-    cache = WindowCache(3, clock)
+    cache = WindowCache(3, clock.seconds)
     for name in "abcad":
         cache.put(key(name), CONVERSATION)
     assert names(cache) == {"a", "c", "d"}
 
 
 def test_who_was_silent_for_long_leaves_and_nobody_else(clock: Clock) -> None:
-    cache = WindowCache(100, clock)
+    cache = WindowCache(100, clock.seconds)
     for name in "abc":
         cache.put(key(name), CONVERSATION)
-        clock.now += 10
+        clock.ms += 10_000
     cache.get(key("a"))  # a look is no word
     cache.put(key("b"), CONVERSATION)
     cache.drop_idle(15.0)
     assert names(cache) == {"b", "c"}
-    clock.now += 100
+    clock.ms += 100_000
     cache.drop_idle(15.0)
     assert len(cache) == 0
 
 
 def test_a_partition_that_left_takes_its_conversations_along(clock: Clock) -> None:
-    cache = WindowCache(100, clock)
+    cache = WindowCache(100, clock.seconds)
     cache.put(key("a"), CONVERSATION)
     cache.put(key("b", 1), CONVERSATION)
     cache.drop_partition(1)
