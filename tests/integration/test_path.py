@@ -72,4 +72,4 @@ def speak(site: Site, n: int) -> None:
 
 def answered(site: Site, n: int) -> None:
     wait_for(lambda: site.committed() == n, f"commit {n}")
-    assert site.ends(site.settings.predictions) == n
+    assert site.ends(site.settings.topics.predictions) == n
