@@ -25,7 +25,7 @@ from stream.ports import Outgoing, Record
 from stream.verify.check import Verifier
 from stream.verify.oracle import Expected, applied
 from stream.verify.outputs import Outputs
-from stream.verify.report import Report, Terms
+from stream.verify.report import Expectations, Report
 from tests.fakes.memory_log import LocalLog
 from tests.fakes.predictor import SmallPredictor
 
@@ -43,7 +43,6 @@ class AnsweredLog:
     entries: dict[str, Entries] = field(default_factory=dict)
     ttl_ms: int = 1_000
     now_ms: int = 1_700_000_000_000
-    remembered: int = 0  # conversations the last verifier kept to the end
 
     def __post_init__(self) -> None:
         self.log = LocalLog(lambda: self.now_ms)
@@ -142,7 +141,7 @@ class AnsweredLog:
     ) -> Report:  # fmt: skip
         """Verify it; all records are committed unless told otherwise, those below `low` gone."""
         report, inputs = Report(), self.records("utterances")
-        terms = Terms(
+        expectations = Expectations(
             committed={0: len(inputs) if committed is None else committed},
             lows={0: low},
             ends={0: len(inputs)},
@@ -151,14 +150,13 @@ class AnsweredLog:
             allow_truncation=allow_truncation,
             max_uncommitted=max_uncommitted,
         )
-        outputs = Outputs("utterances", terms.lows, report)
+        outputs = Outputs("utterances", expectations, report)
         takes = (outputs.prediction, outputs.alert, outputs.dead_letter)
         for topic, take in zip(TOPICS, takes, strict=True):
             for record in self.records(topic):
                 take(record)
-        verifier = Verifier(self.predictor, outputs, terms, report, self)
+        verifier = Verifier(self.predictor, outputs, expectations, report, self)
         for start in range(low, len(inputs), chunk):
             verifier.check(inputs[start : start + chunk], broker_time=True)
-        self.remembered = verifier.remembered
         verifier.end_partition("utterances", 0)
         return verifier.finish()
