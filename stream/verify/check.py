@@ -43,6 +43,11 @@ class Case:
     conversation: str | None = None
     expected: Sequence[Expected] = ()
 
+    @property
+    def position(self) -> Position:
+        """The record's position."""
+        return Position.of(self.record)
+
     def expects(self, outcome: str) -> Expected | None:
         """Return the first answer of this outcome that a timeline expects."""
         return next((one for one in self.expected if one.outcome == outcome), None)
@@ -189,8 +194,7 @@ class Verifier:
         elif not decidable or not self._must_be_there(case.record):
             self._report.count("undecided")
         else:
-            position = Position.of(case.record)
-            self._report.violated(Invariant.I1, says, position, case.conversation)
+            self._report.violated(Invariant.I1, says, case.position, case.conversation)
 
     def _must_be_there(self, record: Record) -> bool:
         """True if answers of this record were sent for certain, and retention has taken none.
@@ -246,7 +250,7 @@ class Verifier:
         elif not alerts:
             if self._must_be_there(case.record):
                 says = f"the alert of prediction {found.id} is missing"
-                self._report.violated(Invariant.I8, says, Position.of(case.record), who)
+                self._report.violated(Invariant.I8, says, case.position, who)
         elif self._expectations.tolerance is None and alerts[0].value() != encode(
             expected.alert, alerts[0].encoding
         ):

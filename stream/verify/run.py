@@ -32,7 +32,7 @@ def verify_topics(
     model answered is counted and not recomputed. `tolerance` is the largest difference of a
     probability that is excused (GPUs; None: bytes must be equal). With `allow_truncation` false, a
     prediction that says `context.truncated` is a violation. States in a worker's own memory
-    (`memory://`) are not read. Blocks; memory is about half a kilobyte an answer, and the windows
+    (`memory://`) are not read. Blocks; memory is about 0.8 KB an answer, and the windows
     of one partition's conversations of the last hours.
 
     Raises `BrokerUnreachable`, `AccessRefused`, `TopicMissing`, `StoreUnfit`.
