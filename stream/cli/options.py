@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from stream.errors import ConfigError, ModelUnfit, SourceError
+from stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
@@ -52,9 +53,26 @@ def conversations_folder(folder: Path | None) -> Path:
 
 
 Bootstrap = Annotated[
-    str | None, typer.Option(help="brokers, host:port[,host:port] (EMOTRACK_BOOTSTRAP)")
+    str | None, typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP]")
 ]
-Prefix = Annotated[str | None, typer.Option("--topic-prefix", help="prefix of the four topics")]
+Prefix = Annotated[
+    str | None,
+    typer.Option("--topic-prefix", help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]"),
+]
+RedisUrl = Annotated[
+    str | None, typer.Option(help="redis://HOST:PORT/DB of the states [EMOTRACK_REDIS_URL]")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with any setting [EMOTRACK_CONFIG]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def settings_of(
+    bootstrap: str | None, topic_prefix: str | None, **flags: str | Path | None
+) -> Settings:
+    """Load the settings with these flags. Raises `ConfigError`."""
+    return load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix, **flags})
 
 
 @contextmanager

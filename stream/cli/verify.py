@@ -1,17 +1,17 @@
-"""`emotrack verify`: recompute every answer from the log, and say which promise is broken where."""
+"""`emotrack verify`: recompute every answer from the log and report broken promises."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
+from stream.cli.options import Bootstrap, ConfigFile, Prefix, RedisUrl
+from stream.cli.progress import progress_bar
 from stream.errors import EmotrackError
 from stream.settings import load_settings
 
@@ -19,22 +19,18 @@ VIOLATIONS: Final = 1
 
 
 class CannotVerify(EmotrackError):
-    """Something stands in the way of verifying; nothing is said about the topics."""
+    """Verifying could not run; nothing is known about the topics."""
 
     exit_code = 2
 
 
 def verify(
-    bootstrap: Annotated[str | None, typer.Option(help="brokers [EMOTRACK_BOOTSTRAP]")] = None,
-    topic_prefix: Annotated[
-        str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
-    ] = None,
+    bootstrap: Bootstrap = None,
+    topic_prefix: Prefix = None,
     group: Annotated[
         str | None, typer.Option(help="the workers' group, whose commits count [EMOTRACK_GROUP]")
     ] = None,
-    redis_url: Annotated[
-        str | None, typer.Option(help="where states lie [EMOTRACK_REDIS_URL]")
-    ] = None,
+    redis_url: RedisUrl = None,
     model: Annotated[
         Path | None, typer.Option(help="the checkpoint that answered [EMOTRACK_MODEL, shipped]")
     ] = None,
@@ -58,9 +54,7 @@ def verify(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the report here too")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
-    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Recompute the log and hold predictions, alerts, dead letters and Redis to it.
 
@@ -83,7 +77,8 @@ def verify(
         from stream.verify.run import verify_topics
 
         predictor = load_model(settings)
-        with bar() as progress:
+        columns = (TaskProgressColumn(), TimeRemainingColumn())
+        with progress_bar("verifying", *columns) as progress:
             report = verify_topics(
                 settings,
                 predictor,
@@ -103,7 +98,7 @@ def verify(
 
 
 def check_writable(file: Path | None) -> None:
-    """Return when the report can be written. Raises `CannotVerify`: said before the long work."""
+    """Check that the report can be written, before the long work. Raises `CannotVerify`."""
     if file is None:
         return
     try:
@@ -111,15 +106,3 @@ def check_writable(file: Path | None) -> None:
         file.touch()
     except OSError as error:
         raise CannotVerify(f"{file} cannot be written: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def bar() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal's stderr, nothing elsewhere."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-        console=console, disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("verifying", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)

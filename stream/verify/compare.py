@@ -1,4 +1,4 @@
-"""How a logged prediction differs from the recomputed one: in bytes, or beyond a tolerance."""
+"""Compare a logged prediction with the recomputed one: in bytes, or beyond a tolerance."""
 
 from __future__ import annotations
 
