@@ -10,7 +10,7 @@ records about; an import contract says so.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,7 @@ from stream.events.poison import Control, Poison, Reason
 from stream.ports import Record
 from stream.verify.compare import differences, shift_of
 from stream.verify.oracle import Expected
-from stream.verify.outputs import Alert, Answered, DeadLetter, Outputs, Prediction, digest
+from stream.verify.outputs import Answered, DeadLetter, Outputs, Prediction, digest
 from stream.verify.report import Expectations, Invariant, Position, Report
 from stream.verify.stored_states import StoredStates
 from stream.verify.timelines import TRUSTED, Timelines, session_of
@@ -161,11 +161,10 @@ class Verifier:
             self._stored.compare(who, record, timelines.conversations())
         if letter is not None:
             self._late_dead_letter(case, letter)
-        for prediction in predictions:
-            self._prediction(case, prediction)
+        recomputed = {p.id: one for p in predictions if (one := self._prediction(case, p))}
         if not (predictions or letter):
             self._without_outcome(case, timelines)
-        self._stray_alerts(case, predictions)
+        self._alerts(case, predictions, recomputed)
 
     def _logged_shifts(self, predictions: Sequence[Prediction]) -> dict[int, float] | None:
         """Return the shift probabilities that were logged, which a tolerance lets the rule use.
@@ -206,8 +205,8 @@ class Verifier:
             and record.timestamp_ms >= self._outputs.since_ms
         )
 
-    def _prediction(self, case: Case, found: Prediction) -> None:
-        """Check I5, and I8 for the alert that follows from the prediction."""
+    def _prediction(self, case: Case, found: Prediction) -> Expected | None:
+        """Check I5 and return what is expected, None where that is no prediction or not known."""
         position, who = found.position, case.conversation
         if found.truncated:
             self._report.count("truncated")
@@ -215,13 +214,13 @@ class Verifier:
                 self._report.violated(Invariant.I5, "its context is truncated", position, who)
         if self._expectations.is_before_log(case.record.partition, found.first_position):
             self._report.count("before_log")
-            return
+            return None
         expected = matching(found, case.expected)
         if expected is None:
             invariant = Invariant.I2 if case.expects("duplicate") else Invariant.I1
             outcome = case.expected[0].outcome.replace("_", "-")
             self._report.violated(invariant, f"predicted, but it is to be {outcome}", position, who)
-            return
+            return None
         assert expected.prediction is not None
         fault, largest = differences(
             found.value(),
@@ -235,40 +234,36 @@ class Verifier:
             self._report.violated(Invariant.I5, fault, position, who)
         else:
             self._report.count("compared")
-        alerts = [a for a in case.answered.alerts if a.prediction_id == found.id]
-        self._alert(case, found, expected, alerts)
+        return expected
 
-    def _alert(
-        self, case: Case, found: Prediction, expected: Expected, alerts: Sequence[Alert]
+    def _alerts(
+        self, case: Case, predictions: Sequence[Prediction], recomputed: Mapping[str, Expected]
     ) -> None:
-        """Check I8: a prediction has its alert if and only if the rule fires, with equal bytes."""
-        who = case.conversation
-        if expected.alert is None:
-            for alert in alerts:
-                says = "an alert where the rule does not fire"
-                self._report.violated(Invariant.I8, says, alert.position, who)
-        elif not alerts:
-            if self._must_be_there(case.record):
-                says = f"the alert of prediction {found.id} is missing"
-                self._report.violated(Invariant.I8, says, case.position, who)
-        elif self._expectations.tolerance is None and alerts[0].value() != encode(
-            expected.alert, alerts[0].encoding
-        ):
-            says = "the alert's bytes are not the recomputed ones"
-            self._report.violated(Invariant.I8, says, alerts[0].position, who)
+        """Check I8: an alert is there if and only if the rule fires, with equal bytes.
 
-    def _stray_alerts(self, case: Case, predictions: Sequence[Prediction]) -> None:
-        """Check I8 for alerts of no prediction.
-
-        Before the commit an alert may be acknowledged earlier than its prediction.
+        `recomputed` has what is expected of a prediction's id. Until the commit an alert may be
+        missing, and may be acknowledged before its prediction.
         """
-        if not self._must_be_there(case.record):
-            return
+        who, must_be_there = case.conversation, self._must_be_there(case.record)
+        alerts = {alert.prediction_id: alert for alert in case.answered.alerts}
+        exact = self._expectations.tolerance is None
+        for id, expected in recomputed.items():
+            wanted, found = expected.alert, alerts.get(id)
+            if found is None:
+                if wanted is not None and must_be_there:
+                    says = f"the alert of prediction {id} is missing"
+                    self._report.violated(Invariant.I8, says, case.position, who)
+            elif wanted is None:
+                says = "an alert where the rule does not fire"
+                self._report.violated(Invariant.I8, says, found.position, who)
+            elif exact and found.value() != encode(wanted, found.encoding):
+                says = "the alert's bytes are not the recomputed ones"
+                self._report.violated(Invariant.I8, says, found.position, who)
         ids = {p.id for p in predictions}
-        for alert in case.answered.alerts:
-            if alert.model == self._info.digest and alert.prediction_id not in ids:
-                says = f"an alert of prediction {alert.prediction_id}, which nobody sent"
-                self._report.violated(Invariant.I8, says, alert.position, case.conversation)
+        for id, alert in alerts.items():
+            if id not in ids and alert.model == self._info.digest and must_be_there:
+                says = f"an alert of prediction {id}, which nobody sent"
+                self._report.violated(Invariant.I8, says, alert.position, who)
 
     def _late_dead_letter(self, case: Case, letter: DeadLetter) -> None:
         """Check I1 and I5 for the dead letter of a record that can be read."""

@@ -243,6 +243,23 @@ def test_a_session_that_says_it_is_truncated_is_recomputed_from_there(log: Answe
     assert violated(log.verify(allow_truncation=False)) == {"I5": 4}
 
 
+def test_a_truncated_session_may_be_saved_before_its_answer_is_sent(log: AnsweredLog) -> None:
+    """Then only the stored state tells where it began."""
+    log.answer(log.say("a", "a60"), truncated=True)
+    log.records("predictions").pop()
+    report = log.verify(committed=16)
+    assert violated(report) == {} and report.counts["open"] == 1
+    assert report.counts["states"] == 2
+
+
+def test_a_repeated_id_after_a_loss_may_be_a_duplicate_or_not(log: AnsweredLog) -> None:
+    """The worker that lost the state did not know the id; another one may have known it."""
+    log.answer(log.say("a", "a60"), truncated=True)
+    log.say("a", "a3")
+    report = log.verify()
+    assert violated(report) == {} and report.counts["duplicates"] == 1
+
+
 def test_a_context_that_is_silently_empty_breaks_i5(log: AnsweredLog) -> None:
     del log.known["a"]
     log.talk("a", 1, start=60)
