@@ -27,7 +27,7 @@ from stream.ports import Record
 from stream.verify.compare import differences, shift_of
 from stream.verify.oracle import Expected
 from stream.verify.outputs import Answered, DeadLetter, Outputs, Prediction, digest
-from stream.verify.report import Expectations, Invariant, Position, Report
+from stream.verify.report import Invariant, Position, Report
 from stream.verify.stored_states import StoredStates
 from stream.verify.timelines import TRUSTED, Timelines, session_of
 
@@ -60,21 +60,11 @@ class Verifier:
     of those with an utterance within twice the idle gap.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        outputs: Outputs,
-        expectations: Expectations,
-        report: Report,
-        states: States | None = None,
-    ) -> None:
-        self._predictor, self._outputs, self._expectations = predictor, outputs, expectations
-        self._report = report
-        self._stored = (
-            None
-            if states is None
-            else StoredStates(states, predictor.spec, outputs, expectations, report)
-        )
+    def __init__(self, predictor: Predictor, outputs: Outputs, states: States | None) -> None:
+        """`states` None: there is no store to compare with."""
+        self._predictor, self._outputs = predictor, outputs
+        self._expectations, self._report = outputs.expectations, outputs.report
+        self._stored = None if states is None else StoredStates(states, predictor.spec, outputs)
         self._info, self._rule = predictor.info, rule_of(predictor.info)
         self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
         self._asleep: set[str] = set()  # silent for so long that nothing before counts any more

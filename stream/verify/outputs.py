@@ -95,7 +95,7 @@ class Outputs:
 
     def __init__(self, topic: str, expectations: Expectations, report: Report) -> None:
         """`topic` is the utterances topic that the outputs must answer."""
-        self._topic, self._expectations, self._report = topic, expectations, report
+        self._topic, self.expectations, self.report = topic, expectations, report
         self.at: dict[Position, Answered] = defaultdict(Answered)
         self.starts: dict[Position, bool] = {}  # where a session begins -> context.truncated
         self.since_ms = NO_TIMESTAMP  # broker time from which on retention has taken nothing
@@ -108,7 +108,7 @@ class Outputs:
         if opened is None:
             return
         event, envelope = opened
-        self._report.count("predictions")
+        self.report.count("predictions")
         context, input = event.context, event.input
         found = Prediction(
             event.prediction_id,
@@ -129,7 +129,7 @@ class Outputs:
             return
         answered.predictions += (found,)
         # Where the log no longer has its start, only answers tell where sessions began.
-        if context.truncated or self._expectations.is_before_log(input.partition, 0):
+        if context.truncated or self.expectations.is_before_log(input.partition, 0):
             start = Position(self._topic, input.partition, context.first_position)
             self.starts[start] = context.truncated
 
@@ -139,7 +139,7 @@ class Outputs:
         if opened is None:
             return
         event, envelope = opened
-        self._report.count("alerts")
+        self.report.count("alerts")
         found = Alert(
             event.alert_id,
             sys.intern(event.model.digest),
@@ -150,11 +150,11 @@ class Outputs:
         )
         if envelope.id != found.id:
             says = f"its id is {found.id}, its header says {envelope.id}"
-            self._report.violated(Invariant.I2, says, found.position, event.conversation_id)
+            self.report.violated(Invariant.I2, says, found.position, event.conversation_id)
         answered = self.at[Position(self._topic, event.input.partition, event.input.offset)]
         for before in answered.alerts:
             if before.prediction_id == found.prediction_id:
-                self._report.count("alert_repeats")
+                self.report.count("alert_repeats")
                 self._check_repeat(found, before, event.conversation_id)
                 return
         answered.alerts += (found,)
@@ -168,9 +168,9 @@ class Outputs:
             or letter.reason not in REASONS
             or not letter.sentence
         ):
-            self._report.count("not_ours")
+            self.report.count("not_ours")
             return
-        self._report.count("dead_letters")
+        self.report.count("dead_letters")
         found = DeadLetter(
             Poison(Reason(letter.reason), letter.sentence),
             digest(record.key, record.value, record.headers),
@@ -178,16 +178,16 @@ class Outputs:
         )
         if letter.id != dead_letter_id(letter.topic, letter.partition, letter.offset):
             says = f"its id is {letter.id}, its position another"
-            self._report.violated(Invariant.I2, says, found.position, None)
+            self.report.violated(Invariant.I2, says, found.position, None)
         answered = self.at[Position(self._topic, letter.partition, letter.offset)]
         before = answered.dead_letter
         if before is None:
             answered.dead_letter = found
             return
-        self._report.count("dead_letter_repeats")
+        self.report.count("dead_letter_repeats")
         if (found.poison, found.digest) != (before.poison, before.digest):
             says = f"repeated with other bytes than at {before.position}"
-            self._report.violated(Invariant.I2, says, found.position, None)
+            self.report.violated(Invariant.I2, says, found.position, None)
 
     def _open(self, record: Record, name: str, type: type[E]) -> tuple[E, Envelope] | None:
         """Return an event that answers the input log; count and skip what else is in the topic."""
@@ -202,7 +202,7 @@ class Outputs:
                     return event, envelope
         except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
-        self._report.count("not_ours")
+        self.report.count("not_ours")
         return None
 
     def _packed(self, event: PredictionEvent | ShiftAlert, record: Record) -> tuple[bytes, bytes]:
@@ -219,18 +219,18 @@ class Outputs:
         """True if this position has this answer already; differing repeats break I2."""
         for other in before:
             if other.session == found.session:
-                self._report.count("prediction_repeats")
+                self.report.count("prediction_repeats")
                 self._check_repeat(found, other, who)
                 return True
         # A worker that lost a state may answer again what the lost one had answered, and says so.
         if any(p.truncated for p in (found, *before)):
-            self._report.count("recomputed")
+            self.report.count("recomputed")
             return False
         says = (
             f"a second prediction of this position, begun at {found.first_position} and not at "
             f"{before[0].first_position}, and neither says that context is truncated"
         )
-        self._report.violated(Invariant.I2, says, found.position, who)
+        self.report.violated(Invariant.I2, says, found.position, who)
         return False
 
     def _check_repeat(self, found: Event, before: Event, who: str) -> None:
@@ -241,7 +241,7 @@ class Outputs:
             says = f"repeated with other bytes than at {before.position}"
         else:
             return
-        self._report.violated(Invariant.I2, says, found.position, who)
+        self.report.violated(Invariant.I2, says, found.position, who)
 
     def _check_identity(
         self, event: PredictionEvent, header_id: str | None, key: bytes | None, position: Position
@@ -258,11 +258,11 @@ class Outputs:
         )
         if not expected == event.prediction_id == header_id:
             says = f"its id is {event.prediction_id} (header {header_id}) and not {expected}"
-            self._report.violated(Invariant.I2, says, position, who)
+            self.report.violated(Invariant.I2, says, position, who)
         # Kafka orders records of one partition only, and the partition follows from the key.
         if key != who.encode():
             says = "its key is not its conversation, so nothing orders it"
-            self._report.violated(Invariant.I3, says, position, who)
+            self.report.violated(Invariant.I3, says, position, who)
 
     def _check_order(self, event: PredictionEvent, position: Position) -> None:
         """Check I3: the first answer of a position comes after those of earlier positions.
@@ -274,7 +274,7 @@ class Outputs:
         last = self._last.get(key, -1)
         if offset < last:
             says = f"position {offset} is answered after position {last}"
-            self._report.violated(Invariant.I3, says, position, who)
+            self.report.violated(Invariant.I3, says, position, who)
         else:
             self._last[key] = offset
 

@@ -71,7 +71,7 @@ def verify_topics(
                         outputs.since_ms = max(outputs.since_ms, records[0].timestamp_ms)
                     for record in records:
                         take(record)
-        verifier = Verifier(predictor, outputs, expectations, report, states)
+        verifier = Verifier(predictor, outputs, states)
         for partition, bounds in inputs.items():
             for records in read(topic, partition, bounds):
                 verifier.check(records, broker_time=reader.broker_time)

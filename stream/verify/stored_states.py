@@ -15,26 +15,19 @@ from state.redis_reader import Held, States
 from state.window import Conversation, StateKey, StateSpec
 from stream.ports import Record
 from stream.verify.outputs import Outputs
-from stream.verify.report import Expectations, Invariant, Position, Report
+from stream.verify.report import Invariant, Position
 
 
 class StoredStates:
     """The states of one partition's conversations at a time."""
 
-    def __init__(
-        self,
-        states: States,
-        spec: StateSpec,
-        outputs: Outputs,
-        expectations: Expectations,
-        report: Report,
-    ) -> None:
+    def __init__(self, states: States, spec: StateSpec, outputs: Outputs) -> None:
         self._states, self._spec, self._outputs = states, spec, outputs
-        self._expectations, self._report = expectations, report
+        self._expectations, self._report = outputs.expectations, outputs.report
         self._pending: dict[str, tuple[int, Mapping[str, bytes]]] = {}  # position, digests
         self._compared: dict[str, int] = {}  # conversation -> stored position
         # What a tolerance is for (a GPU's last digits) is in the arrays, too.
-        self._digests = partial(digests, arrays=expectations.tolerance is None)
+        self._digests = partial(digests, arrays=self._expectations.tolerance is None)
 
     def meet(self, conversations: Sequence[str], record: Record) -> None:
         """Read the states of conversations whose first utterance is `record` or a later one."""

@@ -155,7 +155,7 @@ class AnsweredLog:
         for topic, take in zip(TOPICS, takes, strict=True):
             for record in self.records(topic):
                 take(record)
-        verifier = Verifier(self.predictor, outputs, expectations, report, self)
+        verifier = Verifier(self.predictor, outputs, self)
         for start in range(low, len(inputs), chunk):
             verifier.check(inputs[start : start + chunk], broker_time=True)
         verifier.end_partition("utterances", 0)
