@@ -48,15 +48,15 @@ class AnsweredLog:
         self.log = LocalLog(lambda: self.now_ms)
         self.known: dict[str, Conversation] = {}
 
-    # What is said.
+    # Utterances, and what answers them.
 
     def say(self, conversation: str, utterance_id: str, **fields: Any) -> Record:
         """An utterance, and nothing that answers it."""
         self.now_ms += 1_000
-        said = {"conversation_id": conversation, "utterance_id": utterance_id, "speaker_id": "ann"}
-        heard = sum(utterance_id.encode())  # a mood that turns after every other utterance
-        tensor = [4.0 + heard % 3, 0.5] if heard // 2 % 2 else [0.5, 4.0 + heard % 3]
-        body = said | {"features": {"audio": {"tensor": tensor}}} | fields
+        ids = {"conversation_id": conversation, "utterance_id": utterance_id, "speaker_id": "ann"}
+        n = sum(utterance_id.encode())  # a mood that turns after every other utterance
+        tensor = [4.0 + n % 3, 0.5] if n // 2 % 2 else [0.5, 4.0 + n % 3]
+        body = ids | {"features": {"audio": {"tensor": tensor}}} | fields
         return self.log.append("utterances", conversation.encode(), json.dumps(body).encode())
 
     def answer(self, record: Record, *, truncated: bool = False) -> Expected | None:
@@ -114,7 +114,7 @@ class AnsweredLog:
             self.answer(record)
         return records
 
-    # What is in the topics.
+    # The topics, the store, and verifying them.
 
     def records(self, topic: str) -> list[Record]:
         return self.log.records[topic, 0]
@@ -139,7 +139,7 @@ class AnsweredLog:
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
         allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
     ) -> Report:  # fmt: skip
-        """Verify it; all records are committed unless told otherwise, those below `low` gone."""
+        """Verify it; `committed` None: all records are; those below `low` are gone."""
         report, inputs = Report(), self.records("utterances")
         expectations = Expectations(
             committed={0: len(inputs) if committed is None else committed},

@@ -81,12 +81,12 @@ def test_what_is_not_committed_may_be_unanswered(log: AnsweredLog) -> None:
 def test_two_outcomes_break_i1(log: AnsweredLog) -> None:
     record = log.say("a", "late", features={"audio": {"tensor": [9e3, 0]}})
     log.answer(record)
-    buried = log.records("dead-letters")[-1]
-    other = dict(buried.headers) | {
+    letter = log.records("dead-letters")[-1]
+    other = dict(letter.headers) | {
         "emotrack_dlq_offset": b"3",
         "emotrack_dlq_id": b"utterances-0-3",
     }
-    log.log.append("dead-letters", buried.key, buried.value, tuple(other.items()))
+    log.log.append("dead-letters", letter.key, letter.value, tuple(other.items()))
     assert set(violated(log.verify())) == {"I1"}
 
 
@@ -98,12 +98,12 @@ def test_a_dead_letter_of_a_record_that_can_be_answered_breaks_i1(
     log.answer(broken)
     letter = log.records("dead-letters").pop()
     fine = log.say("c", "c0")
-    told = dict(letter.headers) | {
+    headers = dict(letter.headers) | {
         "emotrack_dlq_offset": b"%d" % fine.offset,
         "emotrack_dlq_id": b"utterances-0-%d" % fine.offset,
         "emotrack_dlq_reason": reason,
     }
-    log.log.append("dead-letters", fine.key, fine.value, tuple(told.items()))
+    log.log.append("dead-letters", fine.key, fine.value, tuple(headers.items()))
     report = log.verify()
     assert violated(report) == {"I1": 2}, "one was dead-lettered wrongly, one not at all"
 
@@ -322,8 +322,8 @@ def test_a_dead_letter_may_repeat_its_bytes_and_no_others(log: AnsweredLog) -> N
 def test_a_tolerance_excuses_small_differences_of_numbers_and_nothing_else(
     log: AnsweredLog,
 ) -> None:
-    told = json.loads(log.records("predictions")[4].value or b"")["probabilities"]
-    nudged = {label: p + 2e-4 for label, p in told.items()}
+    logged = json.loads(log.records("predictions")[4].value or b"")["probabilities"]
+    nudged = {label: p + 2e-4 for label, p in logged.items()}
     log.rewrite("predictions", 4, probabilities=nudged)
     assert violated(log.verify()) == {"I5": 1}
     report = log.verify(tolerance=1e-3)
@@ -369,11 +369,11 @@ def test_records_of_other_writers_are_counted(log: AnsweredLog) -> None:
 
 def test_the_report_names_every_violation_as_plain_data(log: AnsweredLog) -> None:
     del log.records("predictions")[-2:]
-    told = log.verify().as_json()
-    assert told["records"] == 16 and told["violated"]["I1"] == 2
-    first = told["violations"][0]
+    data = log.verify().as_json()
+    assert data["records"] == 16 and data["violated"]["I1"] == 2
+    first = data["violations"][0]
     assert set(first) == {"invariant", "topic", "partition", "offset", "conversation", "says"}
-    assert list(told["violated"]) == [invariant.name for invariant in CHECKED]
+    assert list(data["violated"]) == [invariant.name for invariant in CHECKED]
 
 
 def test_what_a_worker_without_an_encoder_answered_is_counted(log: AnsweredLog) -> None:
