@@ -5,15 +5,17 @@ Arguments in, work called, results out. Errors are `EmotrackError`s; the console
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stream.cli.options import Bootstrap, Prefix, settings_of
-from stream.cli.progress import progress_bar
+from stream.cli.options import Bootstrap, Prefix
+from stream.settings import load_settings
 
 
 def publish(
@@ -60,11 +62,11 @@ def publish(
     from stream.client import Publisher
     from stream.client.sources import DataChoice, open_source, publish_all
 
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
     opened = open_source(source, choice, features=vectors_in(features))
-    columns = (MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
     with (
         Publisher(
             settings.bootstrap,
@@ -73,7 +75,7 @@ def publish(
             timeout_s=timeout_s,
             security=settings.security,
         ) as publisher,
-        progress_bar(f"publishing {opened.name}", *columns, total=opened.total) as sent,
+        _bar(console, f"publishing {opened.name}", opened.total) as sent,
     ):
         summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
     typer.echo(
@@ -105,20 +107,36 @@ def watch(
     from stream.client import AlertSubscriber, PredictionSubscriber
     from stream.client.watch import watch as show
 
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     options: dict[str, Any] = {
         "group": group,
         "from_beginning": from_beginning,
         "timeout_s": timeout_s,
         "security": settings.security,
     }
-    subscriber: AlertSubscriber | PredictionSubscriber
+    console = Console()
     if what == "alerts":
-        subscriber = AlertSubscriber(settings.bootstrap, topic=settings.shift_alerts, **options)
+        with AlertSubscriber(settings.bootstrap, topic=settings.shift_alerts, **options) as alerts:
+            shown, skipped = (
+                show(alerts.records(), console, limit=limit, jsonl=jsonl),
+                alerts.skipped,
+            )
     else:
-        subscriber = PredictionSubscriber(settings.bootstrap, topic=settings.predictions, **options)
-    with subscriber:
-        shown = show(subscriber.records(), Console(), limit=limit, jsonl=jsonl)
-    skipped = subscriber.skipped
+        with PredictionSubscriber(
+            settings.bootstrap, topic=settings.predictions, **options
+        ) as predictions:
+            shown = show(predictions.records(), console, limit=limit, jsonl=jsonl)
+            skipped = predictions.skipped
     note = f", {skipped} records of another kind skipped" if skipped else ""
     typer.echo(f"{shown} {what}{note}", err=True)
+
+
+@contextmanager
+def _bar(console: Console, title: str, total: int | None) -> Iterator[Any]:
+    """A progress bar on a terminal, nothing elsewhere; yields what takes the count so far."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.update(task, completed=count)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.options import Bootstrap, ConfigFile, Prefix, RedisUrl
+from stream.cli.options import Bootstrap, Prefix
 
 config_app = typer.Typer(help="The settings, and where each comes from.")
 
@@ -16,9 +16,11 @@ config_app = typer.Typer(help="The settings, and where each comes from.")
 def show_config(
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
-    redis_url: RedisUrl = None,
+    redis_url: Annotated[str | None, typer.Option(help="redis://HOST:PORT/DB")] = None,
     model: Annotated[Path | None, typer.Option(help="checkpoint folder")] = None,
-    config: ConfigFile = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
+    ] = None,
 ) -> None:
     """Say each setting's value and where it comes from: flag, environment, file or default."""
     from stream.cli.setting_origins import shown_settings

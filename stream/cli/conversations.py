@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from stream.cli.options import AsJson, Bootstrap, Prefix, RedisUrl, settings_of
+from stream.cli.options import AsJson, Bootstrap, Model, Prefix, RedisUrl
+from stream.settings import load_settings
 
 app = typer.Typer(help="Stored states of conversations.")
 
@@ -25,9 +25,7 @@ def show(
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
     redis_url: RedisUrl = None,
-    model: Annotated[
-        Path | None, typer.Option(help="the workers' checkpoint [EMOTRACK_MODEL, shipped]")
-    ] = None,
+    model: Model = None,
     partition: Annotated[int | None, typer.Option(min=0, help="only there; none: all")] = None,
     json_out: AsJson = False,
 ) -> None:
@@ -38,7 +36,8 @@ def show(
     from stream.serve import load_model
     from stream.triage.conversation import as_data, find, print_state
 
-    settings = settings_of(bootstrap, topic_prefix, redis_url=redis_url, model=model)
+    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
+    settings = load_settings({**flags, "model": model})
     spec = load_model(settings).spec
     state = as_data(find(settings, spec, conversation, partition), spec)
     if json_out:

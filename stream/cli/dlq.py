@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream.cli.options import AsJson, Bootstrap, Prefix, settings_of
+from stream.cli.options import AsJson, Bootstrap, Prefix
 from stream.cli.progress import progress_bar
 from stream.errors import ConfigError, LetterUnfit
 from stream.events.dead_letter import Letter
-from stream.settings import Settings
+from stream.settings import Settings, load_settings
 from stream.triage.dead_letters import (
     Choice,
     Pile,
@@ -54,7 +54,7 @@ def list_letters(
     json_out: AsJson = False,
 ) -> None:
     """Count dead letters by reason or time. No word of a conversation is shown."""
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(None, reason, since, until)
     summary, letters = Summary(by), []
     for letter in read(settings, choice):
@@ -116,7 +116,7 @@ def show_letter(
     json_out: AsJson = False,
 ) -> None:
     """Show one dead letter: why it is one, its headers, what its body looks like."""
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     letter = next(read(settings, Choice(frozenset({id}))), None)
     if letter is None:
         raise LetterUnfit(
@@ -160,7 +160,7 @@ def requeue(
     """
     if not (ids or reason or since or until or every):
         raise ConfigError("which dead letters? Name ids, --reason, --since, --until, or --all")
-    settings = settings_of(bootstrap, topic_prefix)
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(ids, reason, since, until)
     letters = in_log_order(read(settings, choice))
     if missing := missing_ids(choice.ids, letters):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from stream.errors import ConfigError, ModelUnfit, SourceError
-from stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
@@ -33,6 +32,7 @@ TrainingDevice = Annotated[
     typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def read_conversations(folder: Path | None, name: str | None) -> DataSet:
@@ -52,27 +52,20 @@ def conversations_folder(folder: Path | None) -> Path:
     return SHARED_DATA
 
 
+# Flags of settings; `load_settings` reads what is not given.
 Bootstrap = Annotated[
     str | None, typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP]")
 ]
 Prefix = Annotated[
-    str | None,
-    typer.Option("--topic-prefix", help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]"),
+    str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option(help="redis://HOST:PORT/DB of the states [EMOTRACK_REDIS_URL]")
+    str | None, typer.Option(help="where states are, redis://HOST:PORT/DB [EMOTRACK_REDIS_URL]")
 ]
+Model = Annotated[Path | None, typer.Option(help="checkpoint folder [EMOTRACK_MODEL, shipped]")]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with any setting [EMOTRACK_CONFIG]")
+    Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-
-
-def settings_of(
-    bootstrap: str | None, topic_prefix: str | None, **flags: str | Path | None
-) -> Settings:
-    """Load the settings with these flags. Raises `ConfigError`."""
-    return load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix, **flags})
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The progress bars of commands."""
+"""A progress bar for the commands that take long."""
 
 from __future__ import annotations
 
@@ -11,27 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 
 @contextmanager
 def progress_bar(
-    title: str,
-    *columns: ProgressColumn,
-    total: int | None = None,
-    transient: bool = False,
+    title: str, *columns: ProgressColumn, total: int | None = None, transient: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on a terminal's stderr, nothing elsewhere; `columns` come after the bar.
+    """Show a bar on a terminal's stderr, nothing elsewhere.
 
-    Yields a function that takes the count so far and, once it is known, the total.
+    Yields a function of the count so far and, where `total` was not known, the count at the end.
     """
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        *(columns or (MofNCompleteColumn(),)),
+        *(columns or [MofNCompleteColumn()]),
         console=console,
         disable=not console.is_terminal,
         transient=transient,
     ) as progress:
         task = progress.add_task(title, total=total)
-
-        def update(done: int, of: int | None = total) -> None:
-            progress.update(task, completed=done, total=of)
-
-        yield update
+        yield lambda done, end=None: progress.update(task, completed=done, total=end)

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
-from stream.cli.options import Bootstrap, ConfigFile, Prefix, RedisUrl
+from stream.cli.options import Bootstrap, ConfigFile, Model, Prefix, RedisUrl
 from stream.cli.progress import progress_bar
 from stream.errors import EmotrackError
 from stream.settings import load_settings
@@ -31,9 +31,7 @@ def verify(
         str | None, typer.Option(help="the workers' group, whose commits count [EMOTRACK_GROUP]")
     ] = None,
     redis_url: RedisUrl = None,
-    model: Annotated[
-        Path | None, typer.Option(help="the checkpoint that answered [EMOTRACK_MODEL, shipped]")
-    ] = None,
+    model: Model = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")
     ] = None,
@@ -56,7 +54,7 @@ def verify(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Recompute the log and hold predictions, alerts, dead letters and Redis to it.
+    """Recompute the log and compare predictions, alerts, dead letters and Redis with it.
 
     Reads what the topics held when it began, and changes nothing. Exit code 0: no violations; 1:
     violations; 2: it cannot run.
@@ -77,8 +75,7 @@ def verify(
         from stream.verify.run import verify_topics
 
         predictor = load_model(settings)
-        columns = (TaskProgressColumn(), TimeRemainingColumn())
-        with progress_bar("verifying", *columns) as progress:
+        with progress_bar("verifying", TaskProgressColumn(), TimeRemainingColumn()) as progress:
             report = verify_topics(
                 settings,
                 predictor,
