@@ -1,4 +1,4 @@
-"""`emotrack conversations show`: what is kept of one conversation."""
+"""`emotrack conversations show`: the stored state of one conversation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream.cli.options import Bootstrap, Model, Prefix, RedisUrl
+from stream.cli.options import AsJson, Bootstrap, Model, Prefix, RedisUrl
 from stream.settings import load_settings
 
-app = typer.Typer(help="What is kept of a conversation.")
+app = typer.Typer(help="Stored states of conversations.")
 
 
 @app.callback()
 def options() -> None:
-    """What is kept of a conversation."""
+    """Stored states of conversations."""
 
 
 @app.command()
@@ -27,21 +27,20 @@ def show(
     redis_url: RedisUrl = None,
     model: Model = None,
     partition: Annotated[int | None, typer.Option(min=0, help="only there; none: all")] = None,
-    json_out: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    json_out: AsJson = False,
 ) -> None:
     """Show a conversation's state: session, window, speakers, position, what waits to be sent.
 
     No text is stored, so none is shown. Changes nothing.
     """
     from stream.serve import load_model
-    from stream.triage.conversation import as_data, find
-    from stream.triage.conversation import show as show_state
+    from stream.triage.conversation import as_data, find, print_state
 
     flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
     settings = load_settings({**flags, "model": model})
     spec = load_model(settings).spec
-    told = as_data(find(settings, spec, conversation, partition), spec)
+    state = as_data(find(settings, spec, conversation, partition), spec)
     if json_out:
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(state, indent=2, ensure_ascii=False))
     else:
-        show_state(told, Console(highlight=False))
+        print_state(state, Console(highlight=False))

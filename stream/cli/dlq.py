@@ -1,4 +1,4 @@
-"""`emotrack dlq list | show | requeue`: what could not be answered, why, and back it goes."""
+"""`emotrack dlq list | show | requeue`: count dead letters, look at one, send them back."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream.cli.options import Bootstrap, Prefix
+from stream.cli.options import AsJson, Bootstrap, Prefix
 from stream.cli.progress import progress_bar
 from stream.errors import ConfigError, LetterUnfit
 from stream.events.dead_letter import Letter
 from stream.settings import Settings, load_settings
 from stream.triage.dead_letters import (
     Choice,
+    Pile,
     Summary,
     cannot_requeue,
     in_log_order,
-    lost,
+    missing_ids,
     preview,
     shape,
 )
@@ -35,7 +36,6 @@ Since = Annotated[
     str | None, typer.Option(help="written since: 2026-01-31T12:00, or an age: 90s, 30m, 2h, 3d")
 ]
 Until = Annotated[str | None, typer.Option(help="written before then")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 AGE_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HEADER_CHARS: Final = 120
 
@@ -61,27 +61,24 @@ def list_letters(
         summary.add(letter)
         if each:
             letters.append(letter)
-    told = in_log_order(letters)
+    facts = [letter_data(letter) for letter in in_log_order(letters)]
     if json_out:
-        piles = {name: pile_data(summary, name) for name in sorted(summary.piles)}
-        body = {"by": by, "piles": piles} | ({"letters": list(map(line, told))} if each else {})
+        piles = {name: pile_data(summary.piles[name]) for name in sorted(summary.piles)}
+        body = {"by": by, "piles": piles} | ({"letters": facts} if each else {})
         typer.echo(json.dumps(body, indent=2))
         return
     console = Console(highlight=False)
-    if each:
-        for letter in told:
-            facts = line(letter)
-            again = f"  requeued before: {facts['requeued']}" if facts["requeued"] else ""
-            text = f"{facts['id']}  {facts['written']}  {facts['reason']}  {facts['says']}{again}"
-            console.print(text, markup=False, soft_wrap=True)
+    for fact in facts:
+        again = f"  requeued before: {fact['requeued']}" if fact["requeued"] else ""
+        line = f"{fact['id']}  {fact['written']}  {fact['reason']}  {fact['says']}{again}"
+        console.print(line, markup=False, soft_wrap=True)
     if summary.piles:
         console.print(summary_table(summary, by))
     console.print(f"{sum(pile.letters for pile in summary.piles.values())} dead letters")
 
 
-def pile_data(summary: Summary, name: str) -> dict[str, Any]:
-    """One pile as plain data."""
-    pile = summary.piles[name]
+def pile_data(pile: Pile) -> dict[str, Any]:
+    """Return a pile as plain data."""
     return {
         "letters": pile.letters,
         "repeats": pile.repeats,
@@ -93,7 +90,7 @@ def pile_data(summary: Summary, name: str) -> dict[str, Any]:
 
 
 def summary_table(summary: Summary, by: str) -> Table:
-    """The piles, the largest first; by time in order of time."""
+    """Return the piles as a table, the largest first; by time in order of time."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in (by, "letters", "requeued before", "repeats", "first, UTC", "last, UTC"):
         justify: Literal["left", "right"] = "right" if name in ("letters", "repeats") else "left"
@@ -126,28 +123,12 @@ def show_letter(
             f"no dead letter {id} in {settings.topics.dead_letters}: `emotrack dlq list --each` "
             "names them"
         )
-    headers = {
-        name: (value or b"").decode(errors="replace")[:HEADER_CHARS]
-        for name, value in letter.headers
-    }
-    why_not = cannot_requeue(letter, settings.topics.utterances)
-    told = line(letter) | {
-        "class": letter.error_class,
-        "key": (letter.key or b"").decode(errors="replace"),
-        "omitted": list(letter.omitted),
-        "headers": headers,
-        "body": preview(letter.value) if body else shape(letter.value),
-        "can_be_requeued": why_not is None,
-        "why_not": why_not,
-    }
-    if why_not is None and letter.error_class != "model":
-        # What was wrong with the record still is: only a worker that takes it helps.
-        told["note"] = "requeue sends the same bytes: this version of the worker refuses them again"
+    facts = letter_data(letter) | contents_data(letter, settings.topics.utterances, body=body)
     if json_out:
-        typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in told.items():
+    for name, value in facts.items():
         if isinstance(value, dict):
             value = "\n".join(f"{n}: {v}" for n, v in value.items())
         if isinstance(value, bool):
@@ -183,8 +164,8 @@ def requeue(
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(ids, reason, since, until)
     letters = in_log_order(read(settings, choice))
-    if gone := lost(choice.ids, letters):
-        raise LetterUnfit(f"no dead letter {', '.join(gone)} in {settings.topics.dead_letters}")
+    if missing := missing_ids(choice.ids, letters):
+        raise LetterUnfit(f"no dead letter {', '.join(missing)} in {settings.topics.dead_letters}")
     console = Console(stderr=True, highlight=False, markup=False)
     fit = without_unfit(letters, settings.topics.utterances, console, named=bool(ids))
     if not again:
@@ -198,15 +179,18 @@ def requeue(
         raise typer.Abort
     from stream.triage.requeue import send_again
 
-    with progress_bar("requeueing", transient=True) as told:
-        send_again(settings, fit, lambda count: told(count, len(fit)))
+    with progress_bar("requeueing", total=len(fit), transient=True) as sent:
+        send_again(settings, fit, sent)
     typer.echo(f"requeued {len(fit)}, all acknowledged")
 
 
 def without_unfit(
     letters: list[Letter], topic: str, console: Console, *, named: bool
 ) -> list[Letter]:
-    """Those that can be sent; says why others cannot. Raises `LetterUnfit` for named ones."""
+    """Return those that can be sent; print why others cannot.
+
+    Raises `LetterUnfit` if letters were `named` and one cannot be sent.
+    """
     fit = []
     for letter in letters:
         why_not = cannot_requeue(letter, topic)
@@ -220,30 +204,30 @@ def without_unfit(
 
 
 def without_sent(settings: Settings, letters: list[Letter], console: Console) -> list[Letter]:
-    """Those that are not in the log again already, so that an interrupted requeue can go on."""
+    """Return those that are not in the log again: an interrupted requeue sends only the others."""
     from stream.brokers.topic_reader import LogReader
-    from stream.triage.requeue import sent_before
+    from stream.triage.requeue import already_requeued
 
     with LogReader(settings) as reader:
-        before = sent_before(reader, letters)
-    if before:
-        console.print(f"left out {len(before)} that were requeued already (--again sends them)")
-    return [letter for letter in letters if letter.id not in before]
+        already = already_requeued(reader, letters)
+    if already:
+        console.print(f"left out {len(already)} that were requeued already (--again sends them)")
+    return [letter for letter in letters if letter.id not in already]
 
 
 def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
-    """The letters meant, as they stand in the topic."""
+    """Yield the letters of the topic that `choice` takes."""
     from stream.brokers.topic_reader import LogReader
     from stream.triage.requeue import read_letters
 
-    with LogReader(settings) as reader, progress_bar("reading", transient=True) as told:
-        for letter in read_letters(reader, settings, told):
+    with LogReader(settings) as reader, progress_bar("reading", transient=True) as progress:
+        for letter in read_letters(reader, settings, progress):
             if choice.takes(letter):
                 yield letter
 
 
-def line(letter: Letter) -> dict[str, Any]:
-    """What a list says of a letter."""
+def letter_data(letter: Letter) -> dict[str, Any]:
+    """Return what a list shows of a letter, as plain data."""
     return {
         "id": letter.id,
         "written": when(letter.time_ms),
@@ -254,14 +238,37 @@ def line(letter: Letter) -> dict[str, Any]:
 
 
 def when(epoch_ms: int) -> str:
-    """Broker time for people."""
+    """Format broker time."""
     return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def contents_data(letter: Letter, topic: str, *, body: bool) -> dict[str, Any]:
+    """Return the record in a letter as plain data; of the body its shape, or its first words."""
+    headers = {
+        name: (value or b"").decode(errors="replace")[:HEADER_CHARS]
+        for name, value in letter.headers
+    }
+    why_not = cannot_requeue(letter, topic)
+    facts = {
+        "class": letter.error_class,
+        "key": (letter.key or b"").decode(errors="replace"),
+        "omitted": list(letter.omitted),
+        "headers": headers,
+        "body": preview(letter.value) if body else shape(letter.value),
+        "can_be_requeued": why_not is None,
+        "why_not": why_not,
+    }
+    if why_not is None and letter.error_class != "model":
+        # What was wrong with the record still is: only a worker that takes it helps.
+        note = "requeue sends the same bytes: this version of the worker refuses them again"
+        facts["note"] = note
+    return facts
 
 
 def choice_of(
     ids: list[str] | None, reasons: list[str] | None, since: str | None, until: str | None
 ) -> Choice:
-    """What the flags mean. Raises `ConfigError` for an unknown reason or time."""
+    """Return the filter of these flags. Raises `ConfigError` for an unknown reason or time."""
     from stream.events.poison import Reason
 
     known = {reason.value for reason in Reason}
@@ -275,7 +282,7 @@ def choice_of(
 
 
 def moment(text: str | None, now: datetime) -> int | None:
-    """Epoch milliseconds of a time or an age. Raises `ConfigError`."""
+    """Return the epoch milliseconds of a time or an age. Raises `ConfigError`."""
     if text is None:
         return None
     try:

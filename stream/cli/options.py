@@ -32,6 +32,7 @@ TrainingDevice = Annotated[
     typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def read_conversations(folder: Path | None, name: str | None) -> DataSet:

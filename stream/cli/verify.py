@@ -1,4 +1,4 @@
-"""`emotrack verify`: recompute every answer from the log, and say which promise is broken where."""
+"""`emotrack verify`: recompute every answer from the log and report broken promises."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VIOLATIONS: Final = 1
 
 
 class CannotVerify(EmotrackError):
-    """Something stands in the way of verifying; nothing is said about the topics."""
+    """Verifying could not run; nothing is known about the topics."""
 
     exit_code = 2
 
@@ -54,7 +54,7 @@ def verify(
     ] = None,
     config: ConfigFile = None,
 ) -> None:
-    """Recompute the log and hold predictions, alerts, dead letters and Redis to it.
+    """Recompute the log and compare predictions, alerts, dead letters and Redis with it.
 
     Reads what the topics held when it began, and changes nothing. Exit code 0: no violations; 1:
     violations; 2: it cannot run.
@@ -95,7 +95,7 @@ def verify(
 
 
 def check_writable(file: Path | None) -> None:
-    """Return when the report can be written. Raises `CannotVerify`: said before the long work."""
+    """Check that the report can be written, before the long work. Raises `CannotVerify`."""
     if file is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""`emotrack conversations show`: one conversation's state, found and told to people.
+"""`emotrack conversations show`: find one conversation's state and print it.
 
 No sentence of the conversation is in it: none is stored.
 """
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from state.redis_reader import Held
 from state.store import StoredOutput
-from state.window import HASH_BYTES, NO_CLOCK, StateKey, StateSpec
+from state.window import HASH_BYTES, NO_CLOCK, Conversation, StateKey, StateSpec
 from stream.answers.outbox import sent_before
 from stream.brokers.topic_reader import LogReader
 from stream.brokers.topics import partition_of
@@ -31,8 +31,8 @@ class Found:
     """A conversation's state, and where else it has one."""
 
     key: StateKey
-    held: Held
-    keyed_to: int  # the partition that murmur2, our clients' partitioner, says
+    state: Held
+    keyed_to: int  # the partition that murmur2, our clients' partitioner, gives
     noted: int | None  # the partition its last worker noted
     elsewhere: tuple[int, ...]  # partitions that hold an older state of it
 
@@ -40,8 +40,9 @@ class Found:
 def find(settings: Settings, spec: StateSpec, conversation: str, partition: int | None) -> Found:
     """Look a conversation up on every partition, or on one.
 
-    Of several states, the one its last worker noted is shown, else the one our partitioner would
-    have chosen. Raises `StateMissing`, `ConfigError`, and what `LogReader` and `open_states` do.
+    Of several states (its partition changed, and the older one has not expired), the one its last
+    worker noted is shown, else the one our partitioner would have chosen. Raises `StateMissing`,
+    `ConfigError`, and what `LogReader` and `open_states` do.
     """
     if settings.in_memory:
         raise ConfigError(
@@ -57,25 +58,31 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
     keyed_to = partition_of(conversation.encode(), len(partitions))
     with open_states(settings, spec) as states:
         keys = [StateKey(conversation, topic_id, p) for p in wanted]
-        there = {k.partition: h for k, h in zip(keys, states.read(keys), strict=True) if h}
+        stored = {k.partition: s for k, s in zip(keys, states.read(keys), strict=True) if s}
         noted = states.pointer(keys[0])
-    if not there:
+    if not stored:
         where = "on any partition" if partition is None else f"on partition {partition}"
         raise StateMissing(
             f"no state of conversation {conversation!r} {where} of {settings.topics.utterances}: "
             "check the id and --topic-prefix; one that was silent for twice "
             f"{spec.recurrence.idle_s:g} s has expired"
         )
-    chosen = next((p for p in (noted, keyed_to) if p in there), min(there))
-    elsewhere = tuple(p for p in sorted(there) if p != chosen)
+    chosen = next((p for p in (noted, keyed_to) if p in stored), min(stored))
+    elsewhere = tuple(p for p in sorted(stored) if p != chosen)
     key = StateKey(conversation, topic_id, chosen)
-    return Found(key, there[chosen], keyed_to, noted, elsewhere)
+    return Found(key, stored[chosen], keyed_to, noted, elsewhere)
 
 
 def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
-    """The state as plain data."""
-    held, loaded, r = found.held, found.held.loaded, spec.recurrence
-    told: dict[str, Any] = {
+    """Return the state as plain data; without session and window where it cannot be read."""
+    stored = found.state.loaded.conversation
+    return _place_data(found, spec) | (_session_data(stored) if stored is not None else {})
+
+
+def _place_data(found: Found, spec: StateSpec) -> dict[str, Any]:
+    """Return the state's place, its fill, and what waits to be sent again."""
+    state, loaded, r = found.state, found.state.loaded, spec.recurrence
+    return {
         "conversation_id": found.key.conversation_id,
         "topic_id": found.key.topic_id,
         "partition": found.key.partition,
@@ -83,24 +90,26 @@ def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
         "last_noted_on": found.noted,
         "also_on": list(found.elsewhere),
         "position": loaded.offset,
-        "fence_token": held.token,
-        "expires_in_s": round(min(held.ttl_ms, default=0) / 1000, 1),
+        "fence_token": state.token,
+        "expires_in_s": round(min(state.ttl_ms, default=0) / 1000, 1),
         "digest": spec.digest,
         "readable": loaded.conversation is not None,
-        "problem": problem(held),
-        "rows": held.rows,
+        "problem": problem(state),
+        "rows": state.rows,
         "rows_at_most": r.window,
-        "utterance_ids": held.ids,
+        "utterance_ids": state.ids,
         "utterance_ids_at_most": r.duplicate_horizon,
-        "outputs": [output(at, o) for at, o in sorted(loaded.outputs.items())],
+        "outputs": [output_data(at, o) for at, o in sorted(loaded.outputs.items())],
     }
-    known = loaded.conversation
-    if known is None:
-        return told
-    window, session = known.window, known.session
+
+
+def _session_data(conversation: Conversation) -> dict[str, Any]:
+    """Return the session, its window and its speakers."""
+    window, session = conversation.window, conversation.session
+    rows = zip(window.row_utterances, window.row_speakers, strict=True)
     first = window.count - len(window.row_utterances)
-    return told | {
-        "clock": when(known.clock_ms),
+    return {
+        "clock": when(conversation.clock_ms),
         "session": {
             "began": when(session.started_ms),
             "first_position": session.first_offset,
@@ -110,10 +119,8 @@ def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
             "last_seq": session.last_seq,
         },
         "window": [
-            {"index": first + i, "utterance_id": utterance, "speaker_id": speaker}
-            for i, (utterance, speaker) in enumerate(
-                zip(window.row_utterances, window.row_speakers, strict=True)
-            )
+            {"index": index, "utterance_id": utterance, "speaker_id": speaker}
+            for index, (utterance, speaker) in enumerate(rows, first)
         ],
         "speakers": [
             {
@@ -123,15 +130,15 @@ def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
             }
             for who, s in window.speakers.items()
         ],
-        "ids_heard": len(known.recent) // HASH_BYTES,
+        "ids_heard": len(conversation.recent) // HASH_BYTES,
     }
 
 
-def problem(held: Held) -> str | None:
-    """Why a state cannot be read."""
-    if held.loaded.corrupt is not None:
-        return held.loaded.corrupt
-    if held.loaded.foreign:
+def problem(state: Held) -> str | None:
+    """Return why a state cannot be read, None where it can."""
+    if state.loaded.corrupt is not None:
+        return state.loaded.corrupt
+    if state.loaded.foreign:
         return (
             "written by another model or with other WINDOW, IDLE_S or MAX_SESSION_S: name the "
             "workers' settings"
@@ -139,8 +146,8 @@ def problem(held: Held) -> str | None:
     return None
 
 
-def output(offset: int, stored: StoredOutput) -> dict[str, Any]:
-    """A stored output: what is sent again if its record comes again."""
+def output_data(offset: int, stored: StoredOutput) -> dict[str, Any]:
+    """Return a stored output as plain data: what is sent again if its record is redelivered."""
     try:
         sent = [f"{KINDS[one.kind]} {one.id}" for one in sent_before(stored)]
     except msgspec.DecodeError:
@@ -149,47 +156,47 @@ def output(offset: int, stored: StoredOutput) -> dict[str, Any]:
 
 
 def when(epoch_ms: int) -> str | None:
-    """Broker time for people; None for none."""
+    """Format broker time; None for none."""
     if epoch_ms == NO_CLOCK:
         return None
     return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
 
 
-def show(told: dict[str, Any], console: Console) -> None:
+def print_state(state: dict[str, Any], console: Console) -> None:
     """Print `as_data` as tables."""
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in facts_of(told):
+    for name, value in facts_of(state):
         facts.add_row(name, value)
     console.print(facts)
-    if told["problem"]:
-        console.print(f"not readable: {told['problem']}", markup=False)
-    _table(console, "window, oldest first", told.get("window", []))
-    _table(console, "speakers, least recently heard first", told.get("speakers", []))
-    waiting = [one | {"sends": ", ".join(one["sends"])} for one in told["outputs"]]
+    if state["problem"]:
+        console.print(f"not readable: {state['problem']}", markup=False)
+    _table(console, "window, oldest first", state.get("window", []))
+    _table(console, "speakers, least recently heard first", state.get("speakers", []))
+    waiting = [one | {"sends": ", ".join(one["sends"])} for one in state["outputs"]]
     _table(console, "outputs kept until their offset is committed", waiting)
 
 
-def facts_of(told: dict[str, Any]) -> list[tuple[str, str]]:
-    """The single facts, as rows."""
+def facts_of(state: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the single facts, as rows of name and value."""
     rows = [
-        ("conversation", told["conversation_id"]),
-        ("partition", f"{told['partition']} of topic {told['topic_id']}"),
-        ("position", str(told["position"])),
-        ("fence token", str(told["fence_token"])),
-        ("expires in", f"{told['expires_in_s']:g} s without an utterance"),
-        ("digest", told["digest"]),
-        ("ring", f"{told['rows']} of {told['rows_at_most']} rows"),
-        ("horizon", f"{told['utterance_ids']} of {told['utterance_ids_at_most']} utterance ids"),
+        ("conversation", state["conversation_id"]),
+        ("partition", f"{state['partition']} of topic {state['topic_id']}"),
+        ("position", str(state["position"])),
+        ("fence token", str(state["fence_token"])),
+        ("expires in", f"{state['expires_in_s']:g} s without an utterance"),
+        ("digest", state["digest"]),
+        ("ring", f"{state['rows']} of {state['rows_at_most']} rows"),
+        ("horizon", f"{state['utterance_ids']} of {state['utterance_ids_at_most']} utterance ids"),
     ]
-    if told["partition"] != told["keyed_to"]:
-        rows.append(("note", f"murmur2 would have chosen partition {told['keyed_to']}"))
-    if told["also_on"]:
-        rows.append(("note", f"it has an older state on {told['also_on']}: its partition changed"))
-    session = told.get("session")
+    if state["partition"] != state["keyed_to"]:
+        rows.append(("note", f"murmur2 would have chosen partition {state['keyed_to']}"))
+    if state["also_on"]:
+        rows.append(("note", f"it has an older state on {state['also_on']}: its partition changed"))
+    session = state.get("session")
     if session is not None:
         flags = [name for name in ("truncated", "ended") if session[name]]
         rows += [
-            ("clock", told["clock"] or "none"),
+            ("clock", state["clock"] or "none"),
             ("session", f"{session['utterances']} utterances since {session['began']}"),
             ("", f"from position {session['first_position']}{''.join(f', {f}' for f in flags)}"),
         ]

@@ -1,4 +1,4 @@
-"""Dead letters as people deal with them: parsed, chosen, counted, and told apart from repeats.
+"""Dead letters for people: choose, count and describe them.
 
 Pure. A letter's id is topic-partition-offset of the record it holds: one written twice is one.
 """
@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from stream.events.dead_letter import (
-    UNREADABLE,
-    Letter,
-)
+from stream.events.dead_letter import UNREADABLE, Letter
 
 By = Literal["reason", "hour", "day"]
 PREVIEW_CHARS: Final = 500
@@ -23,7 +20,7 @@ PREVIEW_CHARS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters are meant; an empty choice means all."""
+    """A filter of letters; an empty choice takes all."""
 
     ids: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -31,7 +28,7 @@ class Choice:
     until_ms: int | None = None
 
     def takes(self, letter: Letter) -> bool:
-        """Whether a letter is meant."""
+        """True if a letter passes every filter."""
         return (
             (not self.ids or letter.id in self.ids)
             and (not self.reasons or letter.reason in self.reasons)
@@ -61,7 +58,7 @@ class Summary:
         self.piles: dict[str, Pile] = {}
 
     def add(self, letter: Letter) -> None:
-        """Count one letter as it stands in the topic."""
+        """Count one letter, as read from the topic."""
         pile = self.piles.setdefault(self._name(letter), Pile(first_ms=letter.time_ms))
         if letter.id in self._seen:
             pile.repeats += 1
@@ -81,7 +78,7 @@ class Summary:
 
 
 def cannot_requeue(letter: Letter, topic: str) -> str | None:
-    """Why a letter cannot be sent again, in a sentence; None where it can."""
+    """Return why a letter cannot be sent again, in a sentence; None where it can."""
     if letter.topic != topic:
         return f"its record came from {letter.topic}, this prefix's topic is {topic}"
     if letter.omitted:
@@ -96,7 +93,7 @@ def cannot_requeue(letter: Letter, topic: str) -> str | None:
 
 
 def in_log_order(letters: Iterable[Letter]) -> list[Letter]:
-    """Each letter once, as their records stood in the log."""
+    """Return each letter once, in the order of their records in the log."""
     first: dict[str, Letter] = {}
     for letter in letters:
         first.setdefault(letter.id, letter)
@@ -104,7 +101,7 @@ def in_log_order(letters: Iterable[Letter]) -> list[Letter]:
 
 
 def shape(value: bytes | None) -> str:
-    """What a body looks like, without a word of it: an object's fields, their types and sizes."""
+    """Describe a body without a word of it: an object's fields, their types and sizes."""
     if value is None:
         return "no body"
     try:
@@ -124,7 +121,7 @@ def _shape(body: Any, depth: int = 2) -> str:
 
 
 def preview(value: bytes | None) -> str:
-    """The first words of a body: text where it is text, else hexadecimal."""
+    """Return the first words of a body: text where it is text, else hexadecimal."""
     if value is None:
         return ""
     text = value.decode(errors="replace")
@@ -133,6 +130,6 @@ def preview(value: bytes | None) -> str:
     return text[:PREVIEW_CHARS] + (" …" if len(text) > PREVIEW_CHARS else "")
 
 
-def lost(wanted: Iterable[str], found: Sequence[Letter]) -> list[str]:
-    """The ids that no letter has."""
+def missing_ids(wanted: Iterable[str], found: Sequence[Letter]) -> list[str]:
+    """Return the ids that no letter has."""
     return sorted(set(wanted) - {letter.id for letter in found})

@@ -1,4 +1,4 @@
-"""`emotrack dlq requeue`: dead letters back to the utterances topic, after a fix.
+"""`emotrack dlq requeue`: send dead letters back to the utterances topic, after a fix.
 
 Each record goes back with its own bytes, key and headers to the partition it came from, so that a
 conversation stays with its state, and in the order in which its partition had them. It gets a new
@@ -23,24 +23,25 @@ AT_ONCE: Final = 500  # sent before the broker's answers are waited for
 
 
 def read_letters(
-    reader: LogReader, settings: Settings, passed: Callable[[int, int], None] | None = None
+    reader: LogReader,
+    settings: Settings,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[Letter]:
-    """The letters in the topic, partition by partition; `passed` is told records read, of how many.
+    """Yield the letters in the topic, partition by partition.
 
-    Raises what `LogReader` does.
+    `progress` takes the records read, and of how many. Raises what `LogReader` does.
     """
     bounds = reader.bounds(settings.topics.dead_letters)
     total, done = sum(b.end - b.low for b in bounds.values()), 0
     for partition, found in bounds.items():
         for records in reader.read(settings.topics.dead_letters, partition, found):
             yield from filter(None, map(letter_of, records))
-            if passed is not None:
-                passed(done + records[-1].offset + 1 - found.low, total)
+            progress(done + records[-1].offset + 1 - found.low, total)
         done += found.end - found.low
 
 
-def sent_before(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
-    """The letters among these whose records are in the log again, requeued once already.
+def already_requeued(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
+    """Return the ids of the letters whose records are in the log again.
 
     Reads each partition from the earliest of their records on. Raises what `LogReader` does.
     """
@@ -50,7 +51,7 @@ def sent_before(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
         at = (letter.topic, letter.partition)
         earliest[at] = min(earliest.get(at, letter.offset), letter.offset)
         wanted.add(letter.id)
-    there: set[str] = set()
+    marked: set[str] = set()
     for (topic, partition), offset in earliest.items():
         bounds = reader.bounds(topic).get(partition)
         if bounds is None:
@@ -59,8 +60,8 @@ def sent_before(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
         for records in reader.read(topic, partition, after):
             # The last mark only: earlier ones are of earlier rounds.
             marks = ([v for n, v in r.headers if n == REQUEUED] for r in records)
-            there |= {(m[-1] or b"").decode(errors="replace") for m in marks if m}
-    return there & wanted
+            marked |= {(m[-1] or b"").decode(errors="replace") for m in marks if m}
+    return marked & wanted
 
 
 def send_again(
@@ -68,9 +69,10 @@ def send_again(
     letters: Sequence[Letter],
     sent: Callable[[int], None] = lambda _count: None,
 ) -> None:
-    """Send letters' records in this order, all acknowledged on return; `sent` is told how many are.
+    """Send letters' records in this order, all acknowledged on return.
 
-    Raises `NotDelivered` with how many are; to run it again sends only the others.
+    `sent` takes the number acknowledged so far. Raises `NotDelivered` with that number: running the
+    command again sends only the others.
     """
     failures: list[KafkaError] = []
     acknowledged = 0
@@ -104,9 +106,9 @@ def send_again(
                 )
             except KafkaException as error:
                 raise refuse(said(error)) from None
-        left = producer.flush(FLUSH_S)
+        unacknowledged = producer.flush(FLUSH_S)
         if failures:
             raise refuse(failures[0].str())
-        if left:
+        if unacknowledged:
             raise refuse(f"no answer from {settings.bootstrap} for {FLUSH_S:.0f} s")
         sent(acknowledged)

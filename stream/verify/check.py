@@ -1,4 +1,4 @@
-"""The pure core of `emotrack verify`: the input log against what the output topics and Redis say.
+"""The pure core of `emotrack verify`: the input log against the output topics and Redis.
 
 Recomputes each answer from the log, one record at a time, alone in its batch (so that I5, equal
 bytes, brings I6: nothing that shared a batch with an utterance changed its answer). Shares with the
@@ -10,7 +10,8 @@ records about; an import contract says so.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -25,42 +26,48 @@ from stream.events.poison import Control, Poison, Reason
 from stream.ports import Record
 from stream.verify.compare import differences, shift_of
 from stream.verify.oracle import Expected
-from stream.verify.outputs import Answers, Outputs, Place, Predicted, original_digest
-from stream.verify.report import Invariant, Report, Terms, Violation
+from stream.verify.outputs import Answered, DeadLetter, Outputs, Prediction, digest
+from stream.verify.report import Invariant, Position, Report
 from stream.verify.stored_states import StoredStates
-from stream.verify.timelines import TRUSTED, Lines
+from stream.verify.timelines import TRUSTED, Timelines, session_of
 
 LATE: Final = TRUSTED | {Reason.NOT_FINITE_RESULT}  # reasons met after decoding
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One record of the input log, all that answers it, and the answer each timeline expects."""
+
+    record: Record
+    answered: Answered
+    conversation: str | None = None
+    expected: Sequence[Expected] = ()
+
+    @property
+    def position(self) -> Position:
+        """The record's position."""
+        return Position.of(self.record)
+
+    def expects(self, outcome: str) -> Expected | None:
+        """Return the first answer of this outcome that a timeline expects."""
+        return next((one for one in self.expected if one.outcome == outcome), None)
 
 
 class Verifier:
     """Takes the input log, partition by partition, each in log order; then `finish`.
 
     Keeps the windows of one partition's conversations at a time; where time is the broker's, only
-    of those heard within twice the idle gap.
+    of those with an utterance within twice the idle gap.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        outputs: Outputs,
-        terms: Terms,
-        report: Report,
-        states: States | None = None,
-    ) -> None:
-        self._predictor, self._outputs, self._terms = predictor, outputs, terms
-        self._report = report
-        self._stored = (
-            None if states is None else StoredStates(states, predictor.spec, outputs, terms, report)
-        )
+    def __init__(self, predictor: Predictor, outputs: Outputs, states: States | None) -> None:
+        """`states` None: there is no store to compare with."""
+        self._predictor, self._outputs = predictor, outputs
+        self._expectations, self._report = outputs.expectations, outputs.report
+        self._stored = None if states is None else StoredStates(states, predictor.spec, outputs)
         self._info, self._rule = predictor.info, rule_of(predictor.info)
-        self._known: OrderedDict[str, tuple[int, Lines]] = OrderedDict()  # with when last heard
-        self._asleep: set[str] = set()  # heard so long ago that nothing of it counts any more
-
-    @property
-    def remembered(self) -> int:
-        """How many conversations' windows are kept now."""
-        return len(self._known)
+        self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
+        self._asleep: set[str] = set()  # silent for so long that nothing before counts any more
 
     def check(self, records: Sequence[Record], *, broker_time: bool = False) -> None:
         """Check records that follow each other in one partition.
@@ -79,272 +86,247 @@ class Verifier:
             )
             for r in records
         ]
-        heard = {m.conversation_id for m in messages if isinstance(m, Utterance)}
-        self._known |= {one: (0, Lines(log_is_whole=True)) for one in heard & self._asleep}
-        self._asleep -= heard
-        if new := sorted(heard - self._known.keys()):
-            self._meet(new, records[0])
+        self._meet({m.conversation_id for m in messages if isinstance(m, Utterance)}, records[0])
         for record, message in zip(records, messages, strict=True):
             self._report.count("records")
-            self._report.count("committed", self._is_committed(record))
-            position = (record.partition, record.offset)
-            said = self._outputs.at.pop(position, None) or Answers()
+            self._report.count("committed", self._expectations.is_committed(record))
+            answered = self._outputs.at.pop(Position.of(record), None) or Answered()
             if isinstance(message, Utterance):
-                self._utterance(record, message, said)
+                self._utterance(record, message, answered)
             elif isinstance(message, Poison):
-                self._poison(record, message, said)
+                self._poison(Case(record, answered), message)
             else:
                 assert isinstance(message, Control)
                 self._report.count("controls")
-                self._nothing_else(record, said, "a record without a value", None)
+                self._no_outcome(answered.positions(), "answers a record without a value")
         if broker_time:
             self._forget(records[-1].timestamp_ms)
 
+    def _meet(self, conversations: set[str], record: Record) -> None:
+        """Begin the timelines of conversations that are new here, and read their stored states."""
+        absent = sorted(conversations - self._timelines.keys())
+        new = [one for one in absent if one not in self._asleep]
+        log_is_whole = not self._expectations.is_before_log(record.partition, 0)
+        for one in absent:
+            self._timelines[one] = Timelines(
+                self._predictor, self._rule, knows_all_ids=log_is_whole or one in self._asleep
+            )
+        self._asleep -= conversations
+        if new and self._stored is not None:
+            self._stored.meet(new, record)
+
     def _forget(self, now_ms: int) -> None:
-        """Drop conversations whose next utterance will begin anew anyway."""
+        """Drop conversations whose next utterance begins a session in any case.
+
+        Twice the idle gap, as long as the store keeps a state. Only for broker time: where
+        producers set it, an utterance with an earlier time may still belong to a session.
+        """
         long_ago = now_ms - 2 * self._predictor.spec.recurrence.idle_s * 1000
-        while self._known and next(iter(self._known.values()))[0] < long_ago:
-            self._asleep.add(self._known.popitem(last=False)[0])
+        while self._timelines and next(iter(self._timelines.values())).last_ms < long_ago:
+            self._asleep.add(self._timelines.popitem(last=False)[0])
 
-    def _meet(self, conversations: Sequence[str], record: Record) -> None:
-        """Conversations that are new here: what the store holds of them is looked up at once."""
-        whole = self._terms.lows.get(record.partition, 0) == 0
-        self._known |= {one: (0, Lines(log_is_whole=whole)) for one in conversations}
-        if self._stored is not None:
-            self._stored.meet(conversations, record)
-
-    def _is_committed(self, record: Record) -> bool:
-        return record.offset < self._terms.committed.get(record.partition, 0)
-
-    # One record.
-
-    def _utterance(self, record: Record, utterance: Utterance, said: Answers) -> None:
-        _, known = self._known.pop(utterance.conversation_id)
-        self._known[utterance.conversation_id] = record.timestamp_ms, known
-        ours = [p for p in said.predictions if p.model == self._info.digest]
-        letter = said.letters[0] if said.letters else None
-        if ours and not any(p.heard_text for p in ours) and has_raw_text_and_vectors(utterance):
+    def _utterance(self, record: Record, utterance: Utterance, answered: Answered) -> None:
+        """Check a record that can be read against every timeline of its conversation."""
+        who = utterance.conversation_id
+        timelines = self._timelines[who]
+        self._timelines.move_to_end(who)
+        predictions = [p for p in answered.predictions if p.model == self._info.digest]
+        letter = answered.dead_letter
+        if (
+            predictions
+            and not any(p.used_text for p in predictions)
+            and has_raw_text_and_vectors(utterance)
+        ):
             self._report.count("unencoded")
             utterance = msgspec.structs.replace(utterance, text=None)
-        steps = known.step(
-            self._predictor,
-            self._rule,
+        expected = timelines.step(
             record,
             utterance,
-            starts=self._outputs.starts.get((record.partition, record.offset)),
-            buried=None if letter is None else letter.poison,
-            shift_as_logged=self._logged(ours),
+            starts=self._outputs.starts.get(Position.of(record)),
+            dead_letter=None if letter is None else letter.poison,
+            shift_as_logged=self._logged_shifts(predictions),
         )
+        case = Case(record, answered, who, expected)
         if self._stored is not None:
-            self._stored.compare(utterance.conversation_id, record, known.known())
+            self._stored.compare(who, record, timelines.conversations())
         if letter is not None:
-            self._buried(record, utterance, said, steps)
-        for prediction in ours:
-            self._prediction(record, utterance, prediction, steps, said)
-        if not (ours or letter):
-            self._silent(record, utterance, said, steps, known)
-        self._stray_alerts(record, utterance, said, ours)
+            self._late_dead_letter(case, letter)
+        recomputed = {p.id: one for p in predictions if (one := self._prediction(case, p))}
+        if not (predictions or letter):
+            self._without_outcome(case, timelines)
+        self._alerts(case, predictions, recomputed)
 
-    def _logged(self, ours: Sequence[Predicted]) -> dict[int, float] | None:
-        """With a tolerance, the alert rule is held to the probabilities that were said."""
-        if self._terms.tolerance is None:
+    def _logged_shifts(self, predictions: Sequence[Prediction]) -> dict[int, float] | None:
+        """Return the shift probabilities that were logged, which a tolerance lets the rule use.
+
+        The rule is a threshold: a probability's last digits may decide whether it fires.
+        """
+        if self._expectations.tolerance is None:
             return None
-        logged = {p.first_position: shift_of(p.value(), p.encoding) for p in ours}
+        logged = {p.first_position: shift_of(p.value(), p.encoding) for p in predictions}
         return {first: shift for first, shift in logged.items() if shift is not None}
 
-    def _silent(
-        self,
-        record: Record,
-        utterance: Utterance,
-        said: Answers,
-        steps: Sequence[Expected],
-        known: Lines,
-    ) -> None:
-        """No answer of this model: fine for a duplicate, for another model's record, for later."""
-        if said.predictions:
+    def _without_outcome(self, case: Case, timelines: Timelines) -> None:
+        """Check I1 where no answer of this model is."""
+        if case.answered.predictions:
             self._report.count("other_model")
-        elif any(step.outcome == "duplicate" for step in steps):
+        elif case.expects("duplicate"):
             self._report.count("duplicates")
-        elif not self._is_committed(record):
+        else:
+            says = f"committed without an outcome; it should be {case.expected[0].outcome}"
+            self._unanswered(case, says, decidable=timelines.knows_all_ids)
+
+    def _unanswered(self, case: Case, says: str, *, decidable: bool = True) -> None:
+        """Report I1, unless the answer may yet come, or may have been taken by retention."""
+        if not self._expectations.is_committed(case.record):
             self._report.count("open")
-        elif not known.hears_all or record.timestamp_ms < self._outputs.since_ms:
+        elif not decidable or not self._must_be_there(case.record):
             self._report.count("undecided")
         else:
-            says = f"committed without an outcome; it should be {steps[0].outcome}"
-            self._violated("I1", says, at(record), utterance.conversation_id)
+            self._report.violated(Invariant.I1, says, case.position, case.conversation)
 
-    def _prediction(
-        self,
-        record: Record,
-        utterance: Utterance,
-        found: Predicted,
-        steps: Sequence[Expected],
-        said: Answers,
-    ) -> None:
-        """I5, and I8 for the alert that hangs on it."""
-        place, who = placed(found.place), utterance.conversation_id
+    def _must_be_there(self, record: Record) -> bool:
+        """True if answers of this record were sent for certain, and retention has taken none.
+
+        Answers are acknowledged before their offset is committed.
+        """
+        return (
+            self._expectations.is_committed(record)
+            and record.timestamp_ms >= self._outputs.since_ms
+        )
+
+    def _prediction(self, case: Case, found: Prediction) -> Expected | None:
+        """Check I5 and return what is expected, None where that is no prediction or not known."""
+        position, who = found.position, case.conversation
         if found.truncated:
             self._report.count("truncated")
-            if not self._terms.allow_truncation:
-                self._violated("I5", "its context is truncated", place, who)
-        if found.first_position < self._terms.lows.get(record.partition, 0):
+            if not self._expectations.allow_truncation:
+                self._report.violated(Invariant.I5, "its context is truncated", position, who)
+        if self._expectations.is_before_log(case.record.partition, found.first_position):
             self._report.count("before_log")
-            return
-        step = matching(found, steps)
-        if step is None:
-            duplicate = any(one.outcome == "duplicate" for one in steps)
-            invariant: Invariant = "I2" if duplicate else "I1"
-            says = f"predicted, but it is to be {steps[0].outcome.replace('_', '-')}"
-            self._violated(invariant, says, place, who)
-            return
-        assert step.prediction is not None
+            return None
+        expected = matching(found, case.expected)
+        if expected is None:
+            invariant = Invariant.I2 if case.expects("duplicate") else Invariant.I1
+            outcome = case.expected[0].outcome.replace("_", "-")
+            self._report.violated(invariant, f"predicted, but it is to be {outcome}", position, who)
+            return None
+        assert expected.prediction is not None
         fault, largest = differences(
             found.value(),
             found.encoding,
-            step.prediction,
-            tolerance=self._terms.tolerance,
+            expected.prediction,
+            tolerance=self._expectations.tolerance,
             info=self._info,
         )
         self._report.largest_difference = max(self._report.largest_difference, largest)
         if fault:
-            self._violated("I5", fault, place, who)
+            self._report.violated(Invariant.I5, fault, position, who)
         else:
             self._report.count("compared")
-        self._alert(record, found, step, said)
+        return expected
 
-    def _alert(self, record: Record, found: Predicted, step: Expected, said: Answers) -> None:
-        """I8: the alert of a prediction is there if and only if the rule fires, and says that."""
-        alerts = [a for a in said.alerts if a.prediction_id == found.id]
-        who = None if step.prediction is None else step.prediction.conversation_id
-        if step.alert is None:
-            for alert in alerts:
-                self._violated(
-                    "I8", "an alert where the rule does not fire", placed(alert.place), who
-                )
-        elif not alerts:
-            if self._is_committed(record) and record.timestamp_ms >= self._outputs.since_ms:
-                says = f"the alert of prediction {found.id} is missing"
-                self._violated("I8", says, at(record), who)
-        elif self._terms.tolerance is None and alerts[0].value() != encode(
-            step.alert, alerts[0].encoding
-        ):
-            says = "the alert's bytes are not the recomputed ones"
-            self._violated("I8", says, placed(alerts[0].place), who)
-
-    def _stray_alerts(
-        self, record: Record, utterance: Utterance, said: Answers, ours: Sequence[Predicted]
+    def _alerts(
+        self, case: Case, predictions: Sequence[Prediction], recomputed: Mapping[str, Expected]
     ) -> None:
-        """Alerts of no prediction; one may be sent before its prediction is acknowledged."""
-        known = {p.id for p in ours}
-        if not self._is_committed(record) or record.timestamp_ms < self._outputs.since_ms:
-            return
-        for alert in said.alerts:
-            if alert.model == self._info.digest and alert.prediction_id not in known:
-                says = f"an alert of prediction {alert.prediction_id}, which nobody sent"
-                self._violated("I8", says, placed(alert.place), utterance.conversation_id)
+        """Check I8: an alert is there if and only if the rule fires, with equal bytes.
 
-    def _buried(
-        self, record: Record, utterance: Utterance, said: Answers, steps: Sequence[Expected]
-    ) -> None:
-        """A dead letter of a record that can be read."""
-        letter, who = said.letters[0], utterance.conversation_id
-        place, reason = placed(letter.place), letter.poison.reason
-        if said.predictions:
-            self._violated("I1", "dead-lettered and predicted: two outcomes", place, who)
-        step = next((s for s in steps if s.outcome == "dead_lettered"), None)
+        `recomputed` has what is expected of a prediction's id. Until the commit an alert may be
+        missing, and may be acknowledged before its prediction.
+        """
+        who, must_be_there = case.conversation, self._must_be_there(case.record)
+        alerts = {alert.prediction_id: alert for alert in case.answered.alerts}
+        exact = self._expectations.tolerance is None
+        for id, expected in recomputed.items():
+            wanted, found = expected.alert, alerts.get(id)
+            if found is None:
+                if wanted is not None and must_be_there:
+                    says = f"the alert of prediction {id} is missing"
+                    self._report.violated(Invariant.I8, says, case.position, who)
+            elif wanted is None:
+                says = "an alert where the rule does not fire"
+                self._report.violated(Invariant.I8, says, found.position, who)
+            elif exact and found.value() != encode(wanted, found.encoding):
+                says = "the alert's bytes are not the recomputed ones"
+                self._report.violated(Invariant.I8, says, found.position, who)
+        ids = {p.id for p in predictions}
+        for id, alert in alerts.items():
+            if id not in ids and alert.model == self._info.digest and must_be_there:
+                says = f"an alert of prediction {id}, which nobody sent"
+                self._report.violated(Invariant.I8, says, alert.position, who)
+
+    def _late_dead_letter(self, case: Case, letter: DeadLetter) -> None:
+        """Check I1 and I5 for the dead letter of a record that can be read."""
+        position, who, reason = letter.position, case.conversation, letter.poison.reason
+        expected = case.expects("dead_lettered")
+        if case.answered.predictions:
+            says = "dead-lettered and predicted: two outcomes"
+            self._report.violated(Invariant.I1, says, position, who)
         if reason not in LATE:
-            self._violated("I1", f"dead-lettered as {reason}, but it can be read", place, who)
-        elif step is None or step.poison is None or step.poison.reason != reason:
-            outcome = steps[0].outcome if step is None else "dead-lettered for another reason"
+            says = f"dead-lettered as {reason}, but it can be read"
+            self._report.violated(Invariant.I1, says, position, who)
+        elif expected is None or expected.poison is None or expected.poison.reason != reason:
+            outcome = "dead-lettered for another reason" if expected else case.expected[0].outcome
             says = f"dead-lettered as {reason}, but it is to be {outcome}"
-            self._violated("I1", says, place, who)
+            self._report.violated(Invariant.I1, says, position, who)
         else:
-            self._same_letter(record, letter.poison, said)
+            self._original(case.record, letter.poison, letter)
 
-    def _poison(self, record: Record, poison: Poison, said: Answers) -> None:
-        """A record that the decoder refuses."""
-        if said.letters:
-            if said.letters[0].poison.reason != poison.reason:
-                says = f"dead-lettered as {said.letters[0].poison.reason}, not {poison.reason}"
-                self._violated("I5", says, placed(said.letters[0].place), None)
-            else:
-                self._same_letter(record, poison, said)
-        elif not self._is_committed(record):
-            self._report.count("open")
-        elif record.timestamp_ms < self._outputs.since_ms:
-            self._report.count("undecided")
+    def _poison(self, case: Case, poison: Poison) -> None:
+        """Check I1 and I5 for a record that the decoder refuses."""
+        letter = case.answered.dead_letter
+        if letter is None:
+            self._unanswered(case, f"no dead letter of a {poison.reason} record")
+        elif letter.poison.reason != poison.reason:
+            says = f"dead-lettered as {letter.poison.reason}, not {poison.reason}"
+            self._report.violated(Invariant.I5, says, letter.position, None)
         else:
-            self._violated("I1", f"no dead letter of a {poison.reason} record", at(record), None)
-        unburied = Answers(said.predictions, said.alerts)
-        self._nothing_else(record, unburied, f"a {poison.reason} record", None)
+            self._original(case.record, poison, letter)
+        others = Answered(case.answered.predictions, case.answered.alerts).positions()
+        self._no_outcome(others, f"answers a {poison.reason} record")
 
-    def _same_letter(self, record: Record, poison: Poison, said: Answers) -> None:
-        letter = dead_letter(record, poison, topic=self._terms.dead_letters)
-        if original_digest(letter.key, letter.value, letter.headers) != said.letters[0].original:
+    def _original(self, record: Record, poison: Poison, letter: DeadLetter) -> None:
+        """Check I5 for a dead letter: all of the record, so that it can be requeued unchanged."""
+        wanted = dead_letter(record, poison, topic=self._expectations.dead_letters)
+        if digest(wanted.key, wanted.value, wanted.headers) != letter.digest:
             says = "the dead letter does not hold the record's own key, bytes and headers"
-            self._violated("I5", says, placed(said.letters[0].place), None)
+            self._report.violated(Invariant.I5, says, letter.position, None)
 
-    def _nothing_else(
-        self, record: Record, said: Answers, what: str, conversation: str | None
-    ) -> None:
-        for one in said.all():
-            self._violated("I1", f"answers {what}", placed(one.place), conversation)
-
-    # Ends.
+    def _no_outcome(self, positions: Iterable[Position], says: str) -> None:
+        """Report answers of what must have none."""
+        for position in positions:
+            self._report.violated(Invariant.I1, says, position, None)
 
     def end_partition(self, topic: str, partition: int) -> None:
-        """All of a partition was checked: what is left over answers nothing."""
+        """End a partition of which all was checked: answers left over are of no record."""
         if self._stored is not None:
             self._stored.end_partition(topic, partition)
-        self._known.clear()
+        self._timelines.clear()
         self._asleep.clear()
-        left = sorted(p for p in self._outputs.at if p[0] == partition)
-        for position in left:
-            said = self._outputs.at.pop(position)
-            for one in said.all():
-                if position[1] < self._terms.lows.get(partition, 0):
-                    self._report.count("before_log")
-                else:
-                    says = f"answers {topic}-{partition}@{position[1]}, which is no record"
-                    self._violated("I1", says, placed(one.place), None)
+        for position in sorted(p for p in self._outputs.at if p.partition == partition):
+            positions = self._outputs.at.pop(position).positions()
+            if self._expectations.is_before_log(partition, position.offset):
+                self._report.count("before_log", len(positions))
+            else:
+                self._no_outcome(positions, f"answers {position}, which is no record")
 
     def finish(self) -> Report:
-        """The report, once every partition has ended."""
-        for position, said in sorted(self._outputs.at.items()):
-            for one in said.all():
-                says = f"answers partition {position[0]}, which the log does not have"
-                self._violated("I1", says, placed(one.place), None)
+        """Return the report, once every partition has ended."""
+        for position, answered in sorted(self._outputs.at.items()):
+            says = f"answers partition {position.partition}, which the log does not have"
+            self._no_outcome(answered.positions(), says)
         self._outputs.at.clear()
         return self._report
 
-    def _violated(
-        self, invariant: Invariant, says: str, place: tuple[str, int, int], who: str | None
-    ) -> None:
-        self._report.violated(Violation(invariant, says, *place, who))
-
 
 def has_raw_text_and_vectors(utterance: Utterance) -> bool:
-    """Whether a worker without an encoder answers it all the same, from its vectors."""
+    """True if a worker without an encoder answers it all the same, from its vectors."""
     vectors = vectors_of(utterance)
     return bool(utterance.text and vectors and "text" not in vectors)
 
 
-def matching(found: Predicted, steps: Sequence[Expected]) -> Expected | None:
-    """The step whose context a prediction names; else any that predicts, to say what differs."""
-    predicting = [step for step in steps if step.prediction is not None]
-    for step in predicting:
-        assert step.prediction is not None
-        context = step.prediction.context
-        if (context.first_position, context.truncated) == (found.first_position, found.truncated):
-            return step
-    return predicting[0] if predicting else None
-
-
-def at(record: Record) -> tuple[str, int, int]:
-    """Where a record stands."""
-    return record.topic, record.partition, record.offset
-
-
-def placed(place: Place) -> tuple[str, int, int]:
-    """Where an output stands."""
-    return place.topic, place.partition, place.offset
+def matching(found: Prediction, expected: Sequence[Expected]) -> Expected | None:
+    """Return what the timeline expects that a prediction names; else any prediction, to compare."""
+    predicting = [one for one in expected if one.prediction is not None]
+    same = (one for one in predicting if session_of(one) == found.session)
+    return next(same, predicting[0] if predicting else None)

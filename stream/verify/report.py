@@ -1,33 +1,40 @@
-"""What `emotrack verify` found: counts, and the violations of each invariant.
-
-I6 (isolation) is not counted by itself: it follows from I5, see `stream.verify.check`.
-"""
+"""The promises that `emotrack verify` checks, and its report: counts and violations."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from enum import Enum
+from typing import Any, Final, NamedTuple, Self
 
 from rich.console import Console
 from rich.table import Table
 
-Invariant = Literal["I1", "I2", "I3", "I4", "I5", "I7", "I8"]
-INVARIANTS: Final[dict[Invariant, str]] = {
-    "I1": "every committed record has exactly one outcome",
-    "I2": "one effect: one prediction a position and model, repeats byte-equal under one id",
-    "I3": "positions never go back within a conversation",
-    "I4": "what Redis holds equals the recomputed state at its position",
-    "I5": "every value equals the recomputed one",
-    "I7": "rows, ids, outputs and lifetimes of a state are bounded",
-    "I8": "shift alerts are the recomputed ones",
-}
-FOLLOWS: Final = (
-    "I6  follows from I5: each answer is recomputed alone in its batch, so nothing that shared a "
-    "batch with it changed it"
-)
-KEPT: Final = 100  # violations told in full, of each invariant
+from stream.ports import Record
+
+
+class Invariant(Enum):
+    """The promises, each in one sentence; docs/inspect.md says what is compared for each."""
+
+    I1 = "every committed record has exactly one outcome"
+    I2 = "one effect: one prediction a position and model, repeats byte-equal under one id"
+    I3 = "positions never go back within a conversation"
+    I4 = "what Redis holds equals the recomputed state at its position"
+    I5 = "every value equals the recomputed one"
+    I6 = (
+        "follows from I5: each answer is recomputed alone in its batch, so nothing that shared a "
+        "batch with it changed it"
+    )
+    I7 = "rows, ids, outputs and lifetimes of a state are bounded"
+    I8 = "shift alerts are the recomputed ones"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+CHECKED: Final = tuple(one for one in Invariant if one is not Invariant.I6)  # I6 follows from I5
+KEPT: Final = 100  # violations kept in full, of each invariant
 SHOWN: Final = 5
 COUNTS: Final = {
     "records": "records of the input log",
@@ -56,31 +63,54 @@ COUNTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One broken promise: which, where in which log, and what is wrong in a sentence."""
+class Position(NamedTuple):
+    """The position of one record, of the input log or of an output topic."""
 
-    invariant: Invariant
-    says: str
     topic: str
     partition: int
     offset: int
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Return the position of a record."""
+        return cls(record.topic, record.partition, record.offset)
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken promise: which, at which record, and what is wrong in a sentence."""
+
+    invariant: Invariant
+    says: str
+    position: Position
     conversation: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the violation as plain data."""
+        return {
+            "invariant": self.invariant.name,
+            **self.position._asdict(),
+            "conversation": self.conversation,
+            "says": self.says,
+        }
 
 
 @dataclass(slots=True)
 class Report:
-    """Counts and violations; of each invariant the first `KEPT` violations are told in full."""
+    """Counts and violations; of each invariant the first `KEPT` violations are kept in full."""
 
     counts: Counter[str] = field(default_factory=Counter)
     totals: Counter[Invariant] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     largest_difference: float = 0.0  # of a probability, where a tolerance was allowed
-    states_read: bool = True  # false where states lie in a worker's own memory
+    states_read: bool = True  # false where states are in a worker's own memory
 
     @property
     def ok(self) -> bool:
-        """Whether no invariant is violated."""
+        """True if no invariant is violated."""
         return not self.totals
 
     def count(self, what: str, n: int = 1) -> None:
@@ -88,30 +118,22 @@ class Report:
         assert what in COUNTS, what
         self.counts[what] += n
 
-    def violated(self, violation: Violation) -> None:
-        """Note a violation."""
-        self.totals[violation.invariant] += 1
-        if self.totals[violation.invariant] <= KEPT:
-            self.violations.append(violation)
+    def violated(
+        self, invariant: Invariant, says: str, position: Position, conversation: str | None
+    ) -> None:
+        """Add a violation."""
+        self.totals[invariant] += 1
+        if self.totals[invariant] <= KEPT:
+            self.violations.append(Violation(invariant, says, position, conversation))
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain data: the counts, then how many violations, then the first ones."""
+        """Return plain data: the counts, then the number of violations, then the first ones."""
         return {
             **{name: self.counts[name] for name in COUNTS},
             "largest_difference": self.largest_difference,
             "states_read": self.states_read,
-            "violated": {name: self.totals[name] for name in INVARIANTS},
-            "violations": [
-                {
-                    "invariant": v.invariant,
-                    "topic": v.topic,
-                    "partition": v.partition,
-                    "offset": v.offset,
-                    "conversation": v.conversation,
-                    "says": v.says,
-                }
-                for v in self.violations
-            ],
+            "violated": {invariant.name: self.totals[invariant] for invariant in CHECKED},
+            "violations": [violation.as_json() for violation in self.violations],
         }
 
 
@@ -129,21 +151,19 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"largest difference of a probability: {report.largest_difference:.2e}")
     if not report.states_read:
         console.print("I4, I7 not looked at: states lie in a worker's own memory")
-    for name, says in INVARIANTS.items():
-        n = report.totals[name]
-        line = f"{name}  {'ok' if not n else f'{n:,} violations'}: {says}"
+    for invariant in CHECKED:
+        n = report.totals[invariant]
+        line = f"{invariant}  {'ok' if not n else f'{n:,} violations'}: {invariant.value}"
         console.print(line, markup=False, soft_wrap=True)
-        told = [v for v in report.violations if v.invariant == name]
-        for v in told[:SHOWN]:
+        for v in [v for v in report.violations if v.invariant is invariant][:SHOWN]:
             who = "" if v.conversation is None else f" (conversation {v.conversation!r})"
-            line = f"    {v.topic}-{v.partition}@{v.offset}{who}: {v.says}"
-            console.print(line, markup=False, soft_wrap=True)
-    console.print(FOLLOWS, soft_wrap=True)
+            console.print(f"    {v.position}{who}: {v.says}", markup=False, soft_wrap=True)
+    console.print(f"{Invariant.I6}  {Invariant.I6.value}", soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What is known of the logs, and what is asked for."""
+class Expectations:
+    """Bounds of the input log and of stored states, and the differences that are excused."""
 
     committed: Mapping[int, int]  # next offset of the group, by partition
     lows: Mapping[int, int]  # the first offset each partition still holds
@@ -153,3 +173,11 @@ class Terms:
     topic_id: str = ""
     tolerance: float | None = None  # of a probability; None: bytes must be equal
     allow_truncation: bool = True
+
+    def is_committed(self, record: Record) -> bool:
+        """True if the group had committed this record of the input log when verifying began."""
+        return record.offset < self.committed.get(record.partition, 0)
+
+    def is_before_log(self, partition: int, offset: int) -> bool:
+        """True if the input log no longer has this offset: retention has taken it."""
+        return offset < self.lows.get(partition, 0)

@@ -1,14 +1,9 @@
-"""`emotrack verify` on real topics: read outputs, then the input log against them and Redis.
-
-The order of the looks makes them fit while workers go on: what the group has committed first, then
-where the outputs end, then where the input ends; so what was committed has been answered within
-what is read, and what is answered is a record of what is read.
-"""
+"""`emotrack verify` on real topics: read outputs, then the input log against them and Redis."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 from model.interface import Predictor
 from stream.brokers.topic_reader import Bounds, LogReader
@@ -17,14 +12,10 @@ from stream.settings import Settings
 from stream.stores import open_states
 from stream.verify.check import Verifier
 from stream.verify.outputs import Outputs
-from stream.verify.report import Report, Terms
+from stream.verify.report import Expectations, Report
 
 Progress = Callable[[int, int], None]
-"""Told how many offsets have been passed, of how many."""
-
-
-def ignore_progress(_passed: int, _total: int) -> None:
-    """For those who only want the report."""
+"""Takes the number of offsets passed, and of all."""
 
 
 def verify_topics(
@@ -33,7 +24,7 @@ def verify_topics(
     *,
     tolerance: float | None = None,
     allow_truncation: bool = True,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda _passed, _total: None,
 ) -> Report:
     """Verify the topics of `settings.topic_prefix`, as answered by `settings.group`.
 
@@ -41,8 +32,8 @@ def verify_topics(
     model answered is counted and not recomputed. `tolerance` is the largest difference of a
     probability that is excused (GPUs; None: bytes must be equal). With `allow_truncation` false, a
     prediction that says `context.truncated` is a violation. States in a worker's own memory
-    (`memory://`) are not looked at. Blocks; memory is about half a kilobyte an answer, and the
-    windows of one partition's conversations of the last hours.
+    (`memory://`) are not read. Blocks; memory is about 0.8 KB an answer, and the windows
+    of one partition's conversations of the last hours.
 
     Raises `BrokerUnreachable`, `AccessRefused`, `TopicMissing`, `StoreUnfit`.
     """
@@ -50,14 +41,20 @@ def verify_topics(
     with contextlib.ExitStack() as closing:
         reader = closing.enter_context(LogReader(settings))
         topic = settings.topics.utterances
+        # Workers go on meanwhile, so the order matters: what is committed here was answered before
+        # the outputs' ends are read, and what is answered there is before the input's ends.
         committed = reader.committed(topic, reader.bounds(topic))
-        ends = {name: reader.bounds(name) for name in output_topics(settings)}
+        answer_topics = (
+            settings.topics.predictions,
+            settings.topics.shift_alerts,
+            settings.topics.dead_letters,
+        )
+        answers = {name: reader.bounds(name) for name in answer_topics}
         inputs = reader.bounds(topic)
-        passed = _Passed(progress, [inputs, *ends.values()])
         states = None
         if not settings.in_memory:
             states = closing.enter_context(open_states(settings, predictor.spec))
-        terms = Terms(
+        expectations = Expectations(
             committed=committed,
             lows={p: bounds.low for p, bounds in inputs.items()},
             ends={p: bounds.end for p, bounds in inputs.items()},
@@ -67,65 +64,37 @@ def verify_topics(
             tolerance=tolerance,
             allow_truncation=allow_truncation,
         )
-        outputs = Outputs(topic, terms.lows, report)
-        take = dict(
-            zip(
-                output_topics(settings),
-                (outputs.prediction, outputs.alert, outputs.dead_letter),
-                strict=True,
-            )
-        )
-        for name, found in ends.items():
-            for partition, bounds in found.items():
-                _read_outputs(reader, name, partition, bounds, take[name], outputs, passed)
-        verifier = Verifier(predictor, outputs, terms, report, states)
+        outputs = Outputs(topic, expectations, report)
+        every = [b for partitions in (inputs, *answers.values()) for b in partitions.values()]
+        read = _TrackedReader(reader, every, progress).read
+        takers = (outputs.prediction, outputs.alert, outputs.dead_letter)
+        for name, take in zip(answer_topics, takers, strict=True):
+            for partition, bounds in answers[name].items():
+                for i, records in enumerate(read(name, partition, bounds)):
+                    if i == 0 and bounds.low > 0:  # retention has taken earlier answers
+                        outputs.since_ms = max(outputs.since_ms, records[0].timestamp_ms)
+                    for record in records:
+                        take(record)
+        verifier = Verifier(predictor, outputs, states)
         for partition, bounds in inputs.items():
-            for records in reader.read(topic, partition, bounds):
+            for records in read(topic, partition, bounds):
                 verifier.check(records, broker_time=reader.broker_time)
-                passed.within(bounds, records[-1].offset + 1)
-            passed.done(bounds)
             verifier.end_partition(topic, partition)
         return verifier.finish()
 
 
-def output_topics(settings: Settings) -> tuple[str, str, str]:
-    """Where answers go."""
-    return settings.topics.predictions, settings.topics.shift_alerts, settings.topics.dead_letters
+class _TrackedReader:
+    """Reads partitions one after another and tells how much of all of them has been read."""
 
+    def __init__(self, reader: LogReader, every: Iterable[Bounds], progress: Progress) -> None:
+        self._reader, self._progress = reader, progress
+        self._total = sum(b.end - b.low for b in every)
+        self._done = 0  # offsets of the partitions that have been read
 
-def _read_outputs(
-    reader: LogReader,
-    topic: str,
-    partition: int,
-    bounds: Bounds,
-    take: Callable[[Record], None],
-    outputs: Outputs,
-    passed: _Passed,
-) -> None:
-    first = True
-    for records in reader.read(topic, partition, bounds):
-        if first and bounds.low > 0:  # retention took answers of before
-            outputs.since_ms = max(outputs.since_ms, records[0].timestamp_ms)
-        first = False
-        for record in records:
-            take(record)
-        passed.within(bounds, records[-1].offset + 1)
-    passed.done(bounds)
-
-
-class _Passed:
-    """Tells how much of all partitions has been read."""
-
-    def __init__(self, progress: Progress, topics: list[Mapping[int, Bounds]]) -> None:
-        self._progress = progress
-        self._total = sum(b.end - b.low for found in topics for b in found.values())
-        self._before = 0  # offsets of the partitions that are done
-
-    def within(self, bounds: Bounds, offset: int) -> None:
-        """The present partition has been read to before `offset`."""
-        self._progress(self._before + offset - bounds.low, self._total)
-
-    def done(self, bounds: Bounds) -> None:
-        """The present partition has been read."""
-        self._before += bounds.end - bounds.low
-        self._progress(self._before, self._total)
+    def read(self, topic: str, partition: int, bounds: Bounds) -> Iterator[list[Record]]:
+        """Yield a partition's records in log order."""
+        for records in self._reader.read(topic, partition, bounds):
+            yield records
+            self._progress(self._done + records[-1].offset + 1 - bounds.low, self._total)
+        self._done += bounds.end - bounds.low
+        self._progress(self._done, self._total)

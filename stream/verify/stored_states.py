@@ -1,141 +1,134 @@
-"""What lies in the store against what was recomputed: I4, and the bounds of I7.
+"""The states in the store against the recomputed ones: I4, and the bounds of I7.
 
-A state is read when its conversation is first met in the log, and compared when the log has been
-recomputed up to its position; until then only digests of it are kept.
+Workers may go on meanwhile, so a state is read once, when its conversation is first met in the log,
+and compared when the log has been recomputed up to its position. Until then only digests of it are
+kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
-from typing import Literal
 
 from state.redis_reader import Held, States
 from state.window import Conversation, StateKey, StateSpec
 from stream.ports import Record
 from stream.verify.outputs import Outputs
-from stream.verify.report import Report, Terms, Violation
+from stream.verify.report import Invariant, Position
 
 
 class StoredStates:
     """The states of one partition's conversations at a time."""
 
-    def __init__(
-        self, states: States, spec: StateSpec, outputs: Outputs, terms: Terms, report: Report
-    ) -> None:
+    def __init__(self, states: States, spec: StateSpec, outputs: Outputs) -> None:
         self._states, self._spec, self._outputs = states, spec, outputs
-        self._terms, self._report = terms, report
-        self._arrays = terms.tolerance is None  # else they may differ in their last digits
-        self._waiting: dict[str, tuple[int, Mapping[str, bytes]]] = {}
+        self._expectations, self._report = outputs.expectations, outputs.report
+        self._pending: dict[str, tuple[int, Mapping[str, bytes]]] = {}  # position, digests
         self._compared: dict[str, int] = {}  # conversation -> stored position
+        # What a tolerance is for (a GPU's last digits) is in the arrays, too.
+        self._digests = partial(digests, arrays=self._expectations.tolerance is None)
 
     def meet(self, conversations: Sequence[str], record: Record) -> None:
-        """Look up conversations that are heard for the first time from `record` on."""
-        topic_id = self._terms.topic_id
+        """Read the states of conversations whose first utterance is `record` or a later one."""
+        topic_id = self._expectations.topic_id
         keys = [StateKey(one, topic_id, record.partition) for one in conversations]
-        for key, found in zip(keys, self._states.read(keys), strict=True):
-            if found is None:
+        for key, state in zip(keys, self._states.read(keys), strict=True):
+            if state is None:
                 self._report.count("states_missing")
-            else:
-                self._check_bounds(key, found, record.topic)
-                self._keep(key, found, record.topic)
+                continue
+            position = Position(record.topic, record.partition, state.loaded.offset)
+            self._check_bounds(key.conversation_id, state, position)
+            self._keep(key.conversation_id, state, position)
 
-    def _check_bounds(self, key: StateKey, found: Held, topic: str) -> None:
+    def _check_bounds(self, conversation: str, state: Held, position: Position) -> None:
         r = self._spec.recurrence
         for what, n, limit in (
-            ("rows", found.rows, r.window),
-            ("utterance ids", found.ids, r.duplicate_horizon),
-            ("stored outputs", found.outputs, self._terms.max_uncommitted),
+            ("rows", state.rows, r.window),
+            ("utterance ids", state.ids, r.duplicate_horizon),
+            ("stored outputs", state.outputs, self._expectations.max_uncommitted),
         ):
             if n > limit:
-                self._violated("I7", f"{n} {what}, at most {limit}", key, found, topic)
-        if any(ttl < 0 for ttl in found.ttl_ms):
-            self._violated("I7", "one of its keys never expires", key, found, topic)
+                says = f"{n} {what}, at most {limit}"
+                self._report.violated(Invariant.I7, says, position, conversation)
+        if any(ttl < 0 for ttl in state.ttl_ms):
+            says = "one of its keys never expires"
+            self._report.violated(Invariant.I7, says, position, conversation)
 
-    def _keep(self, key: StateKey, found: Held, topic: str) -> None:
+    def _keep(self, conversation: str, state: Held, position: Position) -> None:
         """Keep what a state must be compared with at its position."""
-        conversation = found.loaded.conversation
-        if found.loaded.corrupt is not None:
-            self._violated("I4", found.loaded.corrupt, key, found, topic)
-        elif found.loaded.foreign:
+        stored = state.loaded.conversation
+        if state.loaded.corrupt is not None:
+            self._report.violated(Invariant.I4, state.loaded.corrupt, position, conversation)
+        elif state.loaded.foreign:
             self._report.count("states_foreign")
-        elif conversation is not None:
-            parts = parts_of(conversation, arrays=self._arrays)
-            self._waiting[key.conversation_id] = (found.loaded.offset, parts)
-            session = conversation.session
-            if session.truncated and conversation.window.count:
-                self._outputs.starts.setdefault((key.partition, session.first_offset), True)
+        elif stored is not None:
+            self._pending[conversation] = position.offset, self._digests(stored)
+            if stored.session.truncated and stored.window.count:
+                # A state is saved before its answers are sent: no answer may tell of this session.
+                start = position._replace(offset=stored.session.first_offset)
+                self._outputs.starts.setdefault(start, True)
 
-    def compare(self, conversation: str, record: Record, known: Sequence[Conversation]) -> None:
-        """I4, where `record` is at the stored position: one of `known` must be what is stored."""
-        self._check_behind(conversation, record, known)
-        offset, stored = self._waiting.get(conversation, (-1, {}))
+    def compare(
+        self, conversation: str, record: Record, recomputed: Sequence[Conversation]
+    ) -> None:
+        """Check I4 after `record`: at the stored position, one of `recomputed` is what is stored.
+
+        Past the stored position, nothing committed may have changed the conversation.
+        """
+        applied = all(c.offset == record.offset for c in recomputed)
+        if applied and self._expectations.is_committed(record) and conversation in self._compared:
+            stored_at = self._compared.pop(conversation)  # one violation a conversation
+            self._report.violated(
+                Invariant.I4,
+                f"the stored state ends at {stored_at}, and {record.offset} was applied and "
+                "committed",
+                Position(record.topic, record.partition, stored_at),
+                conversation,
+            )
+        offset, stored = self._pending.get(conversation, (-1, {}))
         if offset != record.offset:
             return
-        del self._waiting[conversation]
+        del self._pending[conversation]
         self._compared[conversation] = offset
-        candidates = [parts_of(c, arrays=self._arrays) for c in known if c.offset == offset]
+        candidates = [self._digests(c) for c in recomputed if c.offset == offset]
         if stored in candidates:
             self._report.count("states")
             return
         nearest = max(candidates, key=lambda c: len(c.items() & stored.items()), default={})
         differ = ", ".join(name for name, part in stored.items() if nearest.get(name) != part)
         says = f"the stored state differs in: {differ}"
-        self._report.violated(
-            Violation("I4", says, record.topic, record.partition, offset, conversation)
-        )
-
-    def _check_behind(
-        self, conversation: str, record: Record, known: Sequence[Conversation]
-    ) -> None:
-        """I4, too: what is committed is not missing from a state that is there."""
-        stored = self._compared.get(conversation)
-        committed = record.offset < self._terms.committed.get(record.partition, 0)
-        if stored is None or not committed or any(c.offset != record.offset for c in known):
-            return
-        del self._compared[conversation]  # said once
-        says = f"the stored state ends at {stored}, and {record.offset} was applied and committed"
-        self._report.violated(
-            Violation("I4", says, record.topic, record.partition, stored, conversation)
-        )
+        self._report.violated(Invariant.I4, says, Position.of(record), conversation)
 
     def end_partition(self, topic: str, partition: int) -> None:
-        """What was not met by then is ahead of the log, behind it, or at no position of its own."""
-        low, end = self._terms.lows.get(partition, 0), self._terms.ends.get(partition, 0)
-        for conversation, (offset, _) in self._waiting.items():
-            if offset >= end:
+        """Judge the states whose position was not met: ahead of the log, before it, or of none."""
+        for conversation, (offset, _) in self._pending.items():
+            if offset >= self._expectations.ends.get(partition, 0):
                 self._report.count("states_moved_on")
-            elif offset < low:
+            elif self._expectations.is_before_log(partition, offset):
                 self._report.count("before_log")
             else:
                 says = "the stored position is none that changes this conversation"
-                self._report.violated(Violation("I4", says, topic, partition, offset, conversation))
-        self._waiting.clear()
+                position = Position(topic, partition, offset)
+                self._report.violated(Invariant.I4, says, position, conversation)
+        self._pending.clear()
         self._compared.clear()
 
-    def _violated(
-        self, invariant: Literal["I4", "I7"], says: str, key: StateKey, found: Held, topic: str
-    ) -> None:
-        offset = found.loaded.offset
-        self._report.violated(
-            Violation(invariant, says, topic, key.partition, offset, key.conversation_id)
-        )
 
+def digests(conversation: Conversation, *, arrays: bool) -> dict[str, bytes]:
+    """Return 8 bytes for each part of a state, so that a violation can name what differs.
 
-def parts_of(known: Conversation, *, arrays: bool) -> dict[str, bytes]:
-    """8 bytes for each part of a state, so that what differs can be named.
-
-    Without `arrays`, only what does not depend on arithmetic: positions, ids and counts.
+    Without `arrays`, only of what does not depend on arithmetic: positions, ids and counts.
     """
-    window = known.window
-    heard = [(who, s.last_index, s.last_utterance_id) for who, s in window.speakers.items()]
+    window = conversation.window
+    speakers = [(who, s.last_index, s.last_utterance_id) for who, s in window.speakers.items()]
     parts = {
-        "session": repr(known.session).encode(),
-        "clock": b"%d" % known.clock_ms,
+        "session": repr(conversation.session).encode(),
+        "clock": b"%d" % conversation.clock_ms,
         "count": b"%d" % window.count,
         "rows' ids": repr((window.row_utterances, window.row_speakers)).encode(),
-        "speakers": repr(heard).encode(),
-        "ids of the duplicate horizon": known.recent,
+        "speakers": repr(speakers).encode(),
+        "ids of the duplicate horizon": conversation.recent,
     }
     if arrays:
         parts |= {
@@ -144,6 +137,6 @@ def parts_of(known: Conversation, *, arrays: bool) -> dict[str, bytes]:
             "arrays of the speakers": b"".join(
                 s.arrays.tobytes() for s in window.speakers.values()
             ),
-            "state of the alert rule": known.alert,
+            "state of the alert rule": conversation.alert,
         }
     return {name: blake2b(part, digest_size=8).digest() for name, part in parts.items()}

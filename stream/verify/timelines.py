@@ -1,8 +1,9 @@
-"""What a worker may have known of a conversation: one line of states from the log's start, and one
-from each place where a worker says that it began without what came before.
+"""The states that a worker may have had of a conversation.
 
-Pure. Every line goes on at every utterance; an answer says by `context.first_position` and
-`context.truncated` which line it is of.
+A worker that lost a state begins again without it, and its answers say so (`context.truncated`).
+So a conversation has one timeline from the log's start, and one from each position where an answer
+says that a session began without what came before. Every timeline goes on at every utterance;
+`context.first_position` and `context.truncated` of an answer say which one it is of. Pure.
 """
 
 from __future__ import annotations
@@ -19,108 +20,105 @@ from stream.events.poison import Poison, Reason
 from stream.ports import Record
 from stream.verify.oracle import Expected, applied
 
-MAX_LINES: Final = 8  # of a conversation; each costs its window and a prediction an utterance
+MAX_TIMELINES: Final = 8  # of a conversation; each costs its window and a prediction an utterance
 # What only the worker can have met: its device, and whether it had an encoder.
 TRUSTED: Final = frozenset({Reason.DEVICE_EXHAUSTED, Reason.NO_TEXT_ENCODER})
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line: what is known now, and what a session must say that starts it without."""
+class Timeline:
+    """One state of a conversation; `truncated` is what a session that starts here must say."""
 
-    known: Conversation | None = None
+    conversation: Conversation | None = None
     truncated: bool = False
 
+    def identity(self) -> object:
+        """Return what tells timelines apart: those in one session, begun alike, are equal in all.
 
-class Lines:
-    """The lines of one conversation on one partition; the first is that of the log's start."""
+        None where nothing is known yet.
+        """
+        c = self.conversation
+        return c and (c.session, c.offset, c.recent)
 
-    def __init__(self, *, log_is_whole: bool) -> None:
-        """`log_is_whole`: the partition still holds its very first record."""
-        self._lines = [Line()]
-        self.hears_all = log_is_whole  # the ids heard before are all known
+
+class Timelines:
+    """The timelines of one conversation on one partition; the first is that of the log's start."""
+
+    def __init__(self, predictor: Predictor, rule: ShiftRule, *, knows_all_ids: bool) -> None:
+        """`knows_all_ids`: no utterance id that a worker may remember was before the log."""
+        self._predictor, self._rule = predictor, rule
+        self._timelines = [Timeline()]
+        self.knows_all_ids = knows_all_ids
+        self.last_ms = 0  # when the last utterance was stamped
 
     def step(
         self,
-        predictor: Predictor,
-        rule: ShiftRule,
         record: Record,
         utterance: Utterance,
         *,
         starts: bool | None,
-        buried: Poison | None,
+        dead_letter: Poison | None,
         shift_as_logged: Mapping[int, float] | None = None,
     ) -> list[Expected]:
-        """What each line says of an utterance; all lines go on.
+        """Apply an utterance to every timeline; return what each expects as its answer.
 
         `starts` is the `context.truncated` of a session that a worker began here, if one did;
-        `buried` the dead letter that answers the record, if one does.
+        `dead_letter` the reason of the dead letter that answers the record, if one does.
         """
-        idle_ms = predictor.spec.recurrence.idle_s * 1000
-        known = self._lines[0].known
-        if known is not None and record.timestamp_ms - known.clock_ms > idle_ms:
-            self.hears_all = True  # whatever was heard before is forgotten here
-        trusted = buried if buried is not None and buried.reason in TRUSTED else None
+        self.last_ms = record.timestamp_ms
+        first = self._timelines[0].conversation
+        idle_ms = self._predictor.spec.recurrence.idle_s * 1000
+        if first is not None and record.timestamp_ms - first.clock_ms > idle_ms:
+            self.knows_all_ids = True  # an idle gap empties the duplicate horizon
+        # A recompute cannot meet these faults, so the worker is believed.
+        trusted = dead_letter if dead_letter and dead_letter.reason in TRUSTED else None
         stepped = [
-            _stepped(line, predictor, rule, record, utterance, trusted, shift_as_logged)
-            for line in self._lines
+            self._step(timeline, record, utterance, trusted, shift_as_logged)
+            for timeline in self._timelines
         ]
-        if starts is not None and not any(_starts_here(e, starts) for e, _ in stepped):
-            line = Line(truncated=starts)
-            stepped.append(
-                _stepped(line, predictor, rule, record, utterance, trusted, shift_as_logged)
-            )
-        self._lines = _merged([line for _, line in stepped])
+        here = (record.offset, starts)
+        if starts is not None and not any(session_of(e) == here for e, _ in stepped):
+            timeline = Timeline(truncated=starts)
+            stepped.append(self._step(timeline, record, utterance, trusted, shift_as_logged))
+        first_timeline, *others = [timeline for _, timeline in stepped]
+        others = [one for one in others if one.identity() != first_timeline.identity()]
+        self._timelines = [first_timeline, *others[-(MAX_TIMELINES - 1) :]]
         return [expected for expected, _ in stepped]
 
-    def known(self) -> list[Conversation]:
-        """What each line knows now."""
-        return [line.known for line in self._lines if line.known is not None]
+    def conversations(self) -> list[Conversation]:
+        """Return the present state of each timeline that has one."""
+        return [t.conversation for t in self._timelines if t.conversation is not None]
 
-
-def _stepped(
-    line: Line,
-    predictor: Predictor,
-    rule: ShiftRule,
-    record: Record,
-    utterance: Utterance,
-    trusted: Poison | None,
-    shift_as_logged: Mapping[int, float] | None,
-) -> tuple[Expected, Line]:
-    heard = line.known is not None and line.known.is_recent(utterance.utterance_id)
-    if trusted is not None and not heard:
-        change = apply_nothing(
-            line.known, spec=predictor.spec, offset=record.offset, truncated=line.truncated
+    def _step(
+        self,
+        timeline: Timeline,
+        record: Record,
+        utterance: Utterance,
+        trusted: Poison | None,
+        shift_as_logged: Mapping[int, float] | None,
+    ) -> tuple[Expected, Timeline]:
+        known, truncated = timeline.conversation, timeline.truncated
+        duplicate = known is not None and known.is_recent(utterance.utterance_id)
+        if trusted is not None and not duplicate:
+            change = apply_nothing(
+                known, spec=self._predictor.spec, offset=record.offset, truncated=truncated
+            )
+            return Expected(record, "dead_lettered", poison=trusted), Timeline(change.after)
+        expected, after = applied(
+            self._predictor,
+            self._rule,
+            record,
+            utterance,
+            known,
+            truncated=truncated,
+            shift_as_logged=shift_as_logged,
         )
-        return Expected(record, "dead_lettered", poison=trusted), Line(change.after)
-    expected, after = applied(
-        predictor,
-        rule,
-        record,
-        utterance,
-        line.known,
-        truncated=line.truncated,
-        shift_as_logged=shift_as_logged,
-    )
-    return expected, Line(after, truncated=line.truncated and after is None)
+        return expected, Timeline(after, truncated=truncated and after is None)
 
 
-def _starts_here(expected: Expected, truncated: bool) -> bool:
+def session_of(expected: Expected) -> tuple[int, bool] | None:
+    """Return the session of an expected prediction: first position, and if it says truncated."""
     if expected.prediction is None:
-        return False
+        return None
     context = expected.prediction.context
-    return (context.first_position, context.truncated) == (expected.record.offset, truncated)
-
-
-def _merged(lines: list[Line]) -> list[Line]:
-    """Without lines that have come to know the same as the first; no more than `MAX_LINES`."""
-    first = lines[0]
-    others = [line for line in lines[1:] if not _same(first.known, line.known)]
-    return [first, *others[-(MAX_LINES - 1) :]]
-
-
-def _same(one: Conversation | None, other: Conversation | None) -> bool:
-    """Whether two lines are in the same session, begun alike: then all else is equal too."""
-    if one is None or other is None:
-        return one is other
-    return (one.session, one.offset, one.recent) == (other.session, other.offset, other.recent)
+    return context.first_position, context.truncated

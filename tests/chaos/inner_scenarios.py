@@ -92,7 +92,7 @@ def another_model(stage: Stage) -> Facts:
     theirs = verify_topics(
         plant.site.settings, SmallPredictor(digest=OTHER_DIGEST), allow_truncation=False
     )
-    found = [v for v in theirs.violations if v.invariant in ("I2", "I3", "I5", "I8")]
+    found = [v for v in theirs.violations if v.invariant.name in ("I2", "I3", "I5", "I8")]
     assert not found, f"of the other model: {found[0].says}"
     return {"predictions": by_digest, "states rebuilt": int(rebuilt)}
 

@@ -25,7 +25,7 @@ from stream.ports import Outgoing, Record
 from stream.verify.check import Verifier
 from stream.verify.oracle import Expected, applied
 from stream.verify.outputs import Outputs
-from stream.verify.report import Report, Terms
+from stream.verify.report import Expectations, Report
 from tests.fakes.memory_log import LocalLog
 from tests.fakes.predictor import SmallPredictor
 
@@ -43,21 +43,20 @@ class AnsweredLog:
     entries: dict[str, Entries] = field(default_factory=dict)
     ttl_ms: int = 1_000
     now_ms: int = 1_700_000_000_000
-    remembered: int = 0  # conversations the last verifier kept to the end
 
     def __post_init__(self) -> None:
         self.log = LocalLog(lambda: self.now_ms)
         self.known: dict[str, Conversation] = {}
 
-    # What is said.
+    # Utterances, and what answers them.
 
     def say(self, conversation: str, utterance_id: str, **fields: Any) -> Record:
         """An utterance, and nothing that answers it."""
         self.now_ms += 1_000
-        said = {"conversation_id": conversation, "utterance_id": utterance_id, "speaker_id": "ann"}
-        heard = sum(utterance_id.encode())  # a mood that turns after every other utterance
-        tensor = [4.0 + heard % 3, 0.5] if heard // 2 % 2 else [0.5, 4.0 + heard % 3]
-        body = said | {"features": {"audio": {"tensor": tensor}}} | fields
+        ids = {"conversation_id": conversation, "utterance_id": utterance_id, "speaker_id": "ann"}
+        n = sum(utterance_id.encode())  # a mood that turns after every other utterance
+        tensor = [4.0 + n % 3, 0.5] if n // 2 % 2 else [0.5, 4.0 + n % 3]
+        body = ids | {"features": {"audio": {"tensor": tensor}}} | fields
         return self.log.append("utterances", conversation.encode(), json.dumps(body).encode())
 
     def answer(self, record: Record, *, truncated: bool = False) -> Expected | None:
@@ -115,7 +114,7 @@ class AnsweredLog:
             self.answer(record)
         return records
 
-    # What is in the topics.
+    # The topics, the store, and verifying them.
 
     def records(self, topic: str) -> list[Record]:
         return self.log.records[topic, 0]
@@ -140,9 +139,9 @@ class AnsweredLog:
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
         allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
     ) -> Report:  # fmt: skip
-        """Verify it; all records are committed unless told otherwise, those below `low` gone."""
+        """Verify it; `committed` None: all records are; those below `low` are gone."""
         report, inputs = Report(), self.records("utterances")
-        terms = Terms(
+        expectations = Expectations(
             committed={0: len(inputs) if committed is None else committed},
             lows={0: low},
             ends={0: len(inputs)},
@@ -151,14 +150,13 @@ class AnsweredLog:
             allow_truncation=allow_truncation,
             max_uncommitted=max_uncommitted,
         )
-        outputs = Outputs("utterances", terms.lows, report)
+        outputs = Outputs("utterances", expectations, report)
         takes = (outputs.prediction, outputs.alert, outputs.dead_letter)
         for topic, take in zip(TOPICS, takes, strict=True):
             for record in self.records(topic):
                 take(record)
-        verifier = Verifier(self.predictor, outputs, terms, report, self)
+        verifier = Verifier(self.predictor, outputs, self)
         for start in range(low, len(inputs), chunk):
             verifier.check(inputs[start : start + chunk], broker_time=True)
-        self.remembered = verifier.remembered
         verifier.end_partition("utterances", 0)
         return verifier.finish()
