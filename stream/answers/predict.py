@@ -13,22 +13,7 @@ from msgspec.structs import replace
 
 from model.errors import DeviceExhausted, EncoderMissing, NotFinite
 from model.interface import Prediction, Predictor, Turn
-from state.window import Window
-from stream.events.decode import tensors
-from stream.events.messages import Utterance
 from stream.events.poison import Poison, Reason
-
-
-def as_turn(utterance: Utterance, window: Window, inputs: Mapping[str, int]) -> Turn:
-    """What the model is asked about one utterance heard in `window`."""
-    text = utterance.text
-    return Turn(
-        window=window,
-        speaker_id=utterance.speaker_id,
-        features=tensors(utterance, inputs),
-        persona=None if utterance.persona is None else tuple(utterance.persona),
-        text=text if text and not text.isspace() else None,
-    )
 
 
 def predict(predictor: Predictor, turns: Sequence[Turn]) -> list[Prediction | Poison]:

@@ -28,7 +28,7 @@ from state.window import (
     apply,
     open_at,
 )
-from stream.answers.build_events import DECIMALS, named, shift_alert
+from stream.answers.apply import DECIMALS, Answer, named, shift_alert
 from stream.answers.outbox import sent_for, stored_output
 from stream.answers.shift_rule import ShiftRule, decide
 from stream.bench.rows import Row
@@ -181,7 +181,8 @@ class Talk:
             alert=rule_state,
         )
         self._held[name] = change.after
-        output = stored_output("predicted", sent_for(event, alert, "json"))
+        answer = Answer("predicted", change, event, alert)
+        output = stored_output(answer.outcome, sent_for(answer, "json"))
         key = StateKey(name, self.topic_id, 0)
         return Save(key, token, -1 if held is None else held.offset, change, output, committed)
 
