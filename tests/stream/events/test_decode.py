@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from stream.events.cloudevents import (
     CLIENT_SOURCE,
     UTTERANCE_TYPE,
     Encoding,
+    Envelope,
     Headers,
     event_headers,
     open_record,
@@ -37,7 +39,7 @@ from stream.events.messages import (
     encode,
     prediction_id,
 )
-from stream.events.poison import Control, Poison, Reason
+from stream.events.poison import MAX_VALUE_BYTES, Control, Poison, Reason
 from stream.ports import Record
 
 INPUTS: Final = {"text": 4, "audio": 2, "video": 3, "persona": 5}
@@ -455,6 +457,15 @@ def test_a_trace_that_is_none_is_dropped_however_long() -> None:
     """A header of a megabyte was copied into the prediction, which no broker then took."""
     for header in (b"00-a", b"0" * 900_000, b"00-" + b"g" * 32 + b"-" + b"0" * 16 + b"-01"):
         assert read_envelope([("traceparent", header)]).traceparent is None
+
+
+@pytest.mark.parametrize("value", [None, b"{", b"x" * (MAX_VALUE_BYTES + 1)])
+def test_a_record_without_an_utterance_still_belongs_to_its_trace(value: bytes | None) -> None:
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    record = Record("t", 0, 0, 0, b"c", value, (("traceparent", trace.encode()),))
+    assert DECODER.decode(record).envelope.traceparent == trace
+    unreadable = structs.replace(record, headers=(*record.headers, ("ce_id", b"\xff")))
+    assert DECODER.decode(unreadable).envelope == Envelope()
 
 
 def test_an_event_id_without_end_is_refused() -> None:

@@ -70,10 +70,11 @@ class Bench:
     def raw(self, value: bytes | None, key: bytes | None) -> Item:
         record = Record("u", 0, self.offset, self.now_ms, key, value)
         self.offset += 1
-        message = Decoder(self.predictor.info.inputs).decode(record).message
+        decoded = Decoder(self.predictor.info.inputs).decode(record)
+        message = decoded.message
         name = message.conversation_id if isinstance(message, Utterance) else None
         state = None if name is None else StateKey(name, "id", 0)
-        return Item(record, message, state, 0.0)
+        return Item(record, message, state, 0.0, envelope=decoded.envelope)
 
     def step(self, *items: Item) -> Step:
         return self.pipeline.step(items, {0: self.lease})

@@ -34,9 +34,9 @@ def lose(plant: Plant, kept: Kept | None = None) -> None:
 
 
 def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
-    """What was said of each position, by value."""
+    """What was said of each position, by value: predictions and alerts."""
     said: dict[tuple[int, int], set[bytes]] = {}
-    for r in plant.predictions():
+    for r in (*plant.predictions(), *plant.log.read("shift-alerts")):
         assert r.value is not None
         at = json.loads(r.value)["input"]
         said.setdefault((at["partition"], at["offset"]), set()).add(r.value)
@@ -46,9 +46,8 @@ def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
 def contexts(plant: Plant) -> dict[int, dict[str, Any]]:
     """The context of each position of the only partition."""
     return {
-        json.loads(value)["input"]["offset"]: json.loads(value)["context"]
-        for values in answers(plant).values()
-        for value in values
+        event["input"]["offset"]: event["context"]
+        for event in (json.loads(record.value or b"") for record in plant.predictions())
     }
 
 
