@@ -182,6 +182,24 @@ def test_a_damaged_state_of_a_session_that_is_over_is_left_behind(plant: Plant) 
     assert answers(plant) == of_oracle(plant)
 
 
+def test_a_rebuilt_alert_rule_knows_that_it_has_fired(plant: Plant) -> None:
+    """It is re-armed by a calm utterance only: were it forgotten, each swing would alert again."""
+    running = plant.worker()
+
+    def swing(turns: int) -> list[int]:
+        for turn in range(turns):
+            joy = 6.0 * (turn % 2)
+            plant.say("a", features={"text": {"tensor": [0, joy, 6.0 - joy, 0]}})
+        settle(plant, running)
+        alerts = plant.log.read("shift-alerts")
+        return [json.loads(record.value or b"")["input"]["offset"] for record in alerts]
+
+    assert swing(4) == [1]
+    lose(plant)
+    assert swing(6) == [1]
+    assert running.value("state_rebuilds_total", cause="missing_state") == 1
+
+
 def test_a_session_longer_than_a_look_is_replayed_from_its_beginning(plant: Plant) -> None:
     """Who spoke within `idle_s` is found at once; since when, only further back in the log."""
     running = plant.worker()
