@@ -58,11 +58,11 @@ class Question(Struct, frozen=True):
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether its id was applied within the duplicate horizon: it is not answered again."""
+        """Return whether its id was applied within the duplicate horizon: it gets no answer."""
         return self.opening.before.is_recent(self.utterance.utterance_id)
 
     def turn(self, info: ModelInfo) -> Turn:
-        """What the model is asked: the vectors it knows, and text that is more than spaces."""
+        """Return the turn to predict: vectors the model knows, text that is more than spaces."""
         utterance = self.utterance
         text = utterance.text
         return Turn(
@@ -167,7 +167,7 @@ def change_of(
 def prediction_event(
     question: Question, prediction: Prediction, info: ModelInfo
 ) -> PredictionEvent:
-    """The prediction as people read it."""
+    """The prediction as it is published."""
     utterance, record = question.utterance, question.record
     window, session = question.opening.before.window, question.opening.before.session
     position = InputRef(record.topic, record.partition, record.offset)
@@ -232,14 +232,14 @@ def named(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, fl
 
 
 def why_abstained(prediction: Prediction, confidence: float, info: ModelInfo) -> str | None:
-    """Why a prediction should not be acted on; None when it may be."""
+    """Return why a prediction should not be acted on; None when it may be."""
     if not any(m != "persona" for m in prediction.modalities_used):
         return "no_known_modality"
     return "low_confidence" if confidence < info.abstain_below else None
 
 
 def shift_of(question: Question, prediction: Prediction, labels: Sequence[str]) -> Shift | None:
-    """How likely the speaker's emotion moved; None for the speaker's first utterance."""
+    """The speaker's likeliest move of emotion; None for the speaker's first utterance."""
     moved = moved_of(question, prediction)
     if moved is None or prediction.shift is None:
         return None

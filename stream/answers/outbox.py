@@ -1,4 +1,4 @@
-"""What is stored and sent for one position: stored outputs, and the records made from them.
+"""Stored outputs of a position, and the records that are made from them and sent.
 
 Pure. What is stored for a position is lean: headers are rebuilt from the redelivered record, which
 is the same record, so that a replay is byte-equal.
@@ -29,7 +29,7 @@ from stream.ports import Outgoing, Record
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """Where answers go and how they are written."""
+    """The topics and the form in which answers are written."""
 
     predictions: str
     shift_alerts: str
@@ -51,17 +51,17 @@ _PAYLOAD: Final = msgspec.msgpack.Decoder(tuple[Sent, ...])
 
 
 def stored_output(outcome: Outcome, sent: Sequence[Sent]) -> StoredOutput:
-    """What the store keeps of an answer until its offset is committed."""
+    """The part of an answer that is stored until its offset is committed."""
     return StoredOutput(outcome, msgspec.msgpack.encode(tuple(sent)))
 
 
 def sent_before(output: StoredOutput) -> tuple[Sent, ...]:
-    """What was sent for a stored output. Raises `msgspec.DecodeError` for foreign bytes."""
+    """Read a stored output. Raises `msgspec.DecodeError` for bytes of another origin."""
     return _PAYLOAD.decode(output.payload)
 
 
 def sent_for(answer: Answer, encoding: Encoding) -> list[Sent]:
-    """What an answer sends, in this order: its prediction and alert, or its dead letter."""
+    """Return what an answer sends, in this order: prediction and alert, or a dead letter."""
     sent: list[Sent] = []
     if answer.event is not None:
         event = answer.event

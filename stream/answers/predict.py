@@ -1,7 +1,7 @@
-"""Ask the model, and single out what it cannot answer, so that nobody else in the batch notices.
+"""Ask the model, and single out what it cannot answer: the rest of the batch is unaffected.
 
-A row's bytes do not depend on what shares its batch (architecture §3a), so a batch may be cut at
-will: an offender is taken out and the rest runs again.
+A row's bytes do not depend on what shares its batch, so a batch may be cut at will: an offender is
+taken out and the rest runs again.
 """
 
 from __future__ import annotations
@@ -88,5 +88,5 @@ def predict_unencoded(
 
 
 def is_raw(turn: Turn) -> bool:
-    """Whether answering needs the sentence encoder."""
+    """Return whether answering needs the sentence encoder."""
     return turn.text is not None and "text" not in turn.features

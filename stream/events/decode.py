@@ -218,7 +218,7 @@ def _misfit(message: str) -> Rejected:
 
 
 def _holds_nan(value: bytes) -> bool:
-    """Whether JSON fails only because of the literals NaN or Infinity, which many writers emit."""
+    """Return whether JSON fails only by the literals NaN or Infinity, which many writers emit."""
     if b"NaN" not in value and b"Infinity" not in value:
         return False
     try:
@@ -290,7 +290,7 @@ def _check_numbers(field: str, numbers: list[float], width: int | None) -> None:
 
 
 def _all_float32(numbers: list[float]) -> bool:
-    """Whether every number is finite as float32, as which the model takes it."""
+    """Return whether every number is finite as float32, as which the model takes it."""
     try:
         struct.pack(f"<{len(numbers)}f", *numbers)  # refuses what would round to infinity
     except OverflowError:
@@ -308,7 +308,7 @@ def _check_width(field: str, size: int, width: int | None) -> None:
 
 
 def _finite(dtype: DType, data: bytes) -> bool:
-    """Whether no number is NaN or infinite. On the hot path: 2 us for 384 float16 numbers."""
+    """Return whether no number is NaN or infinite; 2 us for 384 float16 numbers."""
     if dtype == "float16":
         high = data[1::2]  # all five exponent bits set, seen in the high byte alone
         return len(high.translate(None, _FLOAT16_EXPONENT_FULL)) == len(high)

@@ -1,4 +1,4 @@
-"""What the worker should have said: a pure recompute from the input log, one utterance at a time.
+"""The answers a worker should give: a pure recompute from the input log, one utterance at a time.
 
 Shares with the worker what defines an answer (decoding, sessions, the model's step, the alert rule,
 the events' bytes) and nothing that moves records about (worker, batcher, pipeline, stores). By the

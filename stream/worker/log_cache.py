@@ -10,7 +10,7 @@ from stream.ports import LogReader, Record
 
 PORTION: Final = 1_000
 REACH: Final = 64  # how much further each look for a record reaches: transaction markers hold none
-RECORD_BYTES: Final = 2_048  # what a record takes beside its value: its headers, as objects
+RECORD_BYTES: Final = 2_048  # what a record takes next to its value: its headers, as objects
 MOST_BYTES: Final = 64 << 20
 
 

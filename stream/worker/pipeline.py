@@ -42,7 +42,7 @@ ROUNDS: Final = 3  # tries before a state that changes under our hands is called
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What owning a partition means for a step."""
+    """The terms on which a step may work on a partition."""
 
     token: int
     committed: int  # broker-confirmed: outputs below it are needed no more
@@ -53,7 +53,7 @@ class Lease:
 
 
 class Result(Struct, frozen=True):
-    """What became of one record, and what must be acknowledged before it may be committed."""
+    """The outcome of one record, and what must be acknowledged before it may be committed."""
 
     item: Item
     outcome: Outcome
@@ -75,12 +75,12 @@ class Times:
 
 
 Doubt = Literal["lost", "foreign", "expired"]
-"""Why a state must be rebuilt: written and gone, unreadable or of another model, outlived."""
+"""A reason to rebuild a state: written and gone, unreadable or of another model, outlived."""
 
 
 @dataclass(slots=True)
 class Step:
-    """What a batch came to.
+    """The outcome of a batch.
 
     `fenced` records met a newer owner: nothing of them was written. Records of a `suspect`
     partition may have no result: their state must be rebuilt from the log first.
@@ -96,7 +96,7 @@ class Step:
     times: Times = field(default_factory=Times)
 
     def suspect_of(self, key: StateKey, doubt: Doubt) -> None:
-        """What is stored under this key is not to be built upon."""
+        """Mark the partition suspect: its state for `key` must be rebuilt."""
         self.suspect.setdefault(key.partition, {})[key] = doubt
 
 
@@ -201,7 +201,7 @@ class Pipeline:
         return opened
 
     def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
-        """What is stored for each item: from the cache, else in one round trip.
+        """Load the state of each item: from the cache, else in one round trip.
 
         A partition whose store holds less than the cache proves to have been written is suspect.
         """
@@ -236,7 +236,7 @@ class Pipeline:
         return [found[i.key] for i in items if i.key is not None]
 
     def _doubt(self, item: Item, found: Loaded, lease: Lease) -> Doubt | None:
-        """Why what was found must not be built upon; None where it may be."""
+        """Return why the loaded state must be rebuilt first; None where it need not be."""
         if found.conversation is not None:
             return None
         if found.foreign:
@@ -345,7 +345,7 @@ def as_save(answered: Answered, leases: Mapping[int, Lease]) -> Save:
 
 
 def kind_of(loaded: Loaded) -> str:
-    """How a load ended, as counted."""
+    """The outcome of a load, as counted."""
     if loaded.foreign:
         return "foreign" if loaded.corrupt is None else "corrupt"
     return "found" if loaded.conversation is not None else "missing"

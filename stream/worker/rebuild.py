@@ -141,7 +141,7 @@ class Rebuild:
         scan = LogScan(self._idle_ms)
         yield from self._feed(scan, since, self.committed)
         if 0 < low >= since:
-            # Retention took what came before: a conversation may have been heard just there.
+            # Retention took what came before: a conversation may have spoken just there.
             self.blind_until_ms = self._first_ms(low) + self._idle_ms
         back_ms, longest_ms = self._idle_ms, self._model.spec.recurrence.max_session_s * 1000
         while since > low and back_ms < 2 * longest_ms and (unsettled := scan.unsettled):
@@ -171,14 +171,14 @@ class Rebuild:
 
     # Compare it with what is stored.
 
-    def _tasks(self, heard: Mapping[str, LogStretch], low: int) -> list[Task]:
+    def _tasks(self, active: Mapping[str, LogStretch], low: int) -> list[Task]:
         """The states that are missing, older than the log or not readable."""
-        keys = [StateKey(name, self._topic_id, self.partition) for name in heard]
+        keys = [StateKey(name, self._topic_id, self.partition) for name in active]
         tasks: list[Task] = []
         for at in range(0, len(keys), LOADED_AT_ONCE):
             some = keys[at : at + LOADED_AT_ONCE]
             for key, loaded in zip(some, self._store.load_many(some), strict=True):
-                one = heard[key.conversation_id]
+                one = active[key.conversation_id]
                 if loaded.conversation is not None and loaded.offset >= one.last:
                     continue
                 # An older state is gone on from, unless what followed it has left the log.
@@ -261,7 +261,7 @@ class Rebuild:
             task.state = change.after
 
     def _end(self, keys: Sequence[StateKey]) -> None:
-        """Write the end of a session where one cannot be read and was not heard lately."""
+        """Write the end of a session where a state cannot be read and is not active."""
         # Left as it is, it would be found unreadable, and the partition rebuilt, again and again.
         over = apply_nothing(None, spec=self._model.spec, offset=max(self.committed - 1, 0)).after
         stored = zip(keys, self._store.load_many(keys), strict=True)
