@@ -80,6 +80,8 @@ def outgoing(sent: Sent, record: Record, envelope: Envelope, wire: Wire) -> Outg
         poison = Poison(Reason(sent.id), sent.body.decode())
         return dead_letter(record, poison, topic=wire.dead_letters)
     alert = sent.kind == "a"
+    # An utterance event without an id is named by its position.
+    cause = envelope.id or f"{record.topic}-{record.partition}-{record.offset}"
     headers = event_headers(
         id=sent.id,
         type=ALERT_TYPE if alert else PREDICTION_TYPE,
@@ -88,12 +90,7 @@ def outgoing(sent: Sent, record: Record, envelope: Envelope, wire: Wire) -> Outg
         time_ms=record.timestamp_ms,
         traceparent=envelope.traceparent,
         tracestate=envelope.tracestate,
-        causation_id=(envelope.id or position_id(record)) if alert else None,
+        causation_id=cause if alert else None,
     )
     topic = wire.shift_alerts if alert else wire.predictions
     return Outgoing(topic, record.key, sent.body, tuple(headers))
-
-
-def position_id(record: Record) -> str:
-    """The id of an utterance event that came without one."""
-    return f"{record.topic}-{record.partition}-{record.offset}"

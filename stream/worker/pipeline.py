@@ -257,7 +257,7 @@ class Pipeline:
         except msgspec.DecodeError:
             return Result(item, "duplicate", replay="no_entry")
         reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
-        outcome = as_outcome(output.outcome)
+        outcome: Outcome = msgspec.convert(output.outcome, Outcome)
         return Result(item, outcome, self._send(item, sent), reason=reason, replay="sent")
 
     def _send(self, item: Item, sent: Sequence[Sent]) -> tuple[Outgoing, ...]:
@@ -349,9 +349,3 @@ def kind_of(loaded: Loaded) -> str:
     if loaded.foreign:
         return "foreign" if loaded.corrupt is None else "corrupt"
     return "found" if loaded.conversation is not None else "missing"
-
-
-def as_outcome(text: str) -> Outcome:
-    """A stored outcome as one of ours. Raises `msgspec.ValidationError` for any other."""
-    outcome: Outcome = msgspec.convert(text, Outcome)
-    return outcome
