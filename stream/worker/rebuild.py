@@ -146,7 +146,7 @@ class Rebuild:
         back_ms, longest_ms = self._idle_ms, self._model.spec.recurrence.max_session_s * 1000
         while since > low and back_ms < 2 * longest_ms and (unsettled := scan.unsettled):
             assert last is not None, "without a record nothing is unsettled"
-            back_ms *= 2  # each look reaches twice as far, so that all looks read little twice
+            back_ms *= 2  # each look reaches twice as far: few looks find the longest session
             since_ms, until = last.timestamp_ms - back_ms, since
             since = self._at(since_ms, low)
             earlier = LogScan(self._idle_ms, unsettled)
