@@ -1,7 +1,7 @@
-"""Ask the model, and single out what it cannot answer, so that nobody else in the batch notices.
+"""Ask the model, and single out what it cannot answer: the rest of the batch is unaffected.
 
-A row's bytes do not depend on what shares its batch (architecture §3a), so a batch may be cut at
-will: an offender is taken out and the rest runs again.
+A row's bytes do not depend on what shares its batch, so a batch may be cut at will: an offender is
+taken out and the rest runs again.
 """
 
 from __future__ import annotations
@@ -13,22 +13,7 @@ from msgspec.structs import replace
 
 from model.errors import DeviceExhausted, EncoderMissing, NotFinite
 from model.interface import Prediction, Predictor, Turn
-from state.window import Window
-from stream.events.decode import tensors
-from stream.events.messages import Utterance
 from stream.events.poison import Poison, Reason
-
-
-def as_turn(utterance: Utterance, window: Window, inputs: Mapping[str, int]) -> Turn:
-    """What the model is asked about one utterance heard in `window`."""
-    text = utterance.text
-    return Turn(
-        window=window,
-        speaker_id=utterance.speaker_id,
-        features=tensors(utterance, inputs),
-        persona=None if utterance.persona is None else tuple(utterance.persona),
-        text=text if text and not text.isspace() else None,
-    )
 
 
 def predict(predictor: Predictor, turns: Sequence[Turn]) -> list[Prediction | Poison]:
@@ -103,5 +88,5 @@ def predict_unencoded(
 
 
 def is_raw(turn: Turn) -> bool:
-    """Whether answering needs the sentence encoder."""
+    """Return whether answering needs the sentence encoder."""
     return turn.text is not None and "text" not in turn.features

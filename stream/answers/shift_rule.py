@@ -1,8 +1,8 @@
 """The one built-in alert rule: a speaker's emotion has probably just shifted.
 
-A pure function from rule state and shift probability to new state and whether it fires. Its state
-is a few bytes for each speaker inside the conversation record, opaque to the store; it names the
-rule by digest, and the state of another rule is never read.
+Pure: `decide` goes from rule state and shift probability to new state and whether it fires. Its
+state is a few bytes for each speaker inside the conversation record, opaque to the store; it names
+the rule by digest, and the state of another rule is never read.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Final, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
+
+from model.interface import ModelInfo
 
 MAX_SPEAKERS: Final = 32
 _VERSION: Final = 1
@@ -50,6 +52,11 @@ class ShiftRule:
         """16 hex digits over everything that decides when it fires and what it says."""
         text = repr((_VERSION, self.name, self.enter, self.exit, self.cooldown, self.severity))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def rule_of(info: ModelInfo) -> ShiftRule:
+    """The built-in rule at the operating point the checkpoint was given on its dev split."""
+    return ShiftRule(enter=info.shift_threshold, exit=info.shift_exit)
 
 
 class _Watch(Struct, frozen=True):
@@ -91,7 +98,7 @@ def largest_move(shift: Sequence[float], labels: Sequence[str]) -> tuple[str, st
     """The largest off-diagonal cell (from, to) of a flattened C x C matrix; the first of equals."""
     width = len(labels)
     moves = (cell for cell in range(width * width) if cell // width != cell % width)
-    best = max(moves, key=lambda cell: shift[cell])
+    best = max(moves, key=shift.__getitem__)
     return labels[best // width], labels[best % width]
 
 

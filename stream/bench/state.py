@@ -11,28 +11,21 @@ import random
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
+from model.interface import INPUTS, ModelInfo, Prediction
 from state.redis_store import RedisStore
 from state.store import Save, SaveResult
-from state.window import (
-    Applied,
-    ArraySpec,
-    Conversation,
-    Recurrence,
-    StateKey,
-    StateSpec,
-    apply,
-    open_at,
-)
-from stream.answers.build_events import DECIMALS, named, shift_alert
+from state.window import Applied, ArraySpec, Conversation, Recurrence, StateKey, StateSpec
+from stream.answers.apply import Model, answer, ask
 from stream.answers.outbox import sent_for, stored_output
-from stream.answers.shift_rule import ShiftRule, decide
+from stream.answers.shift_rule import rule_of
 from stream.bench.rows import Row
-from stream.events.messages import Context, InputRef, ModelRef, PredictionEvent, Shift
+from stream.events.messages import Utterance
+from stream.ports import Record
 
 KIB: Final = 1024
 GOALS: Final[Mapping[int, tuple[tuple[float, float], tuple[float, float]]]] = {
@@ -43,8 +36,21 @@ GOALS: Final[Mapping[int, tuple[tuple[float, float], tuple[float, float]]]] = {
 LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 TOPIC_ID: Final = "bench-state"
 FIRST_MS: Final = 1_790_000_000_000
-RULE: Final = ShiftRule(enter=0.9, exit=0.7)
-CALIBRATION: Final = "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
+NEUTRAL_TO_JOY: Final = tuple(float(cell == 4) for cell in range(len(LABELS) ** 2))
+INFO: Final = ModelInfo(
+    name="pcgnet",
+    version="0.1.0",
+    digest="",
+    labels=LABELS,
+    sentiment=dict.fromkeys(LABELS, "neutral"),
+    inputs={},
+    extractors={},
+    tuned=frozenset(),
+    calibration="temperature(emotion=0.68, shift=1.59; fitted on dev), mapped",
+    abstain_below=0.0,
+    shift_threshold=0.9,
+    shift_exit=0.7,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +151,11 @@ class Talk:
     """Conversations that each say one utterance a batch, speakers taking turns."""
 
     def __init__(self, spec: StateSpec, conversations: int, seed: int, topic_id: str) -> None:
-        self._spec = spec
         self._random = random.Random(seed)
         self._arrays = np.random.default_rng(seed)
         self.topic_id = topic_id
-        self._digest = f"{self._random.getrandbits(256):064x}"
+        info = replace(INFO, digest=f"{self._random.getrandbits(256):064x}")
+        self._model = Model(info, spec, rule_of(info))
         ids = (f"{self._random.getrandbits(128):032x}" for _ in range(conversations))
         self._held: dict[str, Conversation | None] = dict.fromkeys(ids)
         self._offset = 0
@@ -162,54 +168,30 @@ class Talk:
     def _say(self, name: str, token: int, committed: int) -> Save:
         held, offset = self._held[name], self._offset
         self._offset += 1
-        now_ms = FIRST_MS + offset
-        opening = open_at(
-            held, spec=self._spec, timestamp_ms=now_ms, offset=offset, truncated=False
-        )
-        event = self._prediction(name, opening.before.window.count, offset)
-        moved = None if event.shift is None else event.shift.probability
-        rule_state, fired = decide(RULE, opening.before.alert, event.speaker_id, moved)
-        alert = shift_alert(event, RULE) if fired else None
-        change = apply(
-            opening,
-            self._applied(),
-            recurrence=self._spec.recurrence,
-            utterance_id=event.utterance_id,
-            speaker_id=event.speaker_id,
-            offset=offset,
-            timestamp_ms=now_ms,
-            alert=rule_state,
-        )
-        self._held[name] = change.after
-        output = stored_output("predicted", sent_for(event, alert, "json"))
+        turn = 0 if held is None else held.window.count
+        utterance = Utterance(name, f"{name}-{turn:04d}", ("agent-0417", "customer")[turn % 2])
+        record = Record("emotrack.utterances", 0, offset, FIRST_MS + offset, name.encode(), b"")
+        question = ask(record, utterance, held, self._model.spec, truncated=False)
+        found = answer(question, self._prediction(), self._model)
+        self._held[name] = found.change.after
+        output = stored_output(found.outcome, sent_for(found, "json"))
         key = StateKey(name, self.topic_id, 0)
-        return Save(key, token, -1 if held is None else held.offset, change, output, committed)
+        stored = -1 if held is None else held.offset
+        return Save(key, token, stored, found.change, output, committed)
+
+    def _prediction(self) -> Prediction:
+        """A prediction with digits and arrays that do not repeat."""
+        weights = [self._random.random() for _ in LABELS]
+        return Prediction(
+            probabilities=tuple(w / sum(weights) for w in weights),
+            shift=NEUTRAL_TO_JOY,
+            shift_probability=self._random.random(),
+            modalities_used=INPUTS,
+            applied=self._applied(),
+        )
 
     def _applied(self) -> Applied:
-        spec = self._spec
+        spec = self._model.spec
         sizes = (spec.row_bytes, spec.conversation_bytes, spec.speaker_bytes)
         row_, arrays, speaker = (self._arrays.integers(0, 256, n, np.uint8) for n in sizes)
         return Applied(row_, arrays, speaker)
-
-    def _prediction(self, name: str, turn: int, offset: int) -> PredictionEvent:
-        """A prediction as it goes out, with ids and digits that do not repeat."""
-        weights = [self._random.random() for _ in LABELS]
-        shares = named(LABELS, [w / sum(weights) for w in weights])
-        moved = round(self._random.random(), DECIMALS)
-        shift = Shift(moved, "neutral", "joy", f"{name}-{turn - 2:04d}") if turn > 1 else None
-        best = max(LABELS, key=lambda label: shares[label])
-        return PredictionEvent(
-            conversation_id=name,
-            utterance_id=f"{name}-{turn:04d}",
-            speaker_id=("agent-0417", "customer")[turn % 2],
-            prediction_id=f"{self._random.getrandbits(128):032x}",
-            emotion=best,
-            probabilities=shares,
-            confidence=shares[best],
-            sentiment="neutral",
-            shift=shift,
-            modalities_used=["text", "audio", "video", "persona"],
-            context=Context(min(turn, 10), f"{name}-{max(0, turn - 10):04d}", 0, False),
-            model=ModelRef("pcgnet", "0.1.0", self._digest, CALIBRATION),
-            input=InputRef("emotrack.utterances", 0, offset),
-        )

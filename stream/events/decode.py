@@ -1,12 +1,14 @@
-"""Wire types: what crosses Kafka, as typed frozen values, and their codec (contract §2-4).
+"""Decode a record of the utterances topic: its envelope, its fields, its vectors, or why not.
 
-Unknown fields are ignored, unknown labels tolerated; ids are opaque strings of 1..256 bytes. JSON
-Schema by `emotrack schema export`. Imports no Kafka client, no torch.
+Unknown fields are ignored, unknown labels tolerated; ids are opaque strings of 1..256 bytes.
+Imports no Kafka client, no torch.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -15,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.interface import Modality, Tensor
-from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, Headers, open_record
+from state.window import ITEM_BYTES, DType
+from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, open_record
 from stream.events.messages import (
     PERSONA_SIZE,
     RESERVED_FIELDS,
@@ -24,7 +27,7 @@ from stream.events.messages import (
     Utterance,
 )
 from stream.events.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
-from stream.events.vectors import NOT_FINITE, check_numbers, check_packed
+from stream.ports import Record
 
 
 class _WireUtterance(Utterance, frozen=True):
@@ -38,37 +41,54 @@ _FIELDS: Final = len(Utterance.__struct_fields__)
 _JSON_IN: Final = msgspec.json.Decoder(_WireUtterance)
 _MSGPACK_IN: Final = msgspec.msgpack.Decoder(_WireUtterance)
 _LIMIT_SEQ: Final = 1 << 63
+_NOT_FINITE: Final = "{} is NaN or infinite: leave a missing modality out instead"
+_FLOAT16_EXPONENT_FULL: Final = bytes(byte for byte in range(256) if byte & 0x7C == 0x7C)
+_FEW: Final = 32  # up to here plain Python is faster than numpy
 NO_EXTRACTORS: Final[Mapping[str, str]] = {}
 
 
-def decode(
-    value: bytes | None,
-    key: bytes | None,
-    headers: Headers | None,
-    *,
-    topic: str,
-    inputs: Mapping[str, int],
-    only: Mapping[str, str] = NO_EXTRACTORS,
-) -> Utterance | Control | Poison:
-    """Decode one Kafka record of the utterances topic; never raises for what a record holds.
+class Decoded(msgspec.Struct, frozen=True):
+    """A record as it was read: an utterance, a control record, or the reason why it is refused."""
+
+    message: Utterance | Control | Poison
+    envelope: Envelope  # a bare one where it cannot be read
+
+
+class Decoder(msgspec.Struct, frozen=True):
+    """Reads records of the utterances topic for one model.
 
     `inputs` is `ModelInfo.inputs` (modality -> width; `persona` too): a vector of a modality the
     model knows must have exactly that width. `only` names the extractor of a modality where no
-    other's vectors will do. Tensor bytes are kept as they came.
+    other's vectors will do.
     """
-    if value is None:
-        return Control()
+
+    inputs: Mapping[str, int]
+    only: Mapping[str, str] = NO_EXTRACTORS
+
+    def decode(self, record: Record) -> Decoded:
+        """Decode one record; never raises for what it holds. Tensor bytes are kept unchanged."""
+        value = record.value
+        if value is None:
+            return Decoded(Control(), _envelope_of(record))
+        try:
+            if len(value) > MAX_VALUE_BYTES:
+                _reject_large(value)
+            envelope, data = open_record(record.headers, value)
+            _check_type(envelope, record.topic)
+            utterance = parse(data, envelope.encoding)
+            check(utterance, self.inputs, self.only)
+            _check_key(record.key, utterance.conversation_id)
+        except Rejected as met:
+            return Decoded(met.poison, _envelope_of(record))
+        return Decoded(utterance, envelope)
+
+
+def _envelope_of(record: Record) -> Envelope:
+    """The envelope of a record without an utterance, for the trace it belongs to."""
     try:
-        if len(value) > MAX_VALUE_BYTES:
-            _reject_large(value)
-        envelope, data = open_record(headers, value)
-        _check_type(envelope, topic)
-        utterance = parse(data, envelope.encoding)
-        check(utterance, inputs, only)
-        _check_key(key, utterance.conversation_id)
-    except Rejected as met:
-        return met.poison
-    return utterance
+        return open_record(record.headers, record.value or b"")[0]
+    except Rejected:
+        return Envelope()
 
 
 def check(
@@ -88,9 +108,9 @@ def check(
     for modality, vector in vectors.items():
         field, tensor, width = f"features.{modality}", vector.tensor, inputs.get(modality)
         if isinstance(tensor, PackedTensor):
-            check_packed(field, tensor.dtype, tensor.shape, tensor.data, width)
+            _check_packed(field, tensor.dtype, tensor.shape, tensor.data, width)
         else:
-            check_numbers(field, tensor, width)
+            _check_numbers(field, tensor, width)
         if vector.extractor is not None and vector.extractor != only.get(
             modality, vector.extractor
         ):
@@ -100,7 +120,7 @@ def check(
                 "`text`, or vectors made with `emotrack extract text`",
             )
     if utterance.persona is not None:
-        check_numbers("persona", utterance.persona, inputs.get("persona", PERSONA_SIZE))
+        _check_numbers("persona", utterance.persona, inputs.get("persona", PERSONA_SIZE))
 
 
 def vectors_of(utterance: Utterance) -> dict[Modality, FeatureVector]:
@@ -181,7 +201,7 @@ def parse(value: bytes, encoding: Encoding) -> Utterance:
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if encoding == "json" and _holds_nan(value):
-            raise Rejected(Reason.NOT_FINITE, NOT_FINITE.format("a JSON number")) from None
+            raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format("a JSON number")) from None
         raise Rejected(bad, f"the value is not an utterance in {encoding}: {error}") from None
     return _without_reserved(wire)
 
@@ -198,7 +218,7 @@ def _misfit(message: str) -> Rejected:
 
 
 def _holds_nan(value: bytes) -> bool:
-    """Whether JSON fails only because of the literals NaN or Infinity, which many writers emit."""
+    """Return whether JSON fails only by the literals NaN or Infinity, which many writers emit."""
     if b"NaN" not in value and b"Infinity" not in value:
         return False
     try:
@@ -239,3 +259,63 @@ def _check_key(key: bytes | None, conversation_id: str) -> None:
         f"the record {fault}: set the record key to the conversation id (console producer: "
         "--property parse.key=true), so that a conversation stays on one partition",
     )
+
+
+def _check_packed(
+    field: str, dtype: DType, shape: tuple[int, ...], data: bytes, width: int | None
+) -> None:
+    """Raise `Rejected` unless the bytes are one finite vector of `width` numbers (None: any)."""
+    size = math.prod(shape)
+    if len(shape) != 1 or size < 1:
+        raise Rejected(
+            Reason.WRONG_TENSOR_SIZE,
+            f"`{field}` has shape {list(shape)[:8]}: send one vector, shape [n]",
+        )
+    need = size * ITEM_BYTES[dtype]
+    if need != len(data):
+        raise Rejected(
+            Reason.TENSOR_BYTES,
+            f"`{field}`: shape {list(shape)} of {dtype} is {need} bytes, but data has {len(data)}",
+        )
+    _check_width(field, size, width)
+    if not _finite(dtype, data):
+        raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format(f"a number of `{field}`"))
+
+
+def _check_numbers(field: str, numbers: list[float], width: int | None) -> None:
+    """Raise `Rejected` unless there are `width` numbers (None: any), finite as float32."""
+    _check_width(field, len(numbers), width)
+    if not _all_float32(numbers):
+        raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format(f"a number of `{field}`"))
+
+
+def _all_float32(numbers: list[float]) -> bool:
+    """Return whether every number is finite as float32, as which the model takes it."""
+    try:
+        struct.pack(f"<{len(numbers)}f", *numbers)  # refuses what would round to infinity
+    except OverflowError:
+        return False
+    return math.isfinite(sum(numbers))  # so many float32 cannot overflow a double
+
+
+def _check_width(field: str, size: int, width: int | None) -> None:
+    if size == 0 or (width is not None and size != width):
+        raise Rejected(
+            Reason.WRONG_TENSOR_SIZE,
+            f"`{field}` has {size} numbers, the model takes {width or 'at least 1'}: use the "
+            "extractor the model was trained with (see its model card)",
+        )
+
+
+def _finite(dtype: DType, data: bytes) -> bool:
+    """Return whether no number is NaN or infinite; 2 us for 384 float16 numbers."""
+    if dtype == "float16":
+        high = data[1::2]  # all five exponent bits set, seen in the high byte alone
+        return len(high.translate(None, _FLOAT16_EXPONENT_FULL)) == len(high)
+    if dtype == "bfloat16":
+        bits = np.frombuffer(data, "<u2")
+        return not bool(((bits & 0x7F80) == 0x7F80).any())
+    count = len(data) // 4
+    if count <= _FEW:  # a sum of so few float32 cannot overflow a double
+        return math.isfinite(sum(struct.unpack(f"<{count}f", data)))
+    return bool(np.isfinite(np.frombuffer(data, "<f4")).all())

@@ -2,9 +2,8 @@
 
 Recomputes each answer from the log, one record at a time, alone in its batch (so that I5, equal
 bytes, brings I6: nothing that shared a batch with an utterance changed its answer). Shares with the
-worker what defines an answer (`stream.events.decode`, `stream.answers.build_events`,
-`stream.answers.shift_rule`, `state.window`, `state.codec`, the model's step) and nothing that moves
-records about; an import contract says so.
+worker what defines an answer (`stream.events.decode`, `stream.answers.apply`, `state.window`,
+`state.codec`, the model's step) and nothing that moves records about; an import contract says so.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import msgspec
 
 from model.interface import Predictor
 from state.redis_reader import States
-from stream.answers.build_events import rule_of
+from stream.answers.shift_rule import rule_of
 from stream.events.dead_letter import dead_letter
-from stream.events.decode import decode, vectors_of
+from stream.events.decode import Decoder, vectors_of
 from stream.events.messages import Utterance, encode
 from stream.events.poison import Control, Poison, Reason
 from stream.ports import Record
@@ -74,18 +73,8 @@ class Verifier:
 
         `broker_time` says that time never goes back in it.
         """
-        info = self._info
-        messages = [
-            decode(
-                r.value,
-                r.key,
-                r.headers,
-                topic=r.topic,
-                inputs=info.inputs,
-                only=info.own_extractors,
-            )
-            for r in records
-        ]
+        decoder = Decoder(self._info.inputs, self._info.own_extractors)
+        messages = [decoder.decode(record).message for record in records]
         self._meet({m.conversation_id for m in messages if isinstance(m, Utterance)}, records[0])
         for record, message in zip(records, messages, strict=True):
             self._report.count("records")

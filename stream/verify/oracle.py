@@ -1,4 +1,4 @@
-"""What the worker should have said: a pure recompute from the input log, one utterance at a time.
+"""The answers a worker should give: a pure recompute from the input log, one utterance at a time.
 
 Shares with the worker what defines an answer (decoding, sessions, the model's step, the alert rule,
 the events' bytes) and nothing that moves records about (worker, batcher, pipeline, stores). By the
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from model.interface import ModelInfo, Predictor
-from state.window import Conversation, apply, apply_nothing, open_at
-from stream.answers.build_events import highest_seq, prediction_event, rule_of, shift_alert
-from stream.answers.predict import as_turn, predict
-from stream.answers.shift_rule import ShiftRule, decide
+from model.interface import Predictor
+from state.window import Conversation
+from stream.answers.apply import Model, answer, ask
+from stream.answers.predict import predict
+from stream.answers.shift_rule import ShiftRule, rule_of
 from stream.events.cloudevents import Encoding
-from stream.events.decode import decode
+from stream.events.decode import Decoder
 from stream.events.messages import Outcome, PredictionEvent, ShiftAlert, Utterance, encode
 from stream.events.poison import Control, Poison
 from stream.ports import Record
@@ -48,8 +48,8 @@ class Oracle:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self._info: ModelInfo = predictor.info
-        self._rule: ShiftRule = rule_of(predictor.info)
+        self._decoder = Decoder(predictor.info.inputs, predictor.info.own_extractors)
+        self._rule = rule_of(predictor.info)
         self._known: dict[tuple[int, str], Conversation] = {}
 
     def answers(self, records: Iterable[Record]) -> Iterator[Expected]:
@@ -59,14 +59,7 @@ class Oracle:
 
     def answer(self, record: Record) -> Expected:
         """The outcome of one record, given all records of its partition before it."""
-        message = decode(
-            record.value,
-            record.key,
-            record.headers,
-            topic=record.topic,
-            inputs=self._info.inputs,
-            only=self._info.own_extractors,
-        )
+        message = self._decoder.decode(record).message
         if isinstance(message, Control):
             return Expected(record, "control")
         if isinstance(message, Poison):
@@ -93,44 +86,18 @@ def applied(
     truncated: bool = False,
     shift_as_logged: Mapping[int, float] | None = None,
 ) -> tuple[Expected, Conversation | None]:
-    """What an utterance must come to after `known`, and what is known afterwards.
+    """Return the outcome an utterance must have after `known`, and the state it must leave.
 
-    `truncated` is what a session that starts here without `known` must say. The alert rule hears
+    `truncated` is what a session that starts here without `known` must say. The alert rule is given
     the shift probability computed here, or the one in `shift_as_logged` by `context.first_position`
     (a GPU's may differ in its last digits, and the rule is a threshold).
     """
-    spec, info = predictor.spec, predictor.info
-    opening = open_at(
-        known,
-        spec=spec,
-        timestamp_ms=record.timestamp_ms,
-        offset=record.offset,
-        truncated=truncated,
-    )
-    before = opening.before
-    if before.is_recent(utterance.utterance_id):
+    model = Model(predictor.info, predictor.spec, rule)
+    question = ask(record, utterance, known, model.spec, truncated=truncated)
+    if question.is_duplicate:
         return Expected(record, "duplicate"), known
-    (prediction,) = predict(predictor, [as_turn(utterance, before.window, info.inputs)])
-    if isinstance(prediction, Poison):
-        change = apply_nothing(known, spec=spec, offset=record.offset, truncated=truncated)
-        return Expected(record, "dead_lettered", poison=prediction), change.after
-    event = prediction_event(utterance, prediction, opening, info, record)
-    moved = None if event.shift is None else event.shift.probability
-    if moved is not None and shift_as_logged:
-        moved = shift_as_logged.get(event.context.first_position, moved)
-    alert_state, fired = decide(rule, before.alert, utterance.speaker_id, moved)
-    change = apply(
-        opening,
-        prediction.applied,
-        recurrence=spec.recurrence,
-        utterance_id=utterance.utterance_id,
-        speaker_id=utterance.speaker_id,
-        offset=record.offset,
-        timestamp_ms=record.timestamp_ms,
-        end_of_conversation=utterance.end_of_conversation,
-        seq=highest_seq(utterance.seq, before.session.last_seq),
-        alert=alert_state,
-    )
-    outcome: Outcome = "abstained" if event.abstained else "predicted"
-    alert = shift_alert(event, rule) if fired else None
-    return Expected(record, outcome, event, alert), change.after
+    (prediction,) = predict(predictor, [question.turn(model.info)])
+    logged = (shift_as_logged or {}).get(question.opening.before.session.first_offset)
+    found = answer(question, prediction, model, logged_shift=logged)
+    expected = Expected(record, found.outcome, found.event, found.alert, found.poison)
+    return expected, found.change.after

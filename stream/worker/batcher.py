@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from state.window import StateKey
+from stream.events.cloudevents import Envelope
 from stream.events.messages import Utterance
 from stream.events.poison import Control, Poison
 from stream.ports import Record
@@ -30,6 +31,7 @@ class Item(Struct, frozen=True):
     polled_at: float
     fetch_wait_s: float = 0.0  # append to poll, never negative
     decode_s: float = 0.0
+    envelope: Envelope = Envelope()  # what the answer's headers repeat of it
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What was read of a partition a moment ago, so that it need not be read twice."""
+"""Reads one partition of the log, and the same stretch of it only once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Final
 from stream.ports import LogReader, Record
 
 PORTION: Final = 1_000
-RECORD_BYTES: Final = 2_048  # what a record takes beside its value: its headers, as objects
+REACH: Final = 64  # how much further each look for a record reaches: transaction markers hold none
+RECORD_BYTES: Final = 2_048  # what a record takes next to its value: its headers, as objects
 MOST_BYTES: Final = 64 << 20
 
 
-class Remembered:
-    """Reads one partition through a `LogReader`; remembers the last stretch that was read whole.
+class LogCache:
+    """Reads one partition through a `LogReader`; keeps the last stretch that was read whole.
 
-    A stretch of more than `most_bytes` is not remembered, and is read again where it is wanted.
+    A stretch of more than `most_bytes` is not kept, and is read again where it is wanted.
     """
 
     def __init__(self, reader: LogReader, partition: int, *, most_bytes: int = MOST_BYTES) -> None:
@@ -41,3 +42,17 @@ class Remembered:
             self._end = end
         else:
             self._records = []
+
+    def first_record(self, low: int) -> Record | None:
+        """The first record from offset `low` on; None where there is none close to it."""
+        return next((r for portion in self.read(low, low + REACH) for r in portion), None)
+
+    def last_record(self, low: int, end: int) -> Record | None:
+        """The last record from offset `low` up to `end`; None where there is none."""
+        reach = 1
+        while True:
+            first = max(low, end - reach)
+            found = [r for portion in self.read(first, end) for r in portion]
+            if found or first <= low:
+                return found[-1] if found else None
+            reach *= REACH

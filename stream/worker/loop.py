@@ -44,7 +44,7 @@ from state.store import Store, StoreChanged, StoreUnavailable
 from state.window import StateKey
 from stream.answers.outbox import Wire
 from stream.events.cloudevents import Timing
-from stream.events.decode import decode
+from stream.events.decode import Decoder
 from stream.events.messages import Utterance
 from stream.events.poison import Poison
 from stream.ports import (
@@ -108,8 +108,7 @@ class Worker:
         self.settings, self.health = settings, health
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
-        self._inputs = predictor.info.inputs
-        self._only = predictor.info.own_extractors
+        self._decoder = Decoder(predictor.info.inputs, predictor.info.own_extractors)
         self._observer = observer
         self._cache = WindowCache(settings.cache_conversations, clock_s)
         self._wire = wire_of(settings)
@@ -121,7 +120,6 @@ class Worker:
         )
         self._partitions = Partitions()
         self._recovery = Recovery(
-            settings,
             self._partitions,
             reader=reader,
             store=store,
@@ -316,14 +314,8 @@ class Worker:
 
     def _decoded(self, record: Record, polled_at: float, polled_ms: int) -> Item:
         began = self._clock_s()
-        message = decode(
-            record.value,
-            record.key,
-            record.headers,
-            topic=record.topic,
-            inputs=self._inputs,
-            only=self._only,
-        )
+        decoded = self._decoder.decode(record)
+        message = decoded.message
         key = None
         if isinstance(message, Utterance):
             key = StateKey(message.conversation_id, self._source.topic_id, record.partition)
@@ -336,7 +328,8 @@ class Worker:
             )
         wait_ms = 0 if record.timestamp_ms == NO_TIMESTAMP else polled_ms - record.timestamp_ms
         decode_s = self._clock_s() - began
-        return Item(record, message, key, polled_at, max(0, wait_ms) / 1000, decode_s)
+        wait_s = max(0, wait_ms) / 1000
+        return Item(record, message, key, polled_at, wait_s, decode_s, decoded.envelope)
 
     # Work.
 

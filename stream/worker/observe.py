@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from model.interface import ModelInfo
-from stream.answers.build_events import rule_of
+from stream.answers.shift_rule import rule_of
 from stream.events.messages import PredictionEvent
 from stream.metrics.catalogue import Metrics
 from stream.ports import NO_TIMESTAMP

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from model.fault_points import reach
-from model.interface import Prediction, Predictor
+from model.interface import Predictor
 from state.store import (
     Loaded,
     Save,
@@ -26,39 +26,14 @@ from state.store import (
     StoredOutput,
     StoreUnavailable,
 )
-from state.window import (
-    NO_OFFSET,
-    Change,
-    Conversation,
-    Opening,
-    Recurrence,
-    StateKey,
-    apply,
-    apply_nothing,
-    open_at,
-)
-from stream.answers.build_events import (
-    highest_seq,
-    moved_of,
-    prediction_event,
-    rule_of,
-    shift_alert,
-)
-from stream.answers.outbox import (
-    Sent,
-    Wire,
-    late_dead_letter,
-    outgoing,
-    sent_before,
-    sent_for,
-    stored_output,
-)
-from stream.answers.predict import as_turn, predict
-from stream.answers.shift_rule import ShiftRule, decide
+from state.window import NO_OFFSET, Change, Conversation, StateKey
+from stream.answers.apply import Answer, Model, Question, answer, ask
+from stream.answers.outbox import Sent, Wire, outgoing, sent_before, sent_for, stored_output
+from stream.answers.predict import predict
 from stream.events.dead_letter import dead_letter
 from stream.events.messages import Outcome, PredictionEvent, Utterance
 from stream.events.poison import Control, Poison, Reason
-from stream.ports import NO_TIMESTAMP, Outgoing, Record
+from stream.ports import NO_TIMESTAMP, Outgoing
 from stream.worker.batcher import Item
 from stream.worker.window_cache import WindowCache
 
@@ -67,7 +42,7 @@ ROUNDS: Final = 3  # tries before a state that changes under our hands is called
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What owning a partition means for a step."""
+    """The terms on which a step may work on a partition."""
 
     token: int
     committed: int  # broker-confirmed: outputs below it are needed no more
@@ -78,7 +53,7 @@ class Lease:
 
 
 class Result(Struct, frozen=True):
-    """What became of one record, and what must be acknowledged before it may be committed."""
+    """The outcome of one record, and what must be acknowledged before it may be committed."""
 
     item: Item
     outcome: Outcome
@@ -100,12 +75,12 @@ class Times:
 
 
 Doubt = Literal["lost", "foreign", "expired"]
-"""Why a state must be rebuilt: written and gone, unreadable or of another model, outlived."""
+"""A reason to rebuild a state: written and gone, unreadable or of another model, outlived."""
 
 
 @dataclass(slots=True)
 class Step:
-    """What a batch came to.
+    """The outcome of a batch.
 
     `fenced` records met a newer owner: nothing of them was written. Records of a `suspect`
     partition may have no result: their state must be rebuilt from the log first.
@@ -121,7 +96,7 @@ class Step:
     times: Times = field(default_factory=Times)
 
     def suspect_of(self, key: StateKey, doubt: Doubt) -> None:
-        """What is stored under this key is not to be built upon."""
+        """Mark the partition suspect: its state for `key` must be rebuilt."""
         self.suspect.setdefault(key.partition, {})[key] = doubt
 
 
@@ -129,11 +104,9 @@ class Opened(Struct, frozen=True):
     """One utterance between load and save."""
 
     item: Item
-    utterance: Utterance
     key: StateKey
     loaded: Loaded
-    opening: Opening
-    truncated: bool  # what a session that starts here must say
+    question: Question
 
 
 class Answered(Struct, frozen=True):
@@ -160,8 +133,7 @@ class Pipeline:
     ) -> None:
         self._predictor, self._store, self._cache, self._wire = predictor, store, cache, wire
         self._now_ms, self._clock_s = now_ms, clock_s
-        self._info = predictor.info
-        self._rule = rule_of(self._info)
+        self._model = Model.of(predictor)
         self._idle_ms = predictor.spec.recurrence.idle_s * 1000
 
     def step(self, items: Sequence[Item], leases: Mapping[int, Lease]) -> Step:
@@ -178,15 +150,15 @@ class Pipeline:
             answered = self._answer(opened, step)
             saved = self._save(answered, leases, step)
             todo = []
-            for answer, save in zip(answered, saved, strict=True):
-                item = answer.opened.item
+            for one, save in zip(answered, saved, strict=True):
+                item = one.opened.item
                 if save.result is SaveResult.SAVED:
-                    step.results.append(answer.result)
+                    step.results.append(one.result)
                 elif save.result is SaveResult.FENCED:
                     step.fenced.append(item)
                     step.met_token = max(step.met_token, save.token)
                 elif save.result is SaveResult.LOST:
-                    step.suspect_of(answer.opened.key, "lost")
+                    step.suspect_of(one.opened.key, "lost")
                 elif save.result is SaveResult.REPLAY:
                     todo.append(item)  # again, from what the store really holds
                 else:
@@ -222,14 +194,14 @@ class Pipeline:
                 step.suspect_of(item.key, doubt)
                 continue
             one = self._open_one(item, found, lease)
-            if one.opening.before.is_recent(one.utterance.utterance_id):
+            if one.question.is_duplicate:
                 step.results.append(Result(item, "duplicate"))
             else:
                 opened.append(one)
         return opened
 
     def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
-        """What is stored for each item: from the cache, else in one round trip.
+        """Load the state of each item: from the cache, else in one round trip.
 
         A partition whose store holds less than the cache proves to have been written is suspect.
         """
@@ -264,7 +236,7 @@ class Pipeline:
         return [found[i.key] for i in items if i.key is not None]
 
     def _doubt(self, item: Item, found: Loaded, lease: Lease) -> Doubt | None:
-        """Why what was found must not be built upon; None where it may be."""
+        """Return why the loaded state must be rebuilt first; None where it need not be."""
         if found.conversation is not None:
             return None
         if found.foreign:
@@ -284,74 +256,58 @@ class Pipeline:
             sent = sent_before(output)
         except msgspec.DecodeError:
             return Result(item, "duplicate", replay="no_entry")
-        send = tuple(outgoing(s, item.record, self._wire) for s in sent)
         reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
-        return Result(item, as_outcome(output.outcome), send, reason=reason, replay="sent")
+        outcome: Outcome = msgspec.convert(output.outcome, Outcome)
+        return Result(item, outcome, self._send(item, sent), reason=reason, replay="sent")
+
+    def _send(self, item: Item, sent: Sequence[Sent]) -> tuple[Outgoing, ...]:
+        """The records to write; for a redelivered record, the bytes that were written before."""
+        return tuple(outgoing(s, item.record, item.envelope, self._wire) for s in sent)
 
     def _open_one(self, item: Item, found: Loaded, lease: Lease) -> Opened:
         record, utterance, key = item.record, item.message, item.key
         assert isinstance(utterance, Utterance) and key is not None
         truncated = record.timestamp_ms < lease.blind_until_ms
-        opening = open_at(
-            found.conversation,
-            spec=self._predictor.spec,
-            timestamp_ms=record.timestamp_ms,
-            offset=record.offset,
-            truncated=truncated,
-        )
+        spec = self._model.spec
+        question = ask(record, utterance, found.conversation, spec, truncated=truncated)
         if found.conversation is not None and found.offset < lease.cut_below and truncated:
-            session = replace(opening.before.session, truncated=True)  # some may be lost unread
-            opening = replace(opening, before=replace(opening.before, session=session))
-        return Opened(item, utterance, key, found, opening, truncated)
+            before = question.opening.before
+            session = replace(before.session, truncated=True)  # some may be lost unread
+            opening = replace(question.opening, before=replace(before, session=session))
+            question = replace(question, opening=opening)
+        return Opened(item, key, found, question)
 
     def _answer(self, opened: Sequence[Opened], step: Step) -> list[Answered]:
-        """Predict in one batch, run the rule, and write down what changes and what is sent."""
+        """Predict in one batch, and write down what changes and what is sent."""
         began = self._clock_s()
-        inputs = self._info.inputs
-        turns = [as_turn(o.utterance, o.opening.before.window, inputs) for o in opened]
+        turns = [o.question.turn(self._model.info) for o in opened]
         predictions = predict(self._predictor, turns)
         answered = [
-            self._dead_lettered(o, p) if isinstance(p, Poison) else self._predicted(o, p)
-            for o, p in zip(opened, predictions, strict=True)
+            self._answered(o, answer(o.question, prediction, self._model))
+            for o, prediction in zip(opened, predictions, strict=True)
         ]
         step.times.infer_s += self._clock_s() - began
         return answered
 
-    def _predicted(self, o: Opened, prediction: Prediction) -> Answered:
-        record, utterance = o.item.record, o.utterance
-        event = prediction_event(utterance, prediction, o.opening, self._info, record)
-        change, fired = change_of(
-            o.opening, utterance, record, prediction, self._rule, self._predictor.spec.recurrence
-        )
-        alert = shift_alert(event, self._rule) if fired else None
-        sent = sent_for(event, alert, self._wire.encoding)
-        outcome: Outcome = "abstained" if event.abstained else "predicted"
-        send = tuple(outgoing(s, record, self._wire) for s in sent)
+    def _answered(self, o: Opened, found: Answer) -> Answered:
+        """An answer as it is stored and sent: stored first, so that a replay repeats its bytes."""
+        sent = sent_for(found, self._wire.encoding)
         result = Result(
             o.item,
-            outcome,
-            send,
-            event=event,
-            alerted=self._rule.name if fired else None,
-            state_bytes=self._size(change),
+            found.outcome,
+            self._send(o.item, sent),
+            event=found.event,
+            alerted=None if found.alert is None else found.alert.rule,
+            state_bytes=self._size(found.change),
+            reason=None if found.poison is None else found.poison.reason,
         )
-        return Answered(o, change, stored_output(outcome, sent), result)
+        return Answered(o, found.change, stored_output(found.outcome, sent), result)
 
     def _size(self, change: Change) -> int:
         """Bytes of the arrays a conversation has after a change."""
-        spec, window = self._predictor.spec, change.after.window
+        spec, window = self._model.spec, change.after.window
         of_speakers = len(window.speakers) * spec.speaker_bytes
         return len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers
-
-    def _dead_lettered(self, o: Opened, poison: Poison) -> Answered:
-        """A record refused after decoding: saved as an output first, arrays unchanged."""
-        spec, offset = self._predictor.spec, o.item.record.offset
-        stored = o.loaded.conversation
-        change = apply_nothing(stored, spec=spec, offset=offset, truncated=o.truncated)
-        sent: Sent = late_dead_letter(poison)
-        send = (outgoing(sent, o.item.record, self._wire),)
-        result = Result(o.item, "dead_lettered", send, reason=poison.reason)
-        return Answered(o, change, stored_output("dead_lettered", [sent]), result)
 
     def _save(
         self, answered: Sequence[Answered], leases: Mapping[int, Lease], step: Step
@@ -362,67 +318,34 @@ class Pipeline:
         reach("F5")
         began = self._clock_s()
         saved = self._store.save_many([as_save(a, leases) for a in answered])
-        for answer, save in zip(answered, saved, strict=True):
+        for one, save in zip(answered, saved, strict=True):
             if save.result is SaveResult.SAVED:
-                self._cache.put(answer.opened.key, answer.change.after)
+                self._cache.put(one.opened.key, one.change.after)
             else:
-                self._cache.drop(answer.opened.key)
+                self._cache.drop(one.opened.key)
         reach("F6")
         step.saves += [s.result for s in saved]
         step.times.save_s += self._clock_s() - began
         return saved
 
 
-def change_of(
-    opening: Opening,
-    utterance: Utterance,
-    record: Record,
-    prediction: Prediction,
-    rule: ShiftRule,
-    recurrence: Recurrence,
-) -> tuple[Change, bool]:
-    """What a prediction changes in its conversation, and whether the rule fires."""
-    before = opening.before
-    moved = moved_of(utterance, prediction, opening)
-    alert_state, fired = decide(rule, before.alert, utterance.speaker_id, moved)
-    change = apply(
-        opening,
-        prediction.applied,
-        recurrence=recurrence,
-        utterance_id=utterance.utterance_id,
-        speaker_id=utterance.speaker_id,
-        offset=record.offset,
-        timestamp_ms=record.timestamp_ms,
-        end_of_conversation=utterance.end_of_conversation,
-        seq=highest_seq(utterance.seq, before.session.last_seq),
-        alert=alert_state,
-    )
-    return change, fired
-
-
-def as_save(answer: Answered, leases: Mapping[int, Lease]) -> Save:
+def as_save(answered: Answered, leases: Mapping[int, Lease]) -> Save:
     """The compare-and-append of one answer."""
-    opened = answer.opened
+    opened = answered.opened
     lease = leases[opened.item.record.partition]
     return Save(
         key=opened.key,
         token=lease.token,
         expected_offset=opened.loaded.offset,
-        change=answer.change,
-        output=answer.output,
+        change=answered.change,
+        output=answered.output,
         committed_offset=max(lease.committed, 0),
         replace_foreign=opened.loaded.foreign,
     )
 
 
 def kind_of(loaded: Loaded) -> str:
-    """How a load ended, as counted."""
+    """The outcome of a load, as counted."""
     if loaded.foreign:
         return "foreign" if loaded.corrupt is None else "corrupt"
     return "found" if loaded.conversation is not None else "missing"
-
-
-def as_outcome(text: str) -> Outcome:
-    """A stored outcome as one of ours. Raises `msgspec.ValidationError` for any other."""
-    outcome: Outcome = msgspec.convert(text, Outcome)
-    return outcome

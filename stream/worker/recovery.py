@@ -14,7 +14,6 @@ from typing import Final
 from model.interface import Predictor
 from state.store import Store
 from stream.ports import LogReader
-from stream.settings import Settings
 from stream.worker.partitions import Owned, Partitions
 from stream.worker.rebuild import Rebuild
 
@@ -26,7 +25,6 @@ class Recovery:
 
     def __init__(
         self,
-        settings: Settings,
         partitions: Partitions,
         *,
         reader: LogReader,
@@ -35,7 +33,7 @@ class Recovery:
         now_ms: Callable[[], int],
         clock_s: Callable[[], float],
     ) -> None:
-        self._settings, self._partitions = settings, partitions
+        self._partitions = partitions
         self._reader, self._store, self._predictor = reader, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._note: str | None = None  # which store we work with; None: ask it
@@ -99,7 +97,6 @@ class Recovery:
             committed=owned.resume_at,
             token=owned.token,
             doubted=owned.doubted,
-            topic=self._settings.topics.utterances,
             topic_id=topic_id,
             reader=self._reader,
             store=self._store,

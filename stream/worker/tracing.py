@@ -21,7 +21,6 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 
-from stream.answers.outbox import envelope_of
 from stream.events.messages import Utterance
 from stream.settings import Settings
 from stream.worker.pipeline import Result, Step
@@ -103,8 +102,7 @@ class Tracing:
 
     def _link(self, result: Result) -> Link | None:
         """The trace an utterance came with, if it came with one."""
-        record, message = result.item.record, result.item.message
-        envelope = envelope_of(record)
+        record, message, envelope = result.item.record, result.item.message, result.item.envelope
         if envelope.traceparent is None:
             return None
         _, trace, span, flags = envelope.traceparent.split("-")

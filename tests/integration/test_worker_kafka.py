@@ -14,7 +14,7 @@ import pytest
 
 from state.memory_store import MemoryStore
 from state.window import StateKey
-from stream.events.decode import decode
+from stream.events.decode import Decoder
 from stream.events.messages import Utterance
 from stream.events.poison import Poison
 from stream.local import servers
@@ -80,7 +80,7 @@ def offline(log: Sequence[Record], settings: Settings) -> dict[tuple[int, int], 
     lease = Lease(1, -1, proves_new=True)
     expected: dict[tuple[int, int], bytes | None] = {}
     for r in log:
-        message = decode(r.value, r.key, r.headers, topic=r.topic, inputs=INPUTS)
+        message = Decoder(INPUTS).decode(r).message
         if isinstance(message, Utterance):
             item = Item(r, message, StateKey(message.conversation_id, "", r.partition), 0.0)
             (result,) = pipeline.step([item], {r.partition: lease}).results
@@ -262,7 +262,7 @@ def test_a_killed_worker_loses_nothing_and_a_drained_one_repeats_nothing(
 def test_every_poison_kind_is_what_the_decoder_says() -> None:
     """The reason a record is sent with above is the decoder's, but for the late one."""
     for reason, (value, key, headers) in POISONS.items():
-        met = decode(value, key, headers, topic="t", inputs=INPUTS)
+        met = Decoder(INPUTS).decode(Record("t", 0, 0, 0, key, value, headers)).message
         if reason != "not_finite_result":
             assert isinstance(met, Poison), reason
             assert met.reason == reason

@@ -30,7 +30,7 @@ from stream.events.cloudevents import (
     HeaderList,
     event_headers,
 )
-from stream.events.decode import decode
+from stream.events.decode import Decoder
 from stream.events.messages import (
     Context,
     InputRef,
@@ -43,6 +43,7 @@ from stream.events.messages import (
 )
 from stream.events.topic_names import TopicNames
 from stream.local.servers import RunningKafka, free_ports
+from stream.ports import Record
 
 PREFIXES = itertools.count()
 MODEL = ModelRef("pcgnet", "1", "d" * 64, "none")
@@ -142,7 +143,8 @@ def test_the_worker_decodes_what_the_client_publishes(
             publisher.publish(utterance, traceparent="00-ab-cd-01")
     assert (publisher.sent, publisher.acknowledged) == (50, 50)
     came = records(kafka.bootstrap, names.utterances, 50)
-    decoded = [decode(r.value(), r.key(), r.headers(), topic=r.topic(), inputs={}) for r in came]
+    read = [Record(r.topic(), 0, 0, 0, r.key(), r.value(), tuple(r.headers())) for r in came]
+    decoded = [Decoder({}).decode(record).message for record in read]
     for conversation in {u.conversation_id for u in said}:
         sent = [u for u in said if u.conversation_id == conversation]
         got = [u for u in decoded if isinstance(u, Utterance) and u.conversation_id == conversation]

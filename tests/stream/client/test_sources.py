@@ -25,8 +25,9 @@ from stream.client.sources import (
 )
 from stream.client.table_source import pack_exactly
 from stream.errors import ConfigError, EmotrackError, InvalidUtterance, SourceError
-from stream.events.decode import check, decode, tensors, vectors_of
+from stream.events.decode import Decoder, check, tensors, vectors_of
 from stream.events.messages import MODALITIES, Utterance, encode
+from stream.ports import Record
 from tests.fakes.conversations import generated_conversations
 
 DATA = generated_conversations(12, seed=3)
@@ -194,9 +195,9 @@ def test_vectors_are_exactly_those_of_the_folder(data_folder: Path | None, tmp_p
 def test_what_is_sent_is_decoded_by_the_worker_as_it_was() -> None:
     for utterance in from_data_set(DATA, DataChoice("train")).utterances:
         key = utterance.conversation_id.encode()
-        headers = [("content-type", b"application/msgpack")]
-        came = decode(encode(utterance, "msgpack"), key, headers, topic="t", inputs=DATA.widths)
-        assert came == utterance
+        headers = (("content-type", b"application/msgpack"),)
+        record = Record("t", 0, 0, 0, key, encode(utterance, "msgpack"), headers)
+        assert Decoder(DATA.widths).decode(record).message == utterance
 
 
 def test_raw_text_goes_instead_of_its_vector() -> None:

@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from stream.events.cloudevents import (
     CLIENT_SOURCE,
     UTTERANCE_TYPE,
     Encoding,
+    Envelope,
     Headers,
     event_headers,
     open_record,
     read_envelope,
     rfc3339,
 )
-from stream.events.decode import decode, pack, tensors
+from stream.events.decode import Decoder, pack, tensors
 from stream.events.messages import (
     Features,
     FeatureVector,
@@ -37,9 +39,11 @@ from stream.events.messages import (
     encode,
     prediction_id,
 )
-from stream.events.poison import Control, Poison, Reason
+from stream.events.poison import MAX_VALUE_BYTES, Control, Poison, Reason
+from stream.ports import Record
 
 INPUTS: Final = {"text": 4, "audio": 2, "video": 3, "persona": 5}
+DECODER: Final = Decoder(INPUTS)
 IDS: Final = st.text(min_size=1, max_size=64)
 FINITE: Final = st.floats(width=16, allow_nan=False, allow_infinity=False)
 
@@ -49,9 +53,13 @@ def headers(encoding: Encoding = "json", kind: str = UTTERANCE_TYPE) -> Headers:
 
 
 def read(
-    value: bytes | None, key: bytes | None = b"c", given_headers: Headers = ()
+    value: bytes | None,
+    key: bytes | None = b"c",
+    given_headers: Headers = (),
+    decoder: Decoder = DECODER,
 ) -> Utterance | Control | Poison:
-    return decode(value, key, given_headers, topic="t", inputs=INPUTS)
+    record = Record("t", 0, 0, 0, key, value, tuple(given_headers))
+    return decoder.decode(record).message
 
 
 def fields(**more: Any) -> dict[str, Any]:
@@ -137,7 +145,7 @@ def test_damage_to_a_good_record_never_raises(damage: bytes, at: int, encoding: 
 
 def test_a_bare_json_value_with_the_conversation_as_key_is_enough() -> None:
     assert read(as_json()) == Utterance("c", "u", "s", text="hi")
-    assert decode(as_json(), b"c", None, topic="t", inputs=INPUTS) == read(as_json())
+    assert read_envelope(None) == read_envelope(())
 
 
 def test_a_null_value_is_control() -> None:
@@ -160,7 +168,7 @@ def test_foreign_headers_may_hold_any_bytes() -> None:
 
 def test_a_vector_of_a_modality_the_model_does_not_know_is_left_out() -> None:
     utterance = Utterance("c", "u", "s", text="hi", features=Features(audio=FeatureVector([1.0])))
-    assert decode(encode(utterance), b"c", None, topic="t", inputs={"text": 4}) == utterance
+    assert read(encode(utterance), decoder=Decoder({"text": 4})) == utterance
     assert tensors(utterance, {"text": 4}) == {}
 
 
@@ -369,7 +377,7 @@ def test_a_vector_of_another_encoder_than_the_models_own_is_refused_by_name() ->
     only = {"text": "all-MiniLM-L6-v2, tuned (in the checkpoint)"}
 
     def decoded(only: dict[str, str]) -> object:
-        return decode(value, b"c", None, topic="t", inputs={"text": 2}, only=only)
+        return read(value, decoder=Decoder({"text": 2}, only))
 
     refused = decoded(only)
     assert isinstance(refused, Poison)
@@ -388,7 +396,7 @@ def test_one_number_that_is_not_finite_poisons_a_packed_vector(
 ) -> None:
     for numbers in ([bad] + [1.0] * (width - 1), [60000.0] * (width - 1) + [bad]):
         value = msgspec.msgpack.encode(fields(features=audio(numbers, dtype, (width,))))
-        outcome = decode(value, b"c", headers("msgpack"), topic="t", inputs={"audio": width})
+        outcome = read(value, b"c", headers("msgpack"), Decoder({"audio": width}))
         assert reason_of(outcome) is Reason.NOT_FINITE
 
 
@@ -402,7 +410,7 @@ def test_finite_means_what_numpy_means_by_it(bits: list[int]) -> None:
     ):
         tensor = {"dtype": dtype, "shape": [len(bits)], "data": data}
         value = msgspec.msgpack.encode(fields(features={"audio": {"tensor": tensor}}))
-        outcome = decode(value, b"c", headers("msgpack"), topic="t", inputs={"audio": len(bits)})
+        outcome = read(value, b"c", headers("msgpack"), Decoder({"audio": len(bits)}))
         assert isinstance(outcome, Utterance) == finite
 
 
@@ -451,9 +459,18 @@ def test_a_trace_that_is_none_is_dropped_however_long() -> None:
         assert read_envelope([("traceparent", header)]).traceparent is None
 
 
+@pytest.mark.parametrize("value", [None, b"{", b"x" * (MAX_VALUE_BYTES + 1)])
+def test_a_record_without_an_utterance_still_belongs_to_its_trace(value: bytes | None) -> None:
+    trace = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    record = Record("t", 0, 0, 0, b"c", value, (("traceparent", trace.encode()),))
+    assert DECODER.decode(record).envelope.traceparent == trace
+    unreadable = structs.replace(record, headers=(*record.headers, ("ce_id", b"\xff")))
+    assert DECODER.decode(unreadable).envelope == Envelope()
+
+
 def test_an_event_id_without_end_is_refused() -> None:
     value = json.dumps({"conversation_id": "c", "utterance_id": "u", "speaker_id": "s"}).encode()
-    met = decode(value, b"c", [("ce_id", b"x" * 2_000)], topic="t", inputs={})
+    met = read(value, b"c", [("ce_id", b"x" * 2_000)], Decoder({}))
     assert isinstance(met, Poison) and met.reason is Reason.BAD_HEADERS
 
 

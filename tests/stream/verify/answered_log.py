@@ -14,11 +14,13 @@ from state.codec import Codec, Entries
 from state.memory_store import MemoryStore
 from state.redis_reader import Held, held
 from state.store import Save, StoredOutput
-from state.window import NO_OFFSET, Change, Conversation, StateKey
-from stream.answers.build_events import rule_of
-from stream.answers.outbox import Wire, late_dead_letter, outgoing, sent_for
+from state.window import NO_OFFSET, Change, Conversation, StateKey, apply_nothing
+from stream.answers.apply import Answer
+from stream.answers.outbox import Wire, outgoing, sent_for
+from stream.answers.shift_rule import rule_of
+from stream.events.cloudevents import Envelope
 from stream.events.dead_letter import dead_letter
-from stream.events.decode import decode
+from stream.events.decode import Decoder
 from stream.events.messages import Utterance
 from stream.events.poison import Poison
 from stream.ports import Outgoing, Record
@@ -78,20 +80,17 @@ class AnsweredLog:
         return expected
 
     def decoded(self, record: Record) -> object:
-        info = self.predictor.info
-        return decode(
-            record.value, record.key, record.headers, topic=record.topic, inputs=info.inputs
-        )
+        return Decoder(self.predictor.info.inputs).decode(record).message
 
     def outputs(self, expected: Expected) -> list[Outgoing]:
         """What a worker sends."""
-        if expected.poison is not None:
-            sent = [late_dead_letter(expected.poison)]
-        elif expected.prediction is not None:
-            sent = sent_for(expected.prediction, expected.alert, "json")
-        else:
-            return []
-        return [outgoing(one, expected.record, WIRE) for one in sent]
+        unchanged = apply_nothing(None, spec=self.predictor.spec, offset=expected.record.offset)
+        answer = Answer(
+            expected.outcome, unchanged, expected.prediction, expected.alert, expected.poison
+        )
+        return [
+            outgoing(one, expected.record, Envelope(), WIRE) for one in sent_for(answer, "json")
+        ]
 
     def write(self, outputs: Sequence[Outgoing]) -> None:
         for one in outputs:

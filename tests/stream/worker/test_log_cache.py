@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.ports import Record
-from stream.worker.log_cache import RECORD_BYTES, Remembered
+from stream.worker.log_cache import RECORD_BYTES, LogCache
 from tests.fakes.memory_log import LocalLog, LocalReader
 
 VALUE = b"x" * 100
@@ -30,13 +30,13 @@ def reader(records: int = 10) -> Counted:
     return made
 
 
-def offsets(log: Remembered, first: int, end: int) -> list[int]:
+def offsets(log: LogCache, first: int, end: int) -> list[int]:
     return [record.offset for portion in log.read(first, end) for record in portion]
 
 
 def test_what_was_read_whole_is_not_read_again() -> None:
     source = reader()
-    log = Remembered(source, 0)
+    log = LogCache(source, 0)
     assert offsets(log, 2, 9) == list(range(2, 9))
     assert offsets(log, 2, 9) == list(range(2, 9))
     assert offsets(log, 4, 6) == [4, 5]
@@ -45,7 +45,7 @@ def test_what_was_read_whole_is_not_read_again() -> None:
 
 def test_what_lies_beyond_is_read() -> None:
     source = reader()
-    log = Remembered(source, 0)
+    log = LogCache(source, 0)
     offsets(log, 2, 5)
     assert offsets(log, 2, 6) == [2, 3, 4, 5]
     assert offsets(log, 1, 6) == [1, 2, 3, 4, 5]
@@ -54,7 +54,7 @@ def test_what_lies_beyond_is_read() -> None:
 
 def test_a_reading_that_was_given_up_is_not_remembered() -> None:
     source = reader()
-    log = Remembered(source, 0)
+    log = LogCache(source, 0)
     assert [r.offset for r in next(log.read(0, 9))] == [0, 1, 2]
     assert offsets(log, 0, 9) == list(range(9))
     assert source.asked == [(0, 9), (0, 9)]
@@ -62,7 +62,7 @@ def test_a_reading_that_was_given_up_is_not_remembered() -> None:
 
 def test_a_large_stretch_is_read_each_time_and_not_held() -> None:
     source = reader()
-    log = Remembered(source, 0, most_bytes=4 * (RECORD_BYTES + len(VALUE) + 1))
+    log = LogCache(source, 0, most_bytes=4 * (RECORD_BYTES + len(VALUE) + 1))
     assert offsets(log, 0, 9) == offsets(log, 0, 9) == list(range(9))
     assert offsets(log, 0, 4) == offsets(log, 0, 4) == list(range(4))
     assert source.asked == [(0, 9), (0, 9), (0, 4)]

@@ -463,6 +463,23 @@ def test_broker_time_ahead_of_ours_is_shown_and_never_negative(plant: Plant) -> 
     assert running.value("fetch_wait_seconds_sum") == 0
 
 
+def test_predictions_go_on_with_the_trace_of_their_utterance(plant: Plant) -> None:
+    """In either mode of CloudEvents: the headers, or the event in the value."""
+    running = plant.worker()
+    traces = [f"00-{digit * 32}-{digit * 16}-01" for digit in "ab"]
+    said = {"conversation_id": "c", "utterance_id": "u", "speaker_id": "ann", "text": "hi"}
+    event = {"specversion": "1.0", "id": "e", "source": "s", "type": "emotrack.utterance.v1"}
+    structured = event | {"traceparent": traces[1], "data": said | {"utterance_id": "v"}}
+    content = ("content-type", b"application/cloudevents+json")
+    plant.log.append(
+        "utterances", b"c", json.dumps(said).encode(), (("traceparent", traces[0].encode()),)
+    )
+    plant.log.append("utterances", b"c", json.dumps(structured).encode(), (content,))
+    running.turns()
+    found = [dict(r.headers)["traceparent"] for r in plant.predictions()]
+    assert found == [trace.encode() for trace in traces]
+
+
 def test_predictions_carry_their_timing_in_headers_only(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a")

@@ -20,7 +20,7 @@ from state.memory_store import Kept, MemoryStore
 from state.store import Loaded, Save, Saved, SaveResult, StoreUnavailable
 from state.window import Recurrence, StateKey, StateSpec
 from stream.answers.outbox import Wire
-from stream.events.decode import decode
+from stream.events.decode import Decoder
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
@@ -70,10 +70,11 @@ class Bench:
     def raw(self, value: bytes | None, key: bytes | None) -> Item:
         record = Record("u", 0, self.offset, self.now_ms, key, value)
         self.offset += 1
-        message = decode(value, key, (), topic="u", inputs=self.predictor.info.inputs)
+        decoded = Decoder(self.predictor.info.inputs).decode(record)
+        message = decoded.message
         name = message.conversation_id if isinstance(message, Utterance) else None
         state = None if name is None else StateKey(name, "id", 0)
-        return Item(record, message, state, 0.0)
+        return Item(record, message, state, 0.0, envelope=decoded.envelope)
 
     def step(self, *items: Item) -> Step:
         return self.pipeline.step(items, {0: self.lease})

@@ -34,9 +34,9 @@ def lose(plant: Plant, kept: Kept | None = None) -> None:
 
 
 def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
-    """What was said of each position, by value."""
+    """What was said of each position, by value: predictions and alerts."""
     said: dict[tuple[int, int], set[bytes]] = {}
-    for r in plant.predictions():
+    for r in (*plant.predictions(), *plant.log.read("shift-alerts")):
         assert r.value is not None
         at = json.loads(r.value)["input"]
         said.setdefault((at["partition"], at["offset"]), set()).add(r.value)
@@ -46,9 +46,8 @@ def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
 def contexts(plant: Plant) -> dict[int, dict[str, Any]]:
     """The context of each position of the only partition."""
     return {
-        json.loads(value)["input"]["offset"]: json.loads(value)["context"]
-        for values in answers(plant).values()
-        for value in values
+        event["input"]["offset"]: event["context"]
+        for event in (json.loads(record.value or b"") for record in plant.predictions())
     }
 
 
@@ -181,6 +180,24 @@ def test_a_damaged_state_of_a_session_that_is_over_is_left_behind(plant: Plant) 
     plant.say("a", 2)
     settle(plant, successor)
     assert answers(plant) == of_oracle(plant)
+
+
+def test_a_rebuilt_alert_rule_knows_that_it_has_fired(plant: Plant) -> None:
+    """It is re-armed by a calm utterance only: were it forgotten, each swing would alert again."""
+    running = plant.worker()
+
+    def swing(turns: int) -> list[int]:
+        for turn in range(turns):
+            joy = 6.0 * (turn % 2)
+            plant.say("a", features={"text": {"tensor": [0, joy, 6.0 - joy, 0]}})
+        settle(plant, running)
+        alerts = plant.log.read("shift-alerts")
+        return [json.loads(record.value or b"")["input"]["offset"] for record in alerts]
+
+    assert swing(4) == [1]
+    lose(plant)
+    assert swing(6) == [1]
+    assert running.value("state_rebuilds_total", cause="missing_state") == 1
 
 
 def test_a_session_longer_than_a_look_is_replayed_from_its_beginning(plant: Plant) -> None:

@@ -14,6 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from stream.errors import ConfigError
+from stream.events.cloudevents import read_envelope
 from stream.events.messages import Utterance
 from stream.local.servers import free_ports
 from stream.ports import Record
@@ -78,7 +79,8 @@ def collector() -> Iterator[Collector]:
 
 def result(conversation: str, offset: int, *headers: tuple[str, bytes]) -> Result:
     record = Record("t", 3, offset, 1_000, conversation.encode(), b"{}", headers)
-    item = Item(record, Utterance(conversation, f"u{offset}", "s", text="hi"), None, 0.0)
+    utterance = Utterance(conversation, f"u{offset}", "s", text="hi")
+    item = Item(record, utterance, None, 0.0, envelope=read_envelope(headers))
     return Result(item, "predicted")
 
 

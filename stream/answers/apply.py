@@ -1,0 +1,269 @@
+"""Apply one prediction: the one place where it becomes an event, an alert and a change of state.
+
+`ask` opens the conversation of an utterance, the model predicts, `answer` says what that means.
+Pure: worker, rebuild and verifier call these, so that equal arguments give them equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from model.interface import ModelInfo, Prediction, Predictor, Turn
+from state.window import Change, Conversation, Opening, StateSpec, apply, apply_nothing, open_at
+from stream.answers.shift_rule import ShiftRule, decide, largest_move, rule_of
+from stream.events.decode import tensors
+from stream.events.messages import (
+    Context,
+    InputRef,
+    ModelRef,
+    Outcome,
+    PredictionEvent,
+    Shift,
+    ShiftAlert,
+    Utterance,
+    alert_id,
+    prediction_id,
+)
+from stream.events.poison import Poison
+from stream.ports import Record
+
+DECIMALS: Final = 6  # of a probability on the wire: below what calibration can mean
+
+
+class Model(Struct, frozen=True):
+    """The terms on which a model's predictions are read; the same for as long as it is loaded."""
+
+    info: ModelInfo
+    spec: StateSpec
+    rule: ShiftRule
+
+    @staticmethod
+    def of(predictor: Predictor) -> Model:
+        """The terms of a loaded model, with the built-in alert rule."""
+        info = predictor.info
+        return Model(info, predictor.spec, rule_of(info))
+
+
+class Question(Struct, frozen=True):
+    """One utterance, and the conversation it meets."""
+
+    record: Record
+    utterance: Utterance
+    stored: Conversation | None  # None: nothing is known of it
+    truncated: bool  # what a session that starts here without `stored` must say
+    opening: Opening
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Return whether its id was applied within the duplicate horizon: it gets no answer."""
+        return self.opening.before.is_recent(self.utterance.utterance_id)
+
+    def turn(self, info: ModelInfo) -> Turn:
+        """Return the turn to predict: vectors the model knows, text that is more than spaces."""
+        utterance = self.utterance
+        text = utterance.text
+        return Turn(
+            window=self.opening.before.window,
+            speaker_id=utterance.speaker_id,
+            features=tensors(utterance, info.inputs),
+            persona=None if utterance.persona is None else tuple(utterance.persona),
+            text=text if text and not text.isspace() else None,
+        )
+
+
+class Answer(Struct, frozen=True):
+    """The outcome of one question, the events it causes, and the state it leaves."""
+
+    outcome: Outcome
+    change: Change
+    event: PredictionEvent | None = None  # None where dead-lettered
+    alert: ShiftAlert | None = None
+    poison: Poison | None = None  # why it is dead-lettered
+
+
+def ask(
+    record: Record,
+    utterance: Utterance,
+    stored: Conversation | None,
+    spec: StateSpec,
+    *,
+    truncated: bool,
+) -> Question:
+    """Open the conversation at an utterance, see `open_at`; skip it where `is_duplicate`."""
+    opening = open_at(
+        stored,
+        spec=spec,
+        timestamp_ms=record.timestamp_ms,
+        offset=record.offset,
+        truncated=truncated,
+    )
+    return Question(record, utterance, stored, truncated, opening)
+
+
+def answer(
+    question: Question,
+    prediction: Prediction | Poison,
+    model: Model,
+    *,
+    logged_shift: float | None = None,
+) -> Answer:
+    """Return the one outcome of a question that is no duplicate.
+
+    A `Poison` is a dead letter found late: it moves the position, and nothing else changes.
+    For `logged_shift` see `change_of`.
+    """
+    change, fires = change_of(question, prediction, model, logged_shift=logged_shift)
+    if isinstance(prediction, Poison):
+        return Answer("dead_lettered", change, poison=prediction)
+    event = prediction_event(question, prediction, model.info)
+    alert = shift_alert(event, model.rule) if fires else None
+    return Answer("abstained" if event.abstained else "predicted", change, event, alert)
+
+
+def change_of(
+    question: Question,
+    prediction: Prediction | Poison,
+    model: Model,
+    *,
+    logged_shift: float | None = None,
+) -> tuple[Change, bool]:
+    """Return the change of state alone, and whether the alert rule fires: all that a rebuild needs.
+
+    The rule is given `logged_shift` in place of the shift probability, where there is one: it is a
+    threshold, and a GPU's last digits differ.
+    """
+    record, utterance, opening = question.record, question.utterance, question.opening
+    if isinstance(prediction, Poison):
+        change = apply_nothing(
+            question.stored,
+            spec=model.spec,
+            offset=record.offset,
+            truncated=question.truncated,
+        )
+        return change, False
+    before = opening.before
+    moved = moved_of(question, prediction)
+    if moved is not None and logged_shift is not None:
+        moved = logged_shift
+    rule_state, fires = decide(model.rule, before.alert, utterance.speaker_id, moved)
+    change = apply(
+        opening,
+        prediction.applied,
+        recurrence=model.spec.recurrence,
+        utterance_id=utterance.utterance_id,
+        speaker_id=utterance.speaker_id,
+        offset=record.offset,
+        timestamp_ms=record.timestamp_ms,
+        end_of_conversation=utterance.end_of_conversation,
+        seq=highest_seq(utterance.seq, before.session.last_seq),
+        alert=rule_state,
+    )
+    return change, fires
+
+
+def prediction_event(
+    question: Question, prediction: Prediction, info: ModelInfo
+) -> PredictionEvent:
+    """The prediction as it is published."""
+    utterance, record = question.utterance, question.record
+    window, session = question.opening.before.window, question.opening.before.session
+    position = InputRef(record.topic, record.partition, record.offset)
+    best = max(range(len(info.labels)), key=prediction.probabilities.__getitem__)
+    confidence = prediction.probabilities[best]
+    reason = why_abstained(prediction, confidence, info)
+    return PredictionEvent(
+        conversation_id=utterance.conversation_id,
+        utterance_id=utterance.utterance_id,
+        speaker_id=utterance.speaker_id,
+        prediction_id=prediction_id(
+            conversation_id=utterance.conversation_id,
+            utterance_id=utterance.utterance_id,
+            input=position,
+            first_position=session.first_offset,
+            revision=0,
+            model_digest=info.digest,
+        ),
+        emotion=info.labels[best],
+        probabilities=named(info.labels, prediction.probabilities),
+        confidence=round(confidence, DECIMALS),
+        sentiment=info.sentiment[info.labels[best]],
+        shift=shift_of(question, prediction, info.labels),
+        modalities_used=list(prediction.modalities_used),
+        context=Context(
+            utterances=len(window.rows),
+            oldest_utterance_id=window.row_utterances[0] if window.row_utterances else None,
+            first_position=session.first_offset,
+            truncated=session.truncated,
+        ),
+        model=ModelRef(info.name, info.version, info.digest, info.calibration),
+        input=position,
+        abstained=reason is not None,
+        reason=reason,
+        flags=disorder(utterance.seq, session.last_seq),
+    )
+
+
+def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:
+    """The alert of a prediction on which the rule fired."""
+    assert event.shift is not None, "the rule fires on shifts only"
+    return ShiftAlert(
+        alert_id=alert_id(event.prediction_id, rule.digest),
+        conversation_id=event.conversation_id,
+        speaker_id=event.speaker_id,
+        from_=event.shift.from_,
+        to=event.shift.to,
+        probability=event.shift.probability,
+        rule=rule.name,
+        severity=rule.severity,
+        utterance_id=event.utterance_id,
+        previous_utterance_id=event.shift.previous_utterance_id,
+        prediction_id=event.prediction_id,
+        model=event.model,
+        input=event.input,
+    )
+
+
+def named(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
+    """Probabilities by label, in label order, rounded for the wire."""
+    return {label: round(p, DECIMALS) for label, p in zip(labels, probabilities, strict=True)}
+
+
+def why_abstained(prediction: Prediction, confidence: float, info: ModelInfo) -> str | None:
+    """Return why a prediction should not be acted on; None when it may be."""
+    if not any(m != "persona" for m in prediction.modalities_used):
+        return "no_known_modality"
+    return "low_confidence" if confidence < info.abstain_below else None
+
+
+def shift_of(question: Question, prediction: Prediction, labels: Sequence[str]) -> Shift | None:
+    """The speaker's likeliest move of emotion; None for the speaker's first utterance."""
+    moved = moved_of(question, prediction)
+    if moved is None or prediction.shift is None:
+        return None
+    source, target = largest_move(prediction.shift, labels)
+    before = question.opening.before.window.speakers[question.utterance.speaker_id]
+    return Shift(moved, source, target, before.last_utterance_id)
+
+
+def moved_of(question: Question, prediction: Prediction) -> float | None:
+    """The probability of a shift as it is sent; None for the speaker's first utterance."""
+    known = question.utterance.speaker_id in question.opening.before.window.speakers
+    if prediction.shift is None or prediction.shift_probability is None or not known:
+        return None
+    return round(prediction.shift_probability, DECIMALS)
+
+
+def disorder(seq: int | None, last_seq: int | None) -> list[str]:
+    """Flags of a `seq` that does not follow the last one of the session; order is never changed."""
+    if seq is None or last_seq is None or seq == last_seq + 1:
+        return []
+    return ["seq_gap"] if seq > last_seq else ["seq_disorder"]
+
+
+def highest_seq(seq: int | None, last: int | None) -> int | None:
+    """The `seq` that the next utterance is compared with."""
+    known = [s for s in (seq, last) if s is not None]
+    return max(known, default=None)
