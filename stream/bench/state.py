@@ -8,7 +8,6 @@ written as in service: nothing is compressible here that is not there.
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from state.window import (
 from stream.answers.build_events import DECIMALS, named, shift_alert
 from stream.answers.outbox import sent_for, stored_output
 from stream.answers.shift_rule import ShiftRule, decide
-from stream.bench.rows import Row
+from stream.bench.rows import Row, figure
 from stream.events.messages import Context, InputRef, ModelRef, PredictionEvent, Shift
 
 KIB: Final = 1024
@@ -89,28 +88,20 @@ def run_bench_state(
         measured = [
             measure(redis_url, size, conversations, utterances, seed + i) for i in range(runs)
         ]
-        traffic, memory = GOALS.get(size, ((None, None), (None, None)))
+        per_utterance, per_conversation = GOALS.get(size, ((None, None), (None, None)))
         note = f"{conversations} conversations x {utterances} utterances, 2 speakers, W=10"
-        rows[f"P7_bytes_h{size}"] = row(
-            [m.kib_per_utterance for m in measured], "KiB/utterance", traffic, note
-        )
-        rows[f"P7_memory_h{size}"] = row(
-            [m.kib_per_conversation for m in measured], "KiB/conversation", memory, note
-        )
-        rows[f"P7_updates_h{size}"] = row(
-            [m.updates_per_s for m in measured], "updates/s", (None, None), note
-        )
+        for name, unit, goals, values in (
+            ("bytes", "KiB/utterance", per_utterance, [m.kib_per_utterance for m in measured]),
+            (
+                "memory",
+                "KiB/conversation",
+                per_conversation,
+                [m.kib_per_conversation for m in measured],
+            ),
+            ("updates", "updates/s", (None, None), [m.updates_per_s for m in measured]),
+        ):
+            rows[f"P7_{name}_h{size}"] = figure(values, unit, note, *goals, digits=3)
     return rows
-
-
-def row(
-    values: list[float], unit: str, goals: tuple[float | None, float | None], reference: str
-) -> Row:
-    """Summarise runs by their median."""
-    first, aim = goals
-    rounded = [round(v, 3) for v in values]
-    value = statistics.median(rounded)
-    return Row(value=value, unit=unit, first=first, aim=aim, reference=reference, runs=rounded)
 
 
 def measure(redis_url: str, hidden: int, conversations: int, utterances: int, seed: int) -> Run:
