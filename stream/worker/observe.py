@@ -41,8 +41,8 @@ class Observer:
     def left(self, topic: str, partitions: Sequence[int]) -> None:
         """Partitions left: their gauges must not stay behind."""
         for partition in partitions:
-            self._m.consumer_lag.drop(topic, str(partition))
-            self._m.last_processed.drop(str(partition))
+            self._m.consumer_lag.remove(topic, str(partition))
+            self._m.last_processed.remove(str(partition))
 
     def operated(self, step: Step) -> None:
         """What the store answered in one step."""
@@ -93,7 +93,7 @@ class Observer:
                 kind = "utterance_id" if result.replay is None else "position"
                 m.duplicates.labels(kind).inc()
         for partition, timestamp_ms in answered.items():
-            m.last_processed.set(timestamp_ms / 1000, str(partition))
+            m.last_processed.labels(str(partition)).set(timestamp_ms / 1000)
 
     def _predictions(self, events: Sequence[PredictionEvent]) -> None:
         m = self._m
@@ -151,7 +151,7 @@ class Observer:
         m = self._m
         m.last_turn.set_to_current_time()
         for partition, records in lag.items():
-            m.consumer_lag.set(records, topic, str(partition))
+            m.consumer_lag.labels(topic, str(partition)).set(records)
         m.queue_depth.set(queued)
         m.partitions_paused.set(paused)
         m.conversations_active.set(cached)
