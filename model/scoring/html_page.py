@@ -6,6 +6,8 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Final
 
 import numpy as np
@@ -25,17 +27,6 @@ SCORE_NAMES: Final[dict[ScoreName, str]] = {
     "emotion_ece": "emotion calibration error, %",
     "shift_ece": "shift calibration error, %",
 }
-
-_STYLE: Final = """\
-body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fff;max-width:62rem;
-margin:2rem auto;padding:0 1rem}
-h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.4rem}
-.sub{color:#666;margin-top:0}.lead li{margin:.3rem 0}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .7rem;border-bottom:1px solid #e6e6e6;text-align:right}
-th:first-child,td:first-child{text-align:left}th{color:#555;font-weight:600}
-figure{margin:0 0 1rem}img{max-width:100%;height:auto}figcaption{color:#555}
-code{font-size:.85em;overflow-wrap:anywhere}.note{color:#555}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +49,24 @@ def report_page(
     against: Sequence[Difference] = (),
 ) -> str:
     """The whole page as HTML."""
-    title = f"{subject.model} on {subject.data}, {subject.split} split"
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">{report.utterances:,} utterances and {report.pairs:,} pairs of '
-        f"{report.dialogues:,} dialogues; checkpoint <code>{escape(subject.digest)}</code></p>",
+    values = {
+        "title": f"{subject.model} on {subject.data}, {subject.split} split",
+        "sizes": f"{report.utterances:,} utterances and {report.pairs:,} pairs of "
+        f"{report.dialogues:,} dialogues",
+        "digest": subject.digest,
+        "command": subject.command,
+        "ledger": subject.ledger,
+    }
+    sections = [
         _list(summary(report)),
         _scores(report),
         _against(subject, against),
         *(_figure(picture) for picture in pictures),
         _classes(report),
-        "<h2>How it was measured</h2>",
-        f"<p>Printed by <code>{escape(subject.command)}</code>. Every answer has heard its own "
-        "utterance and earlier ones only. Intervals are 95 % bootstrap intervals over whole "
-        "dialogues; calibration and thresholds come with the checkpoint, fitted on dev. “By "
-        "chance” is the calibration error that perfectly calibrated answers of this number "
-        "would show; “out of fold” is the error when no dialogue is judged by what was fitted "
-        "on it.</p>",
-        f'<p class="note">{escape(subject.ledger)}</p>',
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
-    )
+    body = "\n".join(section for section in sections if section)
+    template = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
+    return template.substitute({name: escape(v) for name, v in values.items()}, body=body)
 
 
 def summary(report: Report) -> tuple[str, ...]:
