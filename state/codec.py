@@ -37,8 +37,7 @@ from state.codec_dictionary import DEFLATE_DICTIONARY
 from state.store import Loaded, Restore, Save, StateCorrupt, StoredOutput
 from state.window import (
     NO_OFFSET,
-    Bytes1,
-    Bytes2,
+    Bytes,
     Change,
     Conversation,
     Session,
@@ -226,7 +225,7 @@ class Codec:
                 yield SPEAKER + speaker_id.encode(), _entry(SPEAKER, body)
 
     @staticmethod
-    def _sized(arrays: Bytes1, nbytes: int, whose: str) -> bytes:
+    def _sized(arrays: Bytes, nbytes: int, whose: str) -> bytes:
         if arrays.nbytes != nbytes:
             raise ValueError(f"the arrays of {whose} have {arrays.nbytes} bytes, not {nbytes}")
         return arrays.tobytes()
@@ -246,7 +245,7 @@ class Codec:
         decoded = [_decode_row(row, self._sizes[0]) for row in entries.rows]
         indices = [index for index, _, _, _ in decoded]
         _require(indices == list(range(count - kept, count)), "rows are not those of one session")
-        rows: Bytes2 = np.frombuffer(
+        rows: Bytes = np.frombuffer(
             bytearray().join(arrays for _, _, _, arrays in decoded), np.uint8
         ).reshape(kept, self._sizes[0])
         return Window(
@@ -258,7 +257,7 @@ class Codec:
             count=count,
         )
 
-    def _arrays(self, value: bytes | None, count: int) -> Bytes1 | None:
+    def _arrays(self, value: bytes | None, count: int) -> Bytes | None:
         _require((value is None) == (count == 0), "conversation arrays missing or left over")
         if value is None:
             return None
@@ -361,7 +360,7 @@ def _body(role: bytes, value: bytes) -> bytes:
     return body
 
 
-def _arrays_of(value: bytes, nbytes: int) -> Bytes1:
+def _arrays_of(value: bytes, nbytes: int) -> Bytes:
     _require(len(value) == nbytes, f"arrays of {len(value)} bytes instead of {nbytes}")
     return np.frombuffer(bytearray(value), np.uint8)
 

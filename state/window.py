@@ -14,19 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Literal, NewType
+from typing import Final, Literal
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-ConversationId = NewType("ConversationId", str)
-UtteranceId = NewType("UtteranceId", str)
-SpeakerId = NewType("SpeakerId", str)
-
-Bytes1 = NDArray[np.uint8]  # [n]
-Bytes2 = NDArray[np.uint8]  # [rows, n]
+Bytes = NDArray[np.uint8]
 
 NO_OFFSET: Final = -1
 NO_CLOCK: Final = -1
@@ -123,7 +118,7 @@ class Speaker(Struct, frozen=True):
 
     last_index: int  # session index of this speaker's latest utterance
     last_utterance_id: str
-    arrays: Bytes1  # [speaker_bytes]
+    arrays: Bytes  # [speaker_bytes]
 
 
 class Window(Struct, frozen=True):
@@ -134,17 +129,17 @@ class Window(Struct, frozen=True):
     The session index of ``rows[-1]`` is ``count - 1``.
     """
 
-    rows: Bytes2  # [n <= W, row_bytes]
+    rows: Bytes  # [n <= W, row_bytes]
     row_speakers: tuple[str, ...]
     row_utterances: tuple[str, ...]
-    arrays: Bytes1 | None  # [conversation_bytes]; None before the first utterance of a session
+    arrays: Bytes | None  # [conversation_bytes]; None before the first utterance of a session
     speakers: Mapping[str, Speaker]
     count: int  # utterances of the session so far
 
     @staticmethod
     def empty(spec: StateSpec) -> Window:
         """The window a session starts with."""
-        rows: Bytes2 = np.empty((0, spec.row_bytes), np.uint8)
+        rows: Bytes = np.empty((0, spec.row_bytes), np.uint8)
         return Window(rows, (), (), None, MappingProxyType({}), 0)
 
     def push(
@@ -153,9 +148,9 @@ class Window(Struct, frozen=True):
         *,
         utterance_id: str,
         speaker_id: str,
-        row: Bytes1,
-        arrays: Bytes1,
-        speaker: Bytes1,
+        row: Bytes,
+        arrays: Bytes,
+        speaker: Bytes,
     ) -> tuple[Window, tuple[str, ...]]:
         """Append one utterance; return the new window and the speakers forgotten by it.
 
@@ -282,9 +277,9 @@ class Applied(Struct, frozen=True):
     May be views of a whole batch: nothing keeps them but what `Window.push` copies.
     """
 
-    row: Bytes1  # [row_bytes]
-    arrays: Bytes1  # [conversation_bytes]
-    speaker: Bytes1  # [speaker_bytes]
+    row: Bytes  # [row_bytes]
+    arrays: Bytes  # [conversation_bytes]
+    speaker: Bytes  # [speaker_bytes]
 
 
 def apply(

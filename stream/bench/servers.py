@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stream.brokers.topics import create, plan
 from stream.events.topic_names import TopicNames
-from stream.local.servers import Stack
+from stream.local.servers import kafka_and_redis
 from stream.local.worker_process import RunningWorker, local_worker
 
 
@@ -58,5 +58,5 @@ def started(
     """Run Apache Kafka and Redis until the block ends; yield them and a scratch folder."""
     with tempfile.TemporaryDirectory(prefix="emotrack-bench-") as name:
         say("starting Apache Kafka and Redis")
-        with Stack(Path(name), jars) as stack:
+        with kafka_and_redis(Path(name), jars) as stack:
             yield Servers(stack.kafka.bootstrap, stack.redis.url, prefix), Path(name)

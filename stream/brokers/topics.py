@@ -7,7 +7,7 @@ topic: `require_topics` stops it where one is missing or would break a promise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import kafka
@@ -96,7 +96,7 @@ def create(
         if missing:
             admin.wait_for_topics([one.name for one in missing])
         reports = _describe(admin, plans)
-    return [_as_created(one) if one.name in created else one for one in reports]
+    return [replace(one, created=one.name in created) for one in reports]
 
 
 def describe(
@@ -147,7 +147,7 @@ def require_topics(
 
 
 def _create_one(admin: Any, one: TopicPlan) -> bool:
-    """Create a topic; False when somebody else just did."""
+    """Create a topic; False when someone else just did."""
     wanted = {
         "num_partitions": one.partitions,
         "replication_factor": one.replication,
@@ -196,10 +196,6 @@ def _report(one: TopicPlan, partitions: int, config: Mapping[str, str]) -> Topic
         differs.append(f"partitions is {partitions}, planned {one.partitions}")
     shown = {name: config.get(name, "?") for name in (_STAMP, *one.config)}
     return TopicReport(one.name, True, partitions, shown, tuple(differs))
-
-
-def _as_created(one: TopicReport) -> TopicReport:
-    return TopicReport(one.name, one.exists, one.partitions, one.config, one.differs, created=True)
 
 
 def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stream.local.servers import KAFKA_JARS, ServerFailed, Stack, answers
+from stream.local.servers import KAFKA_JARS, ServerFailed, answers, kafka_and_redis
 
 
 def local(
@@ -35,13 +35,15 @@ def local(
     typer.echo("starting Kafka and Redis …")
     with (
         tempfile.TemporaryDirectory(prefix="emotrack-local-") as directory,
-        Stack(Path(directory), jars, kafka_port=kafka_port, redis_port=redis_port) as servers,
+        kafka_and_redis(
+            Path(directory), jars, kafka_port=kafka_port, redis_port=redis_port
+        ) as both,
     ):
         typer.echo(
-            f"Kafka answers on {servers.kafka.bootstrap}, Redis on {servers.redis.url}. Next: "
+            f"Kafka answers on {both.kafka.bootstrap}, Redis on {both.redis.url}. Next: "
             "`emotrack topics create`. Ctrl-C ends both"
         )
         while not stop.wait(0.5):
-            for server in (servers.kafka.server, servers.redis.server):
+            for server in (both.kafka.server, both.redis.server):
                 if server.ended():
                     raise ServerFailed(f"{server.name} ended by itself: {server.tail()}")

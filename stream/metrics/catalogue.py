@@ -2,7 +2,7 @@
 
 One registry per `Metrics`, so that two workers in a process do not share numbers. Base units. No
 label holds a conversation, speaker or utterance. Counters whose labels are a closed set start at 0,
-so that the first event is an increase. `docs/metrics.md` is written from this (`stream.metrics.document`).
+so that the first event is an increase. `stream.metrics.document` writes `docs/metrics.md`.
 """
 
 from __future__ import annotations
