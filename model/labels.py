@@ -8,7 +8,6 @@ from typing import Final
 
 MELD_LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 IEMOCAP_LABELS: Final = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
-EMORYNLP_LABELS: Final = ("joyful", "mad", "neutral", "peaceful", "powerful", "sad", "scared")
 
 SENTIMENTS: Final = ("positive", "neutral", "negative")
 

@@ -1,4 +1,4 @@
-"""Writes a data set in the layout of docs/data.md: under temporary names first, then renamed."""
+"""Write a data set in the layout of docs/data.md: under temporary names first, then renamed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ Ordered = Sequence[tuple[Split, Dialogue]]
 ARRAY_NAMES: Final = {"text": "text", "audio": "audio_raw", "video": "visual_raw"}
 
 
-def write(folder: Path, data: DataSet) -> None:
-    """See `model.data.dataset.write_data_set`. Equal sets give equal bytes."""
+def write_data_set(folder: Path, data: DataSet) -> None:
+    """Write `data` so that `read_data_set` gives it back; replaces a set of its name whole.
+
+    Equal sets give equal bytes. Raises `DataError`, then nothing is written.
+    """
     order = [(split, dialogue) for split in SPLITS for dialogue in data.split(split)]
     if not data.split("train"):
         raise DataError(f"{data.name} has no train dialogue: there is nothing to write")
@@ -117,12 +120,3 @@ def _lines(order: Ordered, labels: Sequence[str]) -> bytes:
         line = {"dialogue_id": dialogue.dialogue_id, "split": split, "utterances": utterances}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return gzip.compress("".join(lines).encode(), mtime=0)
-
-
-def write_data_set(folder: Path, data: DataSet) -> None:
-    """Write `data` so that `read_data_set` gives it back; replaces a set of its name whole.
-
-    Raises `DataError`, then nothing is written.
-    """
-
-    write(folder, data)

@@ -39,11 +39,6 @@ class LabelWords:
         """Place in the decoder's input whose output names the emotion."""
         return len(self.prefix)
 
-    @property
-    def sentiment_slot(self) -> int:
-        """Place in the decoder's input whose output names the sentiment."""
-        return len(self.prefix) + 1 + len(self.middle)
-
     def sentence(self, emotion: int, sentiment: int) -> tuple[int, ...]:
         """The target sentence of two class numbers."""
         words = (*self.prefix, self.emotions[emotion], *self.middle)

@@ -30,16 +30,6 @@ def is_shift(pairs: Ints, classes: int) -> Bools:
     return moved
 
 
-def class_precision(counts: Counts) -> Doubles:
-    """Share of the answers of a class that are right, [..., C]; 0 where it was never answered."""
-    return _share(_hits(counts), counts.sum(-2))
-
-
-def class_recall(counts: Counts) -> Doubles:
-    """Share of the true rows of a class that were found, [..., C]; 0 where it never occurs."""
-    return _share(_hits(counts), counts.sum(-1))
-
-
 def class_f1(counts: Counts) -> Doubles:
     """F1 of each class from confusion counts [..., C, C]; 0 where a class never occurs."""
     return _share(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))

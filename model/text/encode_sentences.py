@@ -33,7 +33,7 @@ def has_sentences(dialogues: Sequence[Dialogue]) -> bool:
 
 
 def frozen_encoder(folder: Path, layers: int) -> TextEncoder:
-    """An encoder as it lies in its folder, the last `layers` layers averaged."""
+    """Describe the encoder of a folder unchanged, the last `layers` layers averaged."""
     return TextEncoder(encoder_digest(folder), encoder_name(folder), layers)
 
 

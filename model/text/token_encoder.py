@@ -19,18 +19,7 @@ from torch import Tensor
 
 from model.atomic_files import write_whole
 from model.data.dataset import Dialogue
-from model.errors import EncoderMissing
-from model.text.sentence_encoder import (
-    INSTALL,
-    TextEncoder,
-    encoder_digest,
-    encoder_name,
-    load_network,
-    longest,
-    mixed,
-    same_length,
-)
-from model.text.weight_delta import apply_delta
+from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length
 
 
 class TokenEncoder:
@@ -49,20 +38,9 @@ class TokenEncoder:
 
         Raises `EncoderMissing` if it will not load or is not the one a checkpoint was made with.
         """
-        network, tokenizer = load_network(folder)
-        if network.config.is_encoder_decoder:
-            network = network.get_encoder()
-        digest = encoder_digest(folder)
-        if text is None:
-            text = TextEncoder(digest, encoder_name(folder), layers)
-        if text.base != digest:
-            raise EncoderMissing(
-                f"the encoder in {folder} is not the {text.name} this checkpoint was trained with "
-                f"(digest {digest[:12]}, not {text.base[:12]}): {INSTALL}, or name the right "
-                "folder with --encoder"
-            )
-        apply_delta(network, text.delta)
-        return cls(tokenizer, network, text, min(most_tokens, longest(folder, tokenizer)))
+        opened = open_encoder(folder, text, layers=layers)
+        most = min(most_tokens, opened.longest)
+        return cls(opened.tokenizer, opened.network, opened.text, most)
 
     def states(self, sentence: str) -> Tensor:
         """[tokens, width] float16 of one text, run alone and unpadded; [0, width] without words."""

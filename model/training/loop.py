@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,10 +33,6 @@ from model.scoring.calibrate import calibrate
 from model.serving.calibration import Calibration, Thresholds
 from model.training.losses import focal_loss
 from model.training.progress import load_progress, save_progress
-
-if TYPE_CHECKING:
-    pass
-
 
 MOST_EPOCHS: Final = 100
 
