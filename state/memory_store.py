@@ -34,9 +34,14 @@ class MemoryStore:
     """A `Store` in memory. `now` returns seconds since the epoch; `kept` may be shared."""
 
     def __init__(
-        self, spec: StateSpec, *, now: Callable[[], float] = time.time, kept: Kept | None = None
+        self,
+        spec: StateSpec,
+        *,
+        now: Callable[[], float] = time.time,
+        kept: Kept | None = None,
+        dictionary: bytes = b"",
     ) -> None:
-        self._codec = Codec(spec)
+        self._codec = Codec(spec, dictionary)
         self._now = now
         self._kept = Kept() if kept is None else kept
         self._ttl_s = 2 * spec.recurrence.idle_s

@@ -32,9 +32,15 @@ class StateReader:
     """
 
     def __init__(
-        self, url: str, spec: StateSpec, *, cluster: bool = False, access: RedisAccess = ANYONE
+        self,
+        url: str,
+        spec: StateSpec,
+        *,
+        cluster: bool = False,
+        access: RedisAccess = ANYONE,
+        dictionary: bytes = b"",
     ) -> None:
-        self._codec = Codec(spec)
+        self._codec = Codec(spec, dictionary)
         kind = redis.RedisCluster if cluster else redis.Redis
         self._at_once = 1 if cluster else AT_ONCE  # a transaction has one slot
         self._redis: Any = self._call(

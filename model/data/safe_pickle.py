@@ -57,10 +57,8 @@ class _Unpickler(pickle.Unpickler):
     """Knows no name but those in `_KNOWN`; everything it hands out is ours or a plain value."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        newer = module_name.replace("__builtin__", "builtins").replace(
-            "numpy.core.", "numpy._core."
-        )
-        made = _KNOWN.get(f"{newer}.{global_name}")
+        newer = module_name.replace("numpy.core.", "numpy._core.")
+        made = _KNOWN.get(f"{newer.replace('__builtin__', 'builtins')}.{global_name}")
         if made is None:
             raise Refused(f"asks for {module_name}.{global_name}")
         return _Maker(made)

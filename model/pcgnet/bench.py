@@ -5,7 +5,7 @@ Values in, values out: clocks are passed in by `stream.bench.model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def batch_cost_us(folder: Path, batch: int, clock: Clock, *, batches: int = 60) 
     use_threads(1)
     predictor = PcgnetPredictor.load(folder, device="cpu")
     talks = Talks.begin(predictor, batch)
-    spent = [talks.step(talks.turns(t), clock) for t in range(12 + batches)]
+    spent = talks.steps(range(12 + batches), clock)
     return 1e6 * float(np.median(spent[12:])) / batch
 
 
@@ -134,6 +134,10 @@ class Talks:
             for turn, answer in zip(turns, said, strict=True)
         ]
         return seconds
+
+    def steps(self, numbers: Iterable[int], clock: Clock) -> list[float]:
+        """Predict these utterances of each conversation; return the seconds of each step."""
+        return [self.step(self.turns(t), clock) for t in numbers]
 
 
 class FullRecompute:

@@ -29,6 +29,11 @@ SCORE_NAMES: Final[dict[ScoreName, str]] = {
 }
 
 
+DIFFERENCE_HEADER: Final = (
+    "", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What was scored: the model, the conversations, and how to print the same again."""
@@ -94,6 +99,17 @@ def summary(report: Report) -> tuple[str, ...]:
     return tuple(said)
 
 
+def difference_row(found: Difference) -> tuple[str, ...]:
+    """The cells under `DIFFERENCE_HEADER`."""
+    one, other, gap, low, high = (
+        100 * x for x in (found.one, found.other, found.value, found.low, found.high)
+    )
+    return (
+        SCORE_NAMES[found.score], f"{one:.1f}", f"{other:.1f}", f"{gap:+.1f}",
+        f"{low:+.1f} to {high:+.1f}", f"{found.share_not_above:.3f}", found.verdict,
+    )  # fmt: skip
+
+
 def difference_sentence(found: Difference) -> str:
     """A difference and whether it means anything, in words."""
     name = SCORE_NAMES[found.score].removesuffix(", %")
@@ -155,14 +171,9 @@ def _classes(report: Report) -> str:
 def _against(subject: Subject, found: Sequence[Difference]) -> str:
     if not found:
         return ""
-    rows = [
-        (SCORE_NAMES[d.score], _one(d.one), _one(d.other), f"{100 * d.value:+.1f}",
-         f"{100 * d.low:+.1f} to {100 * d.high:+.1f}", f"{d.share_not_above:.3f}", d.verdict)
-        for d in found if np.isfinite(d.value)
-    ]  # fmt: skip
-    header = ("", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is")
+    rows = [difference_row(d) for d in found if np.isfinite(d.value)]
     other = f"<p>The other is <code>{escape(subject.other)}</code>, over the same dialogues.</p>"
-    return _table("Against another checkpoint", header, rows) + other
+    return _table("Against another checkpoint", DIFFERENCE_HEADER, rows) + other
 
 
 def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

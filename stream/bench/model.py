@@ -57,8 +57,7 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
     for batch in CUDA_BATCHES:
         say(f"P5: batches of {batch}")
         talks = bench.Talks.begin(predictor, batch)
-        for t in range(CUDA_WARM):
-            talks.step(talks.turns(t), time.perf_counter)
+        talks.steps(range(CUDA_WARM), time.perf_counter)
         turns = talks.turns(CUDA_WARM)
         runs = []
         for _ in range(RUNS):
@@ -79,8 +78,7 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
 
 def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, CONVERSATIONS)
-    for t in range(TURN - 1):
-        talks.step(talks.turns(t), time.perf_counter)
+    talks.steps(range(TURN - 1), time.perf_counter)
     turns = talks.turns(TURN - 1)
     whole = bench.FullRecompute(predictor, CONVERSATIONS, TURN)
     whole.seconds(time.perf_counter)
@@ -108,14 +106,11 @@ def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
 
 def _single(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, 1)
-    for t in range(20):
-        talks.step(talks.turns(t), time.perf_counter)
+    talks.steps(range(20), time.perf_counter)
     runs = []
     for block in range(RUNS):
         at = 20 + block * SINGLE_STEPS
-        taken = [
-            talks.step(talks.turns(t), time.perf_counter) for t in range(at, at + SINGLE_STEPS)
-        ]
+        taken = talks.steps(range(at, at + SINGLE_STEPS), time.perf_counter)
         runs.append(1e3 * statistics.median(taken))
     reference = f"p50 of {SINGLE_STEPS} steps, one conversation, one thread, H={hidden}"
     return {f"P3_h{hidden}": figure(runs, "ms", reference, *GOALS[hidden])}
@@ -123,8 +118,7 @@ def _single(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
 
 def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, BATCH)
-    for t in range(12):
-        talks.step(talks.turns(t), time.perf_counter)
+    talks.steps(range(12), time.perf_counter)
     turns = talks.turns(12)
     runs, rates = [], []
     for _ in range(RUNS):
@@ -141,15 +135,13 @@ def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
 
 def _late_against_early(bench: Any, predictor: Any) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, 1)
-    for t in range(LATE):
-        if t == EARLY:
-            early = bench.Talks(predictor, list(talks.windows))
-        talks.step(talks.turns(t), time.process_time)
+    talks.steps(range(EARLY), time.process_time)
+    early = bench.Talks(predictor, list(talks.windows))
+    talks.steps(range(EARLY, LATE), time.process_time)
     runs, before, after = [], [], []
     for block in range(0, SPAN, BLOCK):  # interleaved, CPU time
-        steps = range(block, block + BLOCK)
-        first = [early.step(early.turns(EARLY + t), time.process_time) for t in steps]
-        then = [talks.step(talks.turns(LATE + t), time.process_time) for t in steps]
+        first = early.steps(range(EARLY + block, EARLY + block + BLOCK), time.process_time)
+        then = talks.steps(range(LATE + block, LATE + block + BLOCK), time.process_time)
         before.append(sum(first))
         after.append(sum(then))
         runs.append(sum(then) / sum(first))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,7 @@ from state.window import (
 )
 from stream.answers.build_events import DECIMALS, named, shift_alert
 from stream.answers.outbox import sent_for, stored_output
+from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.answers.shift_rule import ShiftRule, decide
 from stream.bench.rows import Row, figure
 from stream.events.messages import Context, InputRef, ModelRef, PredictionEvent, Shift
@@ -104,11 +106,15 @@ def run_bench_state(
     return rows
 
 
+def open_store(spec: StateSpec, redis_url: str) -> RedisStore:
+    """Open a store as a worker does."""
+    return RedisStore(spec, redis_url, timeout_s=10.0, dictionary=OUTPUT_DICTIONARY)
+
+
 def measure(redis_url: str, hidden: int, conversations: int, utterances: int, seed: int) -> Run:
     """Write `conversations` side by side, one batch a turn, and read the server's counters."""
     spec = spec_of(hidden)
-    store = RedisStore(spec, redis_url, timeout_s=10.0)
-    try:
+    with closing(open_store(spec, redis_url)) as store:
         store.check()
         token = store.claim(TOPIC_ID, 0)
         talk = Talk(spec, conversations, seed, f"{TOPIC_ID}-{token:x}")  # meets no earlier run's
@@ -122,8 +128,6 @@ def measure(redis_url: str, hidden: int, conversations: int, utterances: int, se
             if any(answer.result is not SaveResult.SAVED for answer in answers):
                 raise RuntimeError(f"the store answered {answers[0]}: is the server shared?")
         after = store.usage()
-    finally:
-        store.close()
     updates = conversations * utterances
     return Run(
         (after.received_bytes - before.received_bytes) / updates / KIB,

@@ -19,9 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.brokers.kafka_rights import require_rights
 from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
-from stream.ports import (
-    LogUnavailable,
-)
+from stream.ports import LogUnavailable
 from stream.settings import Settings
 
 Answer = TypeVar("Answer")

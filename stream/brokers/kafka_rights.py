@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
-    AclOperation,
-    AdminClient,
-)
+from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # public, not re-exported
 
 from stream.errors import AccessRefused
 from stream.settings import Settings

@@ -115,18 +115,14 @@ def watch(
         "security": settings.security,
     }
     console = Console()
+    subscriber: AlertSubscriber | PredictionSubscriber
     if what == "alerts":
-        with AlertSubscriber(settings.bootstrap, topic=settings.shift_alerts, **options) as alerts:
-            shown, skipped = (
-                show(alerts.records(), console, limit=limit, jsonl=jsonl),
-                alerts.skipped,
-            )
+        subscriber = AlertSubscriber(settings.bootstrap, topic=settings.shift_alerts, **options)
     else:
-        with PredictionSubscriber(
-            settings.bootstrap, topic=settings.predictions, **options
-        ) as predictions:
-            shown = show(predictions.records(), console, limit=limit, jsonl=jsonl)
-            skipped = predictions.skipped
+        subscriber = PredictionSubscriber(settings.bootstrap, topic=settings.predictions, **options)
+    with subscriber:
+        shown = show(subscriber.records(), console, limit=limit, jsonl=jsonl)
+    skipped = subscriber.skipped
     note = f", {skipped} records of another kind skipped" if skipped else ""
     typer.echo(f"{shown} {what}{note}", err=True)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +16,7 @@ from rich.table import Table
 from stream.cli.options import model_errors
 
 if TYPE_CHECKING:
-    from model.data.dataset import DataSet
+    from model.data.dataset import DataSet, Dialogue
     from model.data.feature_file import FeatureRows
 
 app = typer.Typer(help="Data sets: from your own conversations, from published features; checked.")
@@ -57,15 +58,8 @@ def convert(
     renamed = {ours: theirs for ours, theirs in flags.items() if theirs is not None}
     vectors = vectors_in(features) or NO_FEATURES
     with model_errors():
-        _write(
-            to_data_set(
-                name or source.name.split(".")[0],
-                read_table(source, renamed),
-                vectors,
-                Shares(dev_share, test_share, seed),
-            ),
-            out,
-        )
+        named, shares = name or source.name.split(".")[0], Shares(dev_share, test_share, seed)
+        _write(to_data_set(named, read_table(source, renamed), vectors, shares), out)
 
 
 @app.command()
@@ -134,53 +128,39 @@ def _write(data: DataSet, out: Path) -> None:
 
 def show(data: DataSet) -> None:
     """Print splits, labels, widths and the longest conversation."""
-    from model.data.dataset import SPLITS, label_counts
+    from model.data.dataset import MODALITIES, SPLITS, UNLABELLED
     from model.labels import sentiment_of
 
-    splits = {split: data.split(split) for split in SPLITS}
     table = Table("", *SPLITS, title=escape(data.name))
-    table.add_row("dialogues", *(str(len(found)) for found in splits.values()))
-    table.add_row("utterances", *(str(sum(map(len, found))) for found in splits.values()))
-    longest = (str(max(map(len, found), default=0)) for found in splits.values())
-    table.add_row("longest dialogue", *longest)
-    speakers = (max((len(set(d.speakers)) for d in found), default=0) for found in splits.values())
-    table.add_row("most speakers", *map(str, speakers), end_section=True)
-    counts = [label_counts(d, len(data.labels)) if d else None for d in splits.values()]
+
+    def add(name: str, count: Callable[[Sequence[Dialogue]], object], last: bool = False) -> None:
+        cells = (str(count(data.split(split))) for split in SPLITS)
+        table.add_row(name, *cells, end_section=last)
+
+    add("dialogues", len)
+    add("utterances", lambda found: sum(map(len, found)))
+    add("longest dialogue", lambda found: max(map(len, found), default=0))
+    add("most speakers", lambda found: max((len(set(d.speakers)) for d in found), default=0), True)
     for i, (label, sentiment) in enumerate(sentiment_of(data.labels).items()):
-        found = ("0" if count is None else str(count[i]) for count in counts)
-        table.add_row(f"{escape(label)} ({sentiment})", *found)
-    table.add_row("unlabelled", *_unlabelled(data), end_section=True)
+        add(f"{escape(label)} ({sentiment})", partial(_labelled, i))
+    add("unlabelled", partial(_labelled, UNLABELLED), True)
     for modality, width in data.widths.items():
-        table.add_row(f"{modality}, {width} numbers", *_shares(data, modality))
-    table.add_row("with a sentence", *_with_sentence(data))
+        add(f"{modality}, {width} numbers", partial(_with_vector, MODALITIES.index(modality)))
+    add("with a sentence", lambda found: _share(found, lambda d: sum(map(bool, d.sentences))))
     Console().print(table)
     if data.note:
         typer.echo(data.note)
 
 
-def _unlabelled(data: DataSet) -> list[str]:
-    from model.data.dataset import SPLITS, UNLABELLED
-
-    return [str(sum(int((d.labels == UNLABELLED).sum()) for d in data.split(s))) for s in SPLITS]
+def _labelled(label: int, dialogues: Sequence[Dialogue]) -> int:
+    return sum(int((d.labels == label).sum()) for d in dialogues)
 
 
-def _shares(data: DataSet, modality: str) -> list[str]:
-    from model.data.dataset import MODALITIES, SPLITS
-
-    column = MODALITIES.index(modality)
-    present = [sum(int(d.present[:, column].sum()) for d in data.split(s)) for s in SPLITS]
-    return [_percent(part, data, i) for i, part in enumerate(present)]
+def _with_vector(column: int, dialogues: Sequence[Dialogue]) -> str:
+    return _share(dialogues, lambda d: int(d.present[:, column].sum()))
 
 
-def _with_sentence(data: DataSet) -> list[str]:
-    from model.data.dataset import SPLITS
-
-    said = [sum(bool(text) for d in data.split(s) for text in d.sentences) for s in SPLITS]
-    return [_percent(part, data, i) for i, part in enumerate(said)]
-
-
-def _percent(part: int, data: DataSet, split: int) -> str:
-    from model.data.dataset import SPLITS
-
-    total = sum(len(d) for d in data.split(SPLITS[split]))
-    return f"{100 * part / total:.1f} %" if total else "-"
+def _share(dialogues: Sequence[Dialogue], count: Callable[[Dialogue], int]) -> str:
+    """The share of utterances that `count` finds in each dialogue, in percent."""
+    total = sum(map(len, dialogues))
+    return f"{100 * sum(map(count, dialogues)) / total:.1f} %" if total else "-"

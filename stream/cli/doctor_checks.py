@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -116,11 +117,8 @@ def _redis(settings: Settings) -> Check:
     from stream.serve import NO_STATE, open_redis
 
     def look() -> str:
-        store = open_redis(settings, NO_STATE)
-        try:
+        with closing(open_redis(settings, NO_STATE)) as store:
             version, policy = store.version_and_policy()
-        finally:
-            store.close()
         return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
 
     return _checked("redis", look)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import numpy as np
 import typer
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Feature vectors of your own sound, video and text, one row an utterance.")
 
+T = TypeVar("T")
 SHOWN: Final = 6  # files of which the table shows the numbers
 SHIPPED: Final = "shipped"
 Out = Annotated[Path | None, typer.Option(help="write the vectors to this .npz")]
@@ -88,8 +89,7 @@ def text(
         raise ConfigError(f"{file} holds no line to encode")
     with model_errors():
         network, recipe = encoder_of(encoder, checkpoint)
-    bar = track(range(len(texts)), "encoding", console=_errors(), disable=not _errors().is_terminal)
-    step = iter(bar)
+    step = iter(_bar(texts, "encoding"))
     vectors = sentence_vectors(texts, network, lambda _count: next(step, None))
     write_feature_rows(out, "text", names, vectors, recipe)
     absent = int(np.isnan(vectors).all(axis=1).sum())
@@ -117,11 +117,8 @@ def _sentences(file: Path, column: str | None) -> tuple[list[str], list[str]]:
 
 def _rows(files: Sequence[Path], measure: Callable[[Path], Floats]) -> Floats:
     """[files, width]"""
-    bar: Iterable[Path] = track(
-        files, "measuring", console=_errors(), disable=not _errors().is_terminal
-    )
     with model_errors():
-        return np.stack([measure(file) for file in bar])
+        return np.stack([measure(file) for file in _bar(files, "measuring")])
 
 
 def _finish(
@@ -136,21 +133,16 @@ def _finish(
     from model.data.feature_file import write_feature_rows
 
     if fill_from is not None:
-        rows = _filled(rows, modality, fill_from)
+        from model.features.sentences import filled_as_trained  # torch, only where it is asked for
+
+        checkpoint = None if fill_from == SHIPPED else Path(fill_from)
+        with model_errors():
+            rows = filled_as_trained(rows, modality, checkpoint)
     _show(files, rows, columns)
     if out is not None:
         _require_npz(out)
         write_feature_rows(out, modality, [file.stem for file in files], rows, recipe)
         typer.echo(f"{len(rows)} rows of {len(columns)} numbers in {out}")
-
-
-def _filled(rows: Floats, modality: str, checkpoint: str) -> Floats:
-    from model.features.sentences import filled_as_trained
-
-    with model_errors():
-        return filled_as_trained(
-            rows, modality, None if checkpoint == SHIPPED else Path(checkpoint)
-        )
 
 
 def _show(files: Sequence[Path], rows: Floats, columns: Sequence[str]) -> None:
@@ -171,5 +163,7 @@ def _require_npz(out: Path) -> None:
         raise ConfigError(f"--out {out}: give a name that ends in .npz")
 
 
-def _errors() -> Any:
-    return Console(stderr=True)
+def _bar(things: Sequence[T], title: str) -> Iterable[T]:
+    """Pass things on; show how far that is where stderr is a terminal."""
+    console = Console(stderr=True)
+    return track(things, title, console=console, disable=not console.is_terminal)

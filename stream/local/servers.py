@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -153,8 +154,6 @@ def kafka_properties(
     advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in reached.items())
     protocols = ",".join(f"{name}:{protocol}" for name, protocol in told.protocols.items())
     lines = {
-        "process.roles": "broker,controller",
-        "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "listeners": f"{given},CONTROLLER://127.0.0.1:{controller_port}",
         "advertised.listeners": advertised,
@@ -162,21 +161,10 @@ def kafka_properties(
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
         + (f",{protocols}" if protocols else ""),
         "log.dirs": str(directory / "data"),
-        "auto.create.topics.enable": "false",
-        "group.initial.rebalance.delay.ms": "0",
-        "offsets.topic.replication.factor": "1",
-        "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "transaction.state.log.num.partitions": "4",
-        "group.consumer.heartbeat.interval.ms": "1000",
-        "group.consumer.min.heartbeat.interval.ms": "500",
-        "group.consumer.session.timeout.ms": "6000",
-        "group.consumer.min.session.timeout.ms": "2000",
-        "group.min.session.timeout.ms": "2000",
         **told.properties,
     }
-    return "".join(f"{key}={value}\n" for key, value in lines.items())
+    fixed = (files("stream.local") / "kafka.properties").read_text()
+    return fixed + "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
 @contextlib.contextmanager

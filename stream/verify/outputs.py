@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from state.codec_dictionary import DEFLATE_DICTIONARY
+from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, Envelope, open_record
 from stream.events.dead_letter import (
     DLQ_ID,
@@ -304,13 +304,13 @@ def at(place: Place) -> str:
 
 def packed(value: bytes) -> bytes:
     """An event's bytes, small: a log of millions must fit into memory."""
-    packer = zlib.compressobj(1, zlib.DEFLATED, -12, 5, zdict=DEFLATE_DICTIONARY)
+    packer = zlib.compressobj(1, zlib.DEFLATED, -12, 5, zdict=OUTPUT_DICTIONARY)
     return packer.compress(value) + packer.flush()
 
 
 def unpacked(value: bytes) -> bytes:
     """Undo `packed`."""
-    return zlib.decompressobj(-12, zdict=DEFLATE_DICTIONARY).decompress(value)
+    return zlib.decompressobj(-12, zdict=OUTPUT_DICTIONARY).decompress(value)
 
 
 def letter_digest(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
