@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.atomic_files import write_whole
-from model.data.arrays import measured
+from model.data.arrays import measured, npz
 from model.data.dataset import (
     MODALITIES,
     SPLITS,
@@ -39,11 +38,11 @@ def write_data_set(folder: Path, data: DataSet) -> None:
     if not data.split("train"):
         raise DataError(f"{data.name} has no train dialogue: there is nothing to write")
     files = {
-        f"{data.name}_features.npz": _npz(_features(data, order)),
+        f"{data.name}_features.npz": npz(_features(data, order)),
         f"{data.name}_dialogues.jsonl.gz": _lines(order, data.labels),
     }
     if "persona" in data.widths:
-        files[f"{data.name}_persona.npz"] = _npz({"persona": _columns(order, "persona")})
+        files[f"{data.name}_persona.npz"] = npz({"persona": _columns(order, "persona")})
     files[f"{data.name}_meta.json"] = _meta(data)  # last: a folder without it holds no set
     stale = {f"{data.name}_persona.npz", f"{data.name}_dialogues.jsonl"} - files.keys()
     write_whole(folder, files, remove=stale)
@@ -97,12 +96,6 @@ def _meta(data: DataSet) -> bytes:
             key = ARRAY_NAMES[modality].removesuffix("_raw")
             meta |= {f"{key}_mean": mean.tolist(), f"{key}_std": deviation.tolist()}
     return json.dumps(meta, ensure_ascii=False, indent=1).encode()
-
-
-def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    return file.getvalue()
 
 
 def _lines(order: Ordered, labels: Sequence[str]) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from model.atomic_files import write_whole
+from model.data.arrays import npz
 from model.data.dataset import Dialogue
 from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length
 
@@ -113,10 +113,9 @@ def token_states(
 
 
 def _write(file: Path, states: Sequence[Tensor]) -> None:
-    content = BytesIO()
     lengths = np.array([len(state) for state in states], np.int64)
-    np.savez(content, allow_pickle=False, lengths=lengths, states=torch.cat(list(states)).numpy())
-    write_whole(file.parent, {file.name: content.getvalue()})
+    arrays = {"lengths": lengths, "states": torch.cat(list(states)).numpy()}
+    write_whole(file.parent, {file.name: npz(arrays, compressed=False)})
 
 
 def _read(file: Path) -> list[Tensor]:

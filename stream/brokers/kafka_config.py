@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
@@ -164,13 +165,10 @@ class Lookup:
         self._topic = settings.utterances
         group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
         self._config = {"group.id": group, **connection(settings)}
-        self._opened: Consumer | None = None
 
-    @property
+    @cached_property
     def _client(self) -> Consumer:
-        if self._opened is None:
-            self._opened = made(Consumer, self._config)
-        return self._opened
+        return made(Consumer, self._config)
 
     def first(self, partition: int, timeout_s: float) -> int:
         """The first offset still in the log."""
@@ -192,5 +190,5 @@ class Lookup:
 
     def close(self) -> None:
         """Release the connection; idempotent."""
-        if self._opened is not None:
-            self._opened.close()
+        if "_client" in vars(self):
+            self._client.close()
