@@ -294,7 +294,7 @@ class _Meta:
 
 
 def name(key: StateKey) -> str:
-    """How a key is named in messages."""
+    """Name a key in messages."""
     return f"state of conversation {key.conversation_id!r} ({key.topic_id}, {key.partition})"
 
 

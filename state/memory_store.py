@@ -19,7 +19,7 @@ from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec
 
 @dataclass(slots=True)
 class Kept:
-    """What memory stores share as workers share a Redis: entries and fences by key.
+    """Entries and fences by key, which memory stores share as workers share a Redis.
 
     Ordered by expiry: every write moves its key to the end.
     """
@@ -53,7 +53,7 @@ class MemoryStore:
         return self._known
 
     def verify(self) -> None:
-        """Return unless somebody put another memory in place of the one identified."""
+        """Return unless someone put another memory in place of the one identified."""
         if self._known not in (None, self._kept.identity):
             raise StoreChanged("the memory was emptied")
 

@@ -113,7 +113,7 @@ def pointer_key(key: StateKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One state as it lies in the store."""
+    """One state as it is in the store."""
 
     loaded: Loaded
     token: int | None
@@ -124,15 +124,15 @@ class Held:
 
 
 class States(Protocol):
-    """Where states are looked at."""
+    """A place to look at states."""
 
     def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
-        """What lies under each key, in order; None where nothing does."""
+        """Return the state stored under each key, in order; None where there is none."""
         ...
 
 
 def held(codec: Codec, key: StateKey, entries: Entries, ttl_ms: tuple[int, ...]) -> Held:
-    """A state as it lies in a store, from its bytes."""
+    """Read a state as it is in a store from its bytes."""
     return Held(
         codec.decode_or_missing(key, entries),
         stored_int(entries.fields.get(TOKEN)),

@@ -87,7 +87,7 @@ def pointer_key(key: StateKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a Redis server says it has received since its start, and holds."""
+    """Bytes that a Redis server received since its start, and holds."""
 
     received_bytes: int
     data_bytes: int  # memory in use, clients' buffers left out

@@ -1,4 +1,4 @@
-"""What a conversation remembers between utterances: plain frozen data, in and out.
+"""The memory of a conversation between utterances: plain frozen data, in and out.
 
 A model declares a `StateSpec`; this module keeps arrays of that shape per utterance (a ring of at
 most W rows), per conversation and per speaker, together with everything that decides what "before"
@@ -114,7 +114,7 @@ class StateKey(Struct, frozen=True):
 
 
 class Speaker(Struct, frozen=True):
-    """What is remembered of one speaker of the session."""
+    """State of one speaker of the session."""
 
     last_index: int  # session index of this speaker's latest utterance
     last_utterance_id: str
@@ -122,7 +122,7 @@ class Speaker(Struct, frozen=True):
 
 
 class Window(Struct, frozen=True):
-    """What a model may see of a session: its last W utterances, oldest first, and its speakers.
+    """The part of a session a model may see: its last W utterances, oldest first, and its speakers.
 
     `speakers` is ordered from the least to the most recently heard and never longer than
     `Recurrence.max_speakers`. `rows[i]`, `row_speakers[i]` and `row_utterances[i]` belong together.
@@ -197,7 +197,7 @@ class Conversation(Struct, frozen=True):
     alert: bytes = b""  # alert rule state, opaque here
 
     def is_recent(self, utterance_id: str) -> bool:
-        """Whether this id was applied within the duplicate horizon."""
+        """Return true if this id was applied within the duplicate horizon."""
         wanted = utterance_hash(utterance_id)
         at = self.recent.find(wanted)
         while at != -1 and at % HASH_BYTES:
@@ -206,7 +206,7 @@ class Conversation(Struct, frozen=True):
 
 
 class Opening(Struct, frozen=True):
-    """How a record meets what is stored: the conversation to step from, and what it starts anew.
+    """The conversation a record is applied to, and what the record starts again.
 
     `before` is what the model sees. Decided by `open_at`, pure, so that worker and oracle agree.
     """
@@ -217,7 +217,7 @@ class Opening(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """What one record changed: all a store needs to go from the state before to `after`."""
+    """The effect of one record: all a store needs to go from the state before to `after`."""
 
     after: Conversation
     new_session: bool = False  # rows and speakers of the old session leave first
@@ -272,7 +272,7 @@ def open_at(
 
 
 class Applied(Struct, frozen=True):
-    """What the model returned for one utterance, as raw bytes in the layout of the spec.
+    """The arrays a model returned for one utterance, as raw bytes in the layout of the spec.
 
     May be views of a whole batch: nothing keeps them but what `Window.push` copies.
     """

@@ -16,7 +16,7 @@ from stream.settings import Settings
 
 
 def access_of(settings: Settings) -> RedisAccess:
-    """Who we are to Redis."""
+    """Our credentials for Redis."""
     return RedisAccess(
         username=settings.redis_username,
         password=settings.redis_password,

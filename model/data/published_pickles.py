@@ -40,7 +40,7 @@ ROBERTA: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a corpus keeps what."""
+    """Positions of a corpus's parts in its files."""
 
     labels: tuple[str, ...]
     features: int  # length of the tuple
@@ -67,7 +67,7 @@ class _File:
     parts: Sequence[Any]
 
     def of(self, position: int, dialogue: Any, turns: int | None = None) -> list[Any]:
-        """What `dialogue` has at `position`, checked to be of `turns` utterances."""
+        """Return the entry of `dialogue` at `position`, checked to be of `turns` utterances."""
         part = self.parts[position]
         if not isinstance(part, dict) or dialogue not in part:
             raise DataError(f"{self.path}, position {position}: no dialogue {dialogue!r}")

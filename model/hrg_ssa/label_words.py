@@ -98,7 +98,7 @@ def tokenizer_label_words(
 
 
 def label_words_from(stored: Mapping[str, Any]) -> LabelWords:
-    """What a checkpoint's settings hold, as numbers again."""
+    """Read label words from a checkpoint's settings."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     return LabelWords(**values)
 

@@ -1,4 +1,4 @@
-"""How an HRG-SSA is trained: everything that is neither the model's sizes nor the data."""
+"""Training settings of an HRG-SSA: all that is neither the model's sizes nor the data."""
 
 from __future__ import annotations
 

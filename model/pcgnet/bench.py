@@ -40,7 +40,7 @@ def cuda_predictor(hidden: int) -> PcgnetPredictor:
 
 
 def cuda_name() -> str:
-    """What the GPU calls itself."""
+    """Name of the GPU."""
     return torch.cuda.get_device_name()
 
 
@@ -83,7 +83,7 @@ def use_threads(threads: int) -> None:
 
 
 def sgemm_gflops(clock: Clock, *, size: int = 1024, repeats: int = 5) -> float:
-    """What this machine's float32 matrix product reaches, best of `repeats`."""
+    """Speed of this machine's float32 matrix product, best of `repeats`."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     seconds = min(_timed(clock, lambda: a @ b) for _ in range(repeats))
     return 2e-9 * size**3 / seconds

@@ -51,7 +51,7 @@ def model_card(
 
 
 def _words(trained: Trained, recipe: Recipe) -> str:
-    """How raw text gets in."""
+    """Say how raw text gets in."""
     if trained.text is None:
         return "Raw text is encoded by the worker with the sentence encoder named above."
     return (

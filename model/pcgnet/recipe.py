@@ -1,4 +1,4 @@
-"""How a PCGNet is trained: the recipe's settings, and the papers' own."""
+"""Training settings of a PCGNet: our recipe's, and the papers' own."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ DIFFERENCE_HEADER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was scored: the model, the conversations, and how to print the same again."""
+    """The model and conversations that were scored, and the command that prints the same again."""
 
     model: str  # its name and version
     digest: str
@@ -75,7 +75,7 @@ def report_page(
 
 
 def summary(report: Report) -> tuple[str, ...]:
-    """What the scores mean, a sentence each."""
+    """Say in sentences what the scores mean."""
     always, best = report.majority, max(report.classes, key=lambda c: c.f1)
     worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
     said = [

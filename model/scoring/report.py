@@ -52,7 +52,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class BaseRate:
-    """What one answer for everything scores: the commonest true one."""
+    """Scores of one answer for everything: the commonest true one."""
 
     answer: str
     accuracy: float

@@ -1,4 +1,4 @@
-"""How good predictions are: F1, AUROC, average precision, calibration error.
+"""Scores of predictions: F1, AUROC, average precision, calibration error.
 
 Pure numpy on labels and probabilities. What takes a leading `...` scores many resamples at once.
 """
@@ -25,7 +25,7 @@ def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
 
 
 def is_shift(pairs: Ints, classes: int) -> Bools:
-    """Whether a pair's two emotions differ; a pair is from * C + to, [P]."""
+    """True where a pair's two emotions differ; a pair is from * C + to, [P]."""
     moved: Bools = pairs // classes != pairs % classes
     return moved
 

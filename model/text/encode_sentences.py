@@ -27,7 +27,7 @@ TEXT = INPUTS.index("text")
 
 
 def has_sentences(dialogues: Sequence[Dialogue]) -> bool:
-    """Whether most utterances have words."""
+    """Return true if most utterances have words."""
     spoken = [bool(sentence.strip()) for d in dialogues for sentence in d.sentences]
     return sum(spoken) * 2 > len(spoken)
 

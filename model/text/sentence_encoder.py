@@ -32,7 +32,7 @@ BATCH_TOKENS: Final = 2048  # of one pass in `encode_many`: keeps the working se
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """How a checkpoint's text vectors come from sentences; part of the checkpoint."""
+    """The way from sentences to a checkpoint's text vectors; part of the checkpoint."""
 
     base: str  # digest of the encoder folder's weights and tokenizer
     name: str  # of the encoder, for people
@@ -42,7 +42,7 @@ class TextEncoder:
 
     @property
     def extractor(self) -> str:
-        """What the card and the vectors' `extractor` field call it."""
+        """Its name in the card and in the vectors' `extractor` field."""
         mixed = f", mean of the last {self.layers} layers" if self.layers > 1 else ""
         return f"{self.name}{mixed}" + (", tuned (in the checkpoint)" if self.delta else "")
 
@@ -206,7 +206,7 @@ def load_network(folder: Path) -> tuple[Any, Any]:
 
 
 def encoder_name(folder: Path) -> str:
-    """What to call the encoder in a folder."""
+    """Name the encoder in a folder."""
     package = find_spec(PACKAGE)
     places = (package.submodule_search_locations or ()) if package else ()
     ours = any(Path(place) / "model" == folder for place in places)

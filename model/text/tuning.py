@@ -82,7 +82,7 @@ class TunedEncoder(nn.Module):
         return nn.functional.normalize(torch.cat(vectors)[back], dim=1)
 
     def text_encoder(self) -> TextEncoder:
-        """What the checkpoint keeps of it."""
+        """The part that a checkpoint stores."""
         return TextEncoder(self.base, self.name, self.layers, delta_of(*self._named()))
 
     def as_saved(self) -> TunedEncoder:

@@ -24,7 +24,7 @@ WAIT_S: Final = 20.0
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """What the parent asks for."""
+    """The parent's request."""
 
     bootstrap: str
     redis_url: str

@@ -71,7 +71,7 @@ def process_cpu_s(pid: int) -> float:
 
 
 def slices_in(log: Path) -> list[Slice]:
-    """What the worker printed at its end."""
+    """Read the slices that the worker printed at its end."""
     line = next(line for line in log.read_text().splitlines() if line.startswith(HEAD))
     return [(bool(on), float(cpu_s), int(n)) for on, cpu_s, n in json.loads(line[len(HEAD) :])]
 

@@ -52,7 +52,7 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is sent; the defaults take about six minutes on two cores."""
+    """Amounts to send; the defaults take about six minutes on two cores."""
 
     partitions: int = 2
     flood: int = FLOOD

@@ -29,7 +29,7 @@ CHECKED: Final = "states checked against the log"
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is in the log."""
+    """Size of the log."""
 
     conversations: int
     utterances: int  # of each

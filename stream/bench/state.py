@@ -50,7 +50,7 @@ CALIBRATION: Final = "temperature(emotion=0.68, shift=1.59; fitted on dev), mapp
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run over all conversations cost."""
+    """The cost of one run over all conversations."""
 
     kib_per_utterance: float
     kib_per_conversation: float

@@ -326,7 +326,7 @@ def make_app(settings: Settings, folder: str) -> Any:
 
 
 def credentials(settings: Settings) -> Any:
-    """What Faust takes for our security settings. Raises `ConfigError` for an unusable file."""
+    """Our security settings as Faust takes them. Raises `ConfigError` for an unusable file."""
     security = settings.security
     context = security.context() if security.tls else None
     if security.sasl:

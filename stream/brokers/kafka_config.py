@@ -28,13 +28,13 @@ Client = TypeVar("Client", AdminClient, Consumer, Producer)
 NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
 CALL_S: Final = 10.0  # a call that answers later than this counts as failed
 BACKOFF_S: Final = 0.1
-REACH_S: Final = 5.0  # the same for the first one, while somebody waits for the worker to start
+REACH_S: Final = 5.0  # the same for the first one, while someone waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """What every client of ours needs; `kafka_options` may add more."""
+    """Options of every client of ours; `kafka_options` may add more."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "emotrack",
@@ -148,7 +148,7 @@ def code_of(error: Exception) -> int | None:
 
 
 def said(error: Exception) -> str:
-    """What an exception of librdkafka says, for people."""
+    """The sentence of an exception of librdkafka."""
     inner = error.args[0] if error.args else None
     return inner.str() if isinstance(inner, KafkaError) else str(error) or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Reading the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
+"""Read the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class KafkaReader:
             self._consumer.unassign()
 
     def _past(self, end: int) -> bool:
-        """Whether what lies below `end` was read: the last offsets may be markers, no records."""
+        """Return true if all below `end` was read: the last offsets may be markers, no records."""
         try:
             return any(
                 at.offset >= end for at in self._consumer.position(self._consumer.assignment())

@@ -66,7 +66,7 @@ class LogReader:
         )
 
     def bounds(self, topic: str) -> dict[int, Bounds]:
-        """Where each partition begins and ends now. Raises `TopicMissing`."""
+        """Return where each partition begins and ends now. Raises `TopicMissing`."""
         found = self._ask(
             lambda: self._consumer.list_topics(topic, timeout=CALL_S).topics[topic],
             f"topic {topic} cannot be looked up",

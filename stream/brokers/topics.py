@@ -78,7 +78,7 @@ def plan(
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where Java's and our own producers write a key: murmur2, as in Kafka's default."""
+    """The partition Java's and our own producers write a key to: murmur2, as in Kafka's default."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 

@@ -1,4 +1,4 @@
-"""What the worker tells the metrics, fact by fact, so that the loop reads without counters."""
+"""Facts of the worker for the metrics, so that the loop reads without counters."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Observer:
             self._m.last_processed.remove(str(partition))
 
     def operated(self, step: Step) -> None:
-        """What the store answered in one step."""
+        """Count the store's answers in one step."""
         for result, count in Counter(step.loads).items():
             self._m.state_operations.labels("load", result).inc(count)
         for saved, count in Counter(step.saves).items():
@@ -147,7 +147,7 @@ class Observer:
         cached: int,
         device_bytes: int,
     ) -> None:
-        """How things stand."""
+        """Set the gauges: lag, queue depth, paused partitions, health."""
         m = self._m
         m.last_turn.set_to_current_time()
         for partition, records in lag.items():
