@@ -120,10 +120,10 @@ def through_kafka(
             publish_all(publisher, from_data_set(data, choice).utterances)
         try:
             answers.wait_for(total, ANSWERS_S)
-        except TimeoutError as error:
-            log = workers[0].log_tail()
+        except TimeoutError:
             raise LawBroken(
-                f"{error} after {ANSWERS_S:.0f} s; a worker's log ends:\n{log}"
+                f"{total - len(answers.arrived)} of {total} utterances have no prediction after "
+                f"{ANSWERS_S:.0f} s; a worker's log ends:\n{workers[0].log_tail()}"
             ) from None
         seconds = time.monotonic() - began
     say("both workers have drained; comparing with the oracle and the whole-conversation form")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.cli.setting_origins import shown_settings
+from stream.cli.config import shown_settings
 from stream.errors import ConfigError
 from stream.settings import Settings, load_settings
 
