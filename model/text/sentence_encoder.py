@@ -221,3 +221,14 @@ def encoder_digest(folder: Path) -> str:
             while block := stream.read(1 << 20):
                 sums.update(block)
     return sums.hexdigest()
+
+
+def content_key(text: TextEncoder, sentences: Sequence[str], *settings: int) -> str:
+    """32 hex digits over an encoder, further settings and sentences: names what is cached."""
+    head = " ".join(map(str, (text.base, text.layers, *settings)))
+    sums = hashlib.sha256(head.encode())
+    for name in sorted(text.delta):
+        sums.update(name.encode() + text.delta[name].numpy().tobytes())
+    for sentence in sentences:
+        sums.update(sentence.encode() + b"\0")
+    return sums.hexdigest()[:32]

@@ -7,7 +7,6 @@ last states.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +18,7 @@ from torch import Tensor
 from model.atomic_files import write_whole
 from model.data.arrays import npz
 from model.data.dataset import Dialogue
-from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length
+from model.text.sentence_encoder import TextEncoder, content_key, mixed, open_encoder, same_length
 
 
 class TokenEncoder:
@@ -100,7 +99,8 @@ def token_states(
     Raises OSError when the cache cannot be written.
     """
     sentences = [sentence for d in dialogues for sentence in d.sentences]
-    file = None if cache is None else cache / f"tokens-{_key(encoder, sentences)}.npz"
+    key = content_key(encoder.text, sentences, encoder.most_tokens)
+    file = None if cache is None else cache / f"tokens-{key}.npz"
     if file is not None and file.is_file():
         states = _read(file)
     else:
@@ -122,13 +122,3 @@ def _read(file: Path) -> list[Tensor]:
     with np.load(file, allow_pickle=False) as arrays:
         everything, lengths = torch.from_numpy(arrays["states"]), arrays["lengths"].tolist()
     return list(torch.split(everything, lengths))
-
-
-def _key(encoder: TokenEncoder, sentences: Sequence[str]) -> str:
-    text = encoder.text
-    sums = hashlib.sha256(f"{text.base} {text.layers} {encoder.most_tokens}".encode())
-    for name in sorted(text.delta):
-        sums.update(name.encode() + text.delta[name].numpy().tobytes())
-    for sentence in sentences:
-        sums.update(sentence.encode() + b"\0")
-    return sums.hexdigest()[:32]

@@ -73,16 +73,10 @@ class Bench:
     rows: dict[str, Row] = field(default_factory=dict)
 
     def row(
-        self,
-        name: str,
-        runs: Sequence[float],
-        unit: str,
-        reference: str,
-        first: float | None = None,
-        aim: float | None = None,
+        self, name: str, runs: Sequence[float], unit: str, note: str, *goals: float | None
     ) -> None:
-        """Add a row, summarised by its median, and say it."""
-        self.rows[name] = figure(runs, unit, reference, first, aim, digits=3)
+        """Add a row, summarised by its median, and say it; `goals` are first and aim."""
+        self.rows[name] = figure(runs, unit, note, *goals, digits=3)
         self.say(f"{name}: {self.rows[name]['value']:.2f} {unit}")
 
     def worker(self, **settings: object) -> AbstractContextManager[RunningWorker]:
@@ -162,7 +156,7 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
         f"(worker {whole_us:.0f} - model {model_us:.0f}) / bare loop {bare_us:.0f} us; "
         "consume, FCALL, produce of the same bytes"
     )
-    bench.row("P6", [ratio], "x", note, first=3, aim=1.5)
+    bench.row("P6", [ratio], "x", note, 3, 1.5)
 
 
 def model_cost_us(checkpoint: Path, batch: int) -> float:
@@ -279,7 +273,7 @@ def memory(bench: Bench, worker: RunningWorker) -> None:
     held = page.value("emotrack_conversations_active")
     resident = page.value("process_resident_memory_bytes") / GIB
     note = f"{held:.0f} conversations in the owner's cache, text encoder loaded"
-    bench.row("P10", [resident], "GiB", note, first=1.5, aim=1.0)
+    bench.row("P10", [resident], "GiB", note, 1.5, 1.0)
 
 
 def script_plan(name: str, count: int, sentences: Sequence[str]) -> ScriptPlan:

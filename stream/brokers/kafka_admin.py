@@ -152,9 +152,10 @@ def explain(fault: BaseException, address: str, security: KafkaSecurity) -> str 
             f"the broker at {address} does not offer {security.mechanism}: set "
             "EMOTRACK_KAFKA_SASL_MECHANISM to one that it does"
         )
-    if meaning := kafka_tls_fault(str(fault)):
-        return f"TLS with the broker at {address}: {meaning}"
-    return not_allowed(fault, address, security)
+    if sentence := not_allowed(fault, address, security):
+        return sentence
+    meaning = kafka_tls_fault(str(fault))
+    return f"TLS with the broker at {address}: {meaning}" if meaning else None
 
 
 def not_allowed(fault: BaseException, address: str, security: KafkaSecurity) -> str | None:
