@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
@@ -26,11 +26,8 @@ from torch import Tensor
 from model.atomic_files import write_whole
 from model.errors import CheckpointError
 from model.interface import ModelInfo
-from model.text.sentence_encoder import TextEncoder
-
-if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
-    pass
 from model.serving.calibration import Calibration, Thresholds
+from model.text.sentence_encoder import TextEncoder
 
 FORMAT: Final = 3  # 1 knew no text encoder, 2 no evidence head
 WEIGHTS_FILE: Final = "model.safetensors"

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from state.window import Applied, StateSpec, Window
-
-if TYPE_CHECKING:  # torch comes with them
-    pass
-
 
 Modality = Literal["text", "audio", "video"]
 

@@ -33,12 +33,10 @@ from typing import Final
 
 import numpy as np
 
-from state.codec_dictionary import DEFLATE_DICTIONARY
 from state.store import Loaded, Restore, Save, StateCorrupt, StoredOutput
 from state.window import (
     NO_OFFSET,
-    Bytes1,
-    Bytes2,
+    Bytes,
     Change,
     Conversation,
     Session,
@@ -128,8 +126,9 @@ def stored_int(value: bytes | None) -> int | None:
 class Codec:
     """Bytes of the states of one `StateSpec`. Pure; one instance serves a store for life."""
 
-    def __init__(self, spec: StateSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: StateSpec, dictionary: bytes = b"") -> None:
+        """`dictionary` primes deflate: outputs can be read with the one they were written with."""
+        self.spec, self._dictionary = spec, dictionary
         self.digest = bytes.fromhex(spec.digest)
         self._sizes = (spec.row_bytes, spec.conversation_bytes, spec.speaker_bytes)
 
@@ -155,7 +154,7 @@ class Codec:
             forgotten=tuple(SPEAKER + gone.encode() for gone in change.forgotten),
             rows=self._rows(after.window, n_rows),
             ids=recent,
-            output=encode_output(after.offset, save.output),
+            output=encode_output(after.offset, save.output, self._dictionary),
         )
 
     def encode_restore(self, restore: Restore) -> Append:
@@ -170,7 +169,7 @@ class Codec:
 
         Outputs that do not decode are left out and named in `Loaded.corrupt`.
         """
-        outputs, broken = _decode_outputs(entries.outputs)
+        outputs, broken = _decode_outputs(entries.outputs, self._dictionary)
         corrupt = f"outputs of {name(key)}: {broken}" if broken else None
         offset = stored_int(entries.fields.get(OFFSET))
         if offset is None:
@@ -190,7 +189,7 @@ class Codec:
         try:
             return self.decode(key, entries)
         except StateCorrupt as error:
-            outputs, _ = _decode_outputs(entries.outputs)
+            outputs, _ = _decode_outputs(entries.outputs, self._dictionary)
             offset = stored_int(entries.fields.get(OFFSET))
             at = NO_OFFSET if offset is None else offset
             return Loaded(None, at, outputs, foreign=True, corrupt=str(error))
@@ -226,7 +225,7 @@ class Codec:
                 yield SPEAKER + speaker_id.encode(), _entry(SPEAKER, body)
 
     @staticmethod
-    def _sized(arrays: Bytes1, nbytes: int, whose: str) -> bytes:
+    def _sized(arrays: Bytes, nbytes: int, whose: str) -> bytes:
         if arrays.nbytes != nbytes:
             raise ValueError(f"the arrays of {whose} have {arrays.nbytes} bytes, not {nbytes}")
         return arrays.tobytes()
@@ -246,7 +245,7 @@ class Codec:
         decoded = [_decode_row(row, self._sizes[0]) for row in entries.rows]
         indices = [index for index, _, _, _ in decoded]
         _require(indices == list(range(count - kept, count)), "rows are not those of one session")
-        rows: Bytes2 = np.frombuffer(
+        rows: Bytes = np.frombuffer(
             bytearray().join(arrays for _, _, _, arrays in decoded), np.uint8
         ).reshape(kept, self._sizes[0])
         return Window(
@@ -258,7 +257,7 @@ class Codec:
             count=count,
         )
 
-    def _arrays(self, value: bytes | None, count: int) -> Bytes1 | None:
+    def _arrays(self, value: bytes | None, count: int) -> Bytes | None:
         _require((value is None) == (count == 0), "conversation arrays missing or left over")
         if value is None:
             return None
@@ -295,17 +294,17 @@ class _Meta:
 
 
 def name(key: StateKey) -> str:
-    """How a key is named in messages."""
+    """Name a key in messages."""
     return f"state of conversation {key.conversation_id!r} ({key.topic_id}, {key.partition})"
 
 
-def encode_output(offset: int, output: StoredOutput) -> bytes:
+def encode_output(offset: int, output: StoredOutput, dictionary: bytes) -> bytes:
     """Encode one stored output; its first 8 bytes are the offset, so equal payloads differ."""
     body = output.outcome.encode() + b"\0" + output.payload
     packing = _PLAIN
     if len(body) >= _DEFLATE_FROM:
         packer = zlib.compressobj(
-            _DEFLATE_LEVEL, zlib.DEFLATED, -12, 5, zlib.Z_DEFAULT_STRATEGY, DEFLATE_DICTIONARY
+            _DEFLATE_LEVEL, zlib.DEFLATED, -12, 5, zlib.Z_DEFAULT_STRATEGY, dictionary
         )
         packed = packer.compress(body) + packer.flush()
         if len(packed) < len(body):
@@ -318,24 +317,26 @@ def output_offset(member: bytes) -> int:
     return int.from_bytes(member[: _OFFSET.size], "big")
 
 
-def decode_output(member: bytes) -> tuple[int, StoredOutput]:
+def decode_output(member: bytes, dictionary: bytes) -> tuple[int, StoredOutput]:
     """Decode one stored output. Raises ValueError, struct.error or zlib.error when damaged."""
     (offset,) = _OFFSET.unpack_from(member)
     body = _body(b"x" + member[: _OFFSET.size], member[_OFFSET.size :])
     packing, body = body[0], body[1:]
     _require(packing in (_PLAIN, _DEFLATE), f"packing {packing}")
     if packing == _DEFLATE:
-        body = zlib.decompressobj(-12, zdict=DEFLATE_DICTIONARY).decompress(body)
+        body = zlib.decompressobj(-12, zdict=dictionary).decompress(body)
     outcome, _, payload = body.partition(b"\0")
     return offset, StoredOutput(outcome.decode(), payload)
 
 
-def _decode_outputs(members: Sequence[bytes]) -> tuple[Mapping[int, StoredOutput], str]:
+def _decode_outputs(
+    members: Sequence[bytes], dictionary: bytes
+) -> tuple[Mapping[int, StoredOutput], str]:
     """Decode all that can be; the second value names the first failure, or is empty."""
     outputs, broken = {}, ""
     for member in members:
         try:
-            offset, output = decode_output(member)
+            offset, output = decode_output(member, dictionary)
         except (ValueError, struct.error, zlib.error) as error:
             broken = broken or str(error)
         else:
@@ -361,7 +362,7 @@ def _body(role: bytes, value: bytes) -> bytes:
     return body
 
 
-def _arrays_of(value: bytes, nbytes: int) -> Bytes1:
+def _arrays_of(value: bytes, nbytes: int) -> Bytes:
     _require(len(value) == nbytes, f"arrays of {len(value)} bytes instead of {nbytes}")
     return np.frombuffer(bytearray(value), np.uint8)
 

@@ -19,7 +19,7 @@ from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec
 
 @dataclass(slots=True)
 class Kept:
-    """What memory stores share as workers share a Redis: entries and fences by key.
+    """Entries and fences by key, which memory stores share as workers share a Redis.
 
     Ordered by expiry: every write moves its key to the end.
     """
@@ -34,9 +34,14 @@ class MemoryStore:
     """A `Store` in memory. `now` returns seconds since the epoch; `kept` may be shared."""
 
     def __init__(
-        self, spec: StateSpec, *, now: Callable[[], float] = time.time, kept: Kept | None = None
+        self,
+        spec: StateSpec,
+        *,
+        now: Callable[[], float] = time.time,
+        kept: Kept | None = None,
+        dictionary: bytes = b"",
     ) -> None:
-        self._codec = Codec(spec)
+        self._codec = Codec(spec, dictionary)
         self._now = now
         self._kept = Kept() if kept is None else kept
         self._ttl_s = 2 * spec.recurrence.idle_s
@@ -48,7 +53,7 @@ class MemoryStore:
         return self._known
 
     def verify(self) -> None:
-        """Return unless somebody put another memory in place of the one identified."""
+        """Return unless someone put another memory in place of the one identified."""
         if self._known not in (None, self._kept.identity):
             raise StoreChanged("the memory was emptied")
 

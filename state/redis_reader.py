@@ -32,9 +32,15 @@ class StateReader:
     """
 
     def __init__(
-        self, url: str, spec: StateSpec, *, cluster: bool = False, access: RedisAccess = ANYONE
+        self,
+        url: str,
+        spec: StateSpec,
+        *,
+        cluster: bool = False,
+        access: RedisAccess = ANYONE,
+        dictionary: bytes = b"",
     ) -> None:
-        self._codec = Codec(spec)
+        self._codec = Codec(spec, dictionary)
         kind = redis.RedisCluster if cluster else redis.Redis
         self._at_once = 1 if cluster else AT_ONCE  # a transaction has one slot
         self._redis: Any = self._call(
@@ -107,7 +113,7 @@ def pointer_key(key: StateKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One state as it lies in the store."""
+    """One state as it is in the store."""
 
     loaded: Loaded
     token: int | None
@@ -118,15 +124,15 @@ class Held:
 
 
 class States(Protocol):
-    """Where states are looked at."""
+    """A place to look at states."""
 
     def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
-        """What lies under each key, in order; None where nothing does."""
+        """Return the state stored under each key, in order; None where there is none."""
         ...
 
 
 def held(codec: Codec, key: StateKey, entries: Entries, ttl_ms: tuple[int, ...]) -> Held:
-    """A state as it lies in a store, from its bytes."""
+    """Read a state as it is in a store from its bytes."""
     return Held(
         codec.decode_or_missing(key, entries),
         stored_int(entries.fields.get(TOKEN)),

@@ -87,7 +87,7 @@ def pointer_key(key: StateKey) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a Redis server says it has received since its start, and holds."""
+    """Bytes that a Redis server received since its start, and holds."""
 
     received_bytes: int
     data_bytes: int  # memory in use, clients' buffers left out
@@ -107,8 +107,9 @@ class RedisStore:
         cluster: bool = False,
         timeout_s: float = 2.0,
         access: RedisAccess = ANYONE,
+        dictionary: bytes = b"",
     ) -> None:
-        self._codec = Codec(spec)
+        self._codec = Codec(spec, dictionary)
         self._ttl_ms = int(2 * spec.recurrence.idle_s * 1000)
         self._url, self._cluster, self._timeout_s, self._access = url, cluster, timeout_s, access
         self._client: Client | None = None

@@ -1,4 +1,4 @@
-"""What a conversation remembers between utterances: plain frozen data, in and out.
+"""The memory of a conversation between utterances: plain frozen data, in and out.
 
 A model declares a `StateSpec`; this module keeps arrays of that shape per utterance (a ring of at
 most W rows), per conversation and per speaker, together with everything that decides what "before"
@@ -14,19 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final, Literal, NewType
+from typing import Final, Literal
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-ConversationId = NewType("ConversationId", str)
-UtteranceId = NewType("UtteranceId", str)
-SpeakerId = NewType("SpeakerId", str)
-
-Bytes1 = NDArray[np.uint8]  # [n]
-Bytes2 = NDArray[np.uint8]  # [rows, n]
+Bytes = NDArray[np.uint8]
 
 NO_OFFSET: Final = -1
 NO_CLOCK: Final = -1
@@ -119,32 +114,32 @@ class StateKey(Struct, frozen=True):
 
 
 class Speaker(Struct, frozen=True):
-    """What is remembered of one speaker of the session."""
+    """State of one speaker of the session."""
 
     last_index: int  # session index of this speaker's latest utterance
     last_utterance_id: str
-    arrays: Bytes1  # [speaker_bytes]
+    arrays: Bytes  # [speaker_bytes]
 
 
 class Window(Struct, frozen=True):
-    """What a model may see of a session: its last W utterances, oldest first, and its speakers.
+    """The part of a session a model may see: its last W utterances, oldest first, and its speakers.
 
     `speakers` is ordered from the least to the most recently heard and never longer than
     `Recurrence.max_speakers`. `rows[i]`, `row_speakers[i]` and `row_utterances[i]` belong together.
     The session index of ``rows[-1]`` is ``count - 1``.
     """
 
-    rows: Bytes2  # [n <= W, row_bytes]
+    rows: Bytes  # [n <= W, row_bytes]
     row_speakers: tuple[str, ...]
     row_utterances: tuple[str, ...]
-    arrays: Bytes1 | None  # [conversation_bytes]; None before the first utterance of a session
+    arrays: Bytes | None  # [conversation_bytes]; None before the first utterance of a session
     speakers: Mapping[str, Speaker]
     count: int  # utterances of the session so far
 
     @staticmethod
     def empty(spec: StateSpec) -> Window:
         """The window a session starts with."""
-        rows: Bytes2 = np.empty((0, spec.row_bytes), np.uint8)
+        rows: Bytes = np.empty((0, spec.row_bytes), np.uint8)
         return Window(rows, (), (), None, MappingProxyType({}), 0)
 
     def push(
@@ -153,9 +148,9 @@ class Window(Struct, frozen=True):
         *,
         utterance_id: str,
         speaker_id: str,
-        row: Bytes1,
-        arrays: Bytes1,
-        speaker: Bytes1,
+        row: Bytes,
+        arrays: Bytes,
+        speaker: Bytes,
     ) -> tuple[Window, tuple[str, ...]]:
         """Append one utterance; return the new window and the speakers forgotten by it.
 
@@ -202,7 +197,7 @@ class Conversation(Struct, frozen=True):
     alert: bytes = b""  # alert rule state, opaque here
 
     def is_recent(self, utterance_id: str) -> bool:
-        """Whether this id was applied within the duplicate horizon."""
+        """Return true if this id was applied within the duplicate horizon."""
         wanted = utterance_hash(utterance_id)
         at = self.recent.find(wanted)
         while at != -1 and at % HASH_BYTES:
@@ -211,7 +206,7 @@ class Conversation(Struct, frozen=True):
 
 
 class Opening(Struct, frozen=True):
-    """How a record meets what is stored: the conversation to step from, and what it starts anew.
+    """The conversation a record is applied to, and what the record starts again.
 
     `before` is what the model sees. Decided by `open_at`, pure, so that worker and oracle agree.
     """
@@ -222,7 +217,7 @@ class Opening(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """What one record changed: all a store needs to go from the state before to `after`."""
+    """The effect of one record: all a store needs to go from the state before to `after`."""
 
     after: Conversation
     new_session: bool = False  # rows and speakers of the old session leave first
@@ -277,14 +272,14 @@ def open_at(
 
 
 class Applied(Struct, frozen=True):
-    """What the model returned for one utterance, as raw bytes in the layout of the spec.
+    """The arrays a model returned for one utterance, as raw bytes in the layout of the spec.
 
     May be views of a whole batch: nothing keeps them but what `Window.push` copies.
     """
 
-    row: Bytes1  # [row_bytes]
-    arrays: Bytes1  # [conversation_bytes]
-    speaker: Bytes1  # [speaker_bytes]
+    row: Bytes  # [row_bytes]
+    arrays: Bytes  # [conversation_bytes]
+    speaker: Bytes  # [speaker_bytes]
 
 
 def apply(

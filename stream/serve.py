@@ -22,6 +22,7 @@ from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
 from state.store import Store, StoreError, StoreRefused
 from state.window import Recurrence, StateSpec
+from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import KafkaSource
@@ -247,7 +248,7 @@ def open_store(settings: Settings, spec: StateSpec) -> Store:
     """Open and check the state store. Raises `StoreUnfit`."""
     if settings.in_memory:
         log.warning("state is kept in this process: it is lost with it, and not shared")
-        return MemoryStore(spec)
+        return MemoryStore(spec, dictionary=OUTPUT_DICTIONARY)
     return open_redis(settings, spec)
 
 
@@ -290,6 +291,7 @@ def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
             settings.redis_url,
             cluster=settings.redis_cluster,
             access=access_of(settings),
+            dictionary=OUTPUT_DICTIONARY,
         )
         try:
             store.check()

@@ -9,13 +9,14 @@ from state.redis_link import RedisAccess
 from state.redis_reader import StateReader
 from state.store import StoreUnavailable
 from state.window import StateSpec
+from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.errors import StoreUnfit
 from stream.security import tls_fault
 from stream.settings import Settings
 
 
 def access_of(settings: Settings) -> RedisAccess:
-    """Who we are to Redis."""
+    """Our credentials for Redis."""
     return RedisAccess(
         username=settings.redis_username,
         password=settings.redis_password,
@@ -44,6 +45,7 @@ def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
             spec,
             cluster=settings.redis_cluster,
             access=access_of(settings),
+            dictionary=OUTPUT_DICTIONARY,
         )
     except ValueError as error:
         raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None

@@ -6,6 +6,7 @@ What is checked here needs one file only; `model.data.reader` fits them together
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -78,6 +79,14 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except UNREADABLE as error:
         said = str(error) or type(error).__name__
         raise DataError(f"cannot read {path}: {said} (truncated, or no .npz?)") from error
+
+
+def npz(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = True) -> bytes:
+    """The bytes of an .npz of these arrays."""
+    file = io.BytesIO()
+    save: Any = np.savez_compressed if compressed else np.savez
+    save(file, allow_pickle=False, **arrays)
+    return file.getvalue()
 
 
 def matrix(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.atomic_files import write_whole
-from model.data.arrays import matrix, measured, read_arrays
+from model.data.arrays import matrix, measured, npz, read_arrays
 from model.data.dataset import Floats
 from model.errors import DataError
 
@@ -73,7 +72,6 @@ def write_feature_rows(
     path: Path, modality: str, names: Sequence[str], vectors: NDArray[Any], extractor: str
 ) -> None:
     """Write a feature file whole: `modality`, `name` and the recipe. Raises `OSError`."""
-    arrays = {modality: vectors, "name": np.array(names), f"{modality}_extractor": extractor}
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **{k: np.asarray(v) for k, v in arrays.items()})
-    write_whole(path.parent, {path.name: file.getvalue()})
+    names_of_rows, recipe = np.array(names), np.array(extractor)
+    arrays = {modality: vectors, "name": names_of_rows, f"{modality}_extractor": recipe}
+    write_whole(path.parent, {path.name: npz(arrays)})

@@ -40,7 +40,7 @@ ROBERTA: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a corpus keeps what."""
+    """Positions of a corpus's parts in its files."""
 
     labels: tuple[str, ...]
     features: int  # length of the tuple
@@ -67,38 +67,34 @@ class _File:
     parts: Sequence[Any]
 
     def of(self, position: int, dialogue: Any, turns: int | None = None) -> list[Any]:
-        """What `dialogue` has at `position`, checked to be of `turns` utterances."""
+        """Return the entry of `dialogue` at `position`, checked to be of `turns` utterances."""
         part = self.parts[position]
         if not isinstance(part, dict) or dialogue not in part:
             raise DataError(f"{self.path}, position {position}: no dialogue {dialogue!r}")
-        found = part[dialogue]
+        found, where = part[dialogue], self.where(position, dialogue)
         array = isinstance(found, np.ndarray) and found.ndim > 0
         if not array and not isinstance(found, list | tuple):
-            raise DataError(f"{self.path}, position {position}: dialogue {dialogue!r} is no list")
+            raise DataError(f"{where} is no list")
         if turns is not None and len(found) != turns:
-            raise DataError(
-                f"{self.path}, position {position}: dialogue {dialogue!r} has {len(found)} "
-                f"utterances, but {turns} utterance ids"
-            )
+            raise DataError(f"{where} has {len(found)} utterances, but {turns} utterance ids")
         return list(found)
+
+    def where(self, position: int, dialogue: Any) -> str:
+        """Name a dialogue's place in the file."""
+        return f"{self.path}, position {position}: dialogue {dialogue!r}"
 
     def vectors(self, position: int, dialogue: Any, turns: int) -> Floats:
         """[T, width]."""
-        rows = self.of(position, dialogue, turns)
+        rows, where = self.of(position, dialogue, turns), self.where(position, dialogue)
         widths = sorted({np.size(row) for row in rows})
         if len(widths) != 1:
-            raise DataError(
-                f"{self.path}, position {position}: dialogue {dialogue!r} has vectors of "
-                f"{widths} numbers, expected one width"
-            )
+            raise DataError(f"{where} has vectors of {widths} numbers, expected one width")
         try:
             values = np.asarray(rows, np.float32).reshape(turns, widths[0])
         except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{self.path}, position {position}: dialogue {dialogue!r} holds no numbers: {error}"
-            ) from error
+            raise DataError(f"{where} holds no numbers: {error}") from error
         if np.isinf(values).any():
-            raise DataError(f"{self.path}, position {position}: dialogue {dialogue!r} holds Inf")
+            raise DataError(f"{where} holds Inf")
         return values
 
 
@@ -214,8 +210,7 @@ def _speaker(file: _File, dialogue: Any, value: Any) -> str:
     row = np.asarray(value)
     if row.dtype.kind not in "fiub" or row.ndim != 1 or row.sum() != 1 or row.max() != 1:
         raise DataError(
-            f"{file.path}, position 1: dialogue {dialogue!r} has speaker {value!r}, expected a "
-            "name or a one-hot row"
+            f"{file.where(1, dialogue)} has speaker {value!r}, expected a name or a one-hot row"
         )
     return f"speaker {int(row.argmax())}"
 
@@ -223,10 +218,8 @@ def _speaker(file: _File, dialogue: Any, value: Any) -> str:
 def _labels(file: _File, dialogue: Any, turns: int, classes: int) -> NDArray[np.int64]:
     labels = np.asarray(file.of(2, dialogue, turns))
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{file.path}, position 2: dialogue {dialogue!r} has labels "
-            f"{sorted(set(labels.tolist()))}, expected 0..{classes - 1}"
-        )
+        met = sorted(set(labels.tolist()))
+        raise DataError(f"{file.where(2, dialogue)} has labels {met}, expected 0..{classes - 1}")
     return labels.astype(np.int64)
 
 

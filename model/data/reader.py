@@ -1,4 +1,4 @@
-"""Reads a data-set folder as docs/data.md describes it, and refuses what departs from it.
+"""Read a data-set folder as docs/data.md describes it, and refuse what departs from it.
 
 Audio and video are the *raw* columns where the set has them, as the extractors publish them; the
 checkpoint normalises. A column that is NaN inside a present vector (Praat finds no pitch in a
@@ -47,8 +47,11 @@ class Columns:
     scaled: bool  # z-scored by whoever wrote the set
 
 
-def read(folder: Path, name: str | None) -> DataSet:
-    """See `model.data.dataset.read_data_set`."""
+def read_data_set(folder: Path, name: str | None = None) -> DataSet:
+    """Read `<name>_*` from `folder`; the only set there (or MELD of several) when `name` is None.
+
+    Raises `DataError` for whatever departs from docs/data.md.
+    """
     name = name or the_set_in(folder)
     meta_path = folder / f"{name}_meta.json"
     meta = read_meta(meta_path)
@@ -62,16 +65,12 @@ def read(folder: Path, name: str | None) -> DataSet:
         dialogues[split].append(said)
     if not dialogues["train"]:
         raise DataError(f"{path}: no dialogue has the split train: there is nothing to learn from")
+    widths = {m: c.values.shape[1] for m, c in columns.items()}
     data = DataSet(
         name=name,
         labels=tuple(meta["labels"]),
-        widths={m: c.values.shape[1] for m, c in columns.items()},
-        extractors=recipes(
-            name,
-            meta,
-            {m: c.values.shape[1] for m, c in columns.items()},
-            [m for m, c in columns.items() if c.scaled],
-        ),
+        widths=widths,
+        extractors=recipes(name, meta, widths, [m for m, c in columns.items() if c.scaled]),
         dialogues={
             split: tuple(_dialogue(said, columns, present) for said in found)
             for split, found in dialogues.items()
@@ -150,12 +149,3 @@ def _dialogue(said: Said, columns: Mapping[str, Columns], present: NDArray[np.bo
         features={modality: found.values[said.rows] for modality, found in columns.items()},
         present=present[said.rows],
     )
-
-
-def read_data_set(folder: Path, name: str | None = None) -> DataSet:
-    """Read `<name>_*` from `folder`; the only set there (or MELD of several) when `name` is None.
-
-    Raises `DataError` for whatever departs from docs/data.md.
-    """
-
-    return read(folder, name)

@@ -1,4 +1,4 @@
-"""Reads the feature pickles that research code published, without running anything in them.
+"""Read the feature pickles that research code published, without running anything in them.
 
 A pickle is a program. This reader lets it build plain Python values and numpy arrays of numbers or
 text, and nothing else: every other name it asks for is refused. numpy's own unpickling is not used
@@ -31,7 +31,7 @@ class Refused(DataError):
 
 
 def load_pickle(path: Path, *, largest: int = LARGEST) -> Any:
-    """What the pickle at `path` holds: tuples, lists, dicts, sets, numbers, texts, numpy arrays.
+    """Read the pickle at `path`: tuples, lists, dicts, sets, numbers, texts, numpy arrays.
 
     Written by Python 2 or 3, protocol 0 to 5. Raises `DataError`; `Refused` names what the file
     asked for.
@@ -54,10 +54,11 @@ def load_pickle(path: Path, *, largest: int = LARGEST) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows no name but those below; everything it hands out is ours or a plain value."""
+    """Knows no name but those in `_KNOWN`; everything it hands out is ours or a plain value."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        made = _KNOWN.get(f"{module_name}.{global_name}")
+        newer = module_name.replace("numpy.core.", "numpy._core.")
+        made = _KNOWN.get(f"{newer.replace('__builtin__', 'builtins')}.{global_name}")
         if made is None:
             raise Refused(f"asks for {module_name}.{global_name}")
         return _Maker(made)
@@ -85,27 +86,27 @@ class _Dtype:
     """Stands for numpy.dtype while a pickle is read."""
 
     def __init__(self, code: Any, _align: Any = False, _copy: Any = True) -> None:
-        code = code.decode("latin1") if isinstance(code, bytes) else code
+        code = _text(code)
         if not isinstance(code, str) or not _PLAIN.fullmatch(code):
             raise Refused(f"holds a numpy array of dtype {str(code)[:40]!r}, not numbers or text")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
         """(version, byte order, subarray, names, fields, item size, …), as numpy writes it."""
-        _version, order, *inner = state[:5]
-        order = order.decode("latin1") if isinstance(order, bytes) else order
-        if any(part is not None for part in inner) or order not in ("<", ">", "=", "|"):
+        order = _text(state[1])
+        if any(part is not None for part in state[2:5]) or order not in ("<", ">", "=", "|"):
             raise Refused("holds a numpy array of structures, not numbers or text")
-        if order == "<":
-            self.dtype = self.dtype.newbyteorder("<")
-        if order == ">":
-            self.dtype = self.dtype.newbyteorder(">")
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
 
 
 class _Array:
     """Stands for an array while a pickle is read; `value` once its state has come."""
 
     value: np.ndarray[Any, Any] | None = None
+
+    def __init__(self, _kind: Any, _shape: Any, _code: Any) -> None:
+        """As numpy's `_reconstruct`, which makes an empty array."""
 
     def __setstate__(self, state: Any) -> None:
         """(version, shape, dtype, Fortran order, bytes), as numpy writes it."""
@@ -114,6 +115,7 @@ class _Array:
 
 
 def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    """As numpy's `_frombuffer`, sizes checked."""
     if not isinstance(dtype, _Dtype):
         raise Refused("holds a numpy array without a dtype")
     content = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 had no bytes
@@ -126,16 +128,8 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]
     return np.ndarray(sizes, dtype.dtype, bytes(content), order=order)
 
 
-def _reconstruct(_kind: Any, _shape: Any, _code: Any) -> _Array:
-    return _Array()
-
-
 def _scalar(dtype: Any, raw: Any) -> Any:
     return _array(raw, dtype, (), "C")[()]
-
-
-def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
-    return _array(raw, dtype, shape, order)
 
 
 def _ndarray(*_arguments: Any) -> Any:
@@ -143,7 +137,7 @@ def _ndarray(*_arguments: Any) -> Any:
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """How Python 3 writes bytes for Python 2."""
+    """As Python 3 writes bytes for Python 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused(f"asks for the codec {encoding!r}")
     return text.encode("latin1")
@@ -155,15 +149,24 @@ def _bytes(content: Any = b"") -> bytes:
     return content
 
 
-_BUILTINS: Final = {"set": set, "frozenset": frozenset, "complex": complex}
+def _text(value: Any) -> Any:
+    return value.decode("latin1") if isinstance(value, bytes) else value
+
+
 _KNOWN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
-    {f"{module}.{n}": v for module in ("builtins", "__builtin__") for n, v in _BUILTINS.items()}
-    | {f"{module}.bytes": _bytes for module in ("builtins", "__builtin__")}
-    | {f"{module}.bytearray": _bytes for module in ("builtins", "__builtin__")}
-    | {f"numpy.{core}.multiarray._reconstruct": _reconstruct for core in ("core", "_core")}
-    | {f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")}
-    | {f"numpy.{core}.numeric._frombuffer": _frombuffer for core in ("core", "_core")}
-    | {"numpy.dtype": _Dtype, "numpy.ndarray": _ndarray, "_codecs.encode": _encode}
+    {
+        "builtins.set": set,
+        "builtins.frozenset": frozenset,
+        "builtins.complex": complex,
+        "builtins.bytes": _bytes,
+        "builtins.bytearray": _bytes,
+        "_codecs.encode": _encode,
+        "numpy._core.multiarray._reconstruct": _Array,
+        "numpy._core.multiarray.scalar": _scalar,
+        "numpy._core.numeric._frombuffer": _array,
+        "numpy.dtype": _Dtype,
+        "numpy.ndarray": _ndarray,
+    }
 )
 
 
@@ -182,11 +185,9 @@ def _finished(value: Any, depth: int, done: dict[int, Any]) -> Any:
     if depth > DEEPEST:
         raise Refused(f"holds containers more than {DEEPEST} deep")
     done[id(value)] = None  # a container inside itself
-    done[id(value)] = _walked(value, depth + 1, done)
-    return done[id(value)]
-
-
-def _walked(value: Any, depth: int, done: dict[int, Any]) -> Any:
     if isinstance(value, dict):
-        return {_finished(k, depth, done): _finished(v, depth, done) for k, v in value.items()}
-    return type(value)(_finished(item, depth, done) for item in value)
+        pairs = ((_finished(k, depth + 1, done), v) for k, v in value.items())
+        done[id(value)] = {k: _finished(v, depth + 1, done) for k, v in pairs}
+    else:
+        done[id(value)] = type(value)(_finished(item, depth + 1, done) for item in value)
+    return done[id(value)]

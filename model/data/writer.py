@@ -1,9 +1,8 @@
-"""Writes a data set in the layout of docs/data.md: under temporary names first, then renamed."""
+"""Write a data set in the layout of docs/data.md: under temporary names first, then renamed."""
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.atomic_files import write_whole
-from model.data.arrays import measured
+from model.data.arrays import measured, npz
 from model.data.dataset import (
     MODALITIES,
     SPLITS,
@@ -30,17 +29,20 @@ Ordered = Sequence[tuple[Split, Dialogue]]
 ARRAY_NAMES: Final = {"text": "text", "audio": "audio_raw", "video": "visual_raw"}
 
 
-def write(folder: Path, data: DataSet) -> None:
-    """See `model.data.dataset.write_data_set`. Equal sets give equal bytes."""
+def write_data_set(folder: Path, data: DataSet) -> None:
+    """Write `data` so that `read_data_set` gives it back; replaces a set of its name whole.
+
+    Equal sets give equal bytes. Raises `DataError`, then nothing is written.
+    """
     order = [(split, dialogue) for split in SPLITS for dialogue in data.split(split)]
     if not data.split("train"):
         raise DataError(f"{data.name} has no train dialogue: there is nothing to write")
     files = {
-        f"{data.name}_features.npz": _npz(_features(data, order)),
+        f"{data.name}_features.npz": npz(_features(data, order)),
         f"{data.name}_dialogues.jsonl.gz": _lines(order, data.labels),
     }
     if "persona" in data.widths:
-        files[f"{data.name}_persona.npz"] = _npz({"persona": _columns(order, "persona")})
+        files[f"{data.name}_persona.npz"] = npz({"persona": _columns(order, "persona")})
     files[f"{data.name}_meta.json"] = _meta(data)  # last: a folder without it holds no set
     stale = {f"{data.name}_persona.npz", f"{data.name}_dialogues.jsonl"} - files.keys()
     write_whole(folder, files, remove=stale)
@@ -96,12 +98,6 @@ def _meta(data: DataSet) -> bytes:
     return json.dumps(meta, ensure_ascii=False, indent=1).encode()
 
 
-def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    return file.getvalue()
-
-
 def _lines(order: Ordered, labels: Sequence[str]) -> bytes:
     row = 0
     lines = []
@@ -117,12 +113,3 @@ def _lines(order: Ordered, labels: Sequence[str]) -> bytes:
         line = {"dialogue_id": dialogue.dialogue_id, "split": split, "utterances": utterances}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return gzip.compress("".join(lines).encode(), mtime=0)
-
-
-def write_data_set(folder: Path, data: DataSet) -> None:
-    """Write `data` so that `read_data_set` gives it back; replaces a set of its name whole.
-
-    Raises `DataError`, then nothing is written.
-    """
-
-    write(folder, data)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.train import HrgTrained
-from model.scoring.card import how_good, limits
+from model.scoring.card import filled_card
 from model.scoring.report import Report
 
 
@@ -32,41 +33,26 @@ def hrg_model_card(
     sizes.pop("labels"), sizes.pop("research")
     settings = ", ".join(f"{name}={value}" for name, value in {**asdict(recipe), **sizes}.items())
     weights = sum(p.numel() for p in trained.model.parameters())
-    return f"""\
-# HRG-SSA, causal, trained on {data}
-
-Answers utterance by utterance with a sentence that names the emotion of the utterance
-({", ".join(config.labels)}) and its sentiment, from which calibrated probabilities are read, and,
-from a speaker's second utterance on, how likely that speaker's emotion has just shifted. It hears
-the past only, and of the past what it said itself: never a label that a person gave.
-{weights:,} weights, stored as float16; width {config.width}, window {config.recurrence.window}
-utterances, {config.pooled} vectors kept of each.
-
-## Inputs
-
-Words, and where there are any, audio and video vectors of the same utterance. Text vectors are not
-read. Values are given raw: the normalisation (mean and deviation of the train split, bounded to
-{config.input_clip:g} deviations) is inside the checkpoint. Of a text, the first
-{config.most_tokens} tokens are read, the rest is cut; {trained.cut} of the training and dev
-sentences were. An utterance without words is answered from audio, video and the past.
-
-| input | width | recipe |
-|---|---|---|
-{inputs}
-
-How to compute them: `emotrack extract audio | video`; the exact settings are in `docs/data.md`.
-{_words(trained)}
-
-## Training
-
-`{command}`
-
-Train split of {data} only; the epoch ({trained.chosen.number}) was chosen on the dev split by
-weighted F1, the model being told its own past answers; one seed ({seed}). {settings}
-
-{how_good(report, trained.thresholds)}
-
-{limits(data, report.class_f1)}"""
+    return filled_card(
+        Path(__file__).with_name("card.md"),
+        report,
+        trained.thresholds,
+        data=data,
+        labels=", ".join(config.labels),
+        weights=f"{weights:,}",
+        window=config.recurrence.window,
+        clip=f"{config.input_clip:g}",
+        inputs=inputs,
+        command=command,
+        epoch=trained.chosen.number,
+        seed=seed,
+        settings=settings,
+        width=config.width,
+        pooled=config.pooled,
+        most_tokens=config.most_tokens,
+        cut=trained.cut,
+        words=_words(trained),
+    )
 
 
 def _words(trained: HrgTrained) -> str:

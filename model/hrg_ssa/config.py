@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from model.hrg_ssa.label_words import LabelWords, own_label_words
 from model.interface import Modality, StoreDType
-from model.labels import SENTIMENTS, sentiment_of
+from model.labels import SENTIMENTS, checked_sentiment
 from state.window import Recurrence
 
 NODES: Final = ("text", "audio", "video")
-FELT: Final[tuple[Modality, ...]] = (
-    "audio",
-    "video",
-)  # inputs that come as one vector an utterance
+FELT: Final[tuple[Modality, ...]] = ("audio", "video")  # inputs of one vector an utterance
 WINDOW: Final = 8  # past utterances (models.md B8)
 
 # What a model that measures a part's worth lacks or is given; none of them can be served.
@@ -24,14 +21,7 @@ WINDOW: Final = 8  # past utterances (models.md B8)
 HrgResearch = Literal[
     "gold-history", "no-labels", "no-past", "no-graph", "no-implicit", "all-tokens"
 ]
-HRG_RESEARCH: Final[tuple[HrgResearch, ...]] = (
-    "gold-history",
-    "no-labels",
-    "no-past",
-    "no-graph",
-    "no-implicit",
-    "all-tokens",
-)
+HRG_RESEARCH: Final[tuple[HrgResearch, ...]] = get_args(HrgResearch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +59,7 @@ class HrgSsaConfig:
     research: tuple[HrgResearch, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must be two or more different names, not {self.labels!r}")
+        object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))
         if self.width % self.graph_heads:
             raise ValueError(f"width={self.width} does not split into {self.graph_heads} heads")
         if not self.node_layers or not set(self.node_layers) <= set(range(self.decoder_layers)):
@@ -80,10 +69,6 @@ class HrgSsaConfig:
             )
         if not set(self.research) <= set(HRG_RESEARCH):
             raise ValueError(f"research knows {', '.join(HRG_RESEARCH)}, not {self.research!r}")
-        if not self.sentiment:
-            object.__setattr__(self, "sentiment", sentiment_of(self.labels))
-        if set(self.sentiment) != set(self.labels):
-            raise ValueError("sentiment must name each label once")
         if self.words is None:
             object.__setattr__(self, "words", own_label_words(self.labels))
         if len(self.label_words.emotions) != self.classes:

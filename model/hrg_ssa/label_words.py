@@ -39,11 +39,6 @@ class LabelWords:
         """Place in the decoder's input whose output names the emotion."""
         return len(self.prefix)
 
-    @property
-    def sentiment_slot(self) -> int:
-        """Place in the decoder's input whose output names the sentiment."""
-        return len(self.prefix) + 1 + len(self.middle)
-
     def sentence(self, emotion: int, sentiment: int) -> tuple[int, ...]:
         """The target sentence of two class numbers."""
         words = (*self.prefix, self.emotions[emotion], *self.middle)
@@ -103,7 +98,7 @@ def tokenizer_label_words(
 
 
 def label_words_from(stored: Mapping[str, Any]) -> LabelWords:
-    """What a checkpoint's settings hold, as numbers again."""
+    """Read label words from a checkpoint's settings."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     return LabelWords(**values)
 

@@ -1,23 +1,20 @@
-"""How an HRG-SSA is trained: everything that is neither the model's sizes nor the data."""
+"""Training settings of an HRG-SSA: all that is neither the model's sizes nor the data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model.training.settings import Pace
+
 
 @dataclass(frozen=True, slots=True)
-class HrgRecipe:
+class HrgRecipe(Pace):
     """The defaults were chosen on MELD's dev split (docs/decisions.md)."""
 
     epochs: int = 4
-    steps_at_least: int = 240  # a small set is gone through more often
-    patience: int = 3  # epochs without a better dev score after which training stops
-    batch_utterances: int = 100  # whole conversations are added up to it
+    patience: int = 3
+    batch_utterances: int = 100
     learning_rate: float = 5e-4
-    weight_decay: float = 1e-2
-    warm_up: float = 0.1  # share of the steps
-    clip_norm: float = 1.0
-    average_decay: float = 0.99  # of the exponential average of the weights
     smoothing: float = 0.1  # of the emotion labels
     class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
     sentence_weight: float = 0.3  # of the cross-entropy of the whole label sentence, without pads
@@ -35,9 +32,9 @@ class HrgRecipe:
     new_only: float = 0.5  # share of the steps in which a pretrained decoder is not trained yet
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_utterances", "patience", "mixed_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        Pace.__post_init__(self)  # no super(): a class with slots is made twice
+        if self.mixed_layers < 1:
+            raise ValueError("mixed_layers must be at least 1")
         for name in ("own_history", "untold", "new_only"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, not {getattr(self, name)}")

@@ -5,7 +5,7 @@ Values in, values out: clocks are passed in by `stream.bench.model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def cuda_predictor(hidden: int) -> PcgnetPredictor:
 
 
 def cuda_name() -> str:
-    """What the GPU calls itself."""
+    """Name of the GPU."""
     return torch.cuda.get_device_name()
 
 
@@ -73,7 +73,7 @@ def batch_cost_us(folder: Path, batch: int, clock: Clock, *, batches: int = 60) 
     use_threads(1)
     predictor = PcgnetPredictor.load(folder, device="cpu")
     talks = Talks.begin(predictor, batch)
-    spent = [talks.step(talks.turns(t), clock) for t in range(12 + batches)]
+    spent = talks.steps(range(12 + batches), clock)
     return 1e6 * float(np.median(spent[12:])) / batch
 
 
@@ -83,7 +83,7 @@ def use_threads(threads: int) -> None:
 
 
 def sgemm_gflops(clock: Clock, *, size: int = 1024, repeats: int = 5) -> float:
-    """What this machine's float32 matrix product reaches, best of `repeats`."""
+    """Speed of this machine's float32 matrix product, best of `repeats`."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     seconds = min(_timed(clock, lambda: a @ b) for _ in range(repeats))
     return 2e-9 * size**3 / seconds
@@ -134,6 +134,10 @@ class Talks:
             for turn, answer in zip(turns, said, strict=True)
         ]
         return seconds
+
+    def steps(self, numbers: Iterable[int], clock: Clock) -> list[float]:
+        """Predict these utterances of each conversation; return the seconds of each step."""
+        return [self.step(self.turns(t), clock) for t in numbers]
 
 
 class FullRecompute:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.train import Trained
-from model.scoring.card import how_good, limits
+from model.scoring.card import filled_card
 from model.scoring.report import Report
 
 
@@ -30,42 +31,27 @@ def model_card(
     chosen = {**asdict(recipe), **dropouts}
     settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
     weights = sum(p.numel() for p in trained.model.parameters())
-    return f"""\
-# PCGNet, causal, trained on {data}
-
-Answers utterance by utterance: the emotion of the utterance ({", ".join(config.labels)}) and, from
-a speaker's second utterance on, how likely that speaker's emotion has just shifted. It hears the
-past only. {weights:,} weights, stored as float16; hidden width {config.hidden}, window
-{config.recurrence.window} utterances.
-
-## Inputs
-
-Any subset of them; each vector describes one utterance alone. Values are given raw: the
-normalisation (mean and deviation of the train split, bounded to {config.input_clip:g} deviations)
-is inside the checkpoint. A value that could not be measured must be replaced before publishing, by
-the train mean of its column.
-
-| input | width | recipe |
-|---|---|---|
-{inputs}
-
-How to compute them: `emotrack extract audio | video | text`; the exact settings of each (pitch
-floor, frames, columns, units) are in `docs/data.md`. {_words(trained, recipe)}
-
-## Training
-
-`{command}`
-
-Train split of {data} only; the epoch ({trained.chosen.number}) was chosen on the dev split by
-weighted F1; one seed ({seed}). {settings}
-
-{how_good(report, trained.thresholds)}
-
-{limits(data, report.class_f1)}"""
+    return filled_card(
+        Path(__file__).with_name("card.md"),
+        report,
+        trained.thresholds,
+        data=data,
+        labels=", ".join(config.labels),
+        weights=f"{weights:,}",
+        window=config.recurrence.window,
+        clip=f"{config.input_clip:g}",
+        inputs=inputs,
+        command=command,
+        epoch=trained.chosen.number,
+        seed=seed,
+        settings=settings,
+        hidden=config.hidden,
+        words=_words(trained, recipe),
+    )
 
 
 def _words(trained: Trained, recipe: Recipe) -> str:
-    """How raw text gets in."""
+    """Say how raw text gets in."""
     if trained.text is None:
         return "Raw text is encoded by the worker with the sentence encoder named above."
     return (

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from model.interface import INPUTS, MODALITIES, StoreDType
-from model.labels import IEMOCAP_LABELS, MELD_LABELS, sentiment_of
+from model.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
 # What a model that measures a part's worth lacks or adds; none of them can be served.
 Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
-RESEARCH: Final[tuple[Research, ...]] = (
-    "bidirectional", "no-graph", "no-cross-task", "no-evidence",
-)  # fmt: skip
+RESEARCH: Final[tuple[Research, ...]] = get_args(Research)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,7 @@ class PcgnetConfig:
     research: tuple[Research, ...] = ()
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels must be two or more different names, not {self.labels!r}")
+        object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))
         for name in (*MODALITIES, "persona"):
             least = 1 if name == "persona" else 0
             if getattr(self, name) < least:
@@ -60,10 +57,6 @@ class PcgnetConfig:
             raise ValueError(f"research knows {', '.join(RESEARCH)}, not {self.research!r}")
         if self.bidirectional and self.hidden % 2:
             raise ValueError(f"hidden={self.hidden} does not split into two directions")
-        if not self.sentiment:
-            object.__setattr__(self, "sentiment", sentiment_of(self.labels))
-        if set(self.sentiment) != set(self.labels):
-            raise ValueError("sentiment must name each label once")
 
     @property
     def bidirectional(self) -> bool:

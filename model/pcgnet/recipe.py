@@ -1,4 +1,4 @@
-"""How a PCGNet is trained: the recipe's settings, and the papers' own."""
+"""Training settings of a PCGNet: our recipe's, and the papers' own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from model.errors import RecipeError
 from model.pcgnet.config import PcgnetConfig
-from model.training.settings import changed, replaced
+from model.training.settings import Pace, changed, replaced
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
 BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
@@ -17,7 +17,7 @@ TextMode = Literal["vectors", "frozen", "adapted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Pace):
     """Everything about training that is neither the model nor the data.
 
     The defaults were chosen on MELD's dev split (docs/decisions.md). Batches are counted in
@@ -26,14 +26,9 @@ class Recipe:
     """
 
     epochs: int = 12
-    steps_at_least: int = 240  # a small set is gone through more often
-    patience: int = 6  # epochs without a better dev score after which training stops
-    batch_utterances: int = 300  # whole conversations are added up to it
+    patience: int = 6
+    batch_utterances: int = 300
     learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    warm_up: float = 0.1  # share of the steps
-    clip_norm: float = 1.0
-    average_decay: float = 0.99  # of the exponential average of the weights
     gamma: float = 0.0  # of the focal loss
     smoothing: float = 0.1  # of the emotion labels
     shift_smoothing: float = 0.0  # of the (from, to) labels
@@ -51,9 +46,7 @@ class Recipe:
     text_weight: float = 0.5  # of the loss of a head on the text vector alone, while tuning
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_utterances", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        Pace.__post_init__(self)  # no super(): a class with slots is made twice
         if self.balance not in BALANCES:
             raise ValueError(f"balance must be one of {', '.join(BALANCES)}")
 

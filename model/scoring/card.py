@@ -1,8 +1,9 @@
-"""Sections that every model card has: scores on dev, and limits."""
+"""Model cards from their templates: the sections that every card has are scores and limits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
+from string import Template
 from typing import Final
 
 from model.scoring.bootstrap import Interval
@@ -10,53 +11,48 @@ from model.scoring.calibrate import ABSTAIN_SHARE, FALSE_ALARMS_PER_100
 from model.scoring.report import Calibrated, Report
 from model.serving.calibration import Thresholds
 
-_LIMITS: Final = """\
-## Limits
+_HERE: Final = Path(__file__).parent
 
-- An answer is an estimate of the emotion a listener would name for an utterance. It is not a
-  finding about a person's inner state, and no decision about a person should rest on it.
-{of_the_data}
-- Rare classes ({rare}) are recognised poorly: see their F1.
-"""
-_OF_THE_DATA: Final[Mapping[str, str]] = {
-    "meld": """\
-- The labels are of scripted television dialogue, in English, judged by a few annotators. Other
-  languages, unscripted speech and other label sets are outside of what was measured.
-- Persona vectors come from published files whose recipe is not public. Nobody can compute them for
-  new speakers: leave them out, the model is trained to do without.
-- The weights were trained on data for research use, some of it without a stated licence. Check
-  whether that suits your use.""",
-}
-_OF_OTHER_DATA: Final = """\
-- Languages, kinds of speech and labels other than those of {data} are outside of what was measured.
-- Check whether the licence of {data} suits your use of weights trained on it."""
+
+def filled_card(
+    template: Path, report: Report, points: Thresholds, *, data: str, **values: object
+) -> str:
+    """Fill a card's template in; `report` is of the dev split of `data`."""
+    return _filled(
+        template,
+        data=data,
+        how_good=how_good(report, points),
+        limits=limits(data, report),
+        **values,
+    )
 
 
 def how_good(report: Report, points: Thresholds) -> str:
-    """The section on dev's scores, and what was fitted on that same split."""
+    """Return the section on dev's scores, and on what was fitted on that same split."""
+    f1 = report.class_f1.items()
+    return _filled(
+        _HERE / "card_scores.md",
+        scores=scores_table(report),
+        class_f1=", ".join(f"{label} {100 * value:.1f}" for label, value in f1),
+        shift=f"{points.shift:.3f}",
+        exit=f"{points.shift_exit:.3f}",
+        abstain=f"{points.abstain_below:.3f}",
+        false_alarms=f"{FALSE_ALARMS_PER_100:g}",
+        abstained=f"{100 * ABSTAIN_SHARE:g}",
+    )
+
+
+def limits(data: str, report: Report) -> str:
+    """Return the section on what a model of that data is not good for."""
     f1 = report.class_f1
-    return f"""\
-## How good, on the dev split
-
-| score | value |
-|---|---|
-{scores_table(report)}
-
-F1 by class: {", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items())}.
-Intervals are 95 % bootstrap intervals over whole dialogues. Calibration and thresholds were
-fitted on this same split: the alert rule fires at a shift probability of {points.shift:.3f}, where
-dev shows at most {FALSE_ALARMS_PER_100:g} false alarms per 100 pairs, and re-arms below
-{points.shift_exit:.3f}; an answer with a confidence under {points.abstain_below:.3f}
-({100 * ABSTAIN_SHARE:g} % of dev) is marked as abstained.
-So the dev scores flatter: the test scores, and how often the test split was looked at, are in
-`docs/test-ledger.csv` of the project."""
-
-
-def limits(data: str, f1: Mapping[str, float]) -> str:
-    """What a model of that data is not good for, and which classes it knows poorly."""
+    stated = _HERE / f"card_limits_{data}.md"
+    of_the_data = _filled(stated if stated.exists() else _HERE / "card_limits_other.md", data=data)
     rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
-    of_the_data = _OF_THE_DATA.get(data, _OF_OTHER_DATA.format(data=data))
-    return _LIMITS.format(rare=rare, of_the_data=of_the_data)
+    return _filled(_HERE / "card_limits.md", rare=rare, of_the_data=of_the_data) + "\n"
+
+
+def _filled(template: Path, **values: object) -> str:
+    return Template(template.read_text("utf-8").rstrip("\n")).substitute(values)
 
 
 def scores_table(report: Report) -> str:

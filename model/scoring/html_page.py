@@ -6,6 +6,8 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Final
 
 import numpy as np
@@ -26,21 +28,15 @@ SCORE_NAMES: Final[dict[ScoreName, str]] = {
     "shift_ece": "shift calibration error, %",
 }
 
-_STYLE: Final = """\
-body{font:16px/1.55 system-ui,sans-serif;color:#222;background:#fff;max-width:62rem;
-margin:2rem auto;padding:0 1rem}
-h1{font-size:1.7rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.4rem}
-.sub{color:#666;margin-top:0}.lead li{margin:.3rem 0}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
-th,td{padding:.35rem .7rem;border-bottom:1px solid #e6e6e6;text-align:right}
-th:first-child,td:first-child{text-align:left}th{color:#555;font-weight:600}
-figure{margin:0 0 1rem}img{max-width:100%;height:auto}figcaption{color:#555}
-code{font-size:.85em;overflow-wrap:anywhere}.note{color:#555}"""
+
+DIFFERENCE_HEADER: Final = (
+    "", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What was scored: the model, the conversations, and how to print the same again."""
+    """The model and conversations that were scored, and the command that prints the same again."""
 
     model: str  # its name and version
     digest: str
@@ -58,35 +54,28 @@ def report_page(
     against: Sequence[Difference] = (),
 ) -> str:
     """The whole page as HTML."""
-    title = f"{subject.model} on {subject.data}, {subject.split} split"
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="sub">{report.utterances:,} utterances and {report.pairs:,} pairs of '
-        f"{report.dialogues:,} dialogues; checkpoint <code>{escape(subject.digest)}</code></p>",
+    values = {
+        "title": f"{subject.model} on {subject.data}, {subject.split} split",
+        "sizes": f"{report.utterances:,} utterances and {report.pairs:,} pairs of "
+        f"{report.dialogues:,} dialogues",
+        "digest": subject.digest,
+        "command": subject.command,
+        "ledger": subject.ledger,
+    }
+    sections = [
         _list(summary(report)),
         _scores(report),
         _against(subject, against),
         *(_figure(picture) for picture in pictures),
         _classes(report),
-        "<h2>How it was measured</h2>",
-        f"<p>Printed by <code>{escape(subject.command)}</code>. Every answer has heard its own "
-        "utterance and earlier ones only. Intervals are 95 % bootstrap intervals over whole "
-        "dialogues; calibration and thresholds come with the checkpoint, fitted on dev. “By "
-        "chance” is the calibration error that perfectly calibrated answers of this number "
-        "would show; “out of fold” is the error when no dialogue is judged by what was fitted "
-        "on it.</p>",
-        f'<p class="note">{escape(subject.ledger)}</p>',
     ]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
-    )
+    body = "\n".join(section for section in sections if section)
+    template = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
+    return template.substitute({name: escape(v) for name, v in values.items()}, body=body)
 
 
 def summary(report: Report) -> tuple[str, ...]:
-    """What the scores mean, a sentence each."""
+    """Say in sentences what the scores mean."""
     always, best = report.majority, max(report.classes, key=lambda c: c.f1)
     worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
     said = [
@@ -108,6 +97,17 @@ def summary(report: Report) -> tuple[str, ...]:
             "alarms per 100 pairs."
         )
     return tuple(said)
+
+
+def difference_row(found: Difference) -> tuple[str, ...]:
+    """The cells under `DIFFERENCE_HEADER`."""
+    one, other, gap, low, high = (
+        100 * x for x in (found.one, found.other, found.value, found.low, found.high)
+    )
+    return (
+        SCORE_NAMES[found.score], f"{one:.1f}", f"{other:.1f}", f"{gap:+.1f}",
+        f"{low:+.1f} to {high:+.1f}", f"{found.share_not_above:.3f}", found.verdict,
+    )  # fmt: skip
 
 
 def difference_sentence(found: Difference) -> str:
@@ -171,14 +171,9 @@ def _classes(report: Report) -> str:
 def _against(subject: Subject, found: Sequence[Difference]) -> str:
     if not found:
         return ""
-    rows = [
-        (SCORE_NAMES[d.score], _one(d.one), _one(d.other), f"{100 * d.value:+.1f}",
-         f"{100 * d.low:+.1f} to {100 * d.high:+.1f}", f"{d.share_not_above:.3f}", d.verdict)
-        for d in found if np.isfinite(d.value)
-    ]  # fmt: skip
-    header = ("", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is")
+    rows = [difference_row(d) for d in found if np.isfinite(d.value)]
     other = f"<p>The other is <code>{escape(subject.other)}</code>, over the same dialogues.</p>"
-    return _table("Against another checkpoint", header, rows) + other
+    return _table("Against another checkpoint", DIFFERENCE_HEADER, rows) + other
 
 
 def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -29,29 +30,8 @@ GREEN: Final = "#009E73"
 SKY: Final = "#A9CDE3"
 INK: Final = "#333333"
 GREY: Final = "#8A8A8A"
-PALE: Final = "#E6E6E6"
 DPI: Final = 144
-STYLE: Final[Any] = {  # matplotlib types its keys as literals
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture on every machine
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": PALE,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
+STYLE: Final = Path(__file__).with_name("pictures.mplstyle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +219,7 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[[], 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(fname=STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         saved: list[bytes] = []
         yield figure, lambda: saved[0]

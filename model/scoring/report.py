@@ -32,9 +32,6 @@ from model.scoring.scores import (
     Doubles,
     Ints,
     accuracy,
-    class_f1,
-    class_precision,
-    class_recall,
     confusion,
     macro_f1,
     weighted_f1,
@@ -55,7 +52,7 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class BaseRate:
-    """What one answer for everything scores: the commonest true one."""
+    """Scores of one answer for everything: the commonest true one."""
 
     answer: str
     accuracy: float
@@ -129,16 +126,8 @@ class Report:
         return self.emotion.after.ece
 
     @property
-    def emotion_ece_raw(self) -> float:
-        return self.emotion.before.ece
-
-    @property
     def shift_ece(self) -> float:
         return self.shift.after.ece
-
-    @property
-    def shift_ece_raw(self) -> float:
-        return self.shift.before.ece
 
 
 def score(
@@ -171,7 +160,7 @@ def score(
         accuracy=interval(main["accuracy"]),
         weighted_f1=interval(main["weighted_f1"]),
         macro_f1=interval(main["macro_f1"]),
-        classes=_classes(counts, labels),
+        classes=_classes(answers, labels),
         confusion=counts,
         majority=_majority(answers.labels, labels),
         shift_base_rate=_mean(shifted),
@@ -191,9 +180,13 @@ def score(
     )
 
 
-def _classes(counts: Ints, labels: Sequence[str]) -> tuple[ClassScore, ...]:
-    columns = (class_precision(counts), class_recall(counts), class_f1(counts))
-    found = zip(labels, *(c.tolist() for c in columns), counts.sum(1).tolist(), strict=True)
+def _classes(answers: Answers, labels: Sequence[str]) -> tuple[ClassScore, ...]:
+    from sklearn.metrics import precision_recall_fscore_support  # a second: not for --help
+
+    columns = precision_recall_fscore_support(
+        answers.labels, answers.guess, labels=range(len(labels)), zero_division=0
+    )
+    found = zip(labels, *(column.tolist() for column in columns), strict=True)
     return tuple(ClassScore(*row) for row in found)
 
 

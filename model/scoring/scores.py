@@ -1,4 +1,4 @@
-"""How good predictions are: F1, AUROC, average precision, calibration error.
+"""Scores of predictions: F1, AUROC, average precision, calibration error.
 
 Pure numpy on labels and probabilities. What takes a leading `...` scores many resamples at once.
 """
@@ -25,19 +25,9 @@ def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
 
 
 def is_shift(pairs: Ints, classes: int) -> Bools:
-    """Whether a pair's two emotions differ; a pair is from * C + to, [P]."""
+    """True where a pair's two emotions differ; a pair is from * C + to, [P]."""
     moved: Bools = pairs // classes != pairs % classes
     return moved
-
-
-def class_precision(counts: Counts) -> Doubles:
-    """Share of the answers of a class that are right, [..., C]; 0 where it was never answered."""
-    return _share(_hits(counts), counts.sum(-2))
-
-
-def class_recall(counts: Counts) -> Doubles:
-    """Share of the true rows of a class that were found, [..., C]; 0 where it never occurs."""
-    return _share(_hits(counts), counts.sum(-1))
 
 
 def class_f1(counts: Counts) -> Doubles:

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
     from model.scoring.bootstrap import Difference
     from model.scoring.report import Report
 

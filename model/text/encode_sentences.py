@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -18,6 +17,7 @@ from model.interface import INPUTS
 from model.text.sentence_encoder import (
     SentenceEncoder,
     TextEncoder,
+    content_key,
     encoder_digest,
     encoder_name,
     find_encoder,
@@ -27,13 +27,13 @@ TEXT = INPUTS.index("text")
 
 
 def has_sentences(dialogues: Sequence[Dialogue]) -> bool:
-    """Whether most utterances have words."""
+    """Return true if most utterances have words."""
     spoken = [bool(sentence.strip()) for d in dialogues for sentence in d.sentences]
     return sum(spoken) * 2 > len(spoken)
 
 
 def frozen_encoder(folder: Path, layers: int) -> TextEncoder:
-    """An encoder as it lies in its folder, the last `layers` layers averaged."""
+    """Describe the encoder of a folder unchanged, the last `layers` layers averaged."""
     return TextEncoder(encoder_digest(folder), encoder_name(folder), layers)
 
 
@@ -79,7 +79,8 @@ def with_encoded_text(
     encoder = SentenceEncoder.load(folder, text)
     dialogues = dict(data.dialogues)
     for split in SPLITS[:2]:
-        kept = None if cache is None else cache / f"{_key(text, dialogues[split])}.npy"
+        sentences = [sentence for d in dialogues[split] for sentence in d.sentences]
+        kept = None if cache is None else cache / f"{content_key(text, sentences)}.npy"
         dialogues[split] = _kept(dialogues[split], encoder, kept, on_share)
     return replace(
         data,
@@ -126,11 +127,3 @@ def _write_array(file: Path, vectors: NDArray[np.float16]) -> None:
         write_whole(file.parent, {file.name: content.getvalue()})
     except OSError as error:
         raise CheckpointError(f"{file} cannot be written ({error.strerror}): make room") from error
-
-
-def _key(text: TextEncoder, dialogues: Sequence[Dialogue]) -> str:
-    sums = hashlib.sha256(f"{text.base} {text.layers}".encode())
-    for dialogue in dialogues:
-        for sentence in dialogue.sentences:
-            sums.update(sentence.encode() + b"\0")
-    return sums.hexdigest()[:32]

@@ -32,18 +32,17 @@ BATCH_TOKENS: Final = 2048  # of one pass in `encode_many`: keeps the working se
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """How a checkpoint's text vectors come from sentences; part of the checkpoint."""
+    """The way from sentences to a checkpoint's text vectors; part of the checkpoint."""
 
     base: str  # digest of the encoder folder's weights and tokenizer
     name: str  # of the encoder, for people
     layers: int = 1  # the last so many layers are averaged
-    delta: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # see `model.text.weight_delta`; empty: frozen
+    # As in `model.text.weight_delta`; empty: frozen.
+    delta: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def extractor(self) -> str:
-        """What the card and the vectors' `extractor` field call it."""
+        """Its name in the card and in the vectors' `extractor` field."""
         mixed = f", mean of the last {self.layers} layers" if self.layers > 1 else ""
         return f"{self.name}{mixed}" + (", tuned (in the checkpoint)" if self.delta else "")
 
@@ -87,18 +86,11 @@ class SentenceEncoder:
 
         Raises `EncoderMissing` if it will not load or is not the one the checkpoint was made with.
         """
-        network, tokenizer = load_network(folder)
-        digest = encoder_digest(folder)
-        if text is None:
-            return cls(tokenizer, network, longest(folder, tokenizer), digest)
-        if text.base != digest:
-            raise EncoderMissing(
-                f"the encoder in {folder} is not the {text.name} this checkpoint was trained with "
-                f"(digest {digest[:12]}, not {text.base[:12]}): {INSTALL}, or name the right "
-                "folder with --encoder"
-            )
-        apply_delta(network, text.delta)
-        return cls(tokenizer, network, longest(folder, tokenizer), digest, layers=text.layers)
+        opened = open_encoder(folder, text)
+        layers = 1 if text is None else text.layers
+        return cls(
+            opened.tokenizer, opened.network, opened.longest, opened.text.base, layers=layers
+        )
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
         """[n, width]. Each text is run alone and unpadded: no text can change another's bytes."""
@@ -159,6 +151,45 @@ def same_length(lengths: Sequence[int], budget: int = BATCH_TOKENS) -> Iterator[
         yield batch
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedEncoder:
+    """The encoder of a folder, in float32 on the CPU and in evaluation mode."""
+
+    network: Any
+    tokenizer: Any
+    longest: int  # tokens of a text that are read; the rest is cut
+    text: TextEncoder
+
+
+def open_encoder(
+    folder: Path, text: TextEncoder | None = None, *, layers: int = 1
+) -> OpenedEncoder:
+    """Load a folder's encoder, changed as `text` says where it is given.
+
+    Raises `EncoderMissing` if it will not load or is not the one that `text` was made with.
+    """
+    network, tokenizer = load_network(folder)
+    if network.config.is_encoder_decoder:
+        network = network.get_encoder()
+    named = TextEncoder(encoder_digest(folder), encoder_name(folder), layers)
+    if text is not None and text.base != named.base:
+        raise EncoderMissing(
+            f"the encoder in {folder} is not the {text.name} this checkpoint was trained with "
+            f"(digest {named.base[:12]}, not {text.base[:12]}): {INSTALL}, or name the right "
+            "folder with --encoder"
+        )
+    if text is not None:
+        apply_delta(network, text.delta)
+    return OpenedEncoder(network, tokenizer, _longest(folder, tokenizer), text or named)
+
+
+def _longest(folder: Path, tokenizer: Any) -> int:
+    stated = folder / "sentence_bert_config.json"
+    if stated.is_file():
+        return int(json.loads(stated.read_text())["max_seq_length"])
+    return min(int(tokenizer.model_max_length), LONGEST)
+
+
 def load_network(folder: Path) -> tuple[Any, Any]:
     """Return (network in evaluation mode, tokenizer) of a folder; raises `EncoderMissing`."""
     # seconds: only where text is encoded
@@ -174,16 +205,8 @@ def load_network(folder: Path) -> tuple[Any, Any]:
     return network.eval(), tokenizer
 
 
-def longest(folder: Path, tokenizer: Any) -> int:
-    """How many tokens of a text are read; the rest is cut."""
-    stated = folder / "sentence_bert_config.json"
-    if stated.is_file():
-        return int(json.loads(stated.read_text())["max_seq_length"])
-    return min(int(tokenizer.model_max_length), LONGEST)
-
-
 def encoder_name(folder: Path) -> str:
-    """What to call the encoder in a folder."""
+    """Name the encoder in a folder."""
     package = find_spec(PACKAGE)
     places = (package.submodule_search_locations or ()) if package else ()
     ours = any(Path(place) / "model" == folder for place in places)
@@ -198,3 +221,14 @@ def encoder_digest(folder: Path) -> str:
             while block := stream.read(1 << 20):
                 sums.update(block)
     return sums.hexdigest()
+
+
+def content_key(text: TextEncoder, sentences: Sequence[str], *settings: int) -> str:
+    """32 hex digits over an encoder, further settings and sentences: names what is cached."""
+    head = " ".join(map(str, (text.base, text.layers, *settings)))
+    sums = hashlib.sha256(head.encode())
+    for name in sorted(text.delta):
+        sums.update(name.encode() + text.delta[name].numpy().tobytes())
+    for sentence in sentences:
+        sums.update(sentence.encode() + b"\0")
+    return sums.hexdigest()[:32]

@@ -7,9 +7,7 @@ last states.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,19 +16,9 @@ import torch
 from torch import Tensor
 
 from model.atomic_files import write_whole
+from model.data.arrays import npz
 from model.data.dataset import Dialogue
-from model.errors import EncoderMissing
-from model.text.sentence_encoder import (
-    INSTALL,
-    TextEncoder,
-    encoder_digest,
-    encoder_name,
-    load_network,
-    longest,
-    mixed,
-    same_length,
-)
-from model.text.weight_delta import apply_delta
+from model.text.sentence_encoder import TextEncoder, content_key, mixed, open_encoder, same_length
 
 
 class TokenEncoder:
@@ -49,20 +37,9 @@ class TokenEncoder:
 
         Raises `EncoderMissing` if it will not load or is not the one a checkpoint was made with.
         """
-        network, tokenizer = load_network(folder)
-        if network.config.is_encoder_decoder:
-            network = network.get_encoder()
-        digest = encoder_digest(folder)
-        if text is None:
-            text = TextEncoder(digest, encoder_name(folder), layers)
-        if text.base != digest:
-            raise EncoderMissing(
-                f"the encoder in {folder} is not the {text.name} this checkpoint was trained with "
-                f"(digest {digest[:12]}, not {text.base[:12]}): {INSTALL}, or name the right "
-                "folder with --encoder"
-            )
-        apply_delta(network, text.delta)
-        return cls(tokenizer, network, text, min(most_tokens, longest(folder, tokenizer)))
+        opened = open_encoder(folder, text, layers=layers)
+        most = min(most_tokens, opened.longest)
+        return cls(opened.tokenizer, opened.network, opened.text, most)
 
     def states(self, sentence: str) -> Tensor:
         """[tokens, width] float16 of one text, run alone and unpadded; [0, width] without words."""
@@ -122,7 +99,8 @@ def token_states(
     Raises OSError when the cache cannot be written.
     """
     sentences = [sentence for d in dialogues for sentence in d.sentences]
-    file = None if cache is None else cache / f"tokens-{_key(encoder, sentences)}.npz"
+    key = content_key(encoder.text, sentences, encoder.most_tokens)
+    file = None if cache is None else cache / f"tokens-{key}.npz"
     if file is not None and file.is_file():
         states = _read(file)
     else:
@@ -135,23 +113,12 @@ def token_states(
 
 
 def _write(file: Path, states: Sequence[Tensor]) -> None:
-    content = BytesIO()
     lengths = np.array([len(state) for state in states], np.int64)
-    np.savez(content, allow_pickle=False, lengths=lengths, states=torch.cat(list(states)).numpy())
-    write_whole(file.parent, {file.name: content.getvalue()})
+    arrays = {"lengths": lengths, "states": torch.cat(list(states)).numpy()}
+    write_whole(file.parent, {file.name: npz(arrays, compressed=False)})
 
 
 def _read(file: Path) -> list[Tensor]:
     with np.load(file, allow_pickle=False) as arrays:
         everything, lengths = torch.from_numpy(arrays["states"]), arrays["lengths"].tolist()
     return list(torch.split(everything, lengths))
-
-
-def _key(encoder: TokenEncoder, sentences: Sequence[str]) -> str:
-    text = encoder.text
-    sums = hashlib.sha256(f"{text.base} {text.layers} {encoder.most_tokens}".encode())
-    for name in sorted(text.delta):
-        sums.update(name.encode() + text.delta[name].numpy().tobytes())
-    for sentence in sentences:
-        sums.update(sentence.encode() + b"\0")
-    return sums.hexdigest()[:32]

@@ -16,16 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from model.errors import EncoderMissing
-from model.text.sentence_encoder import (
-    TextEncoder,
-    encoder_digest,
-    encoder_name,
-    load_network,
-    longest,
-    mixed,
-    same_length,
-    tokens_of,
-)
+from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length, tokens_of
 from model.text.weight_delta import apply_delta, delta_of
 
 CHUNK = 24  # sentences run together, the next longer ones with each other: little padding
@@ -41,7 +32,8 @@ class TunedEncoder(nn.Module):
         `EncoderMissing` for an encoder that is no stack of layers (BERT, RoBERTa and their kin).
         """
         super().__init__()
-        network, tokenizer = load_network(folder)
+        opened = open_encoder(folder)
+        network = opened.network
         stack = getattr(getattr(network, "encoder", None), "layer", None)
         if not isinstance(stack, nn.ModuleList):
             raise EncoderMissing(
@@ -54,8 +46,8 @@ class TunedEncoder(nn.Module):
             )
         self.width = int(network.config.hidden_size)
         self.layers, self.first = layers, len(stack) - trained
-        self.base, self.name = encoder_digest(folder), encoder_name(folder)
-        self._base = [network, tokenizer, longest(folder, tokenizer)]  # in a list: no parameters
+        self.base, self.name = opened.text.base, opened.text.name
+        self._opened = opened  # no module: its parameters are none of ours
         self.upper = _with_layers(network, list(stack)[self.first :])
         self.upper.embeddings = _Passed()
         self.upper.pooler = None  # of the whole network's, and not used
@@ -63,9 +55,9 @@ class TunedEncoder(nn.Module):
     @torch.no_grad()
     def lower(self, sentences: Sequence[str]) -> list[Tensor]:
         """States under the trained layers, [tokens, width] float16 a sentence."""
-        network, tokenizer, limit = self._base
+        network, tokenizer = self._opened.network, self._opened.tokenizer
         below = _with_layers(network, list(network.encoder.layer)[: self.first]).eval()
-        tokens = [tokens_of(tokenizer, sentence, limit) for sentence in sentences]
+        tokens = [tokens_of(tokenizer, sentence, self._opened.longest) for sentence in sentences]
         states: list[Tensor] = [torch.empty(0)] * len(tokens)
         for batch in same_length([len(t) for t in tokens]):
             out = below(input_ids=torch.tensor([tokens[i] for i in batch])).last_hidden_state
@@ -90,7 +82,7 @@ class TunedEncoder(nn.Module):
         return nn.functional.normalize(torch.cat(vectors)[back], dim=1)
 
     def text_encoder(self) -> TextEncoder:
-        """What the checkpoint keeps of it."""
+        """The part that a checkpoint stores."""
         return TextEncoder(self.base, self.name, self.layers, delta_of(*self._named()))
 
     def as_saved(self) -> TunedEncoder:
@@ -107,7 +99,7 @@ class TunedEncoder(nn.Module):
         return saved.eval()
 
     def _named(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        base = dict(self._base[0].named_parameters())
+        base = dict(self._opened.network.named_parameters())
         tuned = {self._outer(name): value for name, value in self.upper.named_parameters()}
         return base, tuned
 

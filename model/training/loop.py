@@ -33,31 +33,12 @@ from model.scoring.calibrate import calibrate
 from model.serving.calibration import Calibration, Thresholds
 from model.training.losses import focal_loss
 from model.training.progress import load_progress, save_progress
+from model.training.settings import Pace
 
 if TYPE_CHECKING:
     pass
 
-
 MOST_EPOCHS: Final = 100
-
-
-class Pace(Protocol):
-    """What the loop reads of a recipe."""
-
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def steps_at_least(self) -> int: ...
-    @property
-    def patience(self) -> int: ...
-    @property
-    def batch_utterances(self) -> int: ...
-    @property
-    def warm_up(self) -> float: ...
-    @property
-    def clip_norm(self) -> float: ...
-    @property
-    def average_decay(self) -> float: ...
 
 
 class Labelled(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,26 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The part of a recipe that any training loop reads; a model's own recipe adds to it."""
+
+    epochs: int
+    steps_at_least: int = 240  # a small set is gone through more often
+    patience: int = 6  # epochs without a better dev score after which training stops
+    batch_utterances: int = 300  # whole conversations are added up to it
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1  # share of the steps
+    clip_norm: float = 1.0
+    average_decay: float = 0.99  # of the exponential average of the weights
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_utterances", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
 
 
 def read_settings(

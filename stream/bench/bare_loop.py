@@ -16,7 +16,7 @@ import msgspec
 from confluent_kafka import Consumer, Message, Producer
 
 from state.redis_store import RedisStore
-from stream.bench.state import Talk, spec_of
+from stream.bench.state import Talk, open_store, spec_of
 
 CONVERSATIONS: Final = 1_000
 HIDDEN: Final = 200
@@ -24,7 +24,7 @@ WAIT_S: Final = 20.0
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """What the parent asks for."""
+    """The parent's request."""
 
     bootstrap: str
     redis_url: str
@@ -37,7 +37,7 @@ class Arguments(msgspec.Struct, frozen=True):
 
 def bare_loop(arguments: Arguments) -> dict[str, float]:
     """Run the loop; CPU microseconds and records a second."""
-    store = RedisStore(spec_of(HIDDEN), arguments.redis_url, timeout_s=10.0)
+    store = open_store(spec_of(HIDDEN), arguments.redis_url)
     store.check()
     calls = encoded_saves(store, arguments.count)
     consumer, producer = clients(arguments)

@@ -8,7 +8,6 @@ law of the whole-conversation form, and the weighted F1 counted from the topic m
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,23 +17,22 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, Message, TopicPartition
 
 from model.data.dataset import UNLABELLED, DataSet, Dialogue
 from model.interface import Predictor
 from model.registry import load_predictor
 from model.scoring.scores import confusion, weighted_f1
 from model.whole_conversation import WholeAnswer, whole_answers
-from stream.bench.rows import Row
-from stream.brokers.kafka_source import headers_of
-from stream.brokers.topics import create, plan
+from stream.bench.load import collecting
+from stream.bench.rows import Row, figure
+from stream.bench.servers import Servers, started
+from stream.brokers.topic_reader import LogReader
 from stream.client import Publisher
 from stream.client.sources import DataChoice, from_data_set, publish_all
 from stream.errors import EmotrackError
 from stream.events.messages import PredictionEvent
-from stream.events.topic_names import TopicNames
-from stream.local.servers import KAFKA_JARS, Stack
-from stream.local.worker_process import RunningWorker, local_worker
+from stream.local.servers import KAFKA_JARS
+from stream.local.worker_process import RunningWorker
 from stream.ports import Record
 from stream.settings import Settings
 from stream.verify.oracle import Expected, Oracle
@@ -47,22 +45,12 @@ NAMED: Final = 3  # differences shown of each kind
 
 
 class LawBroken(EmotrackError):
-    """What came through Kafka is not what it must be; names the first differences."""
-
-
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """Where a run takes place; topics of its own prefix keep runs apart."""
-
-    bootstrap: str
-    redis_url: str
-    prefix: str
-    model: Path | None = None  # checkpoint folder or name; none: the shipped PCGNet
+    """An answer that came through Kafka is not as it must be; names the first differences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to, all laws holding."""
+    """The figures of a run in which all laws hold."""
 
     utterances: int
     conversations: int
@@ -85,37 +73,25 @@ def run_bench_real(
     model: Path | None = None,
 ) -> dict[str, Row]:
     """Run on servers of our own. Raises `LawBroken`."""
-    with tempfile.TemporaryDirectory(prefix="emotrack-real-") as name:
-        scratch = Path(name)
-        say("starting Apache Kafka and Redis")
-        with Stack(scratch, jars) as stack:
-            servers = Servers(stack.kafka.bootstrap, stack.redis.url, "emotrack.", model)
-            outcome = through_kafka(data, choice, servers, scratch, say=say)
+    with started(jars, say) as (servers, scratch):
+        outcome = through_kafka(data, choice, replace(servers, model=model), scratch, say=say)
     return rows_of(outcome, f"{data.name} {choice.split}")
 
 
 def rows_of(outcome: Outcome, what: str) -> dict[str, Row]:
     """The outcome as figures."""
-
-    def row(value: float, unit: str, reference: str) -> Row:
-        return Row(value=value, unit=unit, first=None, aim=None, reference=reference, runs=[])
-
-    share = f"of {outcome.utterances} utterances, {outcome.conversations} conversations of {what}"
+    of = f"of {outcome.utterances} utterances, {outcome.conversations} conversations of {what}"
+    law = f"whole-conversation form, law {MODEL_LAW:g}"
+    differ = f"from the topic; {outcome.ties} labels differ"
+    verified = "`emotrack verify` on these topics: no violation of I1-I8"
+    rate = outcome.utterances / outcome.seconds
     return {
-        "real_byte_equal": row(outcome.byte_equal, "predictions", f"{share}, against the oracle"),
-        "real_model_law": row(
-            outcome.largest_difference, "|dp|", f"whole-conversation form, law {MODEL_LAW:g}"
-        ),
-        "real_wf1": row(
-            100 * outcome.weighted_f1, "wF1 %", f"from the topic; {outcome.ties} labels differ"
-        ),
-        "real_alerts": row(outcome.alerts, "alerts", "equal to the oracle's"),
-        "real_verified": row(
-            outcome.verified, "records", "`emotrack verify` on these topics: no violation of I1-I8"
-        ),
-        "real_per_s": row(
-            outcome.utterances / outcome.seconds, "1/s", "publish to last answer, two workers"
-        ),
+        "real_byte_equal": figure([outcome.byte_equal], "predictions", f"{of}, against the oracle"),
+        "real_model_law": figure([outcome.largest_difference], "|dp|", law),
+        "real_wf1": figure([100 * outcome.weighted_f1], "wF1 %", differ),
+        "real_alerts": figure([outcome.alerts], "alerts", "equal to the oracle's"),
+        "real_verified": figure([outcome.verified], "records", verified),
+        "real_per_s": figure([rate], "1/s", "publish to last answer, two workers"),
     }
 
 
@@ -127,34 +103,40 @@ def through_kafka(
     *,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Outcome:
-    """Publish, answer with two workers, and hold the answers to both laws. Raises `LawBroken`."""
-    names = TopicNames(servers.prefix)
+    """Publish, answer with two workers, and check the answers by both laws. Raises `LawBroken`."""
     served = load_predictor(servers.model)
     if "text" in served.info.tuned:  # the set's vectors are of another encoder: send the words
         choice = replace(choice, raw_text=True)
-    create(servers.bootstrap, list(plan(names, partitions=4)))
-    dialogues = data.split(choice.split)[: choice.limit_conversations]
+    servers.create_topics(4)
+    topics, dialogues = servers.topics, data.split(choice.split)[: choice.limit_conversations]
     total = sum(len(d) for d in dialogues)
-    with two_workers(servers, scratch) as workers:
+    with (
+        two_workers(servers, scratch) as workers,
+        collecting(servers.bootstrap, topics.predictions) as answers,
+    ):
         say(f"publishing {total} utterances of {len(dialogues)} conversations")
         began = time.monotonic()
-        with Publisher(servers.bootstrap, topic=names.utterances) as publisher:
+        with Publisher(servers.bootstrap, topic=topics.utterances) as publisher:
             publish_all(publisher, from_data_set(data, choice).utterances)
-        predictions = read_topic(servers.bootstrap, names.predictions, total, ANSWERS_S)
-        seconds = time.monotonic() - began
-        if len(predictions) < total:
+        try:
+            answers.wait_for(total, ANSWERS_S)
+        except TimeoutError:
             raise LawBroken(
-                f"{total - len(predictions)} of {total} utterances have no prediction after "
+                f"{total - len(answers.arrived)} of {total} utterances have no prediction after "
                 f"{ANSWERS_S:.0f} s; a worker's log ends:\n{workers[0].log_tail()}"
-            )
+            ) from None
+        seconds = time.monotonic() - began
     say("both workers have drained; comparing with the oracle and the whole-conversation form")
-    utterances = read_topic(servers.bootstrap, names.utterances, total, 30)
-    predictions = read_topic(servers.bootstrap, names.predictions, total, 30)
-    alerts = read_topic(servers.bootstrap, names.shift_alerts, 0, 30)
-    expected = list(Oracle(served).answers(in_log_order(utterances)))
+    settings = settings_of(servers)
+    with LogReader(settings) as reader:
+        utterances, predictions, alerts = (
+            read_topic(reader, topic)
+            for topic in (topics.utterances, topics.predictions, topics.shift_alerts)
+        )
+    expected = list(Oracle(served).answers(utterances))
     equal = compare_bytes(expected, predictions, alerts)
     say("verifying: emotrack verify")
-    verified = verify(servers, served)
+    verified = verify(settings, served)
     events = [msgspec.json.decode(p.value or b"", type=PredictionEvent) for p in predictions]
     told = {_named(event, data): data.labels.index(event.emotion) for event in events}
     whole = whole_answers(servers.model, dialogues, told=told)
@@ -173,14 +155,18 @@ def through_kafka(
     )
 
 
-def verify(servers: Servers, served: Predictor) -> int:
-    """Run `emotrack verify`; the number of records without a violation. Raises `LawBroken`."""
-    settings = Settings(
+def settings_of(servers: Servers) -> Settings:
+    """The settings of a command that looks at the topics of a run."""
+    return Settings(
         bootstrap=servers.bootstrap,
         redis_url=servers.redis_url,
         topic_prefix=servers.prefix,
-        group=group_of(servers),
+        group=servers.group,
     )
+
+
+def verify(settings: Settings, served: Predictor) -> int:
+    """Run `emotrack verify`; the number of records without a violation. Raises `LawBroken`."""
     report = verify_topics(settings, served, allow_truncation=False)
     if not report.ok:
         first = "; ".join(f"{v.invariant} {v.says}" for v in report.violations[:NAMED])
@@ -191,81 +177,32 @@ def verify(servers: Servers, served: Predictor) -> int:
     return counts["records"]
 
 
-def group_of(servers: Servers) -> str:
-    """The workers' group of a run."""
-    return f"{servers.prefix}workers"
-
-
 @contextlib.contextmanager
 def two_workers(servers: Servers, scratch: Path) -> Iterator[list[RunningWorker]]:
     """Two `emotrack serve` in one group, ready; drained at the end."""
-    settings = {
-        "bootstrap": servers.bootstrap,
-        "redis_url": servers.redis_url,
-        "topic_prefix": servers.prefix,
-        "group": group_of(servers),
-        "log_format": "json",
-    } | ({} if servers.model is None else {"model": str(servers.model)})
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(
-                local_worker({**settings, "source": f"/worker-{n}"}, scratch / f"worker-{n}.log")
+                servers.worker(scratch / f"{name}.log", source=f"/{name}", log_format="json")
             )
-            for n in range(2)
+            for name in ("worker-0", "worker-1")
         ]
 
 
-def read_topic(bootstrap: str, topic: str, at_least: int, timeout_s: float) -> list[Record]:
-    """Read a topic from its start to its present end, waiting for `at_least` records."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "bench-reader",
-            "enable.auto.commit": False,
-            "enable.partition.eof": False,
-        }
-    )
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-        wanted = max(at_least, sum(_high(consumer, topic, p) for p in partitions))
-        records: list[Record] = []
-        deadline = time.monotonic() + timeout_s
-        while len(records) < wanted and time.monotonic() < deadline:
-            batch = consumer.consume(1000, 0.2)
-            records += [_record(m) for m in batch if m.error() is None]
-        return records
-    finally:
-        consumer.close()
-
-
-def _high(consumer: Consumer, topic: str, partition: int) -> int:
-    return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1])
-
-
-def _record(message: Message) -> Record:
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None and offset is not None, "only records are read"
-    return Record(
-        topic=message.topic() or "",
-        partition=partition,
-        offset=offset,
-        timestamp_ms=message.timestamp()[1],
-        key=message.key(),
-        value=message.value(),
-        headers=headers_of(message),
-    )
-
-
-def in_log_order(records: Sequence[Record]) -> list[Record]:
-    """By partition and offset: the order that defines each conversation."""
-    return sorted(records, key=lambda r: (r.partition, r.offset))
+def read_topic(reader: LogReader, topic: str) -> list[Record]:
+    """All records of a topic, by partition and offset: the order that defines a conversation."""
+    return [
+        record
+        for partition, bounds in reader.bounds(topic).items()
+        for records in reader.read(topic, partition, bounds)
+        for record in records
+    ]
 
 
 def compare_bytes(
     expected: Sequence[Expected], predictions: Sequence[Record], alerts: Sequence[Record]
 ) -> int:
-    """Hold each answer to the oracle's bytes, once each; returns how many predictions there are."""
+    """Compare each answer with the oracle's bytes, once each; return the number of predictions."""
     wanted = Counter(e.prediction_bytes() for e in expected if e.prediction is not None)
     found = Counter(p.value or b"" for p in predictions)
     wanted_alerts = Counter(e.alert_bytes() for e in expected if e.alert is not None)
@@ -288,9 +225,9 @@ def compare_whole(
     whole: Mapping[tuple[str, str], WholeAnswer],
     data: DataSet,
 ) -> tuple[float, int]:
-    """Hold each answer to the model law.
+    """Check each answer by the model law.
 
-    Returns the largest difference of a probability, and how many labels differ (near ties only).
+    Return the largest difference of a probability, and how many labels differ (near ties only).
     """
     largest, ties = 0.0, 0
     for event in events:
@@ -335,6 +272,6 @@ def score_of(
 
 
 def shares(predictions: Sequence[Record]) -> tuple[float, ...]:
-    """How many answers came from each worker, by the source they name."""
+    """Number of answers of each worker, by the source they name."""
     by_source = Counter(dict(p.headers).get("ce_source") for p in predictions)
     return tuple(by_source.values())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Final
 
-from stream.bench.rows import Row
-from stream.local.conversations import conversations
+from stream.bench.rows import Row, figure
+from stream.local.conversations import demo_sentences
 
 WARM: Final = 10  # utterances before any is timed: the window is full
 BATCH: Final = 16
@@ -21,7 +20,7 @@ def run_bench_hrg_ssa(
     """Measure on one thread, the two forms in turns; sentences are the demo's."""
     from model.hrg_ssa.bench import Reencoding, Told
 
-    sentences = [u.text or "" for spoken in conversations().values() for u in spoken]
+    sentences = demo_sentences()
     sentences = (sentences * (1 + (WARM + utterances) // len(sentences)))[: WARM + utterances]
     say("loading the model: batch sizes are proven")
     alone, many = Told.begin(model, 1), Told.begin(model, BATCH)
@@ -42,19 +41,14 @@ def run_bench_hrg_ssa(
     ratio = [a / s for a, s in zip(anew, step, strict=True)]
     what = f"{utterances} sentences of the demo, one thread, words to answer"
 
-    def row(values: list[float], unit: str, first: float | None, reference: str) -> Row:
-        return Row(
-            value=median(values), unit=unit, first=first, aim=None, reference=reference, runs=values
-        )
-
     return {
-        "hrg_step_p50_ms": row(step, "ms", 30.0, f"one conversation, {what}"),
-        "hrg_reencode_ratio": row(
-            ratio, "x", 4.0, f"encoding all {window + 1} utterances of the window / step, in turns"
+        "hrg_step_p50_ms": figure(step, "ms", f"one conversation, {what}", 30.0),
+        "hrg_reencode_ratio": figure(
+            ratio, "x", f"encoding all {window + 1} utterances of the window / step, in turns", 4.0
         ),
-        "hrg_batched_ms": row(batched, "ms", None, f"an utterance, {BATCH} conversations at once"),
-        "hrg_state_kib": row(
-            [(rows + speakers) / 1024], "KiB", 64.0,
-            f"arrays of a full window and {spec.recurrence.max_speakers} speakers",
+        "hrg_batched_ms": figure(batched, "ms", f"an utterance, {BATCH} conversations at once"),
+        "hrg_state_kib": figure(
+            [(rows + speakers) / 1024], "KiB",
+            f"arrays of a full window and {spec.recurrence.max_speakers} speakers", 64.0,
         ),
     }  # fmt: skip

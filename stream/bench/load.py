@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,24 +20,28 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
 from stream.events.messages import Features, FeatureVector, PackedTensor, Utterance, encode
+from stream.events.topic_names import TopicNames
 
+SHIPPED_WIDTHS: Final = (384, 8, 17)  # inputs of the shipped PCGNet
 FEATURE_POOL: Final = 64  # different vectors; each message has one of them
 PARTITION_READ_S: Final = 10.0
+DRAIN_S: Final = 120.0  # for the answers of a flood
+
+Name = tuple[bytes, str]  # key and utterance id
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
     """One utterance event, ready to send."""
 
-    utterance_id: str
-    key: bytes
+    name: Name
     value: bytes
     headers: list[tuple[str, str | bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptPlan:
-    """What a script of utterances looks like: conversations take turns, two speakers each."""
+    """Shape of a script of utterances: conversations take turns, two speakers each."""
 
     prefix: str  # of conversation ids: a new one never meets old state
     conversations: int
@@ -77,14 +82,14 @@ def _message(plan: ScriptPlan, number: int, pool: Sequence[Features]) -> Message
         id=utterance.utterance_id, type=UTTERANCE_TYPE, source=CLIENT_SOURCE, encoding=encoding
     )
     value = encode(utterance, encoding)
-    return Message(utterance.utterance_id, conversation.encode(), value, [*headers])
+    return Message((conversation.encode(), utterance.utterance_id), value, [*headers])
 
 
 class Sender:
-    """Sends messages as fast as the broker takes them, or at a fixed rate whatever comes back."""
+    """Sends utterances as fast as the broker takes them, or at a fixed rate whatever comes back."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._topic = topic
+    def __init__(self, bootstrap: str, topics: TopicNames) -> None:
+        self._bootstrap, self._topics = bootstrap, topics
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -101,26 +106,34 @@ class Sender:
             self._send(message)
         self._producer.flush(60)
 
-    def open_loop(self, messages: Sequence[Message], rate: float) -> dict[str, float]:
+    def answered(self, messages: Sequence[Message], timeout_s: float = DRAIN_S) -> Collector:
+        """Send everything at once and return when all is answered. Raises `TimeoutError`."""
+        with collecting(self._bootstrap, self._topics.predictions) as collector:
+            self.flood(messages)
+            collector.wait_for(len(messages), timeout_s)
+            return collector
+
+    def open_loop(self, messages: Sequence[Message], rate: float) -> dict[Name, float]:
         """Send `rate` a second; returns each message's due time (monotonic), late or not.
 
         Latency counted from the due time is free of coordinated omission.
         """
         began = time.monotonic() + 0.05
-        due: dict[str, float] = {}
+        due: dict[Name, float] = {}
         for number, message in enumerate(messages):
             at = began + number / rate
             time.sleep(max(0.0, at - time.monotonic()))
-            due[message.utterance_id] = at
+            due[message.name] = at
             self._send(message)
         self._producer.flush(60)
         return due
 
     def _send(self, message: Message) -> None:
+        key, _ = message.name
         while True:
             try:
                 self._producer.produce(
-                    self._topic, message.value, message.key, headers=message.headers
+                    self._topics.utterances, message.value, key, headers=message.headers
                 )
             except BufferError:
                 self._producer.poll(0.05)
@@ -137,64 +150,63 @@ class _Answer(msgspec.Struct):
 
 @dataclass(slots=True)
 class Collector:
-    """Notes when answers arrive, from the moment it was made; a context manager."""
+    """Arrival times of the answers on a topic, and their sizes."""
 
-    bootstrap: str
-    topic: str
-    arrived: dict[str, float] = field(default_factory=dict)  # utterance id -> monotonic
+    arrived: dict[Name, float] = field(default_factory=dict)  # monotonic
     sizes: list[int] = field(default_factory=list)  # bytes of each value
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
 
-    def __enter__(self) -> Collector:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.bootstrap,
-                "group.id": "bench-collector",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 5,
-                "log_level": 0,  # it outlives the broker by a moment
-            }
-        )
-        partitions = consumer.list_topics(self.topic, timeout=10).topics[self.topic].partitions
-        ends = [
-            TopicPartition(
-                self.topic,
-                number,
-                consumer.get_watermark_offsets(TopicPartition(self.topic, number), timeout=10)[1],
-            )
-            for number in partitions
-        ]
-        consumer.assign(ends)
-        self._thread = threading.Thread(target=self._collect, args=(consumer,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(PARTITION_READ_S)
-
-    def _collect(self, consumer: Consumer) -> None:
+    def collect(self, consumer: Consumer, stop: threading.Event) -> None:
+        """Note answers until `stop` is set."""
         decoder = msgspec.json.Decoder(_Answer)
-        while not self._stop.is_set():
+        while not stop.is_set():
             message = consumer.poll(0.1)
             if message is None or message.error() is not None:
                 continue
             value = message.value() or b"{}"
-            self.arrived[decoder.decode(value).utterance_id] = time.monotonic()
+            name = message.key() or b"", decoder.decode(value).utterance_id
+            self.arrived[name] = time.monotonic()
             self.sizes.append(len(value))
+
+    def wait_for(self, count: int, timeout_s: float) -> None:
+        """Return when `count` answers came. Raises `TimeoutError`."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.arrived) < count:
+            if time.monotonic() > deadline:
+                missing = count - len(self.arrived)
+                raise TimeoutError(f"{missing} of {count} answers are missing")
+            time.sleep(0.01)
+
+    def per_s(self) -> float:
+        """Answers a second, from the first to the last."""
+        times = self.arrived.values()
+        return (len(times) - 1) / max(max(times) - min(times), 1e-9)
+
+
+@contextmanager
+def collecting(bootstrap: str, topic: str) -> Iterator[Collector]:
+    """Collect what is written to `topic` from now until the block ends."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "bench-collector",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 5,
+            "log_level": 0,  # it outlives the broker by a moment
+        }
+    )
+    consumer.assign(ends_of(consumer, topic))
+    collector, stop = Collector(), threading.Event()
+    thread = threading.Thread(target=collector.collect, args=(consumer, stop), daemon=True)
+    thread.start()
+    try:
+        yield collector
+    finally:
+        stop.set()
+        thread.join(PARTITION_READ_S)
         consumer.close()
 
-    def wait_for(self, count: int, timeout_s: float) -> bool:
-        """Wait until `count` answers came; false when `timeout_s` passed first."""
-        deadline = time.monotonic() + timeout_s
-        while len(self.arrived) < count and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return len(self.arrived) >= count
 
-
-def latencies_ms(due: dict[str, float], arrived: dict[str, float]) -> list[float]:
+def latencies_ms(due: Mapping[Name, float], arrived: Mapping[Name, float]) -> list[float]:
     """Milliseconds from due to arrived, for what arrived, ascending."""
     return sorted((at - due[name]) * 1000 for name, at in arrived.items() if name in due)
 
@@ -206,13 +218,18 @@ def quantile(ascending: Sequence[float], q: float) -> float:
     return ascending[min(len(ascending) - 1, math.ceil(q * len(ascending)) - 1)]
 
 
-def commit_all(bootstrap: str, group: str, topic: str, partitions: int) -> None:
-    """Commit the end of every partition for a group that nobody has joined yet."""
+def commit_all(bootstrap: str, group: str, topic: str) -> None:
+    """Commit the end of every partition for a group that has no member yet."""
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "log_level": 0})
+    consumer.commit(offsets=ends_of(consumer, topic), asynchronous=False)
+    consumer.close()
+
+
+def ends_of(consumer: Consumer, topic: str) -> list[TopicPartition]:
+    """The present end of each partition."""
     ends = []
-    for partition in range(partitions):
+    for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
         at = TopicPartition(topic, partition)
         _, at.offset = consumer.get_watermark_offsets(at, timeout=30)
         ends.append(at)
-    consumer.commit(offsets=ends, asynchronous=False)
-    consumer.close()
+    return ends

@@ -11,20 +11,17 @@ import json
 import math
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from stream.bench.load import Collector, ScriptPlan, Sender, script
-from stream.bench.pipeline import DRAIN_S, random_checkpoint, unique
-from stream.bench.rows import Row
+from stream.bench.load import ScriptPlan, Sender, script
+from stream.bench.pipeline import random_checkpoint, unique
+from stream.bench.rows import Row, figure
+from stream.bench.servers import started
 from stream.bench.worker_in_turns import HEAD
-from stream.brokers.topics import create, plan
-from stream.events.topic_names import TopicNames
-from stream.local.servers import KAFKA_JARS, Stack
+from stream.local.servers import KAFKA_JARS
 from stream.local.worker_process import RunningWorker, local_worker
 from stream.metrics.scrape import scrape
 
@@ -44,39 +41,20 @@ Slice = tuple[bool, float, int]  # observed, CPU seconds of the loop, utterances
 def run_bench_metrics(
     *, utterances: int, say: Callable[[str], None], jars: Path = KAFKA_JARS
 ) -> dict[str, Row]:
-    """Answer so many utterances; `say` gets a line at each flood."""
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emotrack-bench-")))
-        say("starting Apache Kafka, Redis and a worker")
-        servers = stack.enter_context(Stack(scratch, jars))
-        topics, bootstrap = TopicNames("metrics."), servers.kafka.bootstrap
-        create(bootstrap, plan(topics, partitions=PARTITIONS))
-        settings = {
-            "bootstrap": bootstrap,
-            "redis_url": servers.redis.url,
-            "topic_prefix": topics.prefix,
-            "group": f"{topics.prefix}workers",
-            "model": random_checkpoint(scratch / "random-h200"),
-            "log_level": "warning",
-        }
-        log = scratch / "worker.log"
+    """Answer `utterances`; `say` gets a line at each flood."""
+    with started(jars, say, "metrics.") as (servers, scratch):
+        servers.create_topics(PARTITIONS)
+        checkpoint, log = random_checkpoint(scratch / "random-h200"), scratch / "worker.log"
+        settings = servers.worker_settings(model=checkpoint, log_level="warning")
         with local_worker(settings, log, module="stream.bench.worker_in_turns") as worker:
-            sender = Sender(bootstrap, topics.utterances)
+            sender = Sender(servers.bootstrap, servers.topics)
             floods = math.ceil(utterances / FLOOD)
-            for number in range(floods):
-                flood(sender, bootstrap, topics.predictions, number)
-                say(f"flood {number + 1} of {floods}, {FLOOD} utterances each")
+            for seed in range(floods):
+                wanted = ScriptPlan(unique("metrics"), CONVERSATIONS, FLOOD)
+                sender.answered(script(wanted, seed=seed))
+                say(f"flood {seed + 1} of {floods}, {FLOOD} utterances each")
             scrape_ms = cost_of_a_scrape(worker) * 1000
         return rows(costs(slices_in(log)), scrape_ms)
-
-
-def flood(sender: Sender, bootstrap: str, predictions: str, seed: int) -> None:
-    """Send as fast as it goes and wait for every answer."""
-    messages = script(ScriptPlan(unique("metrics"), CONVERSATIONS, FLOOD), seed=seed)
-    with Collector(bootstrap, predictions) as collector:
-        sender.flood(messages)
-        if not collector.wait_for(FLOOD, DRAIN_S):
-            raise TimeoutError(f"{FLOOD - len(collector.arrived)} answers are missing")
 
 
 def cost_of_a_scrape(worker: RunningWorker) -> float:
@@ -93,7 +71,7 @@ def process_cpu_s(pid: int) -> float:
 
 
 def slices_in(log: Path) -> list[Slice]:
-    """What the worker printed at its end."""
+    """Read the slices that the worker printed at its end."""
     line = next(line for line in log.read_text().splitlines() if line.startswith(HEAD))
     return [(bool(on), float(cpu_s), int(n)) for on, cpu_s, n in json.loads(line[len(HEAD) :])]
 
@@ -124,14 +102,9 @@ def rows(found: Sequence[tuple[float, float]], scrape_ms: float) -> dict[str, Ro
     )
     scraped = f"CPU of one scrape: {scrape_ms / SCRAPE_EVERY_S / 10:.2f} % of a core every 15 s"
     return {
-        "metrics_cost": row(mean, note),
-        "metrics_cost_upper_95": row(mean + T_95 * spread, "upper bound, one-sided", first=3),
-        "metrics_scrape": Row(
-            value=round(scrape_ms, 2), unit="ms", first=None, aim=None, reference=scraped, runs=[]
+        "metrics_cost": figure([mean], "%", note, digits=2),
+        "metrics_cost_upper_95": figure(
+            [mean + T_95 * spread], "%", "upper bound, one-sided", 3, digits=2
         ),
+        "metrics_scrape": figure([scrape_ms], "ms", scraped, digits=2),
     }
-
-
-def row(value: float, reference: str, first: float | None = None) -> Row:
-    """One figure in percent."""
-    return Row(value=round(value, 2), unit="%", first=first, aim=None, reference=reference, runs=[])

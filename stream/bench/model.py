@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
-Row = Mapping[str, Any]
+from stream.bench.rows import Row, figure
+
 Say = Callable[[str], None]
 
 TURN: Final = 50
@@ -56,8 +57,7 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
     for batch in CUDA_BATCHES:
         say(f"P5: batches of {batch}")
         talks = bench.Talks.begin(predictor, batch)
-        for t in range(CUDA_WARM):
-            talks.step(talks.turns(t), time.perf_counter)
+        talks.steps(range(CUDA_WARM), time.perf_counter)
         turns = talks.turns(CUDA_WARM)
         runs = []
         for _ in range(RUNS):
@@ -69,17 +69,16 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
             f"{proven}"
         )
         if batch == 1:
-            rows["P5_step"] = row([1e6 * s for s in runs], "us", None, 40, reference)
+            rows["P5_step"] = figure([1e6 * s for s in runs], "us", reference, None, 40)
         else:
             rates = [batch / s for s in runs]
-            rows[f"P5_batch_{batch}"] = row(rates, "1/s", None, 2e6, reference)
+            rows[f"P5_batch_{batch}"] = figure(rates, "1/s", reference, None, 2e6)
     return rows
 
 
 def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, CONVERSATIONS)
-    for t in range(TURN - 1):
-        talks.step(talks.turns(t), time.perf_counter)
+    talks.steps(range(TURN - 1), time.perf_counter)
     turns = talks.turns(TURN - 1)
     whole = bench.FullRecompute(predictor, CONVERSATIONS, TURN)
     whole.seconds(time.perf_counter)
@@ -93,44 +92,33 @@ def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
     share = [r / p for r, p in zip(reached, products, strict=True)]
     stepped = CONVERSATIONS * bench.step_gflop(predictor) / statistics.median(steps)
     return {
-        "P1": row(
-            runs,
-            "x",
-            15,
-            25,
+        "P1": figure(
+            runs, "x",
             f"full causal recompute, turn {TURN}, {CONVERSATIONS} conversations: "
             f"{statistics.median(reached):.1f} GFLOP/s; step {stepped:.1f} GFLOP/s",
+            15, 25,
         ),
-        "P1_reference_share": row(
-            share,
-            "of sgemm",
-            0.4,
-            None,
-            f"sgemm 1024^3: {statistics.median(products):.1f} GFLOP/s",
+        "P1_reference_share": figure(
+            share, "of sgemm", f"sgemm 1024^3: {statistics.median(products):.1f} GFLOP/s", 0.4
         ),
-    }
+    }  # fmt: skip
 
 
 def _single(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, 1)
-    for t in range(20):
-        talks.step(talks.turns(t), time.perf_counter)
+    talks.steps(range(20), time.perf_counter)
     runs = []
     for block in range(RUNS):
         at = 20 + block * SINGLE_STEPS
-        taken = [
-            talks.step(talks.turns(t), time.perf_counter) for t in range(at, at + SINGLE_STEPS)
-        ]
+        taken = talks.steps(range(at, at + SINGLE_STEPS), time.perf_counter)
         runs.append(1e3 * statistics.median(taken))
-    first, aim = GOALS[hidden]
     reference = f"p50 of {SINGLE_STEPS} steps, one conversation, one thread, H={hidden}"
-    return {f"P3_h{hidden}": row(runs, "ms", first, aim, reference)}
+    return {f"P3_h{hidden}": figure(runs, "ms", reference, *GOALS[hidden])}
 
 
 def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, BATCH)
-    for t in range(12):
-        talks.step(talks.turns(t), time.perf_counter)
+    talks.steps(range(12), time.perf_counter)
     turns = talks.turns(12)
     runs, rates = [], []
     for _ in range(RUNS):
@@ -142,44 +130,29 @@ def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
         f"sgemm of the same FLOP; {statistics.median(rates):,.0f} steps/s, batches of {BATCH}, "
         f"one thread, H={hidden}"
     )
-    return {f"P4_h{hidden}": row(runs, "of sgemm", 0.5, 0.8, reference)}
+    return {f"P4_h{hidden}": figure(runs, "of sgemm", reference, 0.5, 0.8)}
 
 
 def _late_against_early(bench: Any, predictor: Any) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, 1)
-    for t in range(LATE):
-        if t == EARLY:
-            early = bench.Talks(predictor, list(talks.windows))
-        talks.step(talks.turns(t), time.process_time)
+    talks.steps(range(EARLY), time.process_time)
+    early = bench.Talks(predictor, list(talks.windows))
+    talks.steps(range(EARLY, LATE), time.process_time)
     runs, before, after = [], [], []
     for block in range(0, SPAN, BLOCK):  # interleaved, CPU time
-        steps = range(block, block + BLOCK)
-        first = [early.step(early.turns(EARLY + t), time.process_time) for t in steps]
-        then = [talks.step(talks.turns(LATE + t), time.process_time) for t in steps]
+        first = early.steps(range(EARLY + block, EARLY + block + BLOCK), time.process_time)
+        then = talks.steps(range(LATE + block, LATE + block + BLOCK), time.process_time)
         before.append(sum(first))
         after.append(sum(then))
         runs.append(sum(then) / sum(first))
     if state_bytes(early.windows[0]) != state_bytes(talks.windows[0]):
         raise RuntimeError("the state of a long conversation is larger than that of a short one")
-    value = row(runs, "x", 1.10, 1.03, "CPU of utterances 9001-10000 against 101-1100")
-    return {"P9": {**value, "value": sum(after) / sum(before)}}
+    row = figure(runs, "x", "CPU of utterances 9001-10000 against 101-1100", 1.10, 1.03)
+    row["value"] = sum(after) / sum(before)
+    return {"P9": row}
 
 
 def state_bytes(window: Any) -> int:
     """Bytes of arrays a window holds."""
     arrays = 0 if window.arrays is None else window.arrays.nbytes
     return int(window.rows.nbytes + arrays + sum(s.arrays.nbytes for s in window.speakers.values()))
-
-
-def row(
-    runs: list[float], unit: str, first: float | None, aim: float | None, reference: str
-) -> Row:
-    """One row of the table and of ``--json``; the value is the runs' median."""
-    return {
-        "value": statistics.median(runs),
-        "unit": unit,
-        "first": first,
-        "aim": aim,
-        "reference": reference,
-        "runs": runs,
-    }

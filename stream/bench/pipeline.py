@@ -11,21 +11,31 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from stream.bench.load import Collector, ScriptPlan, Sender, latencies_ms, quantile, script
-from stream.bench.rows import Row
-from stream.brokers.topics import TopicPlan, create, plan
-from stream.events.topic_names import TopicNames
-from stream.local.conversations import conversations as demo_conversations
-from stream.local.servers import KAFKA_JARS, Stack
-from stream.local.worker_process import RunningWorker, local_worker
+from stream.bench.load import (
+    DRAIN_S,
+    SHIPPED_WIDTHS,
+    Collector,
+    ScriptPlan,
+    Sender,
+    collecting,
+    latencies_ms,
+    quantile,
+    script,
+)
+from stream.bench.rows import Row, figure
+from stream.bench.servers import Servers, started
+from stream.brokers.topics import create
+from stream.brokers.topics import plan as topic_plans
+from stream.local.conversations import demo_sentences
+from stream.local.servers import KAFKA_JARS
+from stream.local.worker_process import RunningWorker
 from stream.metrics.scrape import Page, scrape
 
 WARM_UP: Final = 600
@@ -34,7 +44,7 @@ WARM_LOOPS: Final = 3
 FLOOD: Final = 8_000
 OPEN_LOOP_S: Final = 6.0
 CONVERSATIONS: Final = 1_000
-DRAIN_S: Final = 120.0
+ALERTS_S: Final = 0.5  # for the alerts of the last batch
 MANY: Final = 10_000
 BARE_TOPIC: Final = "bench.bare"  # what the bare loop writes
 GIB: Final = 1 << 30
@@ -42,7 +52,7 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is sent; the defaults take about six minutes on two cores."""
+    """Amounts to send; the defaults take about six minutes on two cores."""
 
     partitions: int = 2
     flood: int = FLOOD
@@ -56,65 +66,42 @@ class Plan:
 class Bench:
     """The servers and what was measured so far."""
 
-    stack: Stack
+    servers: Servers
     scratch: Path
     plan: Plan
     say: Callable[[str], None]
     rows: dict[str, Row] = field(default_factory=dict)
 
-    @property
-    def topics(self) -> TopicNames:
-        return TopicNames()
-
     def row(
-        self,
-        name: str,
-        runs: Sequence[float],
-        unit: str,
-        reference: str,
-        first: float | None = None,
-        aim: float | None = None,
+        self, name: str, runs: Sequence[float], unit: str, note: str, *goals: float | None
     ) -> None:
-        """Keep a row, summarised by its median, and say it."""
-        value = statistics.median(runs)
-        rounded = [round(r, 3) for r in runs]
-        self.rows[name] = Row(
-            value=round(value, 3),
-            unit=unit,
-            first=first,
-            aim=aim,
-            reference=reference,
-            runs=rounded,
-        )
-        self.say(f"{name}: {value:.2f} {unit}")
+        """Add a row, summarised by its median, and say it; `goals` are first and aim."""
+        self.rows[name] = figure(runs, unit, note, *goals, digits=3)
+        self.say(f"{name}: {self.rows[name]['value']:.2f} {unit}")
+
+    def worker(self, **settings: object) -> AbstractContextManager[RunningWorker]:
+        """Run a worker on the servers."""
+        return self.servers.worker(self.scratch / "worker.log", log_level="warning", **settings)
+
+    def sender(self) -> Sender:
+        return Sender(self.servers.bootstrap, self.servers.topics)
 
 
 def run_bench_pipeline(
-    *,
-    plan: Plan,
-    say: Callable[[str], None],
-    jars: Path = KAFKA_JARS,
+    *, plan: Plan, say: Callable[[str], None], jars: Path = KAFKA_JARS
 ) -> dict[str, Row]:
     """Measure P6, P8 and P10; `say` gets a line at each step."""
-    with tempfile.TemporaryDirectory(prefix="emotrack-bench-") as name:
-        scratch = Path(name)
-        say("starting Apache Kafka and Redis")
-        with Stack(scratch, jars) as stack:
-            bench = Bench(stack, scratch, plan, say)
-            create(stack.kafka.bootstrap, topic_plans(plan))
-            checkpoint = random_checkpoint(scratch / "random-h200")
-            with serving(bench, {"model": checkpoint, "redis_url": stack.redis.url}) as worker:
-                features(bench, worker, checkpoint)
-            with serving(bench, {"redis_url": stack.redis.url}) as worker:
-                raw_text(bench)
-                memory(bench, worker)
-            return bench.rows
-
-
-def topic_plans(wanted: Plan) -> list[TopicPlan]:
-    """The four topics and the bare loop's, with the benchmark's number of partitions."""
-    four = list(plan(TopicNames(), partitions=wanted.partitions))
-    return [*four, replace(four[0], name=BARE_TOPIC)]
+    with started(jars, say) as (servers, scratch):
+        bench = Bench(servers, scratch, plan, say)
+        four = list(topic_plans(servers.topics, partitions=plan.partitions))
+        create(servers.bootstrap, [*four, replace(four[0], name=BARE_TOPIC)])
+        checkpoint = random_checkpoint(scratch / "random-h200")
+        with bench.worker(model=checkpoint) as worker:
+            features(bench, worker, checkpoint)
+        with bench.worker() as worker:
+            raw_text(bench)
+            memory(bench, worker)
+        return bench.rows
 
 
 def random_checkpoint(folder: Path) -> Path:
@@ -127,57 +114,35 @@ def random_checkpoint(folder: Path) -> Path:
         "from model.pcgnet.bench import write_random_checkpoint; "
         "write_random_checkpoint(Path(sys.argv[1]))"
     )
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, str(folder)], check=True, timeout=120
-    )
+    in_child("-c", code, str(folder))
     return folder
-
-
-@contextmanager
-def serving(bench: Bench, settings: Mapping[str, object]) -> Iterator[RunningWorker]:
-    """A worker on the bench's servers."""
-    given = {"bootstrap": bench.stack.kafka.bootstrap, "log_level": "warning", **settings}
-    with local_worker(given, bench.scratch / "worker.log") as worker:
-        yield worker
 
 
 def features(bench: Bench, worker: RunningWorker, checkpoint: Path) -> None:
     """Features in, H=200: capacity, CPU beside a bare loop, latency at half capacity."""
-    sender = Sender(bench.stack.kafka.bootstrap, bench.topics.utterances)
-    flood(bench, sender, WARM_UP)
+    sender = bench.sender()
+    flood(sender, WARM_UP)
     before = scrape(worker.metrics)
-    rate, sizes = flood(bench, sender, bench.plan.flood)
-    after = scrape(worker.metrics)
+    answers = flood(sender, bench.plan.flood)
+    after, rate = scrape(worker.metrics), answers.per_s()
     bench.row("P6_utterances_per_s", [rate], "1/s", "features in, H=200, full queue")
-    cpu(bench, before, after, checkpoint, sizes)
+    cpu(bench, before, after, checkpoint, answers.sizes)
     note = f"features in, H=200, open loop at {rate / 2:.0f}/s, half of the measured capacity"
     keep_latency(bench, open_loops(bench, sender, rate / 2), "P8", note, (15, 8), (50, 20))
 
 
-def flood(
-    bench: Bench, sender: Sender, count: int, sentences: Sequence[str] = ()
-) -> tuple[float, list[int]]:
-    """Send `count` at once; return answers a second, and the answers' sizes."""
-    messages = script(script_plan("flood", count, sentences), seed=1)
-    bootstrap = bench.stack.kafka.bootstrap
-    with Collector(bootstrap, bench.topics.predictions) as collector:
-        sender.flood(messages)
-        if not collector.wait_for(count, DRAIN_S):
-            raise TimeoutError(f"{count - len(collector.arrived)} of {count} answers are missing")
-        times = sorted(collector.arrived.values())
-        rate = (count - 1) / max(times[-1] - times[0], 1e-9)
-        return rate, list(collector.sizes)
+def flood(sender: Sender, count: int, sentences: Sequence[str] = ()) -> Collector:
+    """Send `count` at once; return their answers."""
+    return sender.answered(script(script_plan("flood", count, sentences), seed=1))
 
 
 def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequence[int]) -> None:
     """P6: CPU an utterance beyond the model, against a bare loop of the same bytes."""
-    utterances = after.histogram("emotrack_inference_seconds").minus(
-        before.histogram("emotrack_inference_seconds")
+    utterances, batches = (
+        after.histogram(name).minus(before.histogram(name))
+        for name in ("emotrack_inference_seconds", "emotrack_batch_utterances")
     )
     spent = after.value("process_cpu_seconds_total") - before.value("process_cpu_seconds_total")
-    batches = after.histogram("emotrack_batch_utterances").minus(
-        before.histogram("emotrack_batch_utterances")
-    )
     mean_batch = max(1, round(batches.total / max(batches.count, 1)))
     whole_us = spent / utterances.count * 1e6
     model_us = model_cost_us(checkpoint, mean_batch)
@@ -191,34 +156,37 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
         f"(worker {whole_us:.0f} - model {model_us:.0f}) / bare loop {bare_us:.0f} us; "
         "consume, FCALL, produce of the same bytes"
     )
-    bench.row("P6", [ratio], "x", note, first=3, aim=1.5)
+    bench.row("P6", [ratio], "x", note, 3, 1.5)
 
 
 def model_cost_us(checkpoint: Path, batch: int) -> float:
-    """CPU of the model alone for an utterance in batches of this size, in a child process."""
+    """CPU of the model alone for an utterance in batches of this size."""
     code = (
         "import sys, time; from pathlib import Path; from model.pcgnet.bench import batch_cost_us; "
         "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
     )
-    asked = [sys.executable, "-W", "ignore", "-c", code, str(checkpoint), str(batch)]
-    said = subprocess.run(asked, check=True, timeout=300, capture_output=True, text=True)
-    return float(said.stdout)
+    return float(in_child("-c", code, str(checkpoint), str(batch)))
 
 
 def bare_loop_us(bench: Bench, batch: int, answer_bytes: int) -> float:
     """CPU of the bare loop for an utterance, in a child process (its threads counted too)."""
     arguments = {
-        "bootstrap": bench.stack.kafka.bootstrap,
-        "redis_url": bench.stack.redis.url,
-        "source": bench.topics.utterances,
+        "bootstrap": bench.servers.bootstrap,
+        "redis_url": bench.servers.redis_url,
+        "source": bench.servers.topics.utterances,
         "sink": BARE_TOPIC,
         "count": bench.plan.flood,
         "batch": batch,
         "answer_bytes": answer_bytes,
     }
-    asked = [sys.executable, "-m", "stream.bench.bare_loop", json.dumps(arguments)]
-    said = subprocess.run(asked, check=True, timeout=300, capture_output=True, text=True)
-    return float(json.loads(said.stdout)["cpu_us"])
+    printed = in_child("-m", "stream.bench.bare_loop", json.dumps(arguments))
+    return float(json.loads(printed)["cpu_us"])
+
+
+def in_child(*arguments: str) -> str:
+    """Run Python in a process of its own, so that CPU is counted apart; return what it prints."""
+    asked = [sys.executable, "-W", "ignore", *arguments]
+    return subprocess.run(asked, check=True, timeout=300, stdout=subprocess.PIPE, text=True).stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,20 +212,18 @@ def open_loop(
 ) -> LatencyRun:
     """Send `count` at `rate` a second and collect what comes back."""
     messages = script(script_plan("open", count, sentences), seed=2)
-    bootstrap = bench.stack.kafka.bootstrap
+    bootstrap, topics = bench.servers.bootstrap, bench.servers.topics
     with (
-        Collector(bootstrap, bench.topics.predictions) as predictions,
-        Collector(bootstrap, bench.topics.shift_alerts) as alerts,
+        collecting(bootstrap, topics.predictions) as predictions,
+        collecting(bootstrap, topics.shift_alerts) as alerts,
     ):
         due = sender.open_loop(messages, rate)
-        if not predictions.wait_for(count, DRAIN_S):
-            raise TimeoutError(f"{count - len(predictions.arrived)} of {count} answers missing")
-        alerts.wait_for(sys.maxsize, 0.5)  # the alerts of the last batch
-    times = sorted(predictions.arrived.values())
+        predictions.wait_for(count, DRAIN_S)
+        time.sleep(ALERTS_S)
     return LatencyRun(
         latencies_ms(due, predictions.arrived),
         latencies_ms(due, alerts.arrived),
-        (count - 1) / (times[-1] - times[0]),
+        predictions.per_s(),
     )
 
 
@@ -288,10 +254,9 @@ def keep_latency(
 
 def raw_text(bench: Bench) -> None:
     """Raw text in, the shipped model: the worker's encoder is in the path."""
-    sender = Sender(bench.stack.kafka.bootstrap, bench.topics.utterances)
-    sentences = [u.text for c in demo_conversations().values() for u in c if u.text]
-    flood(bench, sender, WARM_UP // 4, sentences)
-    rate, _ = flood(bench, sender, bench.plan.flood // 8, sentences)
+    sender, sentences = bench.sender(), demo_sentences()
+    flood(sender, WARM_UP // 4, sentences)
+    rate = flood(sender, bench.plan.flood // 8, sentences).per_s()
     bench.row("P8_text_utterances_per_s", [rate], "1/s", "raw text in, shipped model, full queue")
     note = f"raw text in, shipped model, open loop at {rate / 2:.0f}/s, half of the capacity"
     runs = open_loops(bench, sender, rate / 2, sentences)
@@ -302,18 +267,13 @@ def memory(bench: Bench, worker: RunningWorker) -> None:
     """P10: resident memory with many active conversations, model and encoder loaded."""
     count = bench.plan.many_conversations * bench.plan.many_utterances
     bench.say(f"sending {count} utterances of {bench.plan.many_conversations} conversations")
-    widths = (384, 8, 17)  # of the shipped model
-    wanted = ScriptPlan(unique("many"), bench.plan.many_conversations, count, widths)
-    sender = Sender(bench.stack.kafka.bootstrap, bench.topics.utterances)
-    with Collector(bench.stack.kafka.bootstrap, bench.topics.predictions) as collector:
-        sender.flood(script(wanted, seed=3))
-        if not collector.wait_for(count, 5 * DRAIN_S):
-            raise TimeoutError(f"{count - len(collector.arrived)} of {count} answers missing")
+    wanted = ScriptPlan(unique("many"), bench.plan.many_conversations, count, SHIPPED_WIDTHS)
+    bench.sender().answered(script(wanted, seed=3), 5 * DRAIN_S)
     page = scrape(worker.metrics)
     held = page.value("emotrack_conversations_active")
     resident = page.value("process_resident_memory_bytes") / GIB
     note = f"{held:.0f} conversations in the owner's cache, text encoder loaded"
-    bench.row("P10", [resident], "GiB", note, first=1.5, aim=1.0)
+    bench.row("P10", [resident], "GiB", note, 1.5, 1.0)
 
 
 def script_plan(name: str, count: int, sentences: Sequence[str]) -> ScriptPlan:

@@ -9,21 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import site
-import statistics
 import sys
 import sysconfig
-import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stream.bench.rows import Row
-from stream.brokers.topics import create, plan
-from stream.events.topic_names import TopicNames
-from stream.local.servers import KAFKA_JARS, ServerFailed, Stack
+from stream.bench.rows import Row, figure
+from stream.bench.servers import started
+from stream.local.servers import KAFKA_JARS, ServerFailed
 from stream.local.worker_process import READY_S, local_worker
 from stream.metrics.scrape import scrape
 
@@ -49,16 +45,9 @@ def run_bench_start(
     """Start workers one after another, cold and warm in turn, and return the rows by name."""
     cold: list[Start] = []
     warm: list[Start] = []
-    with tempfile.TemporaryDirectory() as scratch, Stack(Path(scratch), jars) as servers:
-        names = TopicNames(f"start-{uuid.uuid4().hex[:8]}.")
-        create(servers.kafka.bootstrap, plan(names, partitions=2))
-        settings = {
-            "bootstrap": servers.kafka.bootstrap,
-            "redis_url": servers.redis.url,
-            "topic_prefix": names.prefix,
-            "group": f"{names.prefix}workers",
-        }
-        log = Path(scratch) / "worker.log"
+    with started(jars, say, "start.") as (servers, scratch):
+        servers.create_topics(2)
+        settings, log = servers.worker_settings(), scratch / "worker.log"
         measure(settings, log)  # the first of all compiles what is not compiled yet
         for number in range(runs):
             dropped = drop_file_cache()
@@ -112,14 +101,13 @@ def rows_of(cold: list[Start], warm: list[Start]) -> dict[str, Row]:
     what = f"process start to /readyz 200, shipped model and sentence encoder{load}"
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     return {
-        "start_cold_s": row([s.ready_s for s in cold], READY_FIRST_S, f"files dropped; {what}"),
-        "start_warm_s": row([s.ready_s for s in warm], READY_FIRST_S, f"files cached; {what}"),
-        "start_cpu_s": row([s.cpu_s for s in warm], None, f"CPU time until then, warm; {python}"),
+        "start_cold_s": figure(
+            [s.ready_s for s in cold], "s", f"files dropped; {what}", READY_FIRST_S, digits=2
+        ),
+        "start_warm_s": figure(
+            [s.ready_s for s in warm], "s", f"files cached; {what}", READY_FIRST_S, digits=2
+        ),
+        "start_cpu_s": figure(
+            [s.cpu_s for s in warm], "s", f"CPU time until then, warm; {python}", digits=2
+        ),
     }
-
-
-def row(values: list[float], first: float | None, reference: str) -> Row:
-    """Summarise runs by their median."""
-    rounded = [round(v, 2) for v in values]
-    value = statistics.median(rounded)
-    return Row(value=value, unit="s", first=first, aim=None, reference=reference, runs=rounded)

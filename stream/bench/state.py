@@ -8,9 +8,9 @@ written as in service: nothing is compressible here that is not there.
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,8 +22,9 @@ from state.store import Save, SaveResult
 from state.window import Applied, ArraySpec, Conversation, Recurrence, StateKey, StateSpec
 from stream.answers.apply import Model, answer, ask
 from stream.answers.outbox import sent_for, stored_output
+from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.answers.shift_rule import rule_of
-from stream.bench.rows import Row
+from stream.bench.rows import Row, figure
 from stream.events.messages import Utterance
 from stream.ports import Record
 
@@ -55,7 +56,7 @@ INFO: Final = ModelInfo(
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run over all conversations cost."""
+    """The cost of one run over all conversations."""
 
     kib_per_utterance: float
     kib_per_conversation: float
@@ -95,35 +96,31 @@ def run_bench_state(
         measured = [
             measure(redis_url, size, conversations, utterances, seed + i) for i in range(runs)
         ]
-        traffic, memory = GOALS.get(size, ((None, None), (None, None)))
+        per_utterance, per_conversation = GOALS.get(size, ((None, None), (None, None)))
         note = f"{conversations} conversations x {utterances} utterances, 2 speakers, W=10"
-        rows[f"P7_bytes_h{size}"] = row(
-            [m.kib_per_utterance for m in measured], "KiB/utterance", traffic, note
-        )
-        rows[f"P7_memory_h{size}"] = row(
-            [m.kib_per_conversation for m in measured], "KiB/conversation", memory, note
-        )
-        rows[f"P7_updates_h{size}"] = row(
-            [m.updates_per_s for m in measured], "updates/s", (None, None), note
-        )
+        for name, unit, goals, values in (
+            ("bytes", "KiB/utterance", per_utterance, [m.kib_per_utterance for m in measured]),
+            (
+                "memory",
+                "KiB/conversation",
+                per_conversation,
+                [m.kib_per_conversation for m in measured],
+            ),
+            ("updates", "updates/s", (None, None), [m.updates_per_s for m in measured]),
+        ):
+            rows[f"P7_{name}_h{size}"] = figure(values, unit, note, *goals, digits=3)
     return rows
 
 
-def row(
-    values: list[float], unit: str, goals: tuple[float | None, float | None], reference: str
-) -> Row:
-    """Summarise runs by their median."""
-    first, aim = goals
-    rounded = [round(v, 3) for v in values]
-    value = statistics.median(rounded)
-    return Row(value=value, unit=unit, first=first, aim=aim, reference=reference, runs=rounded)
+def open_store(spec: StateSpec, redis_url: str) -> RedisStore:
+    """Open a store as a worker does."""
+    return RedisStore(spec, redis_url, timeout_s=10.0, dictionary=OUTPUT_DICTIONARY)
 
 
 def measure(redis_url: str, hidden: int, conversations: int, utterances: int, seed: int) -> Run:
     """Write `conversations` side by side, one batch a turn, and read the server's counters."""
     spec = spec_of(hidden)
-    store = RedisStore(spec, redis_url, timeout_s=10.0)
-    try:
+    with closing(open_store(spec, redis_url)) as store:
         store.check()
         token = store.claim(TOPIC_ID, 0)
         talk = Talk(spec, conversations, seed, f"{TOPIC_ID}-{token:x}")  # meets no earlier run's
@@ -137,8 +134,6 @@ def measure(redis_url: str, hidden: int, conversations: int, utterances: int, se
             if any(answer.result is not SaveResult.SAVED for answer in answers):
                 raise RuntimeError(f"the store answered {answers[0]}: is the server shared?")
         after = store.usage()
-    finally:
-        store.close()
     updates = conversations * utterances
     return Run(
         (after.received_bytes - before.received_bytes) / updates / KIB,

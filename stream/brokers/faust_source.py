@@ -26,6 +26,7 @@ import asyncio
 import logging
 import tempfile
 import threading
+from bisect import bisect_left
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field
@@ -69,19 +70,17 @@ class Held:
 
     def seek(self, offset: int) -> None:
         """Deliver from `offset` on."""
-        self.at = next(
-            (i for i, r in enumerate(self.records) if r.offset >= offset), len(self.records)
-        )
+        self.at = self._first_from(offset)
         self.position = offset
 
     def committed(self, offset: int) -> None:
         """Nothing below `offset` is asked for again."""
-        gone = next(
-            (i for i, r in enumerate(self.records) if r.offset >= offset), len(self.records)
-        )
-        gone = min(gone, self.at)
+        gone = min(self._first_from(offset), self.at)
         del self.records[:gone]
         self.at -= gone
+
+    def _first_from(self, offset: int) -> int:
+        return bisect_left(self.records, offset, key=lambda record: record.offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +326,7 @@ def make_app(settings: Settings, folder: str) -> Any:
 
 
 def credentials(settings: Settings) -> Any:
-    """What Faust takes for our security settings. Raises `ConfigError` for an unusable file."""
+    """Our security settings as Faust takes them. Raises `ConfigError` for an unusable file."""
     security = settings.security
     context = security.context() if security.tls else None
     if security.sasl:

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import BufferingHandler
 from typing import Any, Final
 
 import kafka
@@ -21,11 +22,11 @@ from stream.security import PLAINTEXT, KafkaSecurity, host_and_port, kafka_tls_f
 # cluster (the demo's broker), whose answer to a version probe this client does not understand.
 API_VERSION: Final = (2, 3)
 _TRY_S: Final = 2.0  # then we look why it does not connect
-_KEPT: Final = 20
+_LINES: Final = 1_000  # of a log, at most
 
 
 def client_arguments(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> dict[str, Any]:
-    """What each of kafka-python's clients needs. Raises `ConfigError` for an unusable PEM file."""
+    """Arguments of any kafka-python client. Raises `ConfigError` for an unusable PEM file."""
     addresses = broker_addresses(bootstrap)
     return {
         "bootstrap_servers": addresses,
@@ -76,17 +77,17 @@ def _admin(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Any:
     arguments = client_arguments(bootstrap, security)
     while True:
         try_s = max(1.0, min(_TRY_S, until - time.monotonic()))
-        with overheard() as faults:
-            try:
+        try:
+            with overheard() as lines:
                 return kafka.KafkaAdminClient(
                     bootstrap_timeout_ms=int(try_s * 1000),
                     request_timeout_ms=max(int(timeout_s * 1000), 1000),
                     **arguments,
                 )
-            except kafka.errors.KafkaError as error:
-                met = refusal(bootstrap, security, [error, *faults])
-                if isinstance(met, AccessRefused) or time.monotonic() + 1.0 > until:
-                    raise met from error
+        except kafka.errors.KafkaError as error:
+            met = refusal(bootstrap, security, [error, *_faults(lines)])
+            if isinstance(met, AccessRefused) or time.monotonic() + 1.0 > until:
+                raise met from error
 
 
 def require_broker(
@@ -118,23 +119,10 @@ def require_broker(
 
 
 def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) -> EmotrackError:
-    """The first of these faults that a person can cure, in a sentence; else the first of all."""
+    """Return the first of these faults that a person can cure, in a sentence; else the first."""
     for fault in faults:
-        if isinstance(fault, kafka.errors.SaslAuthenticationFailedError):
-            return AccessRefused(
-                f"the broker at {address} does not take user {security.username} with that "
-                f"password ({security.mechanism}): correct EMOTRACK_KAFKA_USERNAME and "
-                "EMOTRACK_KAFKA_PASSWORD[_FILE], or add the user on the broker"
-            )
-        if isinstance(fault, kafka.errors.UnsupportedSaslMechanismError):
-            return AccessRefused(
-                f"the broker at {address} does not offer {security.mechanism}: set "
-                "EMOTRACK_KAFKA_SASL_MECHANISM to one that it does"
-            )
-        if forbidden(fault):
-            return AccessRefused(not_allowed(address, security, fault))
-        if meaning := kafka_tls_fault(str(fault)):
-            return AccessRefused(f"TLS with the broker at {address}: {meaning}")
+        if sentence := explain(fault, address, security):
+            return AccessRefused(sentence)
     if not security.tls and any(speaks_tls(one, _TRY_S) for one in broker_addresses(address)):
         return AccessRefused(
             f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
@@ -151,8 +139,38 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
     )
 
 
+def explain(fault: BaseException, address: str, security: KafkaSecurity) -> str | None:
+    """Say why the broker refuses us, and the cure; None for a fault that no person can cure."""
+    if isinstance(fault, kafka.errors.SaslAuthenticationFailedError):
+        return (
+            f"the broker at {address} does not take user {security.username} with that "
+            f"password ({security.mechanism}): correct EMOTRACK_KAFKA_USERNAME and "
+            "EMOTRACK_KAFKA_PASSWORD[_FILE], or add the user on the broker"
+        )
+    if isinstance(fault, kafka.errors.UnsupportedSaslMechanismError):
+        return (
+            f"the broker at {address} does not offer {security.mechanism}: set "
+            "EMOTRACK_KAFKA_SASL_MECHANISM to one that it does"
+        )
+    if sentence := not_allowed(fault, address, security):
+        return sentence
+    meaning = kafka_tls_fault(str(fault))
+    return f"TLS with the broker at {address}: {meaning}" if meaning else None
+
+
+def not_allowed(fault: BaseException, address: str, security: KafkaSecurity) -> str | None:
+    """Say which ACLs are missing; None for another fault."""
+    # kafka-python wraps some such answers in a plain error.
+    if "AuthorizationFailedError" not in f"{type(fault).__name__} {fault}":
+        return None
+    return (
+        f"the broker at {address} does not allow {security.username or 'this client'} that "
+        f"({type(fault).__name__}): add the ACLs of docs/security.md"
+    )
+
+
 def speaks_tls(address: str, timeout_s: float) -> bool:
-    """Whether a TLS handshake succeeds there; nothing is sent, so nobody need be trusted."""
+    """Return true if a TLS handshake succeeds there; nothing is sent, so no trust is needed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -163,45 +181,24 @@ def speaks_tls(address: str, timeout_s: float) -> bool:
     return True
 
 
-def forbidden(fault: BaseException) -> bool:
-    """Whether an ACL is in the way; kafka-python wraps some such answers in a plain error."""
-    return "AuthorizationFailedError" in f"{type(fault).__name__} {fault}"
-
-
-def not_allowed(address: str, security: KafkaSecurity, fault: BaseException) -> str:
-    """What to say of a right that is missing."""
-    who = security.username or "this client"
-    return (
-        f"the broker at {address} does not allow {who} that ({type(fault).__name__}): add the ACLs "
-        "of docs/security.md"
-    )
-
-
 def broker_addresses(bootstrap: str) -> list[str]:
     """Split `host:port,host:port`; 9092 where no port is given."""
     named = [address.strip() for address in bootstrap.split(",") if address.strip()]
     return [address if ":" in address else f"{address}:9092" for address in named]
 
 
-class _Overhearing(logging.Handler):
-    """Keeps the exceptions that are logged, oldest first, no more than a few."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.faults: list[BaseException] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        arguments = record.args if isinstance(record.args, tuple) else ()
-        if len(self.faults) < _KEPT:
-            self.faults += [one for one in arguments if isinstance(one, BaseException)]
-
-
 @contextmanager
-def overheard() -> Iterator[list[BaseException]]:
-    """The faults kafka-python meets meanwhile: why it cannot connect, it only logs."""
-    handler, logger = _Overhearing(), logging.getLogger("kafka.net")
+def overheard() -> Iterator[list[logging.LogRecord]]:
+    """Collect the warnings of kafka-python: why it cannot connect, it only logs."""
+    handler, logger = BufferingHandler(capacity=_LINES), logging.getLogger("kafka.net")
+    handler.setLevel(logging.WARNING)
     logger.addHandler(handler)
     try:
-        yield handler.faults
+        yield handler.buffer
     finally:
         logger.removeHandler(handler)
+
+
+def _faults(lines: list[logging.LogRecord]) -> list[BaseException]:
+    """The exceptions that were logged, oldest first."""
+    return [one for line in lines for one in line.args or () if isinstance(one, BaseException)]

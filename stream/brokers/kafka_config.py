@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import (
@@ -19,9 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from stream.brokers.kafka_rights import require_rights
 from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
-from stream.ports import (
-    LogUnavailable,
-)
+from stream.ports import LogUnavailable
 from stream.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -29,13 +28,13 @@ Client = TypeVar("Client", AdminClient, Consumer, Producer)
 NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
 CALL_S: Final = 10.0  # a call that answers later than this counts as failed
 BACKOFF_S: Final = 0.1
-REACH_S: Final = 5.0  # the same for the first one, while somebody waits for the worker to start
+REACH_S: Final = 5.0  # the same for the first one, while someone waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """What every client of ours needs; `kafka_options` may add more."""
+    """Options of every client of ours; `kafka_options` may add more."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "emotrack",
@@ -149,7 +148,7 @@ def code_of(error: Exception) -> int | None:
 
 
 def said(error: Exception) -> str:
-    """What an exception of librdkafka says, for people."""
+    """The sentence of an exception of librdkafka."""
     inner = error.args[0] if error.args else None
     return inner.str() if isinstance(inner, KafkaError) else str(error) or type(error).__name__
 
@@ -166,13 +165,10 @@ class Lookup:
         self._topic = settings.topics.utterances
         group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
         self._config = {"group.id": group, **connection(settings)}
-        self._opened: Consumer | None = None
 
-    @property
+    @cached_property
     def _client(self) -> Consumer:
-        if self._opened is None:
-            self._opened = made(Consumer, self._config)
-        return self._opened
+        return made(Consumer, self._config)
 
     def first(self, partition: int, timeout_s: float) -> int:
         """The first offset still in the log."""
@@ -194,5 +190,5 @@ class Lookup:
 
     def close(self) -> None:
         """Release the connection; idempotent."""
-        if self._opened is not None:
-            self._opened.close()
+        if "_client" in vars(self):
+            self._client.close()

@@ -1,12 +1,9 @@
-"""Whether a broker lets the worker do its work, asked before the first record."""
+"""Check before the first record that the broker lets the worker do its work."""
 
 from __future__ import annotations
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
-    AclOperation,
-    AdminClient,
-)
+from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # public, not re-exported
 
 from stream.errors import AccessRefused
 from stream.settings import Settings
@@ -38,7 +35,7 @@ def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> 
         group = groups[settings.group].result(timeout_s)
         readable = AclOperation.READ in group.authorized_operations
     except KafkaException as error:
-        # A group that nobody made yet cannot be described; what may not be is refused otherwise.
+        # A group that no one made yet cannot be described; what may not be is refused otherwise.
         readable = error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED
     if not readable:
         lacking.append(f"READ on group {settings.group}")

@@ -6,18 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from confluent_kafka import (
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from stream.brokers.kafka_config import made, producer_config
-from stream.ports import (
-    DeliveryFailed,
-    Outgoing,
-)
+from stream.ports import DeliveryFailed, Outgoing
 from stream.settings import Settings
 
 

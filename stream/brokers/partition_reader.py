@@ -1,9 +1,10 @@
-"""Reading the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
+"""Read the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -34,13 +35,10 @@ class KafkaReader:
             "fetch.wait.max.ms": FETCH_WAIT_MS,
             **connection(settings),
         }
-        self._opened: Consumer | None = None
 
-    @property
+    @cached_property
     def _consumer(self) -> Consumer:
-        if self._opened is None:
-            self._opened = made(Consumer, self._config)
-        return self._opened
+        return made(Consumer, self._config)
 
     def first(self, partition: int) -> int:
         return patiently(
@@ -76,7 +74,7 @@ class KafkaReader:
             self._consumer.unassign()
 
     def _past(self, end: int) -> bool:
-        """Whether what lies below `end` was read: the last offsets may be markers, no records."""
+        """Return true if all below `end` was read: the last offsets may be markers, no records."""
         try:
             return any(
                 at.offset >= end for at in self._consumer.position(self._consumer.assignment())
@@ -86,5 +84,5 @@ class KafkaReader:
 
     def close(self) -> None:
         self._lookup.close()
-        if self._opened is not None:
-            self._opened.close()
+        if "_consumer" in vars(self):
+            self._consumer.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from confluent_kafka import (
@@ -67,7 +66,7 @@ class LogReader:
         )
 
     def bounds(self, topic: str) -> dict[int, Bounds]:
-        """Where each partition begins and ends now. Raises `TopicMissing`."""
+        """Return where each partition begins and ends now. Raises `TopicMissing`."""
         found = self._ask(
             lambda: self._consumer.list_topics(topic, timeout=CALL_S).topics[topic],
             f"topic {topic} cannot be looked up",
@@ -154,12 +153,7 @@ class LogReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _ask(self, ask: Callable[[], Answer], what: str) -> Answer:

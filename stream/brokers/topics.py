@@ -78,7 +78,7 @@ def plan(
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where Java's and our own producers write a key: murmur2, as in Kafka's default."""
+    """The partition Java's and our own producers write a key to: murmur2, as in Kafka's default."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
@@ -147,7 +147,7 @@ def require_topics(
 
 
 def _create_one(admin: Any, one: TopicPlan) -> bool:
-    """Create a topic; False when somebody else just did."""
+    """Create a topic; False when someone else just did."""
     wanted = {
         "num_partitions": one.partitions,
         "replication_factor": one.replication,

@@ -58,15 +58,8 @@ def convert(
     renamed = {ours: theirs for ours, theirs in flags.items() if theirs is not None}
     vectors = vectors_in(features) or NO_FEATURES
     with model_errors():
-        _write(
-            to_data_set(
-                name or source.name.split(".")[0],
-                read_table(source, renamed),
-                vectors,
-                Shares(dev_share, test_share, seed),
-            ),
-            out,
-        )
+        named, shares = name or source.name.split(".")[0], Shares(dev_share, test_share, seed)
+        _write(to_data_set(named, read_table(source, renamed), vectors, shares), out)
 
 
 @app.command()
@@ -135,40 +128,39 @@ def _write(data: DataSet, out: Path) -> None:
 
 def show(data: DataSet) -> None:
     """Print splits, labels, widths and the longest conversation."""
-    from model.data.dataset import MODALITIES, SPLITS, UNLABELLED, label_counts
+    from model.data.dataset import MODALITIES, SPLITS, UNLABELLED
     from model.labels import sentiment_of
 
-    splits = {split: data.split(split) for split in SPLITS}
-
-    def sums(count: Callable[[Dialogue], int]) -> list[int]:
-        return [sum(map(count, found)) for found in splits.values()]
-
-    def shares(count: Callable[[Dialogue], int]) -> list[str]:
-        parts = zip(sums(count), sums(len), strict=True)
-        return [f"{100 * part / whole:.1f} %" if whole else "-" for part, whole in parts]
-
     table = Table("", *SPLITS, title=escape(data.name))
-    table.add_row("dialogues", *(str(len(found)) for found in splits.values()))
-    table.add_row("utterances", *map(str, sums(len)))
-    longest = (str(max(map(len, found), default=0)) for found in splits.values())
-    table.add_row("longest dialogue", *longest)
-    speakers = (max((len(set(d.speakers)) for d in found), default=0) for found in splits.values())
-    table.add_row("most speakers", *map(str, speakers), end_section=True)
-    counts = [label_counts(d, len(data.labels)) if d else None for d in splits.values()]
+
+    def add(name: str, count: Callable[[Sequence[Dialogue]], object], last: bool = False) -> None:
+        cells = (str(count(data.split(split))) for split in SPLITS)
+        table.add_row(name, *cells, end_section=last)
+
+    add("dialogues", len)
+    add("utterances", lambda found: sum(map(len, found)))
+    add("longest dialogue", lambda found: max(map(len, found), default=0))
+    add("most speakers", lambda found: max((len(set(d.speakers)) for d in found), default=0), True)
     for i, (label, sentiment) in enumerate(sentiment_of(data.labels).items()):
-        found = ("0" if count is None else str(count[i]) for count in counts)
-        table.add_row(f"{escape(label)} ({sentiment})", *found)
-    unlabelled = sums(lambda d: int((d.labels == UNLABELLED).sum()))
-    table.add_row("unlabelled", *map(str, unlabelled), end_section=True)
+        add(f"{escape(label)} ({sentiment})", partial(_labelled, i))
+    add("unlabelled", partial(_labelled, UNLABELLED), True)
     for modality, width in data.widths.items():
-        present = shares(partial(_present, column=MODALITIES.index(modality)))
-        table.add_row(f"{modality}, {width} numbers", *present)
-    table.add_row("with a sentence", *shares(lambda d: sum(map(bool, d.sentences))))
+        add(f"{modality}, {width} numbers", partial(_with_vector, MODALITIES.index(modality)))
+    add("with a sentence", lambda found: _share(found, lambda d: sum(map(bool, d.sentences))))
     Console().print(table)
     if data.note:
         typer.echo(data.note)
 
 
-def _present(dialogue: Dialogue, column: int) -> int:
-    """Count the utterances with a vector of one modality."""
-    return int(dialogue.present[:, column].sum())
+def _labelled(label: int, dialogues: Sequence[Dialogue]) -> int:
+    return sum(int((d.labels == label).sum()) for d in dialogues)
+
+
+def _with_vector(column: int, dialogues: Sequence[Dialogue]) -> str:
+    return _share(dialogues, lambda d: int(d.present[:, column].sum()))
+
+
+def _share(dialogues: Sequence[Dialogue], count: Callable[[Dialogue], int]) -> str:
+    """The share of utterances that `count` finds in each dialogue, in percent."""
+    total = sum(map(len, dialogues))
+    return f"{100 * sum(map(count, dialogues)) / total:.1f} %" if total else "-"

@@ -1,4 +1,4 @@
-"""What stands between this machine and a running tracker, and how to cure it.
+"""Checks of all that a running tracker needs, each with its cure.
 
 Each check is on its own: one that fails does not hide the next. Parts that a client machine does
 not need are `absent`, which is no failure.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
@@ -49,7 +50,7 @@ def examine(settings: Settings) -> Iterator[Check]:
 
 
 def healthy(checks: list[Check]) -> bool:
-    """Whether nothing failed."""
+    """Return true if nothing failed."""
     return all(check.status != "fail" for check in checks)
 
 
@@ -115,11 +116,8 @@ def _redis(settings: Settings) -> Check:
     from stream.serve import NO_STATE, open_redis
 
     def look() -> str:
-        store = open_redis(settings, NO_STATE)
-        try:
+        with closing(open_redis(settings, NO_STATE)) as store:
             version, policy = store.version_and_policy()
-        finally:
-            store.close()
         return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
 
     return _checked("redis", look)
@@ -153,7 +151,7 @@ def _encoder(settings: Settings, can_encode: bool) -> Check:
 
 
 def _port(settings: Settings) -> Check:
-    """Whether a worker could show its metrics; one that does already is no fault."""
+    """Check that a worker could show its metrics; one that does already is no fault."""
     host, port = settings.metrics_host, settings.metrics_port
     try:
         with socket.create_server((host, port)):
@@ -167,7 +165,7 @@ def _port(settings: Settings) -> Check:
 
 
 def answers_as_worker(host: str, port: int) -> bool:
-    """Whether what listens there is a worker of ours."""
+    """Return true if a worker of ours listens there."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/version", timeout=1) as answer:
             return b'"emotrack"' in answer.read(4096)

@@ -133,21 +133,16 @@ def _finish(
     from model.data.feature_file import write_feature_rows
 
     if fill_from is not None:
-        rows = _filled(rows, modality, fill_from)
+        from model.features.sentences import filled_as_trained  # torch, only where it is asked for
+
+        checkpoint = None if fill_from == SHIPPED else Path(fill_from)
+        with model_errors():
+            rows = filled_as_trained(rows, modality, checkpoint)
     _show(files, rows, columns)
     if out is not None:
         _require_npz(out)
         write_feature_rows(out, modality, [file.stem for file in files], rows, recipe)
         typer.echo(f"{len(rows)} rows of {len(columns)} numbers in {out}")
-
-
-def _filled(rows: Floats, modality: str, checkpoint: str) -> Floats:
-    from model.features.sentences import filled_as_trained
-
-    with model_errors():
-        return filled_as_trained(
-            rows, modality, None if checkpoint == SHIPPED else Path(checkpoint)
-        )
 
 
 def _show(files: Sequence[Path], rows: Floats, columns: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from stream.local.servers import KAFKA_JARS, ChildServer, ServerFailed, Stack, answers
+from stream.local.servers import KAFKA_JARS, ChildServer, ServerFailed, answers, kafka_and_redis
 
 
 def local(
@@ -36,13 +36,15 @@ def local(
     typer.echo("starting Kafka and Redis …")
     with (
         tempfile.TemporaryDirectory(prefix="emotrack-local-") as directory,
-        Stack(Path(directory), jars, kafka_port=kafka_port, redis_port=redis_port) as servers,
+        kafka_and_redis(
+            Path(directory), jars, kafka_port=kafka_port, redis_port=redis_port
+        ) as both,
     ):
         typer.echo(
-            f"Kafka answers on {servers.kafka.bootstrap}, Redis on {servers.redis.url}. Next: "
+            f"Kafka answers on {both.kafka.bootstrap}, Redis on {both.redis.url}. Next: "
             "`emotrack topics create`. Ctrl-C ends both"
         )
-        wait_for_stop(stop, [servers.kafka.server, servers.redis.server])
+        wait_for_stop(stop, [both.kafka.server, both.redis.server])
 
 
 def wait_for_stop(stop: Event, servers: Sequence[ChildServer]) -> None:

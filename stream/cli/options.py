@@ -71,13 +71,7 @@ ConfigFile = Annotated[
 @contextmanager
 def model_errors() -> Iterator[None]:
     """Raise errors of the model, its data and its ledger as those of the console."""
-    from model.errors import (
-        CheckpointError,
-        EncoderMissing,
-        LedgerError,
-        ModelError,
-        RecipeError,
-    )
+    from model.errors import CheckpointError, EncoderMissing, LedgerError, ModelError, RecipeError
 
     try:
         yield

@@ -55,21 +55,11 @@ def _in_words(report: Report) -> str:
 
 def print_differences(differences: Sequence[Difference], title: str) -> None:
     """Print score by score how far apart two models are, and whether that is more than noise."""
-    from model.scoring.html_page import SCORE_NAMES, difference_sentence
+    from model.scoring.html_page import DIFFERENCE_HEADER, difference_row, difference_sentence
 
-    header = ("", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is")
-    table = Table(*header, title=title)
-    for d in differences:
-        one, other, gap, low, high = (100 * x for x in (d.one, d.other, d.value, d.low, d.high))
-        interval = f"{low:+.1f} to {high:+.1f}"
-        numbers = (
-            f"{one:.1f}",
-            f"{other:.1f}",
-            f"{gap:+.1f}",
-            interval,
-            f"{d.share_not_above:.3f}",
-        )
-        table.add_row(SCORE_NAMES[d.score], *numbers, d.verdict)
+    table = Table(*DIFFERENCE_HEADER, title=title)
+    for found in differences:
+        table.add_row(*difference_row(found))
     console = Console()
     console.print(table)
     main = next(d for d in differences if d.score == "weighted_f1")

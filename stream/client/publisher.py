@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Final, Self
 
 import kafka
 import kafka.errors
 
-from stream.brokers.kafka_admin import client_arguments, forbidden, not_allowed, require_topic
+from stream.brokers.kafka_admin import client_arguments, not_allowed, require_topic
 from stream.errors import AccessRefused, InvalidUtterance, NotDelivered
-from stream.events.cloudevents import (
-    CLIENT_SOURCE,
-    UTTERANCE_TYPE,
-    Encoding,
-    event_headers,
-)
+from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
 from stream.events.decode import check
 from stream.events.messages import Utterance, encode
 from stream.events.poison import MAX_VALUE_BYTES, Reason, Rejected
@@ -120,8 +114,8 @@ class Publisher:
             raise self._not_delivered(failure) from failure
 
     def _not_delivered(self, error: BaseException) -> NotDelivered | AccessRefused:
-        if forbidden(error):
-            return AccessRefused(not_allowed(self._bootstrap, self._security, error))
+        if sentence := not_allowed(error, self._bootstrap, self._security):
+            return AccessRefused(sentence)
         return NotDelivered(
             f"{self.acknowledged} of {self.sent} utterances are acknowledged by {self._bootstrap} "
             f"(topic {self._topic}): {error}. Check the broker and publish the rest again; "
@@ -131,13 +125,8 @@ class Publisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
             self.close()
         else:  # what is in flight may still go out, but must not hide the error
             self._producer.close(timeout=1)

@@ -11,15 +11,10 @@ import kafka
 import kafka.errors
 import msgspec
 
-from stream.brokers.kafka_admin import client_arguments, forbidden, not_allowed, require_topic
+from stream.brokers.kafka_admin import client_arguments, not_allowed, require_topic
 from stream.client.publisher import DEFAULT_BOOTSTRAP, METADATA_MS
 from stream.errors import AccessRefused, TopicUnfit
-from stream.events.cloudevents import (
-    ALERT_TYPE,
-    PREDICTION_TYPE,
-    Encoding,
-    open_record,
-)
+from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, open_record
 from stream.events.messages import PredictionEvent, ShiftAlert
 from stream.events.poison import Rejected
 from stream.events.topic_names import DEFAULT_PREFIX
@@ -121,9 +116,8 @@ class _Subscriber(Generic[E]):
         try:
             polled: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
         except kafka.errors.KafkaError as error:
-            if forbidden(error):
-                said = not_allowed(self._bootstrap, self._security, error)
-                raise AccessRefused(said) from error
+            if sentence := not_allowed(error, self._bootstrap, self._security):
+                raise AccessRefused(sentence) from error
             raise TopicUnfit(
                 f"topic {self._topic} cannot be read any further: {error}. If somebody wrote a "
                 "record there that is none of ours, read on from the end (without from_beginning), "

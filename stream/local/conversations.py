@@ -20,3 +20,8 @@ def conversations() -> dict[str, list[Utterance]]:
         name: [decoder.decode(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
         for name in CONVERSATIONS
     }
+
+
+def demo_sentences() -> list[str]:
+    """All sentences of the demo's conversations."""
+    return [u.text for spoken in conversations().values() for u in spoken if u.text]

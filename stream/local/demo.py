@@ -51,7 +51,7 @@ class DemoFailed(EmotrackError):
 
 @dataclass(slots=True)
 class Tally:
-    """What the demo saw; `sent_at` and `utterances` are filled by the publisher."""
+    """Everything the demo saw; `sent_at` and `utterances` are filled by the publisher."""
 
     utterances: dict[str, Utterance] = field(default_factory=dict)
     sent_at: dict[str, float] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def embedded_store(directory: Path) -> Iterator[tuple[str, str]]:
 
 
 def worker_settings(bootstrap: str, redis_url: str, model: Path | None) -> dict[str, object]:
-    """What the demo's worker is told beside the defaults."""
+    """Settings of the demo's worker besides the defaults."""
     named = {} if model is None else {"model": model}
     return named | {
         "bootstrap": bootstrap,
@@ -122,45 +122,47 @@ def publish(bootstrap: str, script: Sequence[Utterance], tally: Tally, pace_s: f
 Event = Received[PredictionEvent] | Received[ShiftAlert]
 
 
-class Listener:
-    """Two subscribers on their own threads, feeding one queue."""
+@contextlib.contextmanager
+def listening(bootstrap: str) -> Iterator[queue.Queue[Event]]:
+    """Feed predictions and alerts, each read on its own thread, into one queue."""
+    events: queue.Queue[Event] = queue.Queue(maxsize=10_000)
+    stop = threading.Event()
 
-    def __init__(self, bootstrap: str) -> None:
-        self.events: queue.Queue[Event] = queue.Queue(maxsize=10_000)
-        self._stop = threading.Event()
-        predictions = PredictionSubscriber(bootstrap, from_beginning=True, timeout_s=0.2)
-        alerts = AlertSubscriber(bootstrap, from_beginning=True, timeout_s=0.2)
-        self._threads = [
-            threading.Thread(target=self._listen, args=(subscriber,), daemon=True)
-            for subscriber in (predictions, alerts)
-        ]
+    def listen(subscriber: PredictionSubscriber | AlertSubscriber) -> None:
+        with subscriber:
+            while not stop.is_set():
+                for received in subscriber.records():
+                    events.put(received)
 
-    def __enter__(self) -> Listener:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
+    threads = [
+        threading.Thread(
+            target=listen, args=(kind(bootstrap, from_beginning=True, timeout_s=0.2),), daemon=True
+        )
+        for kind in (PredictionSubscriber, AlertSubscriber)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield events
+    finally:
+        stop.set()
+        for thread in threads:
             thread.join(5)
 
-    def _listen(self, subscriber: PredictionSubscriber | AlertSubscriber) -> None:
-        with subscriber:
-            while not self._stop.is_set():
-                for received in subscriber.records():
-                    self.events.put(received)
 
-
-def follow(listener: Listener, tally: Tally, view: View, total: int, until: float) -> None:
+def follow(events: queue.Queue[Event], tally: Tally, view: View, total: int, until: float) -> None:
     """Show answers as they come, until every utterance has one or `until` has passed."""
     while len(tally.predictions) < total and time.monotonic() < until:
-        with contextlib.suppress(queue.Empty):
-            show(listener.events.get(timeout=0.1), tally, view)
+        show_next(events, tally, view)
     grace = time.monotonic() + 0.5  # an alert of the last utterance may still be on its way
     while time.monotonic() < grace:
-        with contextlib.suppress(queue.Empty):
-            show(listener.events.get(timeout=0.1), tally, view)
+        show_next(events, tally, view)
+
+
+def show_next(events: queue.Queue[Event], tally: Tally, view: View) -> None:
+    """Wait a moment for an event and show it."""
+    with contextlib.suppress(queue.Empty):
+        show(events.get(timeout=0.1), tally, view)
 
 
 def show(received: Event, tally: Tally, view: View) -> None:
@@ -172,7 +174,7 @@ def show(received: Event, tally: Tally, view: View) -> None:
         return
     tally.predictions.append(event)
     utterance = tally.utterances.get(event.utterance_id)
-    if utterance is None:  # somebody else's, with --keep
+    if utterance is None:  # someone else's, with --keep
         utterance = Utterance(event.conversation_id, event.utterance_id, event.speaker_id)
     sent = tally.sent_at.get(event.utterance_id, time.monotonic())
     view.heard(Heard(utterance, event, (time.monotonic() - sent) * 1000))
@@ -218,7 +220,6 @@ def run_demo(
     Raises `DemoFailed` when an utterance stays without an answer.
     """
     script = interleaved(conversations().values())
-    view: View = PlainView(console) if plain else LiveView(console, len(script))
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emotrack-demo-")))
         console.print("starting an embedded broker, a store and a worker (it loads the model) …")
@@ -228,10 +229,10 @@ def run_demo(
             local_worker(worker_settings(bootstrap, redis_url, model), scratch / "worker.log")
         )
         console.print(f"broker {bootstrap} (librdkafka's mock), state in {store}")
-        listener = stack.enter_context(Listener(bootstrap))
+        events = stack.enter_context(listening(bootstrap))
         tally = Tally()
-        with view:
-            play(listener, tally, view, script, PACE_S / speed, bootstrap)
+        with shown(console, len(script), plain) as view:
+            play(events, tally, view, script, PACE_S / speed, bootstrap)
         summary(console, tally, scrape(worker.metrics))
         if len(tally.predictions) < len(script):
             missing = len(script) - len(tally.predictions)
@@ -240,11 +241,22 @@ def run_demo(
             )
         console.print(NEXT, highlight=False, soft_wrap=True)
         if keep:
-            keep_running(console, bootstrap, worker.metrics, tally, listener)
+            keep_running(console, bootstrap, worker.metrics, tally, events)
+
+
+@contextlib.contextmanager
+def shown(console: Console, total: int, plain: bool) -> Iterator[View]:
+    """Show what happens: a line each, or as a live table that stays when the block ends."""
+    if plain:
+        yield PlainView(console)
+        return
+    view = LiveView(console, total)
+    with view.live:
+        yield view
 
 
 def play(
-    listener: Listener,
+    events: queue.Queue[Event],
     tally: Tally,
     view: View,
     script: Sequence[Utterance],
@@ -264,7 +276,7 @@ def play(
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     until = time.monotonic() + len(script) * pace_s + ANSWER_S
-    follow(listener, tally, view, len(script), until)
+    follow(events, tally, view, len(script), until)
     sender.join(5)
     if failure:
         raise failure[0]
@@ -276,7 +288,7 @@ def keep_running(
     bootstrap: str,
     metrics: str,
     tally: Tally,
-    listener: Listener,
+    events: queue.Queue[Event],
 ) -> None:
     """Stay up until Ctrl-C, showing what others publish, a line each."""
     view = PlainView(console)
@@ -291,5 +303,4 @@ def keep_running(
     )
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            with contextlib.suppress(queue.Empty):
-                show(listener.events.get(timeout=0.5), tally, view)
+            show_next(events, tally, view)

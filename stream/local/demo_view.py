@@ -1,12 +1,11 @@
-"""What the demo shows: a live table in a terminal, plain lines elsewhere. Pure over `Heard`."""
+"""Views of the demo: a live table in a terminal, plain lines elsewhere. Pure over `Heard`."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -62,16 +61,7 @@ def inputs_note(modalities: Sequence[str]) -> str:
 
 
 class View(Protocol):
-    """Where the demo shows what happens."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    """A place where the demo shows what happens."""
 
     def status(self, text: str) -> None:
         """Say what is going on now."""
@@ -91,12 +81,6 @@ class PlainView:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        return None
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -125,34 +109,18 @@ class LiveView:
         self._rows: deque[Heard] = deque(maxlen=max(8, console.height - 14))
         self._alerts: deque[ShiftAlert] = deque(maxlen=4)
         self._alerted: set[str] = set()
-        self._live = Live(self.render(), console=console, refresh_per_second=12, transient=False)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._live.update(self.render(), refresh=True)
-        self._live.__exit__(kind, error, trace)
+        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=12)
 
     def status(self, text: str) -> None:
         self._status = text
-        self._live.update(self.render())
 
     def heard(self, heard: Heard) -> None:
         self._rows.append(heard)
         self._answered += 1
-        self._live.update(self.render())
 
     def alert(self, alert: ShiftAlert) -> None:
         self._alerts.append(alert)
         self._alerted.add(alert.utterance_id)
-        self._live.update(self.render())
 
     def render(self) -> RenderableType:
         """Lay out table, alerts and status line."""
@@ -162,7 +130,7 @@ class LiveView:
         table.add_column("says", ratio=1, no_wrap=True, overflow="ellipsis")
         table.add_column("emotion", no_wrap=True, width=BAR_CELLS + 14)
         table.add_column("shift", no_wrap=True, min_width=24)
-        for heard in self._rows:
+        for heard in list(self._rows):  # drawn by another thread than fills it
             table.add_row(*self._row(heard))
         count = f"{self._answered} of {self._total} utterances answered"
         return Group(
@@ -197,6 +165,6 @@ class LiveView:
                 (f"{a.from_} → {a.to} ", f"bold {COLOURS.get(a.to, 'red')}"),
                 f"{a.probability:.0%}  in {a.conversation_id}  ({a.rule}, {a.severity})",
             )
-            for a in self._alerts
+            for a in list(self._alerts)
         ]
         return Panel(Group(*lines), title="[bold red]shift alerts[/]", border_style="red", height=6)

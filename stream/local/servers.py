@@ -1,4 +1,4 @@
-"""Real servers on loopback for tests and benchmarks: Kafka (KRaft), redis-server, Prometheus.
+"""Real servers on loopback for tests and benchmarks: Kafka (KRaft) and redis-server.
 
 Each runs as our own child on free ports, in its own directory, and is ended by its own handle. What
 is missing raises `ServerMissing` with the line that gets it. Not for production: see `deploy/`.
@@ -16,9 +16,9 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 KAFKA_JARS: Final = Path(".servers/kafka/jars")  # where `make kafka` puts them
 START_S: Final = 60.0
@@ -43,14 +43,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def answers(port: int) -> bool:
-    """Whether something accepts connections on this loopback port."""
+    """Return true if something accepts connections on this loopback port."""
     with socket.socket() as s:
         s.settimeout(0.5)
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 def says_ok(url: str) -> bool:
-    """Whether a GET is answered with success."""
+    """Return true if a GET is answered with success."""
     try:
         with urllib.request.urlopen(url, timeout=1):
             return True
@@ -82,7 +82,7 @@ class ChildServer:
             time.sleep(0.05)
 
     def ended(self) -> bool:
-        """Whether the child ended by itself."""
+        """Return true if the child ended by itself."""
         return self.process is not None and self.process.poll() is not None
 
     def tail(self) -> str:
@@ -93,10 +93,7 @@ class ChildServer:
         """End the child: SIGTERM, then SIGKILL after a while (at once when `hard`)."""
         if self.process is None:
             return
-        if hard:
-            self.process.kill()
-        else:
-            self.process.terminate()
+        (self.process.kill if hard else self.process.terminate)()
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -116,7 +113,7 @@ class RunningKafka:
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """What a broker is told besides plain TCP: listeners (name -> security protocol) and the rest.
+    """Settings of a broker besides plain TCP: listeners (name -> security protocol) and the rest.
 
     `properties` win over ours; `format_with` are arguments of the storage tool; `advertised` are
     ports that clients of a listener are sent to instead of its own: a proxy's.
@@ -157,8 +154,6 @@ def kafka_properties(
     advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in reached.items())
     protocols = ",".join(f"{name}:{protocol}" for name, protocol in told.protocols.items())
     lines = {
-        "process.roles": "broker,controller",
-        "node.id": "1",
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "listeners": f"{given},CONTROLLER://127.0.0.1:{controller_port}",
         "advertised.listeners": advertised,
@@ -166,21 +161,10 @@ def kafka_properties(
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
         + (f",{protocols}" if protocols else ""),
         "log.dirs": str(directory / "data"),
-        "auto.create.topics.enable": "false",
-        "group.initial.rebalance.delay.ms": "0",
-        "offsets.topic.replication.factor": "1",
-        "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": "1",
-        "transaction.state.log.min.isr": "1",
-        "transaction.state.log.num.partitions": "4",
-        "group.consumer.heartbeat.interval.ms": "1000",
-        "group.consumer.min.heartbeat.interval.ms": "500",
-        "group.consumer.session.timeout.ms": "6000",
-        "group.consumer.min.session.timeout.ms": "2000",
-        "group.min.session.timeout.ms": "2000",
         **told.properties,
     }
-    return "".join(f"{key}={value}\n" for key, value in lines.items())
+    fixed = (files("stream.local") / "kafka.properties").read_text()
+    return fixed + "".join(f"{key}={value}\n" for key, value in lines.items())
 
 
 @contextlib.contextmanager
@@ -200,17 +184,9 @@ def apache_kafka(
     java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
     # One id in 64 would begin with "-", which the tool takes for an option.
     cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
-    storage_tool = [
-        "kafka.tools.StorageTool",
-        "format",
-        "-t",
-        cluster,
-        "-c",
-        str(properties),
-        *told.format_with,
-    ]
+    tool = [*java_argv, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
     formatted = subprocess.run(
-        [*java_argv, *storage_tool], capture_output=True, text=True, timeout=START_S, check=False
+        [*tool, *told.format_with], capture_output=True, text=True, timeout=START_S, check=False
     )
     if formatted.returncode:
         raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
@@ -240,38 +216,27 @@ def redis_server(directory: Path, *extra: str, port: int | None = None) -> Itera
         server.stop()
 
 
+@dataclass(frozen=True, slots=True)
 class Stack:
-    """Kafka and Redis side by side in one `with`, on free ports where none are named."""
+    """A running Kafka and Redis."""
 
-    def __init__(
-        self,
-        directory: Path,
-        jars: Path = KAFKA_JARS,
-        *,
-        kafka_port: int | None = None,
-        redis_port: int | None = None,
-    ) -> None:
-        self._directory, self._jars = directory, jars
-        self._kafka_port, self._redis_port = kafka_port, redis_port
-        self._exit = contextlib.ExitStack()
+    kafka: RunningKafka
+    redis: RunningRedis
 
-    def __enter__(self) -> Self:
-        for name in ("kafka", "redis"):
-            (self._directory / name).mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as guard:
-            self.redis = guard.enter_context(
-                redis_server(self._directory / "redis", port=self._redis_port)
-            )
-            self.kafka = guard.enter_context(
-                apache_kafka(self._directory / "kafka", self._jars, port=self._kafka_port)
-            )
-            self._exit = guard.pop_all()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exit.close()
+@contextlib.contextmanager
+def kafka_and_redis(
+    directory: Path,
+    jars: Path = KAFKA_JARS,
+    *,
+    kafka_port: int | None = None,
+    redis_port: int | None = None,
+) -> Iterator[Stack]:
+    """Run Kafka and Redis until the block ends, on free ports where none are named."""
+    for name in ("kafka", "redis"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    with (
+        redis_server(directory / "redis", port=redis_port) as redis,
+        apache_kafka(directory / "kafka", jars, port=kafka_port) as kafka,
+    ):
+        yield Stack(kafka, redis)

@@ -1,13 +1,13 @@
-"""Every metric of emotrack, each named once; nobody else imports prometheus_client.
+"""Every metric of emotrack, each named once.
 
 One registry per `Metrics`, so that two workers in a process do not share numbers. Base units. No
 label holds a conversation, speaker or utterance. Counters whose labels are a closed set start at 0,
-so that the first event is an increase. `docs/metrics.md` is written from this (`metrics_doc`).
+so that the first event is an increase. `stream.metrics.document` writes `docs/metrics.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -16,18 +16,14 @@ from prometheus_client import (
     Counter,
     Gauge,
     Info,
-    Metric,
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import HistogramMetricFamily
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from stream.events.messages import Outcome
 from stream.events.poison import Reason
 from stream.metrics.exposition import to_text
-from stream.metrics.series import Gauges, Histogram
+from stream.metrics.series import BatchHistogram
 
 PREFIX: Final = "emotrack"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -71,7 +67,9 @@ class Metrics:
         self.entries: list[Entry] = []
         ProcessCollector(registry=self.registry)
         self._count_records()
-        self._count_trouble()
+        self._count_disorder()
+        self._count_state()
+        self._count_moves()
         self._time_stages()
         self._measure_batches()
         self._show_state()
@@ -106,7 +104,7 @@ class Metrics:
             reason=[reason.value for reason in Reason],
         )
 
-    def _count_trouble(self) -> None:
+    def _count_disorder(self) -> None:
         self.duplicates = self._counter(
             "duplicates_total",
             "Records without effect. utterance_id: a producer's repeat; position: applied before "
@@ -124,6 +122,8 @@ class Metrics:
         self.context_truncated = self._counter(
             "context_truncated_total", "Predictions that could not see all of their session."
         )
+
+    def _count_state(self) -> None:
         self.state_operations = self._counter(
             "state_operations_total",
             "Operations on conversation state.",
@@ -144,6 +144,8 @@ class Metrics:
             "fencing_rejections_total",
             "Writes refused because a newer owner of the partition had written.",
         )
+
+    def _count_moves(self) -> None:
         self.partition_moves = self._counter(
             "partition_moves_total",
             "Conversations met on another partition than before: partitions were added, or two "
@@ -192,13 +194,13 @@ class Metrics:
 
     def _show_state(self) -> None:
         of_partition = "number of an owned partition"
-        self.consumer_lag = self._gauges(
+        self.consumer_lag = self._gauge(
             "consumer_lag_records",
             "Records in the log that have no answer yet, read ones included.",
             topic="the utterances topic",
             partition=of_partition,
         )
-        self.last_processed = self._gauges(
+        self.last_processed = self._gauge(
             "last_processed_timestamp_seconds",
             "Broker time of the newest record answered.",
             partition=of_partition,
@@ -239,14 +241,19 @@ class Metrics:
             self.predictions_emitted.labels(emotion, "no")
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return to_text(self.registry.collect())
 
     def _enter(
-        self, name: str, kind: Kind, text: str, labels: Mapping[str, str | Sequence[str]]
+        self,
+        name: str,
+        kind: Kind,
+        text: str,
+        labels: Mapping[str, str | Sequence[str]],
+        bounds: tuple[float, ...] = (),
     ) -> None:
-        told = {k: v if isinstance(v, str) else ", ".join(v) for k, v in labels.items()}
-        self.entries.append(Entry(f"{PREFIX}_{name}", kind, text, told))
+        shown = {k: v if isinstance(v, str) else ", ".join(v) for k, v in labels.items()}
+        self.entries.append(Entry(f"{PREFIX}_{name}", kind, text, shown, bounds))
 
     def _counter(self, name: str, text: str, **labels: str | Sequence[str]) -> Counter:
         """A counter; a single label with a sequence of values starts each of them at 0."""
@@ -257,47 +264,19 @@ class Metrics:
                 counter.labels(value)
         return counter
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        self._enter(name, "gauge", text, {})
-        return Gauge(name, text, namespace=PREFIX, registry=self.registry)
-
-    def _gauges(self, name: str, text: str, **labels: str) -> Gauges:
+    def _gauge(self, name: str, text: str, **labels: str) -> Gauge:
         self._enter(name, "gauge", text, labels)
-        gauges = Gauges(tuple(labels))
-        self.registry.register(_Shown(self.entries[-1], gauges))
-        return gauges
+        return Gauge(name, text, tuple(labels), namespace=PREFIX, registry=self.registry)
 
     def _info(self, name: str, text: str, labels: Iterable[str]) -> Info:
         self._enter(f"{name}_info", "info", text, dict.fromkeys(labels, "as in /version"))
         return Info(name, text, namespace=PREFIX, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
-        self.entries.append(Entry(f"{PREFIX}_{name}", "histogram", text, {}, bounds))
-        histogram = Histogram(bounds)
-        self.registry.register(_Shown(self.entries[-1], histogram))
+    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> BatchHistogram:
+        self._enter(name, "histogram", text, {}, bounds)
+        histogram = BatchHistogram(f"{PREFIX}_{name}", text, bounds)
+        self.registry.register(histogram)
         return histogram
 
-    def _seconds(self, name: str, text: str) -> Histogram:
+    def _seconds(self, name: str, text: str) -> BatchHistogram:
         return self._histogram(name, text, SECONDS)
-
-
-class _Shown(Collector):
-    """Shows one of our own series to the registry."""
-
-    def __init__(self, entry: Entry, series: Gauges | Histogram) -> None:
-        self._entry, self._series = entry, series
-        self._bounds = [*(repr(float(bound)) for bound in entry.bounds), "+Inf"]
-
-    def describe(self) -> Iterator[Metric]:
-        yield Metric(self._entry.name, self._entry.text, self._entry.kind)
-
-    def collect(self) -> Iterator[Metric]:
-        name, text = self._entry.name, self._entry.text
-        if isinstance(self._series, Histogram):
-            counts, total = self._series.read()
-            buckets = list(zip(self._bounds, counts, strict=True))
-            yield HistogramMetricFamily(name, text, buckets, total)
-        else:
-            family = Metric(name, text, "gauge")
-            family.samples = [Sample(name, labels, n) for labels, n in self._series.read()]
-            yield family

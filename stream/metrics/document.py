@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Final
 
 from stream.metrics.catalogue import Entry, Metrics
 
-HEAD: Final = """\
-# Metrics
-
-Written by `python -m stream.metrics.document` from the catalogue in `stream/metrics/catalogue.py`;
-a test fails where they differ. Every worker shows its own at
-`http://METRICS_HOST:METRICS_PORT/metrics`.
-
-- Base units. No label holds a conversation, a speaker or an utterance: the number of series grows
-  with owned partitions (two each) and the model's emotions, never with traffic.
-- A counter whose labels are a closed set starts at 0, so that its first event is an increase.
-- `process_*` (CPU, resident memory, file descriptors, start time) come from the Prometheus client.
-
-How these become quantiles, alerts and dashboards: [operations.md](operations.md).
-"""
 SECTIONS: Final = (
     ("Counters", "counter", "`rate()` or `increase()` them; a restart sets them to 0."),
     (
@@ -35,7 +22,7 @@ SECTIONS: Final = (
 
 def document(metrics: Metrics) -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [(files("stream.metrics") / "document_head.md").read_text("utf-8")]
     for title, kind, words in SECTIONS:
         rows = [row(entry) for entry in metrics.entries if entry.kind == kind]
         parts.append(f"## {title}\n\n{words}\n\n| metric | what it says | labels |\n|---|---|---|")

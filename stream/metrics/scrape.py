@@ -1,19 +1,14 @@
-"""Read a worker's own `/metrics` page: totals, and quantiles from its histograms.
-
-Needs only the standard library, so that the demo, the benchmarks and the client can use it.
-"""
+"""Read a worker's own `/metrics` page: totals, and quantiles from its histograms."""
 
 from __future__ import annotations
 
 import math
-import re
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-SAMPLE: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)")
-LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+from prometheus_client.parser import text_string_to_metric_families
+
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -41,7 +36,7 @@ class Histogram:
         return floor
 
     def minus(self, earlier: Histogram) -> Histogram:
-        """What was observed since an earlier scrape."""
+        """Return what was observed since an earlier scrape."""
         return Histogram(
             {le: n - earlier.buckets.get(le, 0.0) for le, n in self.buckets.items()},
             self.total - earlier.total,
@@ -76,12 +71,8 @@ class Page:
 
 def parse(text: str) -> Page:
     """Parse the Prometheus text format (comments and timestamps are ignored)."""
-    samples: dict[tuple[str, Labels], float] = {}
-    for line in text.splitlines():
-        if (found := SAMPLE.match(line)) is not None:
-            name, labels, value = found.groups()
-            samples[name, tuple(LABEL.findall(labels or ""))] = float(value)
-    return Page(samples)
+    families = text_string_to_metric_families(text)
+    return Page({(s.name, tuple(s.labels.items())): s.value for f in families for s in f.samples})
 
 
 def scrape(url: str, timeout_s: float = 5.0) -> Page:

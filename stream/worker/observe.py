@@ -1,4 +1,4 @@
-"""What the worker tells the metrics, fact by fact, so that the loop reads without counters."""
+"""Facts of the worker for the metrics, so that the loop reads without counters."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Observer:
     def left(self, topic: str, partitions: Sequence[int]) -> None:
         """Partitions left: their gauges must not stay behind."""
         for partition in partitions:
-            self._m.consumer_lag.drop(topic, str(partition))
-            self._m.last_processed.drop(str(partition))
+            self._m.consumer_lag.remove(topic, str(partition))
+            self._m.last_processed.remove(str(partition))
 
     def operated(self, step: Step) -> None:
-        """What the store answered in one step."""
+        """Count the store's answers in one step."""
         for result, count in Counter(step.loads).items():
             self._m.state_operations.labels("load", result).inc(count)
         for saved, count in Counter(step.saves).items():
@@ -93,7 +93,7 @@ class Observer:
                 kind = "utterance_id" if result.replay is None else "position"
                 m.duplicates.labels(kind).inc()
         for partition, timestamp_ms in answered.items():
-            m.last_processed.set(timestamp_ms / 1000, str(partition))
+            m.last_processed.labels(str(partition)).set(timestamp_ms / 1000)
 
     def _predictions(self, events: Sequence[PredictionEvent]) -> None:
         m = self._m
@@ -147,11 +147,11 @@ class Observer:
         cached: int,
         device_bytes: int,
     ) -> None:
-        """How things stand."""
+        """Set the gauges: lag, queue depth, paused partitions, health."""
         m = self._m
         m.last_turn.set_to_current_time()
         for partition, records in lag.items():
-            m.consumer_lag.set(records, topic, str(partition))
+            m.consumer_lag.labels(topic, str(partition)).set(records)
         m.queue_depth.set(queued)
         m.partitions_paused.set(paused)
         m.conversations_active.set(cached)

@@ -11,7 +11,8 @@ import pytest
 
 from model.data.dataset import DataSet, Split
 from model.data.reader import read_data_set
-from stream.bench.conversations import Servers, through_kafka
+from stream.bench.conversations import through_kafka
+from stream.bench.servers import Servers
 from stream.client.sources import DataChoice
 from stream.local.conversations import conversations
 from stream.local.servers import RunningKafka, RunningRedis

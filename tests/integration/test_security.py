@@ -213,7 +213,7 @@ def test_every_command_obeys_the_same_settings(
     said = console("doctor")
     assert console.code == 0, said
     assert re.search("OK +broker: .* over sasl_ssl as admin", said)
-    source = ROOT / "stream/demo_conversations/kitchen.jsonl"
+    source = ROOT / "stream/local/demo_conversations/kitchen.jsonl"
     assert "all acknowledged" in console("publish", str(source))
     assert "0 alerts" in console("watch", "alerts", "--timeout", "0.3")
 

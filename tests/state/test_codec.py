@@ -21,9 +21,9 @@ from state.codec import (
     partition_tag,
     stored_int,
 )
-from state.codec_dictionary import DEFLATE_DICTIONARY
 from state.store import Save, StateCorrupt, StoredOutput
 from state.window import Applied, Change, Conversation, StateKey, StateSpec, apply, open_at
+from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 
 Make = Callable[..., StateSpec]
 Say = Callable[..., Change]
@@ -103,14 +103,14 @@ def test_the_digest_in_the_hash_is_that_of_the_spec(make_spec: Make) -> None:
 
 def test_format_1_is_still_read(make_spec: Make) -> None:
     """Literal bytes of a whole output, deflated by the zlib of the day it was pinned."""
-    offset, output = decode_output(bytes.fromhex(GOLDEN_DEFLATED))
+    offset, output = decode_output(bytes.fromhex(GOLDEN_DEFLATED), OUTPUT_DICTIONARY)
     assert offset == 258
     assert output == StoredOutput("predicted", GOLDEN_JSON)
 
 
 def test_the_dictionary_of_format_1_never_changes() -> None:
     """A byte changed in it makes outputs unreadable that are already stored."""
-    assert zlib.crc32(DEFLATE_DICTIONARY) == GOLDEN_DICTIONARY
+    assert zlib.crc32(OUTPUT_DICTIONARY) == GOLDEN_DICTIONARY
 
 
 def test_tags_of_keys_never_change() -> None:
@@ -203,15 +203,15 @@ def test_garbage_never_decodes_and_never_crashes(
 )
 def test_an_output_is_what_it_was(offset: int, outcome: str, payload: bytes) -> None:
     output = StoredOutput(outcome, payload)
-    assert decode_output(encode_output(offset, output)) == (offset, output)
+    assert decode_output(encode_output(offset, output, b""), b"") == (offset, output)
 
 
 @given(at=st.integers(0, 500), flip=st.integers(1, 255), size=st.sampled_from([0, 40, 300]))
 def test_one_changed_byte_of_an_output_never_passes(at: int, flip: int, size: int) -> None:
-    member = bytearray(encode_output(5, StoredOutput("predicted", b"ab" * size)))
+    member = bytearray(encode_output(5, StoredOutput("predicted", b"ab" * size), b""))
     member[at % len(member)] ^= flip
     with pytest.raises(ValueError, match=r"checksum|version"):
-        decode_output(bytes(member))
+        decode_output(bytes(member), b"")
 
 
 @pytest.mark.parametrize("text", [None, b"", b"-", b"1.0", b"0x1", b" 1", b"1" * 17, b"\xff"])
@@ -225,5 +225,5 @@ def test_decimals_are_read_as_written(number: int) -> None:
 
 
 def test_a_prediction_is_kept_in_a_third_of_its_bytes() -> None:
-    stored = encode_output(258, StoredOutput("predicted", GOLDEN_JSON))
+    stored = encode_output(258, StoredOutput("predicted", GOLDEN_JSON), OUTPUT_DICTIONARY)
     assert len(stored) < len(GOLDEN_JSON) / 3

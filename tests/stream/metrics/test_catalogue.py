@@ -99,8 +99,8 @@ def test_a_scrape_of_ten_thousand_series_takes_at_most_a_tenth_of_a_second() -> 
     """
     metrics = Metrics()
     for partition in range(SERIES // 2):
-        metrics.consumer_lag.set(partition, "emotrack.utterances", str(partition))
-        metrics.last_processed.set(1.7e9 + partition, str(partition))
+        metrics.consumer_lag.labels("emotrack.utterances", str(partition)).set(partition)
+        metrics.last_processed.labels(str(partition)).set(1.7e9 + partition)
     server = StatusServer(
         "127.0.0.1",
         0,

@@ -47,4 +47,4 @@ def test_the_difference_of_two_scrapes_holds_what_came_between() -> None:
 
 
 def test_an_escaped_quote_stays_inside_its_label() -> None:
-    assert parse(PAGE).value("emotrack_note_total", text='a \\"quoted\\" one') == 1
+    assert parse(PAGE).value("emotrack_note_total", text='a "quoted" one') == 1

@@ -8,15 +8,19 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client import Histogram as TheirHistogram
 
-from stream.metrics.series import Gauges, Histogram
+from stream.metrics.series import BatchHistogram
 
 BOUNDS = (0.5, 1.0, 2.0)
+
+
+def histogram() -> BatchHistogram:
+    return BatchHistogram("x", "X.", BOUNDS)
 
 
 @given(st.lists(st.one_of(st.sampled_from(BOUNDS), st.floats(0, 4)), max_size=30))
 def test_it_counts_every_value_where_the_prometheus_client_does(values: list[float]) -> None:
     registry = CollectorRegistry()
-    theirs, ours = TheirHistogram("x", "X.", registry=registry, buckets=BOUNDS), Histogram(BOUNDS)
+    theirs, ours = TheirHistogram("x", "X.", registry=registry, buckets=BOUNDS), histogram()
     for value in values:
         theirs.observe(value)
         ours.observe(value)
@@ -27,7 +31,7 @@ def test_it_counts_every_value_where_the_prometheus_client_does(values: list[flo
 
 
 def test_a_value_of_a_whole_batch_counts_once_for_each_utterance() -> None:
-    once, often = Histogram(BOUNDS), Histogram(BOUNDS)
+    once, often = histogram(), histogram()
     once.observe(0.75, 3)
     for _ in range(3):
         often.observe(0.75)
@@ -36,20 +40,10 @@ def test_a_value_of_a_whole_batch_counts_once_for_each_utterance() -> None:
 
 @given(st.lists(st.floats(0, 4), max_size=30))
 def test_many_values_at_once_count_as_one_after_the_other(values: list[float]) -> None:
-    at_once, in_turn = Histogram(BOUNDS), Histogram(BOUNDS)
+    at_once, in_turn = histogram(), histogram()
     at_once.observe_all(values)
     for value in values:
         in_turn.observe(value)
     (counts, total), (expected, sum_) = at_once.read(), in_turn.read()
     assert counts == expected
     assert total == pytest.approx(sum_)
-
-
-def test_a_gauge_that_left_is_shown_no_longer() -> None:
-    gauges = Gauges(("topic", "partition"))
-    for partition in ("0", "1"):
-        gauges.set(3, "t", partition)
-    gauges.set(4, "t", "1")
-    gauges.drop("t", "0")
-    gauges.drop("t", "7")
-    assert gauges.read() == [({"topic": "t", "partition": "1"}, 4)]

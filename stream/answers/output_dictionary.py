@@ -1,4 +1,4 @@
-"""The deflate dictionary of stored outputs: what predictions and alerts have in common.
+"""The deflate dictionary of stored outputs: text that predictions and alerts have in common.
 
 Part of format version 1: a byte changed here makes stored outputs unreadable, so a change needs a
 new packing number in `state.codec`. A prediction of 1,000 bytes becomes 250 with it, 520 without.
@@ -7,7 +7,7 @@ Most frequent last, where deflate reaches with the shortest distance.
 
 from typing import Final
 
-DEFLATE_DICTIONARY: Final = b"".join(
+OUTPUT_DICTIONARY: Final = b"".join(
     (
         b'"no known modality""low confidence""seq_gap""seq_disorder""info""warning""critical"',
         b'"rule":"built-in","severity":"alert_id":"emotrack.shift-alert.v1ce_causationid',
