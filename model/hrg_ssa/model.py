@@ -31,13 +31,9 @@ from torch.nn import functional as F
 
 from model.hrg_ssa.collate import TalkBatch
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
+from model.serving.device import STORE_DTYPES
 from model.serving.row_stable import TILE, RowLinear, row_linear
 
-STORE_DTYPES: Final = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-}
 SLOPE: Final = 0.2  # of LeakyReLU in the graph
 BUCKETS: Final = 32  # of T5's relative positions
 FAR: Final = 128  # tokens back from which on they share the last bucket

@@ -18,10 +18,11 @@ from model.fault_points import reach
 from model.hrg_ssa.checkpoint import HrgCheckpoint, load_hrg_checkpoint
 from model.hrg_ssa.collate import padded
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
-from model.hrg_ssa.model import STORE_DTYPES, Product
+from model.hrg_ssa.model import Product
 from model.interface import ModelInfo, Prediction, Turn
 from model.interface import numbers as read_vector
 from model.serving.device import (
+    STORE_DTYPES,
     Answer,
     chosen_device,
     device_errors,

@@ -11,6 +11,7 @@ from model.labels import IEMOCAP_LABELS, MELD_LABELS, sentiment_of
 from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
+SLOPE: Final = 0.2  # of LeakyReLU in both attentions
 # What a model that measures a part's worth lacks or adds; none of them can be served.
 Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
 RESEARCH: Final[tuple[Research, ...]] = (

@@ -22,6 +22,7 @@ RELATIONS: Final = 8
 # for ES (3, 4, 5); ERC -> ES (6); ES -> ERC (7).
 SAME_TIME, INTRA, INTER = 0, 1, 2
 TO_ES, TO_ERC = 6, 7
+FAR_RELATIONS: Final = (1, 2, 4, 5, TO_ES, TO_ERC)  # those that reach back
 CROSS_TASK_SPAN: Final = 1  # cross-task edges reach the utterance itself and this many before it
 
 

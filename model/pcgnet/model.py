@@ -26,12 +26,9 @@ from torch_geometric.utils import softmax
 
 from model.interface import MODALITIES
 from model.pcgnet.collate import Batch, Sequences
-from model.pcgnet.config import PERSONA, PcgnetConfig
-from model.pcgnet.graph import RELATIONS, SAME_TIME
-
-STORE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-SLOPE = 0.2  # of LeakyReLU in both attentions
-FAR_RELATIONS = tuple(r for r in range(RELATIONS) if r % 3 != SAME_TIME or r > 5)
+from model.pcgnet.config import PERSONA, SLOPE, PcgnetConfig
+from model.pcgnet.graph import FAR_RELATIONS, RELATIONS
+from model.serving.device import STORE_DTYPES
 
 
 @dataclass(frozen=True, slots=True)

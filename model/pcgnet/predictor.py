@@ -20,9 +20,10 @@ from model.fault_points import reach
 from model.interface import MODALITIES, Modality, ModelInfo, Prediction, Tensor, Turn
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint
 from model.pcgnet.config import PcgnetConfig
-from model.pcgnet.step import TORCH_DTYPES, PcgnetStep, StepInput, room_per_row, state_spec
+from model.pcgnet.step import PcgnetStep, StepInput, scratch_per_row, state_spec
 from model.pcgnet.turn_buffer import TurnBuffer
 from model.serving.device import (
+    STORE_DTYPES,
     Answer,
     chosen_device,
     device_errors,
@@ -57,12 +58,12 @@ class PcgnetPredictor:
         self._spec = state_spec(config, checkpoint.digest)
         self._step = PcgnetStep(config, checkpoint.weights, device)
         self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
-        self._turn = Lock()  # one batch computes at a time: they share the room
+        self._turn = Lock()  # one batch computes at a time: they share the scratch
         self._behind = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
         self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
-        room = max(candidates) * room_per_row(config)
-        self._room = torch.empty(room, device=device)  # of all batches, one at a time
+        scratch = max(candidates) * scratch_per_row(config)
+        self._scratch = torch.empty(scratch, device=device)  # of all batches, one at a time
         self._sizes = self._prove(candidates)
 
     @classmethod
@@ -180,7 +181,7 @@ class PcgnetPredictor:
             self._buffers[size] = []
             self._step.prepare(size)
         free = self._buffers[size]
-        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._room)
+        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._scratch)
         buffer.fill(turns)
         return buffer
 
@@ -296,7 +297,7 @@ def _empty_turn(spec: StateSpec) -> Turn:
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
     """Different turns for proving sizes: windows of every length, any subset of inputs."""
     draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    dtype = TORCH_DTYPES[config.store_dtype]
+    dtype = STORE_DTYPES[config.store_dtype]
     turns = []
 
     def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from model.interface import INPUTS, MODALITIES, Turn, numbers
 from model.pcgnet.config import PERSONA, PcgnetConfig
 from model.pcgnet.graph import INTER, INTRA
-from model.pcgnet.step import NOT_HEARD, TORCH_DTYPES, StepInput, input_floats, relation_codes
+from model.pcgnet.step import MASKED, StepInput, input_floats, relation_codes
+from model.serving.device import STORE_DTYPES
 from state.window import StateSpec
 
 ALIGN: Final = 64  # bytes: sections start on a cache line
@@ -24,12 +25,12 @@ class TurnBuffer:
     """Room for `rows` turns, filled again and again. Rows beyond the turns given are zero."""
 
     def __init__(
-        self, rows: int, config: PcgnetConfig, spec: StateSpec, room: torch.Tensor
+        self, rows: int, config: PcgnetConfig, spec: StateSpec, scratch: torch.Tensor
     ) -> None:
-        """Take the `room` that a step computes in, on the step's device."""
-        self.rows, self._room = rows, room
+        """Take the `scratch` that a step computes in, on the step's device."""
+        self.rows, self._scratch = rows, scratch
         window, h = config.recurrence.window, config.hidden
-        store = TORCH_DTYPES[config.store_dtype]
+        store = STORE_DTYPES[config.store_dtype]
         widths = config.widths
         self._sections: dict[str, tuple[int, torch.dtype, tuple[int, ...]]] = {}
         end = 0
@@ -39,7 +40,7 @@ class TurnBuffer:
             ("relation", torch.int32, (rows, window + 2)),
             ("ring", store, (rows, window, spec.row_bytes // store.itemsize)),
             ("hidden", store, (2, 4, rows, h)),
-            ("said_before", store, (rows, len(MODALITIES) * h + config.classes)),
+            ("previous", store, (rows, len(MODALITIES) * h + config.classes)),
         ):
             self._sections[name] = (end, dtype, shape)
             size = math.prod(shape) * dtype.itemsize
@@ -56,11 +57,11 @@ class TurnBuffer:
         self._present = self._array("present").view(np.bool_).reshape(len(INPUTS), rows)
         self._relation = self._array("relation").view(np.int32).reshape(rows, window + 2)
         now, self._before, nothing_before = relation_codes(window)
-        unheard = np.arange(window, dtype=np.int32) + window * NOT_HEARD
+        unheard = np.arange(window, dtype=np.int32) + window * MASKED
         self._unheard = np.append(unheard, np.array([now, nothing_before], np.int32))
         self._ring = self._array("ring").reshape(rows, window, spec.row_bytes)
         self._hidden = self._array("hidden").reshape(2, 4, rows, -1)
-        self._said_before = self._array("said_before").reshape(rows, -1)
+        self._previous = self._array("previous").reshape(rows, -1)
 
     def fill(self, turns: Sequence[Turn]) -> None:
         """Write the turns; what is absent is zero, so that no earlier batch shows through."""
@@ -87,7 +88,7 @@ class TurnBuffer:
         for name, (start, dtype, shape) in self._sections.items():
             size = math.prod(shape) * dtype.itemsize
             parts[name] = everything[start : start + size].view(dtype).view(shape)
-        return StepInput(room=self._room, **parts)
+        return StepInput(scratch=self._scratch, **parts)
 
     def _fill_inputs(self, row: int, turn: Turn) -> None:
         for column, name in enumerate(MODALITIES):
@@ -111,7 +112,7 @@ class TurnBuffer:
         if speaker is not None:
             cut = 6 * hidden.shape[3]
             hidden[:, 1:, row] = speaker.arrays[:cut].reshape(3, 2, -1).transpose(1, 0, 2)
-            self._said_before[row] = speaker.arrays[cut:]
+            self._previous[row] = speaker.arrays[cut:]
 
     def _array(self, name: str) -> NDArray[np.uint8]:
         start, dtype, shape = self._sections[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,11 @@ from model.errors import CheckpointError, DeviceExhausted, DeviceLost, ModelErro
 from model.interface import StoreDType
 from state.window import Recurrence
 
+STORE_DTYPES: Final[Mapping[StoreDType, torch.dtype]] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
 # Bits that are all set in a stored number that is NaN or infinite.
 EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
 CPU: Final = torch.device("cpu")

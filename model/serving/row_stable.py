@@ -109,6 +109,12 @@ def tiled(x: Tensor, rows: int) -> Tensor:
     return x if tile_of(rows) == rows else torch.cat((x, x), dim=-2)
 
 
+def apply_tiled(layer: RowLinear, x: Tensor, rows: int) -> Tensor:
+    """Apply a layer to [M, I], where M is `rows`: [M, O]."""
+    y = layer(tiled(x, rows))
+    return y if tile_of(rows) == rows else y.narrow(0, 0, rows)
+
+
 def row_linear(weight: Tensor, bias: Tensor) -> RowLinear:
     """Make the fastest kernel that is exact for `weight` [O, I] and `bias` [O].
 
