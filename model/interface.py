@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
 from state.window import Applied, StateSpec, Window
-
-if TYPE_CHECKING:  # torch comes with them
-    pass
-
-
 Modality = Literal["text", "audio", "video"]
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
+INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
+StoreDType = Literal["float16", "bfloat16", "float32"]
 
 
 class Tensor(Struct, frozen=True):
@@ -121,11 +119,6 @@ class Predictor(Protocol):
     def device_memory_bytes(self) -> int:
         """Device memory in use; 0 on CPU."""
         ...
-
-
-MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
-INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
-StoreDType = Literal["float16", "bfloat16", "float32"]
 
 
 def numbers(vector: Tensor) -> NDArray[np.floating]:

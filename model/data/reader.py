@@ -27,11 +27,12 @@ from model.data.arrays import (
     same_rows,
     the_set_in,
 )
-from model.data.dataset import MODALITIES, SPLITS, DataSet, Dialogue, Floats, Split
+from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
 from model.data.extractors import recipes
 from model.data.lines import Said, said_in
 from model.data.missing import filled
 from model.errors import DataError
+from model.interface import INPUTS
 
 KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "video")}
 
@@ -54,9 +55,9 @@ def read(folder: Path, name: str | None) -> DataSet:
     meta = read_meta(meta_path)
     columns, rows = _columns(folder, name)
     path, lines = read_lines(folder, name)
-    present = np.zeros((rows, len(MODALITIES)), np.bool_)
+    present = np.zeros((rows, len(INPUTS)), np.bool_)
     for modality, found in columns.items():
-        present[:, MODALITIES.index(modality)] = found.present
+        present[:, INPUTS.index(modality)] = found.present
     dialogues: dict[Split, list[Said]] = {split: [] for split in SPLITS}
     for split, said in said_in(path, lines, meta["labels"], present):
         dialogues[split].append(said)

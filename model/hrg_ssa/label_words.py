@@ -1,6 +1,6 @@
 """The label sentence: what a generative model says of an utterance, and which tokens it is made of.
 
-HRG-SSA answers with a sentence that names emotion and sentiment between markers (models.md B1).
+HRG-SSA answers with a sentence that names emotion and sentiment between markers (docs/models.md B1).
 An emotion is scored at its slot by its one token, so every label word must be exactly one.
 """
 
@@ -38,11 +38,6 @@ class LabelWords:
     def emotion_slot(self) -> int:
         """Place in the decoder's input whose output names the emotion."""
         return len(self.prefix)
-
-    @property
-    def sentiment_slot(self) -> int:
-        """Place in the decoder's input whose output names the sentiment."""
-        return len(self.prefix) + 1 + len(self.middle)
 
     def sentence(self, emotion: int, sentiment: int) -> tuple[int, ...]:
         """The target sentence of two class numbers."""

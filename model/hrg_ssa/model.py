@@ -196,7 +196,7 @@ class PositionBias(nn.Module):
 
 
 class FusionStack(nn.Module):
-    """One modality's stack (models.md B2 #4-6): it reads itself, and across to another's."""
+    """One modality's stack (docs/models.md B2 #4-6): it reads itself, and across to another's."""
 
     def __init__(self, c: HrgSsaConfig, *, alone: bool) -> None:
         """`alone` for audio and video, which come as one vector."""
@@ -232,7 +232,7 @@ class FusionStack(nn.Module):
 class HybridGraph(nn.Module):
     """The hybrid relational graph over a window's nodes, each modality with weights of its own.
 
-    Explicit edges: itself, the utterance before, all of the same speaker. Implicit edges (models.md
+    Explicit edges: itself, the utterance before, all of the same speaker. Implicit edges (docs/models.md
     B3, B8) are scored for a target over its past; an edge that is kept adds the log of its score to
     the attention, which makes the scorer trainable. What is heard is added to a node through `out`,
     which begins at zero.
@@ -302,7 +302,7 @@ class HybridGraph(nn.Module):
 
 
 class Decoder(nn.Module):
-    """T5-style, tied embeddings; its upper blocks read the nodes too (models.md B2 #11).
+    """T5-style, tied embeddings; its upper blocks read the nodes too (docs/models.md B2 #11).
 
     The past has a cross-attention of its own, whose output begins at zero and grows as far as it
     helps: read side by side with the utterance's own tokens it cost more than it gave
@@ -523,16 +523,6 @@ class HrgSsa(nn.Module):
     def prompt(self, rows: int) -> Tensor:
         """The forced prefix, up to the marker before the emotion: [rows, T]."""
         return torch.tensor([self._prompt], device=self.past_tag.device).expand(rows, -1)
-
-    def greedy(self, heard: Heard, past: Past, longest: int) -> Tensor:
-        """Generate token by token, freely: [B, longest]."""
-        first = self.config.label_words.start
-        words = torch.full((len(past.speaker), 1), first, device=past.speaker.device)
-        for _ in range(longest):
-            states, _ = self.decode(heard, past, words)
-            nearest = self.vocabulary_scores(states[:, -1]).argmax(1, keepdim=True)
-            words = torch.cat((words, nearest), dim=1)
-        return words[:, 1:]
 
     def _tagged(self, past: Past, same: Tensor, there: Tensor) -> tuple[list[KeysValues], Tensor]:
         """The pooled past with how far back and whose it is: [B, W k, I] by block; and its mask."""

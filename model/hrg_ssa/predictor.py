@@ -67,10 +67,7 @@ def state_spec(config: HrgSsaConfig, model_digest: str) -> StateSpec:
 
 
 class HrgSsaPredictor:
-    """A checkpoint on a device: a `model.interface.Predictor`, for one thread at a time.
-
-    `texts_cut` counts texts of more tokens than the model reads; their rest was not heard.
-    """
+    """A checkpoint on a device: a `model.interface.Predictor`, for one thread at a time."""
 
     def __init__(
         self, checkpoint: HrgCheckpoint, device: torch.device, encoder: Path | None = None
@@ -132,10 +129,6 @@ class HrgSsaPredictor:
     @property
     def device(self) -> str:
         return str(self._device)
-
-    @property
-    def texts_cut(self) -> int:
-        return 0 if self._encoder is None else self._encoder.cut
 
     @property
     def batch_sizes(self) -> dict[int, tuple[int, ...]]:

@@ -83,7 +83,7 @@ class PcgnetConfig:
 
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
-    # The paper's sizes (models.md A1, A2): RoBERTa-large, openSMILE, DenseNet features.
+    # The paper's sizes (docs/models.md A1, A2): RoBERTa-large, openSMILE, DenseNet features.
     "meld": {"labels": MELD_LABELS},
     "iemocap": {
         "labels": IEMOCAP_LABELS,

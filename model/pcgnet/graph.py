@@ -18,7 +18,7 @@ from model.recurrence import Ints
 TASKS: Final = 2  # emotion recognition (ERC) 0, emotion shift (ES) 1
 NODES: Final = 6  # nodes of one utterance: task * 3 + modality
 RELATIONS: Final = 8
-# Relation ids (models.md A3): same utterance, same speaker, other speaker for ERC (0, 1, 2) and
+# Relation ids (docs/models.md A3): same utterance, same speaker, other speaker for ERC (0, 1, 2) and
 # for ES (3, 4, 5); ERC -> ES (6); ES -> ERC (7).
 SAME_TIME, INTRA, INTER = 0, 1, 2
 TO_ES, TO_ERC = 6, 7

@@ -59,7 +59,7 @@ class SlotLinear(nn.Module):
 
 
 class GatedSum(nn.Module):
-    """sigmoid(A x + a) * x + sigmoid(B y + b) * y, weights per slot (models.md A2 #6, 9, 12)."""
+    """sigmoid(A x + a) * x + sigmoid(B y + b) * y, weights per slot (docs/models.md A2 #6, 9, 12)."""
 
     def __init__(self, slots: int, width: int) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
-    """Attention over the past whose keys are personas, gated by content (models.md A2.1).
+    """Attention over the past whose keys are personas, gated by content (docs/models.md A2.1).
 
     One pass for the three modalities. The gate reads the head's own value (the paper's reads the
     whole feature), so that the values alone need be kept. Self-loops are in the edges.
@@ -202,7 +202,7 @@ class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric
 
 
 class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
-    """Relation-aware attention over ERC and ES nodes (models.md A2.2, A3, relations in use).
+    """Relation-aware attention over ERC and ES nodes (docs/models.md A2.2, A3, relations in use).
 
     A source's score gets a bias per relation and head, and for relations that reach back a weight
     on log(1 + distance).

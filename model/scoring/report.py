@@ -129,16 +129,8 @@ class Report:
         return self.emotion.after.ece
 
     @property
-    def emotion_ece_raw(self) -> float:
-        return self.emotion.before.ece
-
-    @property
     def shift_ece(self) -> float:
         return self.shift.after.ece
-
-    @property
-    def shift_ece_raw(self) -> float:
-        return self.shift.before.ece
 
 
 def score(

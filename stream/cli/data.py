@@ -165,9 +165,9 @@ def _unlabelled(data: DataSet) -> list[str]:
 
 
 def _shares(data: DataSet, modality: str) -> list[str]:
-    from model.data.dataset import MODALITIES, SPLITS
+    from model.data.dataset import INPUTS, SPLITS
 
-    column = MODALITIES.index(modality)
+    column = INPUTS.index(modality)
     present = [sum(int(d.present[:, column].sum()) for d in data.split(s)) for s in SPLITS]
     return [_percent(part, data, i) for i, part in enumerate(present)]
 

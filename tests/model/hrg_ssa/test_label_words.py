@@ -25,7 +25,7 @@ def test_a_sentence_names_emotion_and_sentiment_in_their_slots() -> None:
     words = own_label_words(("calm", "cross"))
     said = (words.start, *words.sentence(1, 2))
     assert said[words.emotion_slot + 1] == words.emotions[1]
-    assert said[words.sentiment_slot + 1] == words.sentiments[2]
+    assert said[words.emotion_slot + len(words.middle) + 2] == words.sentiments[2]
     assert len(set(words.emotions) | set(words.sentiments)) == 5, "neutral twice would be ambiguous"
     assert max(said) < words.size
 

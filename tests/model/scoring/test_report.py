@@ -45,7 +45,7 @@ def test_the_shift_is_judged_by_what_is_stated_of_it() -> None:
     stated = 1 / (1 + np.exp(-odds))  # .25 .71 .42
     gaps = stated - [0, 1, 0]  # each pair in a bin of its own
     assert report.shift_ece == pytest.approx(np.abs(gaps).mean())
-    assert report.shift_ece_raw == pytest.approx(np.abs(MOVED - [0, 1, 0]).mean())
+    assert report.shift.before.ece == pytest.approx(np.abs(MOVED - [0, 1, 0]).mean())
 
 
 def test_the_classes_are_counted_by_hand(report: Report) -> None:

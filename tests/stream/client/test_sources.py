@@ -26,7 +26,8 @@ from stream.client.sources import (
 from stream.client.table_source import pack_exactly
 from stream.errors import ConfigError, EmotrackError, InvalidUtterance, SourceError
 from stream.events.decode import check, decode, tensors, vectors_of
-from stream.events.messages import MODALITIES, Utterance, encode
+from model.interface import MODALITIES
+from stream.events.messages import Utterance, encode
 from tests.fakes.conversations import generated_conversations
 
 DATA = generated_conversations(12, seed=3)
