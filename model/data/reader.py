@@ -29,7 +29,7 @@ from model.data.arrays import (
 )
 from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
 from model.data.extractors import recipes
-from model.data.lines import Said, said_in
+from model.data.lines import DialogueLine, dialogue_lines
 from model.data.missing import filled
 from model.errors import DataError
 from model.interface import INPUTS
@@ -58,9 +58,9 @@ def read(folder: Path, name: str | None) -> DataSet:
     present = np.zeros((rows, len(INPUTS)), np.bool_)
     for modality, found in columns.items():
         present[:, INPUTS.index(modality)] = found.present
-    dialogues: dict[Split, list[Said]] = {split: [] for split in SPLITS}
-    for split, said in said_in(path, lines, meta["labels"], present):
-        dialogues[split].append(said)
+    dialogues: dict[Split, list[DialogueLine]] = {split: [] for split in SPLITS}
+    for split, line in dialogue_lines(path, lines, meta["labels"], present):
+        dialogues[split].append(line)
     if not dialogues["train"]:
         raise DataError(f"{path}: no dialogue has the split train: there is nothing to learn from")
     data = DataSet(
@@ -74,7 +74,7 @@ def read(folder: Path, name: str | None) -> DataSet:
             [m for m, c in columns.items() if c.scaled],
         ),
         dialogues={
-            split: tuple(_dialogue(said, columns, present) for said in found)
+            split: tuple(_dialogue(line, columns, present) for line in found)
             for split, found in dialogues.items()
         },
     )
@@ -141,15 +141,17 @@ def _stated_means(
     }
 
 
-def _dialogue(said: Said, columns: Mapping[str, Columns], present: NDArray[np.bool_]) -> Dialogue:
+def _dialogue(
+    line: DialogueLine, columns: Mapping[str, Columns], present: NDArray[np.bool_]
+) -> Dialogue:
     return Dialogue(
-        dialogue_id=said.dialogue_id,
-        utterance_ids=said.utterance_ids,
-        speakers=said.speakers,
-        sentences=said.sentences,
-        labels=said.labels,
-        features={modality: found.values[said.rows] for modality, found in columns.items()},
-        present=present[said.rows],
+        dialogue_id=line.dialogue_id,
+        utterance_ids=line.utterance_ids,
+        speakers=line.speakers,
+        sentences=line.sentences,
+        labels=line.labels,
+        features={modality: found.values[line.rows] for modality, found in columns.items()},
+        present=present[line.rows],
     )
 
 

@@ -37,8 +37,8 @@ from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder
 from state.window import Applied, ArraySpec, Speaker, StateSpec, Window
 
-# Utterances are padded to one of these lengths in tokens, which is their own choice and not their
-# batch's; the longer ones are rare and run alone, exact by construction.
+# Utterances are padded to one of these lengths in tokens, each to its own and not its batch's
+# longest; longer ones are rare and run alone, exact by construction.
 LENGTHS: Final = (12, 24)
 SIZES: Final = (1, 2, 4, 8, 16)
 
@@ -47,10 +47,10 @@ Floats2 = NDArray[np.float32]
 
 
 def state_spec(config: HrgSsaConfig, model_digest: str) -> StateSpec:
-    """What a conversation keeps: 5.3 KiB an utterance of the window at d=384, k=4; no words.
+    """Return the arrays that a conversation stores: 5.3 KiB an utterance at d=384, k=4; no words.
 
-    Per utterance the pooled vectors, the three nodes before the graph and which emotion and
-    sentiment the model named; per speaker what the shift head reads of the last answer.
+    Per utterance the pooled vectors, the three nodes before the graph and the emotion and sentiment
+    that the model answered; per speaker the shift head's input of the last answer.
     """
     d, dtype = config.width, config.store_dtype
     return StateSpec(
@@ -117,7 +117,7 @@ class HrgSsaPredictor:
 
     @property
     def info(self) -> ModelInfo:
-        """What the checkpoint says of itself; text comes as words, so it is no vector input."""
+        """The checkpoint's description; text comes as words, so it is no vector input."""
         c = self.checkpoint
         inputs: dict[str, int] = {n: c.config.widths[n] for n in FELT if c.config.widths[n]}
         return c.info(c.config.labels, c.config.sentiment, inputs, frozenset({"text"}))
@@ -141,14 +141,14 @@ class HrgSsaPredictor:
             self._words().states("Hello.")
 
     def can_encode_text(self) -> bool:
-        """Whether words can be heard: the checkpoint's own encoder is there."""
+        """Return True where the checkpoint's own text encoder is installed."""
         try:
             return self._words().width == self._config.text
         except EncoderMissing:
             return False
 
     def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
-        """Predict when asked for the end, see `model.interface.Predictor.begin`."""
+        """Return a call that predicts, see `model.interface.Predictor.begin`."""
         return partial(self.predict, turns)
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
@@ -164,12 +164,12 @@ class HrgSsaPredictor:
                 largest = self._sizes.get(length, (1,))[-1]
                 for at in range(0, len(rows), largest):
                     chunk = rows[at : at + largest]
-                    said, stored = self._compute(
+                    numbers, stored = self._compute(
                         [turns[i] for i in chunk], [states[i] for i in chunk], length
                     )
-                    bad += [chunk[i] for i in not_finite(said, stored, self._config.store_dtype)]
-                    for i, values, kept in zip(chunk, said.tolist(), stored, strict=True):
-                        found[i] = self._read(turns[i], len(states[i]) > 0, values, kept)
+                    bad += [chunk[i] for i in not_finite(numbers, stored, self._config.store_dtype)]
+                    for i, values, row in zip(chunk, numbers.tolist(), stored, strict=True):
+                        found[i] = self._read(turns[i], len(states[i]) > 0, values, row)
         if bad:
             raise NotFinite(sorted(bad))
         return [found[i] for i in range(len(turns))]
@@ -183,7 +183,7 @@ class HrgSsaPredictor:
     def _compute(
         self, turns: Sequence[Turn], states: Sequence[torch.Tensor], length: int
     ) -> tuple[Floats2, Bytes2]:
-        """Probabilities [rows, C + C * C] and bytes to store [rows, row + speaker]."""
+        """Return probabilities [rows, C + C * C] and bytes to store [rows, row + speaker]."""
         config, count = self._config, len(turns)
         size = next(s for s in self._sizes.get(length, (1,)) if s >= count)
         blank = [_empty_turn(self._spec)] * (size - count)
@@ -199,30 +199,30 @@ class HrgSsaPredictor:
                 usual = self._device.type == "cpu" and length in LENGTHS
                 step = traced(self._answer, inputs) if usual else self._answer
                 self._traced[length, size] = step
-            said, stored = self._traced[length, size](*inputs)
+            numbers, stored = self._traced[length, size](*inputs)
             reach("F4")  # on a device, the answer is still on its way
-        return said.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
+        return numbers.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
 
     def _answer(
         self, tokens: torch.Tensor, there: torch.Tensor, audio: torch.Tensor, video: torch.Tensor,
         present: torch.Tensor, ring: torch.Tensor, speaker: torch.Tensor, before: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Probabilities before their maps [B, C + C * C] and what to store [B, values]."""
+        """Return probabilities before their maps [B, C + C * C] and values to store [B, values]."""
         c, fitted = self._config, self.checkpoint.calibration
         values = ring.float()  # [B, W, row]
         ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
         shape = (len(ring), c.recurrence.window, -1, c.width)
         pooled = values[..., : ends[0]].reshape(shape)
         nodes = values[..., ends[0] : ends[1]].reshape(shape)
-        heard = self._model.hear(tokens, there, (audio, video), present)
-        emotion, shift, stored = self._model.step(heard, pooled, nodes, speaker, before.float())
+        encoded = self._model.encode(tokens, there, (audio, video), present)
+        emotion, shift, stored = self._model.step(encoded, pooled, nodes, speaker, before.float())
         emotion = torch.softmax(emotion / fitted.emotion, dim=1)
         shift = torch.softmax(shift / fitted.shift, dim=1)
-        said = torch.cat((emotion, shift), dim=1)
-        return said, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
+        numbers = torch.cat((emotion, shift), dim=1)
+        return numbers, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
 
     def _past(self, turns: Sequence[Turn]) -> tuple[torch.Tensor, ...]:
-        """What was stored of each row's past, right-aligned: rows, speakers, the last answer."""
+        """Gather each row's stored past, right-aligned: rows, speakers, the last answer."""
         c, spec, rows = self._config, self._spec, len(turns)
         window, dtype = c.recurrence.window, STORE_DTYPES[c.store_dtype]
         ring = np.zeros((rows, window, spec.row_bytes), np.uint8)
@@ -242,7 +242,7 @@ class HrgSsaPredictor:
         return stored[0], torch.from_numpy(speaker), stored[1]
 
     def _read(
-        self, turn: Turn, spoken: bool, values: list[float], kept: NDArray[np.uint8]
+        self, turn: Turn, spoken: bool, values: list[float], stored: NDArray[np.uint8]
     ) -> Prediction:
         classes, row_end = self._config.classes, self._spec.row_bytes
         calibration = self.checkpoint.calibration
@@ -253,15 +253,15 @@ class HrgSsaPredictor:
         used = ["text"] if spoken else []
         used += [name for name in FELT if name in turn.features and self._config.widths[name]]
         applied = Applied(  # copies: a view would keep the whole batch alive
-            row=kept[:row_end].copy(),
+            row=stored[:row_end].copy(),
             arrays=np.empty(0, np.uint8),
-            speaker=kept[row_end:].copy(),
+            speaker=stored[row_end:].copy(),
         )
         stated = calibration.stated(values[:classes])
         return Prediction(stated, shift, probability, tuple(used), applied)
 
     def _states(self, turn: Turn) -> torch.Tensor:
-        """Token states of a turn's words; none where it has none. Raises `EncoderMissing`."""
+        """Return token states of a turn's words, none without text. Raises `EncoderMissing`."""
         if turn.text is None:
             return torch.zeros(0, self._config.text)
         return self._words().states(turn.text)
@@ -281,19 +281,19 @@ class HrgSsaPredictor:
 
         def compute(chosen: Sequence[int]) -> list[bytes]:
             turns, states = zip(*(samples[i] for i in chosen), strict=True)
-            said, stored = self._compute(turns, states, length)
-            return [a.tobytes() + s.tobytes() for a, s in zip(said, stored, strict=True)]
+            numbers, stored = self._compute(turns, states, length)
+            return [a.tobytes() + s.tobytes() for a, s in zip(numbers, stored, strict=True)]
 
         return proven_sizes(compute, len(samples), SIZES)
 
 
 def _padded_length(tokens: int) -> int:
-    """What an utterance is padded to; its own length where it is longer than all of those."""
+    """Return the length an utterance is padded to; its own where it is longer than `LENGTHS`."""
     return next((length for length in LENGTHS if tokens <= length), tokens)
 
 
 def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Audio and video [rows, width], zero where absent, and where they are present [rows, 2]."""
+    """Return audio and video [rows, width], zero where absent, and their presence [rows, 2]."""
     present = torch.zeros(len(turns), len(FELT), dtype=torch.bool)
     columns = []
     for i, name in enumerate(FELT):
@@ -308,7 +308,7 @@ def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tenso
 
 
 def _narrower(checkpoint: HrgCheckpoint, window: int) -> HrgCheckpoint:
-    """The checkpoint with the tags of the nearest slots alone: the last ones, see `past_tag`."""
+    """Return the checkpoint with the tags of the nearest `window` slots: the last of `past_tag`."""
     weights = dict(checkpoint.weights)
     weights["past_tag"] = weights["past_tag"][-window:]
     return replace(checkpoint, weights=weights)
@@ -319,7 +319,7 @@ def _empty_turn(spec: StateSpec) -> Turn:
 
 
 def _samples(spec: StateSpec, config: HrgSsaConfig, length: int) -> list[tuple[Turn, torch.Tensor]]:
-    """Different turns for proving sizes: windows and utterances of every length."""
+    """Make different turns for proving sizes: windows and utterances of every length."""
     draw = torch.Generator().manual_seed(length)
     dtype = STORE_DTYPES[config.store_dtype]
 

@@ -12,7 +12,7 @@ from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
 SLOPE: Final = 0.2  # of LeakyReLU in both attentions
-# What a model that measures a part's worth lacks or adds; none of them can be served.
+# Ablations: what such a model lacks or adds; none of them can be served.
 Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
 RESEARCH: Final[tuple[Research, ...]] = (
     "bidirectional", "no-graph", "no-cross-task", "no-evidence",
@@ -23,7 +23,7 @@ RESEARCH: Final[tuple[Research, ...]] = (
 class PcgnetConfig:
     """Sizes and settings of one model; frozen, and stored in the checkpoint's config.json.
 
-    A modality of width 0 is never present: the model hears its learned missing vector. The
+    A modality of width 0 is never present: the model reads its learned missing vector. The
     recurrence is defined on values as stored in `store_dtype`; "float32" switches rounding off.
     """
 
@@ -68,7 +68,7 @@ class PcgnetConfig:
 
     @property
     def bidirectional(self) -> bool:
-        """Whether the GRUs hear the future too: to measure the price of causality."""
+        """True where the GRUs read the future too: to measure the price of causality."""
         return "bidirectional" in self.research
 
     @property

@@ -58,8 +58,8 @@ class PcgnetPredictor:
         self._spec = state_spec(config, checkpoint.digest)
         self._step = PcgnetStep(config, checkpoint.weights, device)
         self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
-        self._turn = Lock()  # one batch computes at a time: they share the scratch
-        self._behind = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
+        self._computing = Lock()  # one batch computes at a time: they share the scratch
+        self._background = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
         self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
         scratch = max(candidates) * scratch_per_row(config)
@@ -108,7 +108,7 @@ class PcgnetPredictor:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Numbers of rows a batch is padded to: those proven to give a row the same bytes."""
+        """Numbers of rows that batches are padded to: proven to give a row the same bytes."""
         return self._sizes
 
     def warm_up(self) -> None:
@@ -120,7 +120,7 @@ class PcgnetPredictor:
             self._encode(["Hello."])
 
     def can_encode_text(self) -> bool:
-        """Whether raw text can be answered: an encoder of the model's text width is there."""
+        """Return True where an encoder of the model's text width is installed."""
         try:
             return self._text_encoder().width == self._config.text
         except EncoderMissing:
@@ -136,15 +136,15 @@ class PcgnetPredictor:
         """Predict in another thread, see `model.interface.Predictor.begin`."""
         with device_errors():
             turns = self._with_text(turns)
-            # Filled here: another thread would stop for ours at every array it writes.
-            begun = [
-                (chunk, self._behind.submit(self._run, self._filled(chunk), len(chunk)))
+            # Filled here: another thread would wait for this one at every array it writes.
+            pending = [
+                (chunk, self._background.submit(self._run, self._filled(chunk), len(chunk)))
                 for chunk in self._chunks(turns)
             ]
 
         def end() -> list[Prediction]:
             with device_errors():
-                return self._all_read((chunk, answer.result()) for chunk, answer in begun)
+                return self._all_read((chunk, answer.result()) for chunk, answer in pending)
 
         return end
 
@@ -153,7 +153,7 @@ class PcgnetPredictor:
         return [turns[at : at + largest] for at in range(0, len(turns), largest)]
 
     def _all_read(self, answers: Iterable[tuple[Sequence[Turn], Computed]]) -> list[Prediction]:
-        """The predictions of all chunks. Raises `NotFinite`."""
+        """Return the predictions of all chunks. Raises `NotFinite`."""
         predictions: list[Prediction] = []
         bad: list[int] = []
         seen = 0
@@ -186,12 +186,12 @@ class PcgnetPredictor:
         return buffer
 
     def _run(self, buffer: TurnBuffer, count: int) -> Computed:
-        """Answer the first `count` rows of a buffer, one transfer to the device and one back.
+        """Compute the first `count` rows of a buffer, one transfer to the device and one back.
 
-        The buffer may be filled again afterwards.
+        The buffer is then free to be filled again.
         """
         size = buffer.rows
-        with self._turn, torch.inference_mode():
+        with self._computing, torch.inference_mode():
             inputs = buffer.on(self._device)
             reach("F3")
             if size not in self._traced:
@@ -207,7 +207,7 @@ class PcgnetPredictor:
         return numbers.numpy()[:count], stored.numpy()[:count]
 
     def _answer_of(self, rows: int) -> Answer:
-        """The step of a batch size; the size is a number there, not asked of a tensor."""
+        """Return the step of a batch size; the size is a plain number in the recording."""
 
         def answer(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return self._answer(rows, *inputs)
@@ -215,7 +215,7 @@ class PcgnetPredictor:
         return answer
 
     def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A step: probabilities before their maps [B, C + C * C] and what to store."""
+        """Compute probabilities before their maps [B, C + C * C] and the values to store."""
         out = self._step(StepInput(*inputs), rows)
         temperature = self.checkpoint.calibration
         emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
@@ -232,13 +232,13 @@ class PcgnetPredictor:
         row_end = self._spec.row_bytes
         conversation_end = row_end + self._spec.conversation_bytes
         predictions = []
-        for turn, values, kept in zip(turns, numbers.tolist(), stored, strict=True):
+        for turn, values, row in zip(turns, numbers.tolist(), stored, strict=True):
             shift: tuple[float, ...] | None = None
             probability: float | None = None
             if turn.speaker_id in turn.window.speakers:
                 shift, probability = calibration.stated_shift(values[classes:])
-            applied = Applied(  # views of the batch: `Window.push` copies what it keeps
-                kept[:row_end], kept[row_end:conversation_end], kept[conversation_end:]
+            applied = Applied(  # views of the batch: `Window.push` copies them
+                row[:row_end], row[row_end:conversation_end], row[conversation_end:]
             )
             used = _used(turn, self._config)
             stated = calibration.stated(values[:classes])
@@ -295,7 +295,7 @@ def _empty_turn(spec: StateSpec) -> Turn:
 
 
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
-    """Different turns for proving sizes: windows of every length, any subset of inputs."""
+    """Make different turns for proving sizes: windows of every length, any subset of inputs."""
     draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
     dtype = STORE_DTYPES[config.store_dtype]
     turns = []

@@ -203,7 +203,7 @@ class PcgnetStep:
         erc, es = nodes.view(rows, 2, M * h).unbind(1)
         emotion = apply_tiled(self._emotion_head, F.relu(erc), rows)  # #13: [B, C]
         log_p = torch.log_softmax(emotion, dim=1)
-        es_before, log_p_before = x.previous.float().split((M * h, c), dim=1)
+        es_before, log_p_before = x.previous.float().split_with_sizes((M * h, c), dim=1)
         pair = torch.cat((es_before, es, alone), dim=1).relu_()  # [B, 3 M H]
         shift = self._shift(pair, log_p_before, log_p, rows)  # [B, C * C]
         stored = torch.cat((ring.row, states, es, log_p), dim=1).to(self.store)
@@ -219,18 +219,21 @@ class PcgnetStep:
         slots = rows * (window + 1)
         past = x.scratch.narrow(0, 0, slots * width).view(rows, window + 1, width)
         past.narrow(1, 0, window).copy_(x.ring)
+        persona_value, graph_value, persona = past.split_with_sizes(self._row_sizes, dim=2)
         bias = F.embedding(x.relation, self._bias_table)  # [B, W + 2, 2 heads + 1]
-        graph_bias, persona_bias = bias.split((2 * self.config.graph_heads, 1), dim=2)
+        graph_bias, persona_bias = bias.split_with_sizes((2 * self.config.graph_heads, 1), dim=2)
         return Ring(
             past.select(1, window),
-            *past.split(self._row_sizes, dim=2),
+            persona_value,
+            graph_value,
+            persona,
             graph_bias,
             persona_bias.narrow(1, 0, window + 1),
             x.scratch.narrow(0, slots * width, slots * 2 * M * h).view(2, slots * M * h),
         )
 
     def _inputs(self, x: StepInput, rows: int) -> tuple[Tensor, Tensor]:
-        """#1-3: normalised and projected modalities [M, B, H]; the persona [B, persona] as stored.
+        """#3: normalised and projected modalities [M, B, H]; the persona [B, persona] as stored.
 
         All inputs are normalised by one operation, on whole cache lines.
         """
@@ -269,15 +272,15 @@ class PcgnetStep:
         return x, y.narrow(0, 1, M), torch.stack(layers, dim=2).view(rows, 8 * h)
 
     def _speaker_gate(self, context: Tensor, speaker: Tensor, rows: int) -> Tensor:
-        """#6: sigmoid(A1 c) * c + sigmoid(A2 s) * s; [M, B, H]. Both products are one call."""
+        """#6: f = sigmoid(A c + a) * c + sigmoid(B s + b) * s: [M, B, H]."""
         gates = self._speaker_gates(torch.cat((context, speaker)), rows).sigmoid_()
-        gate_c, gate_s = gates.split(M)
+        gate_c, gate_s = gates.split_with_sizes((M, M))
         return (gate_c * context).addcmul_(gate_s, speaker)
 
     def _with_persona(self, f: Tensor, persona: Tensor, ring: Ring, rows: int) -> Tensor:
-        """#7-9: persona attention r, and sigmoid(B1 f) * f + sigmoid(B2 r) * r as [B, M, H]."""
+        """#7-9: persona attention r and gate z = sigmoid(.f) * f + sigmoid(.r) * r: [B, M, H]."""
         h, now = self.config.hidden, self.config.recurrence.window
-        value, gate_f = self._persona_value_and_gate(f, rows).split(h, dim=2)  # [M, B, H]
+        value, gate_f = self._persona_value_and_gate(f, rows).split_with_sizes((h, h), dim=2)
         value = value.to(self.store).transpose(0, 1)
         ring.persona_value.select(1, now).view(rows, M, h).copy_(value)
         ring.persona.select(1, now).copy_(persona)
@@ -308,13 +311,14 @@ class PcgnetStep:
         return y.view(rows, M, h).add_(self._persona_bias)
 
     def _with_graph(self, z: Tensor, ring: Ring, rows: int) -> Tensor:
-        """#10-12: nodes z + t of both tasks, and sigmoid(D1 z) * z + sigmoid(D2 y) * y of them.
+        """#10-12: graph attention of both tasks' nodes z + t, and their gate.
 
-        [B, M, H] -> [B, 2, M, H]. The task's part of each product is computed beforehand.
+        [B, M, H] -> [B, 2, M, H]. By linearity W (z + t) = W z + W t: the task's part of each
+        product was computed beforehand.
         """
         h, now = self.config.hidden, self.config.recurrence.window
         both = self._graph_value_and_gate(z.view(1, rows * M, h), rows * M)
-        value, gate = both.view(rows, M, 2 * h).split(h, dim=2)  # W z, D1 z: [B, M, H]
+        value, gate = both.view(rows, M, 2 * h).split_with_sizes((h, h), dim=2)  # W z, D1 z
         ring.graph_value.select(1, now).view(rows, M, h).copy_(value.to(self.store))
         node = z.unsqueeze(1) + self._task  # [B, 2, M, H]
         gate_node = gate.unsqueeze(1) + self._task_gate
@@ -491,9 +495,9 @@ class PcgnetStep:
 
 def _gru_cell(x_gates: Tensor, h_gates: Tensor, n_bias: Tensor, h: Tensor, width: int) -> Tensor:
     """Gates r, z and n of input and old state [4, B, 3H] and the old state -> [4, B, H]."""
-    x_rz, x_n = x_gates.split((2 * width, width), dim=2)
-    h_rz, h_n = h_gates.split((2 * width, width), dim=2)
-    r, z = x_rz.add_(h_rz).sigmoid_().split(width, dim=2)
+    x_rz, x_n = x_gates.split_with_sizes((2 * width, width), dim=2)
+    h_rz, h_n = h_gates.split_with_sizes((2 * width, width), dim=2)
+    r, z = x_rz.add_(h_rz).sigmoid_().split_with_sizes((width, width), dim=2)
     n = x_n.add_(n_bias).addcmul_(r, h_n).tanh_()
     return torch.lerp(n, h, z)
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
-    pass
-
+from typing import Final
 
 ANSWER_LEADS: Final = 0.01  # log-odds by which the answer stays ahead of the next class
 MOST_ODDS: Final = 30.0  # log-odds of a shift that are stated: no float loses them

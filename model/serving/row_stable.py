@@ -1,9 +1,9 @@
 """Linear layers and batch sizes for which a row's bytes do not depend on its batch.
 
 A matrix product adds up in another order for another number of rows, so a row's last bits depend
-on what shares its batch. Not for every size: kernels work in tiles of rows, and many sizes give
-the same bytes. `proven_sizes` finds, on this machine and for the actual computation, which do; a
-batch is then padded to one of them (architecture §3a, serving law).
+on its batch. Not for every size: kernels work in tiles of rows, and many sizes give the same bytes.
+`proven_sizes` finds those that do, on this machine and for the actual computation; a batch is then
+padded to one of them (docs/architecture.md §3a, serving law).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 # largest bounds the working set.
 CANDIDATE_SIZES: Final = (2, 4, 6, 8, 12, 18, 24, 36, 48)
 # Products of two rows are computed for this many: two alone take a kernel of other bytes. All
-# else is done for two, which measured 50 us less for one conversation; for a single row the
+# else is computed for two, which measured 50 us less for one conversation; for a single row the
 # last numbers of a layer of 200 would be computed by other instructions than in a larger batch.
 TILE: Final = 4
 
@@ -47,7 +47,7 @@ class HalfLinear:
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.bias = bias.contiguous()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said once, at the first call of each
+            warnings.simplefilter("ignore")  # warned once, at the first call of each
             self._packed = torch.fbgemm_pack_gemm_matrix_fp16(weight.contiguous())
             self(torch.zeros(1, weight.shape[1]))
 
@@ -72,14 +72,14 @@ class FullLinear:
 
 
 class RowLinears:
-    """Several layers of one shape, each on its own rows: [slots] of [M, I] -> [slots, M, O].
+    """Several layers of one shape, each applied to rows of its own: [slots, M, I] -> [slots, M, O].
 
     One result for all, with one addition of the biases: an allocation and an addition for each,
     and stacking, would take as long as a product of four rows.
     """
 
     def __init__(self, layers: Sequence[RowLinear], bias: Tensor | None = None) -> None:
-        """Take a `bias` [slots, M or 1, O] other than the layers' own."""
+        """Take the layers, and a `bias` [slots, M or 1, O] where it is not their own."""
         self._layers = list(layers)
         own = torch.stack([layer.bias for layer in layers])[:, None]
         self._bias, self._width = own if bias is None else bias, int(own.shape[2])
@@ -89,7 +89,7 @@ class RowLinears:
         return self.multiply(x, rows).add_(self._bias)
 
     def multiply(self, x: Tensor, rows: int, slots: Sequence[int] | None = None) -> Tensor:
-        """Products without biases; `slots` says which part of `x` each layer reads."""
+        """Return products without biases; `slots` are the parts of `x` that the layers read."""
         size = tile_of(rows)
         parts = tiled(x, rows).unbind()
         chosen = parts if slots is None else [parts[slot] for slot in slots]
@@ -100,7 +100,7 @@ class RowLinears:
 
 
 def tile_of(rows: int) -> int:
-    """How many rows a product of `rows` is computed for."""
+    """Return the number of rows that a product of `rows` is computed for."""
     return TILE if rows == TILE // 2 else rows
 
 
@@ -128,7 +128,7 @@ def row_linear(weight: Tensor, bias: Tensor) -> RowLinear:
 
 
 def has_half_kernel() -> bool:
-    """Whether this build of torch can multiply by float16 weights on this CPU."""
+    """Return True where this build of torch can multiply by float16 weights on this CPU."""
     there = hasattr(torch, "fbgemm_linear_fp16_weight_fp32_activation")
     return there and "fbgemm" in torch.backends.quantized.supported_engines
 

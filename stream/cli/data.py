@@ -165,7 +165,8 @@ def _unlabelled(data: DataSet) -> list[str]:
 
 
 def _shares(data: DataSet, modality: str) -> list[str]:
-    from model.data.dataset import INPUTS, SPLITS
+    from model.data.dataset import SPLITS
+    from model.interface import INPUTS
 
     column = INPUTS.index(modality)
     present = [sum(int(d.present[:, column].sum()) for d in data.split(s)) for s in SPLITS]

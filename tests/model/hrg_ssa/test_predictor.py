@@ -25,6 +25,7 @@ from model.interface import Modality, Prediction, Tensor, Turn
 from model.labels import MELD_LABELS
 from model.registry import load_predictor
 from model.serving.calibration import Calibration
+from model.text.token_encoder import TokenEncoder
 from model.whole_conversation import whole_answers
 from state.memory_store import MemoryStore
 from state.store import Save, StoredOutput
