@@ -562,8 +562,7 @@ class HrgSsa(nn.Module):
 
     def _at_once(self, batch: TalkBatch, history: Tensor, sentence: Tensor) -> WholeTalks:
         chunks = list(batch.chunks(CHUNK))
-        back = torch.empty(len(batch), dtype=torch.long)
-        back[torch.cat(chunks)] = torch.arange(len(batch))
+        back = torch.argsort(torch.cat(chunks))
         encoded = [self.encode(*batch.inputs(rows)) for rows in chunks]
         memory = [self.remember(e, history[rows]) for e, rows in zip(encoded, chunks, strict=True)]
         pooled = self.decoder.past_keys_values(torch.cat([m.pooled for m in memory])[back])
@@ -572,11 +571,7 @@ class HrgSsa(nn.Module):
             self.decide(e, past_of(batch, rows, pooled, nodes), sentence[rows])
             for e, rows in zip(encoded, chunks, strict=True)
         ]
-        emotion, states, spoke, graph = (
-            torch.cat(part)[back] for part in zip(*decisions, strict=True)
-        )
-        shift = self.shift(*spoke[batch.pairs].unbind(1))
-        return WholeTalks(emotion, shift, batch.pairs, states, history, nodes, graph)
+        return self._whole(batch, chunks, decisions, history, nodes)
 
     @torch.no_grad()
     def _in_order(self, batch: TalkBatch, sentence: Tensor) -> WholeTalks:
@@ -586,26 +581,29 @@ class HrgSsa(nn.Module):
         pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
         nodes = torch.zeros(total, len(NODES), c.width, device=device)
         label = torch.full((total,), UNTOLD, device=device)
-        order, decisions = [], []
-        for rows in batch.in_time():
+        order, decisions = list(batch.in_time()), []
+        for rows in order:
             encoded = self.encode(*batch.inputs(rows))
-            decision = self.decide(encoded, past_of(batch, rows, pooled, nodes), sentence[rows])
-            label[rows] = decision.emotion.argmax(1)
+            past = past_of(batch, rows, pooled, nodes)
+            decisions.append(self.decide(encoded, past, sentence[rows]))
+            label[rows] = decisions[-1].emotion.argmax(1)
             memory = self.remember(encoded, label[rows])
             nodes[rows] = memory.nodes
-            for all_rows, new in zip(
-                pooled, self.decoder.past_keys_values(memory.pooled), strict=True
-            ):
-                all_rows[0][rows], all_rows[1][rows] = new
-            order.append(rows)
-            decisions.append(decision)
-        back = torch.empty(total, dtype=torch.long)
-        back[torch.cat(order)] = torch.arange(total)
-        emotion, states, spoke, graph = (
-            torch.cat(part)[back] for part in zip(*decisions, strict=True)
-        )
+            new = self.decoder.past_keys_values(memory.pooled)
+            for (keys, values), (new_keys, new_values) in zip(pooled, new, strict=True):
+                keys[rows], values[rows] = new_keys, new_values
+        return self._whole(batch, order, decisions, label, nodes)
+
+    def _whole(
+        self, batch: TalkBatch, order: Sequence[Tensor], decisions: Sequence[Decision],
+        history: Tensor, nodes: Tensor,
+    ) -> WholeTalks:  # fmt: skip
+        """Put decisions, made in some order, into the batch's; and answer the pairs."""
+        back = torch.argsort(torch.cat(list(order)))
+        parts = zip(*decisions, strict=True)
+        emotion, states, spoke, graph = (torch.cat(part)[back] for part in parts)
         shift = self.shift(*spoke[batch.pairs].unbind(1))
-        return WholeTalks(emotion, shift, batch.pairs, states, label, nodes, graph)
+        return WholeTalks(emotion, shift, batch.pairs, states, history, nodes, graph)
 
 
 def elu(x: Tensor) -> Tensor:

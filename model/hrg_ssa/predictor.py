@@ -32,10 +32,10 @@ from model.serving.device import (
     traced,
     weights_that_fit,
 )
-from model.serving.row_stable import proven_sizes
+from model.serving.row_stable import empty_turn, proven_sizes, sample_window
 from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder
-from state.window import Applied, ArraySpec, Speaker, StateSpec, Window
+from state.window import Applied, ArraySpec, StateSpec
 
 # Utterances are padded to one of these lengths in tokens, each to its own and not its batch's
 # longest; longer ones are rare and run alone, exact by construction.
@@ -186,7 +186,7 @@ class HrgSsaPredictor:
         """Return probabilities [rows, C + C * C] and bytes to store [rows, row + speaker]."""
         config, count = self._config, len(turns)
         size = next(s for s in self._sizes.get(length, (1,)) if s >= count)
-        blank = [_empty_turn(self._spec)] * (size - count)
+        blank = [empty_turn(self._spec)] * (size - count)
         rows = [*turns, *blank]
         words = [*states, *(torch.zeros(0, config.text),) * len(blank)]
         ring, speaker, before = self._past(rows)
@@ -246,10 +246,8 @@ class HrgSsaPredictor:
     ) -> Prediction:
         classes, row_end = self._config.classes, self._spec.row_bytes
         calibration = self.checkpoint.calibration
-        shift: tuple[float, ...] | None = None
-        probability: float | None = None
-        if turn.speaker_id in turn.window.speakers:
-            shift, probability = calibration.stated_shift(values[classes:])
+        known = turn.speaker_id in turn.window.speakers
+        shift, moved = calibration.stated_shift(values[classes:]) if known else (None, None)
         used = ["text"] if spoken else []
         used += [name for name in FELT if name in turn.features and self._config.widths[name]]
         applied = Applied(  # copies: a view would keep the whole batch alive
@@ -258,7 +256,7 @@ class HrgSsaPredictor:
             speaker=stored[row_end:].copy(),
         )
         stated = calibration.stated(values[:classes])
-        return Prediction(stated, shift, probability, tuple(used), applied)
+        return Prediction(stated, shift, moved, tuple(used), applied)
 
     def _states(self, turn: Turn) -> torch.Tensor:
         """Return token states of a turn's words, none without text. Raises `EncoderMissing`."""
@@ -314,26 +312,12 @@ def _narrower(checkpoint: HrgCheckpoint, window: int) -> HrgCheckpoint:
     return replace(checkpoint, weights=weights)
 
 
-def _empty_turn(spec: StateSpec) -> Turn:
-    return Turn(Window.empty(spec), "nobody", {})
-
-
 def _samples(spec: StateSpec, config: HrgSsaConfig, length: int) -> list[tuple[Turn, torch.Tensor]]:
     """Make different turns for proving sizes: windows and utterances of every length."""
-    draw = torch.Generator().manual_seed(length)
-    dtype = STORE_DTYPES[config.store_dtype]
-
-    def arrays(count: int, nbytes: int) -> Bytes2:
-        values = torch.rand(count * nbytes // dtype.itemsize, generator=draw).mul(2).sub(1)
-        return values.to(dtype).view(torch.uint8).numpy().reshape(count, nbytes)
-
+    draw, dtype = torch.Generator().manual_seed(length), STORE_DTYPES[config.store_dtype]
     samples = []
     for i in range(max(SIZES)):
-        past = i % (config.recurrence.window + 1)
-        names = tuple(f"speaker {j % 3}" for j in range(past))
-        speakers = {name: Speaker(0, "", arrays(1, spec.speaker_bytes)[0]) for name in names}
-        none = np.empty(0, np.uint8) if past else None
-        window = Window(arrays(past, spec.row_bytes), names, ("",) * past, none, speakers, past)
+        window = sample_window(spec, dtype, i % (config.recurrence.window + 1), draw)
         tokens = torch.randn(i % (length + 1), config.text, generator=draw)
         samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
     return samples

@@ -33,9 +33,14 @@ from model.serving.device import (
     traced,
     weights_that_fit,
 )
-from model.serving.row_stable import CANDIDATE_SIZES, proven_sizes
+from model.serving.row_stable import (
+    CANDIDATE_SIZES,
+    empty_turn,
+    proven_sizes,
+    sample_window,
+)
 from model.text.sentence_encoder import SentenceEncoder, find_encoder
-from state.window import Applied, Speaker, StateSpec, Window
+from state.window import Applied, StateSpec
 
 CUDA_SIZES: Final = (16, 64, 256, 1024)
 
@@ -115,7 +120,7 @@ class PcgnetPredictor:
         """Run each batch size once, and load and run the sentence encoder where there is one."""
         with device_errors():
             for size in self._sizes:
-                self._compute([_empty_turn(self._spec)] * size)
+                self._compute([empty_turn(self._spec)] * size)
         if self.can_encode_text():
             self._encode(["Hello."])
 
@@ -233,16 +238,14 @@ class PcgnetPredictor:
         conversation_end = row_end + self._spec.conversation_bytes
         predictions = []
         for turn, values, row in zip(turns, numbers.tolist(), stored, strict=True):
-            shift: tuple[float, ...] | None = None
-            probability: float | None = None
-            if turn.speaker_id in turn.window.speakers:
-                shift, probability = calibration.stated_shift(values[classes:])
+            known = turn.speaker_id in turn.window.speakers
+            shift, moved = calibration.stated_shift(values[classes:]) if known else (None, None)
             applied = Applied(  # views of the batch: `Window.push` copies them
                 row[:row_end], row[row_end:conversation_end], row[conversation_end:]
             )
             used = _used(turn, self._config)
             stated = calibration.stated(values[:classes])
-            predictions.append(Prediction(stated, shift, probability, used, applied))
+            predictions.append(Prediction(stated, shift, moved, used, applied))
         return predictions
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -290,38 +293,12 @@ def _used(turn: Turn, config: PcgnetConfig) -> tuple[str, ...]:
     return (*used, "persona") if turn.persona is not None else tuple(used)
 
 
-def _empty_turn(spec: StateSpec) -> Turn:
-    return Turn(Window.empty(spec), "nobody", {})
-
-
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
     """Make different turns for proving sizes: windows of every length, any subset of inputs."""
     draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    dtype = STORE_DTYPES[config.store_dtype]
-    turns = []
-
-    def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
-        values = (
-            torch.rand(count * nbytes // dtype.itemsize, generator=seed).mul(2).sub(1).to(dtype)
-        )
-        return values.view(torch.uint8).numpy().reshape(count, nbytes)
-
+    dtype, turns = STORE_DTYPES[config.store_dtype], []
     for i in range(rows):
-        past = i % (config.recurrence.window + 1)
-        names = tuple(f"speaker {j % 3}" for j in range(past))
-        speakers = {
-            name: Speaker(max(j for j in range(past) if names[j] == name), "", arrays(1, n)[0])
-            for name in names
-            for n in (spec.speaker_bytes,)
-        }
-        window = Window(
-            rows=arrays(past, spec.row_bytes),
-            row_speakers=names,
-            row_utterances=("",) * past,
-            arrays=arrays(1, spec.conversation_bytes)[0] if past else None,
-            speakers=speakers,
-            count=past,
-        )
+        window = sample_window(spec, dtype, i % (config.recurrence.window + 1), seed)
         features: dict[Modality, Tensor] = {}
         for column, name in enumerate(MODALITIES):
             if config.widths[name] and (i >> column) % 2 == 0:

@@ -12,7 +12,6 @@ slot W the utterance itself, M = 3 modalities, H hidden, heads x D = H, C classe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import torch
@@ -108,14 +107,12 @@ def relation_codes(window: int) -> tuple[int, int, int]:
     return 3 * window, 3 * window + 1, 3 * window + 2
 
 
-@dataclass(frozen=True, slots=True)
-class StepOutput:
+class StepOutput(NamedTuple):
     """The result of a step, on its device."""
 
     emotion: Tensor  # [B, C] logits
     shift: Tensor  # [B, C * C] logits; meaningless where the speaker is new
     stored: Tensor  # [B, row + 11 H + C] stored dtype: the new ring row, then the state as above
-    nodes: Tensor  # [B, 2, M, H] ERC and ES nodes
 
 
 class Ring(NamedTuple):
@@ -163,13 +160,12 @@ class PcgnetStep:
         self._gru_x, self._gru_h, self._gru_n_bias = self._recurrent_layers()
         first, second = (self._slots(f"speaker_gate.{n}", M, h, h) for n in ("first", "second"))
         self._speaker_gates = RowLinears(first + second)
-        self._persona_value_and_gate = self._stacked(
-            "persona_attention.value", "persona_gate.first", M
-        )
+        self._persona_first = self._stacked("persona_attention.value", "persona_gate.first", M)
         self._persona_gate = RowLinears(self._slots("persona_gate.second", M, h, h))
-        self._graph_value_and_gate = self._stacked("graph_attention.value", "graph_gate.first", 1)
+        self._graph_first = self._stacked("graph_attention.value", "graph_gate.first", 1)
         self._graph_gate = self._slots("graph_gate.second", 1, h, h)[0]
-        self._emotion_head = self._linear("emotion_head", M * h, c)
+        emotion = self._take("emotion_head.weight", c, M * h), self._take("emotion_head.bias", c)
+        self._emotion_head = row_linear(*emotion)
         self._shift_head = self._shift_and_evidence(M * h, c)
         self._compose_persona()
         self._compose_graph()
@@ -207,7 +203,7 @@ class PcgnetStep:
         pair = torch.cat((es_before, es, alone), dim=1).relu_()  # [B, 3 M H]
         shift = self._shift(pair, log_p_before, log_p, rows)  # [B, C * C]
         stored = torch.cat((ring.row, states, es, log_p), dim=1).to(self.store)
-        return StepOutput(emotion, shift, stored, nodes)
+        return StepOutput(emotion, shift, stored)
 
     def _ring(self, x: StepInput, rows: int) -> Ring:
         """Copy the past into `x.scratch` as float32, and look up each slot's biases.
@@ -280,7 +276,7 @@ class PcgnetStep:
     def _with_persona(self, f: Tensor, persona: Tensor, ring: Ring, rows: int) -> Tensor:
         """#7-9: persona attention r and gate z = sigmoid(.f) * f + sigmoid(.r) * r: [B, M, H]."""
         h, now = self.config.hidden, self.config.recurrence.window
-        value, gate_f = self._persona_value_and_gate(f, rows).split_with_sizes((h, h), dim=2)
+        value, gate_f = self._persona_first(f, rows).split_with_sizes((h, h), dim=2)
         value = value.to(self.store).transpose(0, 1)
         ring.persona_value.select(1, now).view(rows, M, h).copy_(value)
         ring.persona.select(1, now).copy_(persona)
@@ -317,7 +313,7 @@ class PcgnetStep:
         product was computed beforehand.
         """
         h, now = self.config.hidden, self.config.recurrence.window
-        both = self._graph_value_and_gate(z.view(1, rows * M, h), rows * M)
+        both = self._graph_first(z.view(1, rows * M, h), rows * M)
         value, gate = both.view(rows, M, 2 * h).split_with_sizes((h, h), dim=2)  # W z, D1 z
         ring.graph_value.select(1, now).view(rows, M, h).copy_(value.to(self.store))
         node = z.unsqueeze(1) + self._task  # [B, 2, M, H]
@@ -450,10 +446,6 @@ class PcgnetStep:
         bias = [self._take(f"{n}.bias", slots, h) for n in (first, second)]
         pairs = zip(torch.cat(weight, 1), torch.cat(bias, 1), strict=True)
         return RowLinears([row_linear(w, b) for w, b in pairs])
-
-    def _linear(self, name: str, inputs: int, outputs: int) -> RowLinear:
-        weight = self._take(f"{name}.weight", outputs, inputs)
-        return row_linear(weight, self._take(f"{name}.bias", outputs))
 
     def _shift_and_evidence(self, width: int, classes: int) -> RowLinear:
         """Both heads as one layer, [9H] -> [C * C]: evidence is the same for every *from*."""

@@ -12,8 +12,13 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from model.interface import Turn
+from state.window import Speaker, StateSpec, Window
 
 # Multiples of six keep the float16-weight kernel (six rows high) at full height: measured, it
 # reaches 0.8-1.0 of sgemm's speed from 12 rows on; under four rows it gives other bytes. The
@@ -156,6 +161,27 @@ def proven_sizes(
         return (1,)
     best = max(agree.values(), key=lambda sizes: (max(sizes), len(sizes)))
     return tuple(best)
+
+
+def empty_turn(spec: StateSpec) -> Turn:
+    """Make the turn that fills a batch up to a proven size."""
+    return Turn(Window.empty(spec), "nobody", {})
+
+
+def sample_window(spec: StateSpec, dtype: torch.dtype, past: int, draw: torch.Generator) -> Window:
+    """Make a window of `past` utterances of three speakers with random state, to prove sizes."""
+
+    def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
+        values = torch.rand(count * nbytes // dtype.itemsize, generator=draw).mul(2).sub(1)
+        return values.to(dtype).view(torch.uint8).numpy().reshape(count, nbytes)
+
+    names = tuple(f"speaker {i % 3}" for i in range(past))
+    speakers = {
+        name: Speaker(i, "", arrays(1, spec.speaker_bytes)[0]) for i, name in enumerate(names)
+    }
+    rows = arrays(past, spec.row_bytes)
+    conversation = arrays(1, spec.conversation_bytes)[0] if past else None
+    return Window(rows, names, ("",) * past, conversation, speakers, past)
 
 
 def _in_batches(
