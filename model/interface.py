@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from state.window import Applied, StateSpec, Window
 
 Modality = Literal["text", "audio", "video"]
+MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
+INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
+StoreDType = Literal["float16", "bfloat16", "float32"]
 
 
 class Tensor(Struct, frozen=True):
-    """A feature vector as it came over the wire: little-endian bytes, moved to the device as is."""
+    """A feature vector in its wire form: little-endian bytes, moved to the device unchanged."""
 
     dtype: Literal["float16", "bfloat16", "float32"]
     shape: tuple[int, ...]
@@ -28,10 +31,10 @@ class Tensor(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """One utterance to predict, with the window it is heard in.
+    """One utterance to predict, with its conversation's window.
 
     `features` holds only what is present; sizes were checked against `ModelInfo.inputs`. `text` is
-    raw text to be encoded here when ``features`` has no "text".
+    raw text to be encoded by the predictor when ``features`` has no "text".
     """
 
     window: Window
@@ -42,7 +45,7 @@ class Turn(Struct, frozen=True):
 
 
 class Prediction(Struct, frozen=True):
-    """What the model says of one utterance, calibrated; probabilities sum to 1.
+    """The model's answer to one utterance, calibrated; probabilities sum to 1.
 
     `shift` is the flattened C x C matrix P(speaker's previous emotion, current emotion), or None
     for the speaker's first utterance of the session (or a speaker returning after being forgotten).
@@ -57,7 +60,7 @@ class Prediction(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a checkpoint says of itself."""
+    """A checkpoint's description."""
 
     name: str  # "pcgnet"
     version: str
@@ -66,7 +69,7 @@ class ModelInfo:
     sentiment: Mapping[str, str]  # label -> positive | neutral | negative
     inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
     extractors: Mapping[str, str]  # modality -> name of the recipe its vectors come from
-    tuned: frozenset[str]  # modalities whose extractor is the checkpoint's own: no other's will do
+    tuned: frozenset[str]  # modalities whose extractor was tuned with the model: no other will do
     calibration: str  # e.g. "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
     abstain_below: float  # confidence under which a prediction is marked abstained
     shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
@@ -95,22 +98,22 @@ class Predictor(Protocol):
         ...
 
     def can_encode_text(self) -> bool:
-        """Whether raw text can be answered (the sentence encoder is installed)."""
+        """Return True where raw text can be answered: the sentence encoder is installed."""
         ...
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         """Predict a batch, at most one turn of a conversation in it; order is kept.
 
-        A row's bytes do not depend on what shares its batch (architecture §3a). A turn without any
-        known modality is predicted from context alone (`modalities_used` is empty).
+        A row's bytes do not depend on the rest of its batch (docs/architecture.md §3a). A turn
+        without any known modality is predicted from context alone (`modalities_used` is empty).
         Raises `NotFinite`, `DeviceExhausted`, `DeviceLost`, `EncoderMissing`.
         """
         ...
 
     def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
-        """Begin to predict a batch; what is returned waits for the end of it.
+        """Begin to predict a batch; return a call that waits for it and returns the predictions.
 
-        Same predictions and same errors as `predict`, which may be called meanwhile.
+        Same predictions and same errors as `predict`, which may be called in between.
         """
         ...
 
@@ -119,13 +122,8 @@ class Predictor(Protocol):
         ...
 
 
-MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
-INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
-StoreDType = Literal["float16", "bfloat16", "float32"]
-
-
 def numbers(vector: Tensor) -> NDArray[np.floating]:
-    """Read a feature vector [n] as what it is, bfloat16 as float32: exact in float32."""
+    """Read a feature vector [n] as numbers that are exact in float32; bfloat16 becomes float32."""
     if vector.dtype == "bfloat16":
         return (np.frombuffer(vector.data, "<u2").astype("<u4") << 16).view(np.float32)
     return np.frombuffer(vector.data, "<f2" if vector.dtype == "float16" else "<f4")

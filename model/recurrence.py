@@ -67,7 +67,7 @@ def first_heard(session: Ints, previous: Ints, window: int) -> Ints:
 
     `session` [N] is the number of each session's first utterance, `previous` [N] that of the
     speaker's previous utterance or -1. Clipped per target to the last `window` utterances, so that
-    a node never changes once it exists (models.md A8).
+    a node never changes once it exists (docs/models.md A8).
     """
     here = np.arange(len(session), dtype=np.int64)
     start = np.where(previous >= 0, previous, session)

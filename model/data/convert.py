@@ -8,12 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from model.data.dataset import MODALITIES, UNLABELLED, DataSet, Dialogue, Floats, Split
+from model.data.dataset import UNLABELLED, DataSet, Dialogue, Floats, Split
 from model.data.feature_file import FeatureRows
 from model.data.missing import filled
 from model.data.splits import held_out
 from model.data.table import TableRow
 from model.errors import DataError
+from model.interface import INPUTS
 
 SPLIT_NAMES: Final[Mapping[str, Split]] = {
     "train": "train", "training": "train",
@@ -152,11 +153,11 @@ def _add(talk: _Talk, i: int, row: TableRow, features: FeatureRows) -> None:
 def _dialogue(
     conversation: str, talk: _Talk, labels: Sequence[str], features: FeatureRows
 ) -> Dialogue:
-    present = np.zeros((len(talk.rows), len(MODALITIES)), np.bool_)
+    present = np.zeros((len(talk.rows), len(INPUTS)), np.bool_)
     vectors: dict[str, Floats] = {}
     for modality, values in features.vectors.items():
         vectors[modality] = values[talk.rows]
-        present[:, MODALITIES.index(modality)] = features.present(modality)[talk.rows]
+        present[:, INPUTS.index(modality)] = features.present(modality)[talk.rows]
     numbers = [UNLABELLED if e is None else labels.index(e) for e in talk.emotions]
     return Dialogue(
         dialogue_id=conversation,

@@ -13,9 +13,10 @@ from typing import Final, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from model.interface import INPUTS
+
 Split = Literal["train", "dev", "test"]
 SPLITS: Final[tuple[Split, ...]] = ("train", "dev", "test")
-MODALITIES: Final = ("text", "audio", "video", "persona")
 UNLABELLED: Final = -1
 Floats = NDArray[np.float32]
 
@@ -30,7 +31,7 @@ class Dialogue:
     sentences: tuple[str, ...]  # [T], "" where only vectors are known
     labels: NDArray[np.int64]  # [T], UNLABELLED where nobody said
     features: Mapping[str, Floats]  # modality -> [T, width]; absent rows are 0
-    present: NDArray[np.bool_]  # [T, 4] in the order of MODALITIES
+    present: NDArray[np.bool_]  # [T, 4] in the order of INPUTS
 
     def __len__(self) -> int:
         return len(self.utterance_ids)
@@ -72,7 +73,7 @@ class DataSet:
 def column_statistics(dialogues: Sequence[Dialogue]) -> dict[str, tuple[Floats, Floats]]:
     """Mean and standard deviation of each column over the rows where the modality is present."""
     statistics: dict[str, tuple[Floats, Floats]] = {}
-    for i, modality in enumerate(MODALITIES):
+    for i, modality in enumerate(INPUTS):
         if modality not in dialogues[0].features:
             continue
         rows = np.concatenate([d.features[modality][d.present[:, i]] for d in dialogues])

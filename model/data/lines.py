@@ -16,7 +16,7 @@ from model.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DialogueLine:
     """One dialogue of T utterances without its vectors; `rows` says where those are."""
 
     dialogue_id: str
@@ -38,12 +38,12 @@ class _Checked:
     dialogues: dict[tuple[str, str], int] = field(default_factory=dict)  # -> line
 
 
-def said_in(
+def dialogue_lines(
     path: Path,
     lines: Iterable[tuple[int, dict[str, Any]]],
     labels: Sequence[str],
     present: NDArray[np.bool_],
-) -> Iterator[tuple[Split, Said]]:
+) -> Iterator[tuple[Split, DialogueLine]]:
     """(split, dialogue) of each line. Raises `DataError` naming the line and the utterance."""
     checked = _Checked(path, labels, present)
     for number, line in lines:
@@ -55,7 +55,7 @@ def said_in(
             raise DataError(
                 f"{place}: dialogue {dialogue_id!r} of {split} is already line {before}"
             )
-        yield split, _said(checked, place, dialogue_id, line.get("utterances"))
+        yield split, _dialogue_line(checked, place, dialogue_id, line.get("utterances"))
 
 
 def _split(place: str, value: Any) -> Split:
@@ -65,7 +65,9 @@ def _split(place: str, value: Any) -> Split:
     raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
 
 
-def _said(checked: _Checked, place: str, dialogue_id: str, utterances: Any) -> Said:
+def _dialogue_line(
+    checked: _Checked, place: str, dialogue_id: str, utterances: Any
+) -> DialogueLine:
     if not isinstance(utterances, list) or not utterances:
         raise DataError(f"{place}: dialogue {dialogue_id!r} has no utterances")
     ids: dict[str, None] = {}
@@ -84,7 +86,7 @@ def _said(checked: _Checked, place: str, dialogue_id: str, utterances: Any) -> S
         speakers.append(name_of(here, "speaker", utterance.get("speaker")))
         sentences.append(_sentence(checked, here, utterance.get("text"), rows[-1]))
         labels.append(_label(checked.labels, here, utterance))
-    return Said(
+    return DialogueLine(
         dialogue_id,
         tuple(ids),
         tuple(speakers),

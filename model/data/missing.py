@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.dataset import MODALITIES, DataSet, Dialogue, Floats, Split
+from model.data.dataset import DataSet, Dialogue, Floats, Split
+from model.interface import INPUTS
 
 NOTHING_STATED: Final[Mapping[str, Floats]] = MappingProxyType({})
 
@@ -34,7 +35,7 @@ def filled(data: DataSet, stated: Mapping[str, Floats] = NOTHING_STATED) -> Data
 
 def present_rows(data: DataSet, split: Split, modality: str) -> Floats:
     """[rows, width]: the modality's vectors of a split where it is present, in order."""
-    column = MODALITIES.index(modality)
+    column = INPUTS.index(modality)
     found: Sequence[Floats] = [
         d.features[modality][d.present[:, column]] for d in data.split(split)
     ]
@@ -51,7 +52,7 @@ def _train_mean(data: DataSet, modality: str) -> Floats:
 
 def _whole(dialogue: Dialogue, means: Mapping[str, Floats]) -> Dialogue:
     vectors = {
-        modality: _row_by_row(values, dialogue.present[:, [MODALITIES.index(modality)]], mean)
+        modality: _row_by_row(values, dialogue.present[:, [INPUTS.index(modality)]], mean)
         for modality, mean in means.items()
         for values in [dialogue.features[modality]]
     }

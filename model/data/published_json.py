@@ -25,12 +25,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from model.data.dataset import MODALITIES, SPLITS, DataSet, Dialogue, Floats, Split
+from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
 from model.data.missing import filled
 from model.data.published_pickles import Corpus
 from model.data.safe_pickle import load_pickle
 from model.data.splits import with_dev
 from model.errors import DataError
+from model.interface import INPUTS
 from model.labels import IEMOCAP_LABELS, MELD_LABELS
 
 # The words its label sentences use, in the order of our label sets.
@@ -167,9 +168,9 @@ def _dialogue(
                     f"first vector {widths[modality]}"
                 )
             vectors[modality].append(vector)
-    present = np.zeros((len(rows), len(MODALITIES)), np.bool_)
+    present = np.zeros((len(rows), len(INPUTS)), np.bool_)
     for modality, column in vectors.items():
-        present[:, MODALITIES.index(modality)] = [vector is not None for vector in column]
+        present[:, INPUTS.index(modality)] = [vector is not None for vector in column]
     words = _WORDS[corpus][1]
     for number, row in zip(said, rows, strict=True):
         if row["emotion"].lower() not in words:

@@ -25,11 +25,12 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.dataset import MODALITIES, DataSet, Dialogue, Floats, Split
+from model.data.dataset import DataSet, Dialogue, Floats, Split
 from model.data.missing import filled
 from model.data.safe_pickle import load_pickle
 from model.data.splits import with_dev
 from model.errors import DataError
+from model.interface import INPUTS
 from model.labels import IEMOCAP_LABELS, MELD_LABELS
 
 Corpus = Literal["meld", "iemocap"]
@@ -178,7 +179,7 @@ def _dialogue(
     }
     if persona is not None:
         vectors["persona"] = persona.vectors(0, dialogue, turns)
-    present = np.array([m in vectors for m in MODALITIES])
+    present = np.array([m in vectors for m in INPUTS])
     return Dialogue(
         dialogue_id=f"{split}_{dialogue}" if isinstance(dialogue, int) else str(dialogue),
         utterance_ids=_names(ids),

@@ -27,11 +27,12 @@ from model.data.arrays import (
     same_rows,
     the_set_in,
 )
-from model.data.dataset import MODALITIES, SPLITS, DataSet, Dialogue, Floats, Split
+from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
 from model.data.extractors import recipes
-from model.data.lines import Said, said_in
+from model.data.lines import DialogueLine, dialogue_lines
 from model.data.missing import filled
 from model.errors import DataError
+from model.interface import INPUTS
 
 KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "video")}
 
@@ -57,12 +58,12 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
     meta = read_meta(meta_path)
     columns, rows = _columns(folder, name)
     path, lines = read_lines(folder, name)
-    present = np.zeros((rows, len(MODALITIES)), np.bool_)
+    present = np.zeros((rows, len(INPUTS)), np.bool_)
     for modality, found in columns.items():
-        present[:, MODALITIES.index(modality)] = found.present
-    dialogues: dict[Split, list[Said]] = {split: [] for split in SPLITS}
-    for split, said in said_in(path, lines, meta["labels"], present):
-        dialogues[split].append(said)
+        present[:, INPUTS.index(modality)] = found.present
+    dialogues: dict[Split, list[DialogueLine]] = {split: [] for split in SPLITS}
+    for split, line in dialogue_lines(path, lines, meta["labels"], present):
+        dialogues[split].append(line)
     if not dialogues["train"]:
         raise DataError(f"{path}: no dialogue has the split train: there is nothing to learn from")
     widths = {m: c.values.shape[1] for m, c in columns.items()}
@@ -72,7 +73,7 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
         widths=widths,
         extractors=recipes(name, meta, widths, [m for m, c in columns.items() if c.scaled]),
         dialogues={
-            split: tuple(_dialogue(said, columns, present) for said in found)
+            split: tuple(_dialogue(line, columns, present) for line in found)
             for split, found in dialogues.items()
         },
     )
@@ -139,13 +140,15 @@ def _stated_means(
     }
 
 
-def _dialogue(said: Said, columns: Mapping[str, Columns], present: NDArray[np.bool_]) -> Dialogue:
+def _dialogue(
+    line: DialogueLine, columns: Mapping[str, Columns], present: NDArray[np.bool_]
+) -> Dialogue:
     return Dialogue(
-        dialogue_id=said.dialogue_id,
-        utterance_ids=said.utterance_ids,
-        speakers=said.speakers,
-        sentences=said.sentences,
-        labels=said.labels,
-        features={modality: found.values[said.rows] for modality, found in columns.items()},
-        present=present[said.rows],
+        dialogue_id=line.dialogue_id,
+        utterance_ids=line.utterance_ids,
+        speakers=line.speakers,
+        sentences=line.sentences,
+        labels=line.labels,
+        features={modality: found.values[line.rows] for modality, found in columns.items()},
+        present=present[line.rows],
     )

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.dataset import (
-    MODALITIES,
     SPLITS,
     UNLABELLED,
     DataSet,
@@ -22,6 +21,7 @@ from model.data.dataset import (
     label_counts,
 )
 from model.errors import DataError
+from model.interface import INPUTS
 
 DRAWS: Final = 200  # ways to hold out that are compared
 RESTAGED_LENGTHS: Final = (30, 80)  # utterances of a restaged conversation
@@ -208,9 +208,9 @@ def without(data: DataSet, modalities: Collection[str]) -> DataSet:
 
     Raises `DataError` for a modality there is none of by that name.
     """
-    unknown = sorted(set(modalities) - set(MODALITIES))
+    unknown = sorted(set(modalities) - set(INPUTS))
     if unknown:
-        raise DataError(f"no modality {', '.join(unknown)}: there are {', '.join(MODALITIES)}")
+        raise DataError(f"no modality {', '.join(unknown)}: there are {', '.join(INPUTS)}")
     cut: dict[Split, tuple[Dialogue, ...]] = {
         split: tuple(_without(d, modalities) for d in data.split(split)) for split in SPLITS
     }
@@ -219,12 +219,12 @@ def without(data: DataSet, modalities: Collection[str]) -> DataSet:
         widths={m: width for m, width in data.widths.items() if m not in modalities},
         extractors={m: recipe for m, recipe in data.extractors.items() if m not in modalities},
         dialogues=cut,
-        note=f"without {', '.join(m for m in MODALITIES if m in modalities)}",
+        note=f"without {', '.join(m for m in INPUTS if m in modalities)}",
     )
 
 
 def _without(dialogue: Dialogue, modalities: Collection[str]) -> Dialogue:
-    kept = np.array([m not in modalities for m in MODALITIES])
+    kept = np.array([m not in modalities for m in INPUTS])
     return replace(
         dialogue,
         sentences=("",) * len(dialogue) if "text" in modalities else dialogue.sentences,

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from model.atomic_files import write_whole
 from model.data.arrays import measured, npz
 from model.data.dataset import (
-    MODALITIES,
     SPLITS,
     UNLABELLED,
     DataSet,
@@ -24,6 +23,7 @@ from model.data.dataset import (
     column_statistics,
 )
 from model.errors import DataError
+from model.interface import INPUTS
 
 Ordered = Sequence[tuple[Split, Dialogue]]
 ARRAY_NAMES: Final = {"text": "text", "audio": "audio_raw", "video": "visual_raw"}
@@ -74,7 +74,7 @@ def _features(data: DataSet, order: Ordered) -> dict[str, NDArray[Any]]:
 def _columns(order: Ordered, modality: str) -> Floats:
     """[rows, width], NaN where the modality is absent."""
     values = np.concatenate([d.features[modality] for _, d in order])
-    present = np.concatenate([d.present[:, MODALITIES.index(modality)] for _, d in order])
+    present = np.concatenate([d.present[:, INPUTS.index(modality)] for _, d in order])
     return np.where(present[:, None], values, np.float32(np.nan))
 
 

@@ -83,10 +83,10 @@ class Reencoding:
             batch = collate_talks(
                 [Talk(states, **felt, present=none, speakers=speakers)], self._config
             )
-            heard = self._model.hear(*batch.inputs(everyone))
-            kept = self._model.remember(heard, torch.zeros(count, dtype=torch.long))
-            pooled = self._model.decoder.past_keys_values(kept.pooled)
-            now = type(heard)(*(part[last] for part in heard))
-            past = past_of(batch, last, pooled, kept.nodes)
+            encoded = self._model.encode(*batch.inputs(everyone))
+            memory = self._model.remember(encoded, torch.zeros(count, dtype=torch.long))
+            pooled = self._model.decoder.past_keys_values(memory.pooled)
+            now = type(encoded)(*(part[last] for part in encoded))
+            past = past_of(batch, last, pooled, memory.nodes)
             self._model.decide(now, past, self._model.prompt(1))
         return clock() - begun

@@ -13,7 +13,7 @@ from state.window import Recurrence
 
 NODES: Final = ("text", "audio", "video")
 FELT: Final[tuple[Modality, ...]] = ("audio", "video")  # inputs of one vector an utterance
-WINDOW: Final = 8  # past utterances (models.md B8)
+WINDOW: Final = 8  # past utterances (docs/models.md B8)
 
 # What a model that measures a part's worth lacks or is given; none of them can be served.
 # "gold-history" is a leak: it is told the true emotions of the past. "all-tokens" keeps the states

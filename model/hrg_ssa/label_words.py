@@ -1,7 +1,7 @@
-"""The label sentence: what a generative model says of an utterance, and which tokens it is made of.
+"""The label sentence: a generative model's answer to an utterance, and its tokens.
 
-HRG-SSA answers with a sentence that names emotion and sentiment between markers (models.md B1).
-An emotion is scored at its slot by its one token, so every label word must be exactly one.
+HRG-SSA answers with a sentence that names emotion and sentiment between markers (docs/models.md
+B1). An emotion is scored at its slot by its one token, so every label word must be exactly one.
 """
 
 from __future__ import annotations

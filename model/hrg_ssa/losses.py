@@ -1,4 +1,4 @@
-"""Sentiment-laden alignment: HRG-SSA's two contrastive losses (models.md B5).
+"""Sentiment-laden alignment: HRG-SSA's two contrastive losses (docs/models.md B5).
 
 PSA draws the nodes of past utterances to the text of their emotion, MSA the modalities of an
 utterance to each other, in the window of each utterance. Means, where the paper sums: a sum over

@@ -1,16 +1,16 @@
 """HRG-SSA, causal and incremental: the whole model, from token states to the label sentence.
 
 After "Hybrid Relational Graphs with Sentiment-laden Semantic Alignment for multimodal emotion
-recognition in conversation" (IJCAI 2025), made to hear its own answers instead of gold labels and
+recognition in conversation" (IJCAI 2025), made to read its own answers instead of gold labels and
 to read each past utterance once (see docs/decisions.md). Order of the path: token states of a
 frozen encoder -> audio, video and text stacks that cross with each other -> one node a modality ->
-hybrid relational graph over the window -> T5-style decoder over the utterance's own tokens, what is
-kept of the past, and the utterance's nodes after the graph -> label sentence; and a shift head.
-Past utterances are told to the model with the emotion and sentiment it said of them. Nothing of
-the past is heard by an untrained model: both ways from it begin at zero, see `Decoder`.
+hybrid relational graph over the window -> T5-style decoder over the utterance's own tokens, the
+memory of the past, and the utterance's nodes after the graph -> label sentence; and a shift head.
+Past utterances are labelled with the emotion and sentiment that the model predicted for them. An
+untrained model ignores the past: both of its paths begin at zero, see `Decoder`.
 
 `HrgSsa.forward` goes over whole conversations, `HrgSsa.step` over one utterance of each of many;
-both are made of `hear`, `decide` and `remember`.
+both are made of `encode`, `decide` and `remember`.
 
 Shapes: N utterances, B rows of a step, L tokens, d width, W past slots (right-aligned: slot W - 1
 is the utterance before), n = W + 1 slots with the utterance itself last, k pooled vectors, M = 3
@@ -31,25 +31,21 @@ from torch.nn import functional as F
 
 from model.hrg_ssa.collate import TalkBatch
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
+from model.serving.device import STORE_DTYPES
 from model.serving.row_stable import TILE, RowLinear, row_linear
 
-STORE_DTYPES: Final = {
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float32": torch.float32,
-}
 SLOPE: Final = 0.2  # of LeakyReLU in the graph
 BUCKETS: Final = 32  # of T5's relative positions
 FAR: Final = 128  # tokens back from which on they share the last bucket
-CHUNK: Final = 64  # utterances of about one length that are heard together: little padding
-UNTOLD: Final = -1  # in the place of a past label
-WORDS, PAST, OWN_NODES = range(3)  # what a decoder block's cross-attentions read, in this order
+CHUNK: Final = 64  # utterances of about one length that are encoded together: little padding
+UNTOLD: Final = -1  # instead of a past label: none
+WORDS, PAST, OWN_NODES = range(3)  # a decoder block's cross-attentions, in this order
 
 KeysValues = tuple[Tensor, Tensor]  # each [.., I]
 
 
-class Heard(NamedTuple):
-    """One utterance as it was heard, before anything was said of it."""
+class Encoded(NamedTuple):
+    """Utterances as encoded, before any label."""
 
     words: Tensor  # [B, L, d] H of the paper
     there: Tensor  # [B, L] bool
@@ -57,24 +53,24 @@ class Heard(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What the decoder and the graph read of the past."""
+    """The past of each utterance, as the decoder and the graph read it."""
 
     pooled: Sequence[KeysValues]  # by decoder block, [B, W, k, I]
     nodes: Tensor  # [B, W, M, d] labelled, before the graph
-    speaker: Tensor  # [B, n] numbers, the utterance's own last; -1: nobody in that slot
+    speaker: Tensor  # [B, n] numbers, the utterance's own last; -1: empty slot
 
 
-class Said(NamedTuple):
-    """What the model says of an utterance."""
+class Decision(NamedTuple):
+    """The model's answer to an utterance."""
 
     emotion: Tensor  # [B, C] scores of the emotion words at their slot
     sentence: Tensor  # [B, T, d] decoder states, see `vocabulary_scores`
-    spoke: Tensor  # [B, shift_width + C] what the shift head reads of this answer, as stored
+    spoke: Tensor  # [B, shift_width + C] input of the shift head, as stored
     nodes: Tensor  # [B, n, M, d] after the graph
 
 
-class Kept(NamedTuple):
-    """What is kept of an utterance once its label words are known, as it is stored."""
+class Memory(NamedTuple):
+    """A labelled utterance as later ones read it, rounded as it is stored."""
 
     pooled: Tensor  # [B, k, d]
     nodes: Tensor  # [B, M, d]
@@ -82,13 +78,13 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WholeTalks:
-    """What one pass over whole conversations returns."""
+    """The result of one pass over whole conversations."""
 
     emotion: Tensor  # [N, C]
     shift: Tensor  # [P, C * C]
     pairs: Tensor  # [P, 2] (previous, this) utterance
     sentence: Tensor  # [N, T, d] decoder states under the given sentences
-    history: Tensor  # [N] the labels that later utterances were told
+    history: Tensor  # [N] the labels that later utterances read
     kept_nodes: Tensor  # [N, M, d] labelled nodes before the graph
     graph_nodes: Tensor  # [N, n, M, d] nodes of each utterance's window after the graph
 
@@ -137,8 +133,8 @@ class Attention(nn.Module):
         q, k, v = (self._split(part) for part in (self.q(x), *memory))
         weight = torch.softmax(q @ k.transpose(2, 3) + bias, dim=3)  # [B, heads, T, S]
         weight = F.dropout(weight, self.dropout, self.training)
-        heard: Tensor = self.o((weight @ v).transpose(1, 2).flatten(2))
-        return heard
+        y: Tensor = self.o((weight @ v).transpose(1, 2).flatten(2))
+        return y
 
     def _split(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_width).transpose(1, 2)
@@ -147,7 +143,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Self-attention, one cross-attention for each memory, feed-forward; pre-norm, residual.
 
-    `alone`: what it reads is one vector, which has nothing to attend to but others' memories.
+    `alone`: the input is one vector, so there is no self-attention.
     """
 
     def __init__(self, c: HrgSsaConfig, memories: int, *, alone: bool = False) -> None:
@@ -162,11 +158,11 @@ class Block(nn.Module):
         self.wo = _linear(c.feed_forward, c.width, c.feed_forward**-0.5)
 
     def forward(
-        self, x: Tensor, heard: Tensor, bias: Tensor, memories: Sequence[tuple[KeysValues, Tensor]]
+        self, x: Tensor, source: Tensor, bias: Tensor, memories: Sequence[tuple[KeysValues, Tensor]]
     ) -> Tensor:
-        """[B, T, d], whose self-attention reads `heard` [B, S, d]."""
+        """[B, T, d] -> [B, T, d]; self-attention reads `source` [B, S, d]."""
         if self.own is not None and self.own_norm is not None:
-            own = self.own.keys_values(self.own_norm(heard))
+            own = self.own.keys_values(self.own_norm(source))
             x = x + self._dropped(self.own(self.own_norm(x), own, bias))
         for norm, cross, (memory, mask) in zip(
             self.cross_norms, self.crosses, memories, strict=True
@@ -177,7 +173,7 @@ class Block(nn.Module):
         return y
 
     def across(self, number: int, memory: Tensor) -> KeysValues:
-        """What the numbered cross-attention reads of a memory: [.., S, d] -> twice [.., S, I]."""
+        """Return keys and values of a cross-attention by number: [.., S, d] -> twice [.., S, I]."""
         return cast(Attention, self.crosses[number]).keys_values(memory)
 
     def _dropped(self, x: Tensor) -> Tensor:
@@ -192,7 +188,10 @@ class PositionBias(nn.Module):
         self.table = nn.Embedding(BUCKETS, heads)
 
     def forward(self, positions: Tensor, length: int) -> Tensor:
-        """Of queries at `positions` [.., T] over `length` keys: [.., heads, T, length]."""
+        """Return the bias of queries at `positions` [.., T] over `length` keys.
+
+        [.., heads, T, length].
+        """
         keys = torch.arange(length, device=positions.device)
         back = positions[..., None] - keys
         bias: Tensor = self.table(_bucket(back.clamp_min(0))).movedim(-1, -3)
@@ -200,10 +199,10 @@ class PositionBias(nn.Module):
 
 
 class FusionStack(nn.Module):
-    """One modality's stack (models.md B2 #4-6): it reads itself, and across to another's."""
+    """One modality's stack (docs/models.md B2 #4-6): self-attention, and across to the others."""
 
     def __init__(self, c: HrgSsaConfig, *, alone: bool) -> None:
-        """`alone` for audio and video, which come as one vector."""
+        """Make a stack, `alone` for audio and video, which are one vector each."""
         super().__init__()
         self.position = None if alone else PositionBias(c.heads)
         self.blocks = nn.ModuleList(Block(c, 1, alone=alone) for _ in range(c.stack_layers))
@@ -236,10 +235,10 @@ class FusionStack(nn.Module):
 class HybridGraph(nn.Module):
     """The hybrid relational graph over a window's nodes, each modality with weights of its own.
 
-    Explicit edges: itself, the utterance before, all of the same speaker. Implicit edges (models.md
-    B3, B8) are scored for a target over its past; an edge that is kept adds the log of its score to
-    the attention, which makes the scorer trainable. What is heard is added to a node through `out`,
-    which begins at zero.
+    Explicit edges: itself, the previous utterance, all of the same speaker. Implicit edges
+    (docs/models.md B3, B8) are scored for a target over its past; an edge that is kept adds the log
+    of its score to the attention, which makes the scorer trainable. The messages are added to a
+    node through `out`, which begins at zero.
     """
 
     def __init__(self, c: HrgSsaConfig) -> None:
@@ -270,13 +269,13 @@ class HybridGraph(nn.Module):
             score = score + (v * source[:, None, None]).sum(4)[:, :, None]  # [M, B, n, n, heads]
             score = F.leaky_relu(score, SLOPE) + bias[..., None]
             weight = torch.softmax(score, dim=3).permute(0, 1, 4, 2, 3)  # [M, B, heads, n, n]
-            heard = (weight @ v.transpose(2, 3)).transpose(2, 3).reshape(m, rows * slots, d)
-            heard = torch.bmm(F.rms_norm(heard, (d,), eps=1e-6) * scale, out)
-            x = x + F.dropout(heard, self.dropout, self.training)
+            y = (weight @ v.transpose(2, 3)).transpose(2, 3).reshape(m, rows * slots, d)
+            y = torch.bmm(F.rms_norm(y, (d,), eps=1e-6) * scale, out)
+            x = x + F.dropout(y, self.dropout, self.training)
         return x.view(m, rows, slots, d).permute(1, 2, 0, 3)
 
     def edges(self, x: Tensor, speaker: Tensor) -> Tensor:
-        """What is added to the score of each source (last axis) for each target: -inf, no edge."""
+        """Return each source's (last axis) score bias for each target; -inf where no edge is."""
         slots = speaker.shape[1]
         at = torch.arange(slots, device=x.device)
         back = at[:, None] - at  # [n, n]
@@ -300,16 +299,16 @@ class HybridGraph(nn.Module):
         r = torch.bmm(x, self.relation)  # [M, B * n, R]
         ends = (r * self.ends[:, :, None]).sum(3).view(2, len(x), rows, slots)
         logit = elu(ends[0][:, :, None] + ends[1][..., None])  # [M, B, n, n]
-        # a slot without anybody has no past: any finite number will do, it is never kept
+        # an empty slot has no past: any finite number will do, it is never an edge
         logit = logit.masked_fill(~past, -1e9)
         return torch.log_softmax(logit, dim=3)
 
 
 class Decoder(nn.Module):
-    """T5-style, tied embeddings; its upper blocks read the nodes too (models.md B2 #11).
+    """T5-style, tied embeddings; its upper blocks read the nodes too (docs/models.md B2 #11).
 
     The past has a cross-attention of its own, whose output begins at zero and grows as far as it
-    helps: read side by side with the utterance's own tokens it cost more than it gave
+    helps: reading it in one attention with the utterance's own tokens lost accuracy
     (docs/decisions.md). It may attend to nothing, too: a slot whose key and value are zero.
     """
 
@@ -326,11 +325,11 @@ class Decoder(nn.Module):
         self.norm = _norm(c)
 
     def past_keys_values(self, pooled: Tensor) -> list[KeysValues]:
-        """What each block reads of pooled vectors [.., d]."""
+        """Return each block's keys and values of pooled vectors [.., d]."""
         return [cast(Block, block).across(PAST, pooled) for block in self.blocks]
 
     def forward(
-        self, sentence: Tensor, heard: Heard, past: Sequence[KeysValues], past_mask: Tensor,
+        self, sentence: Tensor, encoded: Encoded, past: Sequence[KeysValues], past_mask: Tensor,
         nodes: Tensor,
     ) -> Tensor:  # fmt: skip
         """Token numbers [B, T] -> states [B, T, d], scaled for the tied embeddings.
@@ -340,13 +339,13 @@ class Decoder(nn.Module):
         x = F.dropout(self.embed(sentence), self.dropout, self.training)
         places = torch.arange(x.shape[1], device=x.device)
         bias = self.position(places, x.shape[1])
-        spoken = _mask(heard.there)[:, None, None]
+        spoken = _mask(encoded.there)[:, None, None]
         open_mask = torch.zeros((), device=x.device)
         past_mask = F.pad(past_mask, (1, 0))  # the slot of nothing
         for number, (block, (key, value)) in enumerate(zip(self.blocks, past, strict=True)):
             across = cast(Block, block).across
             before = F.pad(key, (0, 0, 1, 0)), F.pad(value, (0, 0, 1, 0))
-            read = [(across(WORDS, heard.words), spoken), (before, past_mask)]
+            read = [(across(WORDS, encoded.words), spoken), (before, past_mask)]
             if number in self.node_layers:
                 read.append((across(OWN_NODES, nodes), open_mask))
             x = block(x, x, bias, read)
@@ -400,9 +399,9 @@ class HrgSsa(nn.Module):
     ) -> WholeTalks:
         """Go over whole conversations.
 
-        `history` [N] are the labels that later utterances are told (`UNTOLD`: none), and
-        `sentence` [N, T] what the decoder is given, else the forced prefix. Without a history each
-        utterance is told what the model itself said of the earlier ones: not differentiable.
+        `history` [N] are the labels that later utterances read (`UNTOLD`: none), and `sentence`
+        [N, T] the decoder's input, else the forced prefix. Without a history each utterance reads
+        the model's own answers to the earlier ones: not differentiable.
         """
         prompt = self.prompt(len(batch)) if sentence is None else sentence
         if history is None:
@@ -410,27 +409,29 @@ class HrgSsa(nn.Module):
         return self._at_once(batch, history, prompt)
 
     def step(
-        self, heard: Heard, pooled: Tensor, nodes: Tensor, speaker: Tensor, before: Tensor
+        self, encoded: Encoded, pooled: Tensor, nodes: Tensor, speaker: Tensor, before: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One utterance of each row, heard after what was stored of the past, as float32.
+        """Answer one utterance of each row after its stored past, given as float32.
 
-        `pooled` [B, W, k, d], `nodes` [B, W, M, d] and `speaker` [B, n] are of the past (`Past`),
-        `before` [B, shift_width + C] is what was stored of the speaker's last answer. Returns
-        emotion [B, C] and shift [B, C * C] logits and what to store [B, values]: the pooled
-        vectors, the nodes, the two label words' numbers, and the answer.
+        `pooled` [B, W, k, d], `nodes` [B, W, M, d] and `speaker` [B, n] are the past (`Past`),
+        `before` [B, shift_width + C] is `Decision.spoke` of the speaker's last one. Returns emotion
+        [B, C] and shift [B, C * C] logits and the values to store [B, values]: pooled vectors,
+        nodes, the two label words' numbers, and `Decision.spoke`.
         """
         past = Past(self.decoder.past_keys_values(pooled), nodes, speaker)
-        said = self.decide(heard, past, self.prompt(len(speaker)))
-        label = said.emotion.argmax(1)
-        kept = self.remember(heard, label)
+        decision = self.decide(encoded, past, self.prompt(len(speaker)))
+        label = decision.emotion.argmax(1)
+        memory = self.remember(encoded, label)
         words = torch.stack((label, self._sentiments(label)), dim=1).float()
-        stored = (kept.pooled.flatten(1), kept.nodes.flatten(1), words, said.spoke)
-        return said.emotion, self.shift(before, said.spoke), torch.cat(stored, dim=1)
+        stored = (memory.pooled.flatten(1), memory.nodes.flatten(1), words, decision.spoke)
+        return decision.emotion, self.shift(before, decision.spoke), torch.cat(stored, dim=1)
 
-    def hear(self, states: Tensor, there: Tensor, felt: Sequence[Tensor], present: Tensor) -> Heard:
-        """Encoder states [B, L, text], their mask, audio and video [B, width], [B, 2] present.
+    def encode(
+        self, states: Tensor, there: Tensor, felt: Sequence[Tensor], present: Tensor
+    ) -> Encoded:
+        """Encode token states [B, L, text], their mask, audio and video [B, width], [B, 2] present.
 
-        A row without a word hears a learned vector as its only token.
+        A row without a word gets a learned vector as its only token.
         """
         words = F.dropout(self.text_projection(states), self.config.input_dropout, self.training)
         spoken = there.any(1)
@@ -448,33 +449,33 @@ class HrgSsa(nn.Module):
         text = self.stacks[0](words, at_end, both, torch.zeros((), device=a.device))
         audio = self.stacks[1](a[:, None], start, words, mask)
         video = self.stacks[2](v[:, None], start, words, mask)
-        return Heard(words, there, torch.stack((text, audio, video), dim=1))
+        return Encoded(words, there, torch.stack((text, audio, video), dim=1))
 
-    def decide(self, heard: Heard, past: Past, sentence: Tensor) -> Said:
-        """Say the emotion of what was heard after the past, given the sentence's prefix or all."""
-        states, nodes = self.decode(heard, past, sentence)
+    def decide(self, encoded: Encoded, past: Past, sentence: Tensor) -> Decision:
+        """Decide the emotion of an utterance after its past, given the sentence or its prefix."""
+        states, nodes = self.decode(encoded, past, sentence)
         words = self.config.label_words
         slot = states[:, words.emotion_slot]  # [B, d]
-        emotion = self._named_by(slot, words.emotions)
+        emotion = self._word_scores(slot, words.emotions)
         node = F.relu(self.shift_node(slot * slot.shape[1] ** 0.5))
         spoke = torch.cat((node, torch.log_softmax(emotion.detach(), 1)), dim=1)
-        return Said(emotion, states, as_stored(spoke, self.store), nodes)
+        return Decision(emotion, states, as_stored(spoke, self.store), nodes)
 
-    def decode(self, heard: Heard, past: Past, sentence: Tensor) -> tuple[Tensor, Tensor]:
-        """Decoder states [B, T, d] under a sentence's tokens, and the graph's nodes."""
+    def decode(self, encoded: Encoded, past: Past, sentence: Tensor) -> tuple[Tensor, Tensor]:
+        """Return decoder states [B, T, d] of a sentence's tokens, and the graph's nodes."""
         speaker = past.speaker
         same, there = speaker == speaker[:, -1:], speaker >= 0  # [B, n]
-        nodes = torch.cat((past.nodes, heard.nodes[:, None]), dim=1)  # [B, n, M, d]
+        nodes = torch.cat((past.nodes, encoded.nodes[:, None]), dim=1)  # [B, n, M, d]
         if "no-graph" not in self.config.research:
             nodes = self.graph(nodes, speaker)
         keys, mask = self._tagged(past, same[:, :-1], there[:, :-1])
         own = nodes[:, -1] + self.node_tag
-        return self.decoder(sentence, heard, keys, mask, own), nodes
+        return self.decoder(sentence, encoded, keys, mask, own), nodes
 
     def shift(self, before: Tensor, now: Tensor) -> Tensor:
-        """Logits [P, C * C], row = previous emotion, of two answers [P, shift_width + C].
+        """Return logits [P, C * C], row = previous emotion, of two answers [P, shift_width + C].
 
-        A head on both answers' states, and the joint of their label-word scores.
+        A head on both answers' states, plus the joint of their label-word scores.
         """
         width = self.config.shift_width
         pair = torch.cat((before[:, :width], now[:, :width]), dim=1)
@@ -483,77 +484,67 @@ class HrgSsa(nn.Module):
         logits: Tensor = self.shift_head(pair) + self.shift_prior * joint.flatten(1)
         return logits
 
-    def remember(self, heard: Heard, label: Tensor) -> Kept:
-        """What is kept of an utterance that was labelled [B] (`UNTOLD`: without label words)."""
+    def remember(self, encoded: Encoded, label: Tensor) -> Memory:
+        """Label an utterance [B] and pool it for later ones (`UNTOLD`: without label words)."""
         known = label >= 0
         number = label.clamp_min(0)
         emotion = torch.tensor(self.config.label_words.emotions, device=label.device)[number]
-        said = torch.stack((emotion, self._sentiments(number, words=True)), dim=1)
-        said_words = self.decoder.embed(said)  # [B, 2, d]
-        told = torch.where(known[:, None], self.told(said_words.flatten(1)), 0.0)  # [B, d]
-        read = torch.cat((heard.words, said_words), dim=1)  # the labelled utterance
-        there = torch.cat((heard.there, known[:, None].expand(-1, 2)), dim=1)
-        return Kept(
-            as_stored(self._pooled(read, there, told), self.store),
-            as_stored(heard.nodes + told[:, None], self.store),
+        words = torch.stack((emotion, self._sentiments(number, words=True)), dim=1)
+        word_states = self.decoder.embed(words)  # [B, 2, d]
+        tag = torch.where(known[:, None], self.told(word_states.flatten(1)), 0.0)  # [B, d]
+        states = torch.cat((encoded.words, word_states), dim=1)  # the labelled utterance
+        there = torch.cat((encoded.there, known[:, None].expand(-1, 2)), dim=1)
+        return Memory(
+            as_stored(self._pooled(states, there, tag), self.store),
+            as_stored(encoded.nodes + tag[:, None], self.store),
         )
 
-    def _pooled(self, read: Tensor, there: Tensor, told: Tensor) -> Tensor:
-        """Token and label-word states [B, L + 2, d] as they are kept: [B, k, d].
+    def _pooled(self, states: Tensor, there: Tensor, tag: Tensor) -> Tensor:
+        """Pool token and label-word states: [B, L + 2, d] -> [B, k, d].
 
-        The research twin "all-tokens" keeps the first k of them, label words first, zeros after.
+        The research twin "all-tokens" takes the first k of them, label words first, zeros after.
         """
-        value = self.pool_value(read)
+        value = self.pool_value(states)
         if "all-tokens" in self.config.research:
-            kept = self.config.pooled
-            states = torch.where(there[..., None], self.pool_norm(value + told[:, None]), 0.0)
-            first = torch.roll(states, 2, dims=1)[:, :kept]
-            return F.pad(first, (0, 0, 0, kept - first.shape[1]))
-        weight = (self.pool_query @ read.transpose(1, 2)) + _mask(there)[:, None]  # [B, k, L + 2]
-        pooled: Tensor = self.pool_norm(torch.softmax(weight, dim=2) @ value + told[:, None])
+            k = self.config.pooled
+            tagged = torch.where(there[..., None], self.pool_norm(value + tag[:, None]), 0.0)
+            first = torch.roll(tagged, 2, dims=1)[:, :k]
+            return F.pad(first, (0, 0, 0, k - first.shape[1]))
+        weight = (self.pool_query @ states.transpose(1, 2)) + _mask(there)[:, None]  # [B, k, L + 2]
+        pooled: Tensor = self.pool_norm(torch.softmax(weight, dim=2) @ value + tag[:, None])
         return pooled
 
     def vocabulary_scores(self, states: Tensor) -> Tensor:
-        """Decoder states [.., d] -> scores of the next token [.., V]."""
+        """Score the next token: decoder states [.., d] -> [.., V]."""
         scores: Tensor = states @ self.decoder.embed.weight.t()
         return scores
 
-    def _named_by(self, slot: Tensor, words: Sequence[int]) -> Tensor:
-        """Scores [B, words] of some words alone."""
+    def _word_scores(self, slot: Tensor, words: Sequence[int]) -> Tensor:
+        """Score some words alone: [B, d] -> [B, words]."""
         rows = len(slot)
         tile = slot if self.training or rows >= TILE else slot.repeat(TILE, 1)
         return (tile @ self.decoder.embed.weight[list(words)].t())[:rows]
 
     def prompt(self, rows: int) -> Tensor:
-        """The forced prefix, up to the marker before the emotion: [rows, T]."""
+        """Return the forced prefix, up to the marker before the emotion: [rows, T]."""
         return torch.tensor([self._prompt], device=self.past_tag.device).expand(rows, -1)
 
-    def greedy(self, heard: Heard, past: Past, longest: int) -> Tensor:
-        """Generate token by token, freely: [B, longest]."""
-        first = self.config.label_words.start
-        words = torch.full((len(past.speaker), 1), first, device=past.speaker.device)
-        for _ in range(longest):
-            states, _ = self.decode(heard, past, words)
-            nearest = self.vocabulary_scores(states[:, -1]).argmax(1, keepdim=True)
-            words = torch.cat((words, nearest), dim=1)
-        return words[:, 1:]
-
     def _tagged(self, past: Past, same: Tensor, there: Tensor) -> tuple[list[KeysValues], Tensor]:
-        """The pooled past with how far back and whose it is: [B, W k, I] by block; and its mask."""
+        """Tag the pooled past with distance and speaker: [B, W k, I] by block; and its mask."""
         tags = self.decoder.past_keys_values(self.past_tag)  # keys are linear: tagged after it
         dropout = self.config.input_dropout  # without it the past of the train split is learned
         tagged = []
-        for kept, tag in zip(past.pooled, tags, strict=True):
+        for block, tag in zip(past.pooled, tags, strict=True):
             parts = []
-            for pooled, table in zip(kept, tag, strict=True):
+            for pooled, table in zip(block, tag, strict=True):
                 added = torch.where(same[..., None], table[:, 1], table[:, 0])  # [B, W, I]
-                both = F.dropout(pooled + added[:, :, None], dropout, self.training)
-                parts.append(both.flatten(1, 2))
+                part = F.dropout(pooled + added[:, :, None], dropout, self.training)
+                parts.append(part.flatten(1, 2))
             tagged.append((parts[0], parts[1]))
-        heard_of = there.repeat_interleave(self.config.pooled, 1)
+        attended = there.repeat_interleave(self.config.pooled, 1)
         if "all-tokens" in self.config.research:  # keys have no bias: of no token they are zero
-            heard_of = heard_of & (past.pooled[0][0] != 0).any(3).flatten(1)
-        return tagged, _mask(heard_of)[:, None, None]
+            attended = attended & (past.pooled[0][0] != 0).any(3).flatten(1)
+        return tagged, _mask(attended)[:, None, None]
 
     def _felt(self, i: int, name: str, x: Tensor, present: Tensor) -> Tensor:
         layer = self.get_submodule(f"{name}_projection") if self.config.widths[name] else None
@@ -565,25 +556,22 @@ class HrgSsa(nn.Module):
         return torch.where(present[:, None], projected, self.missing[1 + i])
 
     def _sentiments(self, label: Tensor, *, words: bool = False) -> Tensor:
-        """Sentiment of each label [B]: its number, or its token."""
+        """Return the sentiment of each label [B]: its number, or its token."""
         table = self._sentiment if words else self.config.sentiment_classes
         return torch.tensor(table, device=label.device)[label]
 
     def _at_once(self, batch: TalkBatch, history: Tensor, sentence: Tensor) -> WholeTalks:
         chunks = list(batch.chunks(CHUNK))
-        back = torch.empty(len(batch), dtype=torch.long)
-        back[torch.cat(chunks)] = torch.arange(len(batch))
-        heard = [self.hear(*batch.inputs(rows)) for rows in chunks]
-        kept = [self.remember(h, history[rows]) for h, rows in zip(heard, chunks, strict=True)]
-        pooled = self.decoder.past_keys_values(torch.cat([k.pooled for k in kept])[back])
-        nodes = torch.cat([k.nodes for k in kept])[back]
-        said = [
-            self.decide(h, past_of(batch, rows, pooled, nodes), sentence[rows])
-            for h, rows in zip(heard, chunks, strict=True)
+        back = torch.argsort(torch.cat(chunks))
+        encoded = [self.encode(*batch.inputs(rows)) for rows in chunks]
+        memory = [self.remember(e, history[rows]) for e, rows in zip(encoded, chunks, strict=True)]
+        pooled = self.decoder.past_keys_values(torch.cat([m.pooled for m in memory])[back])
+        nodes = torch.cat([m.nodes for m in memory])[back]
+        decisions = [
+            self.decide(e, past_of(batch, rows, pooled, nodes), sentence[rows])
+            for e, rows in zip(encoded, chunks, strict=True)
         ]
-        emotion, states, spoke, graph = (torch.cat(part)[back] for part in zip(*said, strict=True))
-        shift = self.shift(*spoke[batch.pairs].unbind(1))
-        return WholeTalks(emotion, shift, batch.pairs, states, history, nodes, graph)
+        return self._whole(batch, chunks, decisions, history, nodes)
 
     @torch.no_grad()
     def _in_order(self, batch: TalkBatch, sentence: Tensor) -> WholeTalks:
@@ -593,29 +581,36 @@ class HrgSsa(nn.Module):
         pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
         nodes = torch.zeros(total, len(NODES), c.width, device=device)
         label = torch.full((total,), UNTOLD, device=device)
-        order, found = [], []
-        for rows in batch.in_time():
-            heard = self.hear(*batch.inputs(rows))
-            said = self.decide(heard, past_of(batch, rows, pooled, nodes), sentence[rows])
-            label[rows] = said.emotion.argmax(1)
-            kept = self.remember(heard, label[rows])
-            nodes[rows] = kept.nodes
-            for mine, new in zip(pooled, self.decoder.past_keys_values(kept.pooled), strict=True):
-                mine[0][rows], mine[1][rows] = new
-            order.append(rows)
-            found.append(said)
-        back = torch.empty(total, dtype=torch.long)
-        back[torch.cat(order)] = torch.arange(total)
-        emotion, states, spoke, graph = (torch.cat(part)[back] for part in zip(*found, strict=True))
+        order, decisions = list(batch.in_time()), []
+        for rows in order:
+            encoded = self.encode(*batch.inputs(rows))
+            past = past_of(batch, rows, pooled, nodes)
+            decisions.append(self.decide(encoded, past, sentence[rows]))
+            label[rows] = decisions[-1].emotion.argmax(1)
+            memory = self.remember(encoded, label[rows])
+            nodes[rows] = memory.nodes
+            new = self.decoder.past_keys_values(memory.pooled)
+            for (keys, values), (new_keys, new_values) in zip(pooled, new, strict=True):
+                keys[rows], values[rows] = new_keys, new_values
+        return self._whole(batch, order, decisions, label, nodes)
+
+    def _whole(
+        self, batch: TalkBatch, order: Sequence[Tensor], decisions: Sequence[Decision],
+        history: Tensor, nodes: Tensor,
+    ) -> WholeTalks:  # fmt: skip
+        """Put decisions, made in some order, into the batch's; and answer the pairs."""
+        back = torch.argsort(torch.cat(list(order)))
+        parts = zip(*decisions, strict=True)
+        emotion, states, spoke, graph = (torch.cat(part)[back] for part in parts)
         shift = self.shift(*spoke[batch.pairs].unbind(1))
-        return WholeTalks(emotion, shift, batch.pairs, states, label, nodes, graph)
+        return WholeTalks(emotion, shift, batch.pairs, states, history, nodes, graph)
 
 
 def elu(x: Tensor) -> Tensor:
-    """ELU whose bytes do not depend on where in a tensor a number stands, as `F.elu`'s do.
+    """ELU whose bytes do not depend on a number's position in the tensor, as those of `F.elu` do.
 
-    torch computes the last few numbers by other instructions than the rest: a row that came last in
-    its batch was scored otherwise in its last bit, seen in one of MELD's 2,610 test utterances.
+    torch computes the last few numbers by other instructions than the rest: the last row of a batch
+    differed in the last bit of its scores, seen in one of MELD's 2,610 test utterances.
     """
     return torch.where(x > 0, x, torch.expm1(x.clamp_max(0.0)))
 
@@ -626,18 +621,18 @@ def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def past_of(batch: TalkBatch, rows: Tensor, pooled: Sequence[KeysValues], nodes: Tensor) -> Past:
-    """What `rows` [B] read of all utterances' pooled vectors and nodes; -1 reads row 0, masked."""
+    """Gather the past of `rows` [B] from all utterances' memories; -1 gathers row 0, masked."""
     at = batch.past[rows].clamp_min(0)  # [B, W]
     return Past([(k[at], v[at]) for k, v in pooled], nodes[at], batch.window_speakers(rows))
 
 
 def _mask(there: Tensor) -> Tensor:
-    """0 where there is something, else -inf; float32."""
+    """Return the additive mask of a bool one: 0 where true, else -inf; float32."""
     return torch.zeros(there.shape, device=there.device).masked_fill(~there, -torch.inf)
 
 
 def _bucket(back: Tensor) -> Tensor:
-    """T5's bucket of a distance: exact up to half of them, then logarithmic."""
+    """Return T5's bucket of a distance: exact up to half of them, then logarithmic."""
     exact = BUCKETS // 2
     far = torch.log(back.clamp_min(1).float() / exact) / math.log(FAR / exact)
     far = exact + (far * (BUCKETS - exact)).long()

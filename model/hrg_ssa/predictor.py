@@ -18,10 +18,11 @@ from model.fault_points import reach
 from model.hrg_ssa.checkpoint import HrgCheckpoint, load_hrg_checkpoint
 from model.hrg_ssa.collate import padded
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
-from model.hrg_ssa.model import STORE_DTYPES, Product
+from model.hrg_ssa.model import Product
 from model.interface import ModelInfo, Prediction, Turn
 from model.interface import numbers as read_vector
 from model.serving.device import (
+    STORE_DTYPES,
     Answer,
     chosen_device,
     device_errors,
@@ -31,13 +32,13 @@ from model.serving.device import (
     traced,
     weights_that_fit,
 )
-from model.serving.row_stable import proven_sizes
+from model.serving.row_stable import empty_turn, proven_sizes, sample_window
 from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder
-from state.window import Applied, ArraySpec, Speaker, StateSpec, Window
+from state.window import Applied, ArraySpec, StateSpec
 
-# Utterances are padded to one of these lengths in tokens, which is their own choice and not their
-# batch's; the longer ones are rare and run alone, exact by construction.
+# Utterances are padded to one of these lengths in tokens, each to its own and not its batch's
+# longest; longer ones are rare and run alone, exact by construction.
 LENGTHS: Final = (12, 24)
 SIZES: Final = (1, 2, 4, 8, 16)
 
@@ -46,10 +47,10 @@ Floats2 = NDArray[np.float32]
 
 
 def state_spec(config: HrgSsaConfig, model_digest: str) -> StateSpec:
-    """What a conversation keeps: 5.3 KiB an utterance of the window at d=384, k=4; no words.
+    """Return the arrays that a conversation stores: 5.3 KiB an utterance at d=384, k=4; no words.
 
-    Per utterance the pooled vectors, the three nodes before the graph and which emotion and
-    sentiment the model named; per speaker what the shift head reads of the last answer.
+    Per utterance the pooled vectors, the three nodes before the graph and the emotion and sentiment
+    that the model answered; per speaker the shift head's input of the last answer.
     """
     d, dtype = config.width, config.store_dtype
     return StateSpec(
@@ -66,10 +67,7 @@ def state_spec(config: HrgSsaConfig, model_digest: str) -> StateSpec:
 
 
 class HrgSsaPredictor:
-    """A checkpoint on a device: a `model.interface.Predictor`, for one thread at a time.
-
-    `texts_cut` counts texts of more tokens than the model reads; their rest was not heard.
-    """
+    """A checkpoint on a device: a `model.interface.Predictor`, for one thread at a time."""
 
     def __init__(
         self, checkpoint: HrgCheckpoint, device: torch.device, encoder: Path | None = None
@@ -119,7 +117,7 @@ class HrgSsaPredictor:
 
     @property
     def info(self) -> ModelInfo:
-        """What the checkpoint says of itself; text comes as words, so it is no vector input."""
+        """The checkpoint's description; text comes as words, so it is no vector input."""
         c = self.checkpoint
         inputs: dict[str, int] = {n: c.config.widths[n] for n in FELT if c.config.widths[n]}
         return c.info(c.config.labels, c.config.sentiment, inputs, frozenset({"text"}))
@@ -133,10 +131,6 @@ class HrgSsaPredictor:
         return str(self._device)
 
     @property
-    def texts_cut(self) -> int:
-        return 0 if self._encoder is None else self._encoder.cut
-
-    @property
     def batch_sizes(self) -> dict[int, tuple[int, ...]]:
         """Proven numbers of rows by padded length in tokens."""
         return self._sizes
@@ -147,14 +141,14 @@ class HrgSsaPredictor:
             self._words().states("Hello.")
 
     def can_encode_text(self) -> bool:
-        """Whether words can be heard: the checkpoint's own encoder is there."""
+        """Return True where the checkpoint's own text encoder is installed."""
         try:
             return self._words().width == self._config.text
         except EncoderMissing:
             return False
 
     def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
-        """Predict when asked for the end, see `model.interface.Predictor.begin`."""
+        """Return a call that predicts, see `model.interface.Predictor.begin`."""
         return partial(self.predict, turns)
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
@@ -170,12 +164,12 @@ class HrgSsaPredictor:
                 largest = self._sizes.get(length, (1,))[-1]
                 for at in range(0, len(rows), largest):
                     chunk = rows[at : at + largest]
-                    said, stored = self._compute(
+                    numbers, stored = self._compute(
                         [turns[i] for i in chunk], [states[i] for i in chunk], length
                     )
-                    bad += [chunk[i] for i in not_finite(said, stored, self._config.store_dtype)]
-                    for i, values, kept in zip(chunk, said.tolist(), stored, strict=True):
-                        found[i] = self._read(turns[i], len(states[i]) > 0, values, kept)
+                    bad += [chunk[i] for i in not_finite(numbers, stored, self._config.store_dtype)]
+                    for i, values, row in zip(chunk, numbers.tolist(), stored, strict=True):
+                        found[i] = self._read(turns[i], len(states[i]) > 0, values, row)
         if bad:
             raise NotFinite(sorted(bad))
         return [found[i] for i in range(len(turns))]
@@ -189,10 +183,10 @@ class HrgSsaPredictor:
     def _compute(
         self, turns: Sequence[Turn], states: Sequence[torch.Tensor], length: int
     ) -> tuple[Floats2, Bytes2]:
-        """Probabilities [rows, C + C * C] and bytes to store [rows, row + speaker]."""
+        """Return probabilities [rows, C + C * C] and bytes to store [rows, row + speaker]."""
         config, count = self._config, len(turns)
         size = next(s for s in self._sizes.get(length, (1,)) if s >= count)
-        blank = [_empty_turn(self._spec)] * (size - count)
+        blank = [empty_turn(self._spec)] * (size - count)
         rows = [*turns, *blank]
         words = [*states, *(torch.zeros(0, config.text),) * len(blank)]
         ring, speaker, before = self._past(rows)
@@ -205,30 +199,30 @@ class HrgSsaPredictor:
                 usual = self._device.type == "cpu" and length in LENGTHS
                 step = traced(self._answer, inputs) if usual else self._answer
                 self._traced[length, size] = step
-            said, stored = self._traced[length, size](*inputs)
+            numbers, stored = self._traced[length, size](*inputs)
             reach("F4")  # on a device, the answer is still on its way
-        return said.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
+        return numbers.cpu().numpy()[:count], stored.cpu().view(torch.uint8).numpy()[:count]
 
     def _answer(
         self, tokens: torch.Tensor, there: torch.Tensor, audio: torch.Tensor, video: torch.Tensor,
         present: torch.Tensor, ring: torch.Tensor, speaker: torch.Tensor, before: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-        """Probabilities before their maps [B, C + C * C] and what to store [B, values]."""
+        """Return probabilities before their maps [B, C + C * C] and values to store [B, values]."""
         c, fitted = self._config, self.checkpoint.calibration
         values = ring.float()  # [B, W, row]
         ends = c.pooled * c.width, (c.pooled + len(NODES)) * c.width
         shape = (len(ring), c.recurrence.window, -1, c.width)
         pooled = values[..., : ends[0]].reshape(shape)
         nodes = values[..., ends[0] : ends[1]].reshape(shape)
-        heard = self._model.hear(tokens, there, (audio, video), present)
-        emotion, shift, stored = self._model.step(heard, pooled, nodes, speaker, before.float())
+        encoded = self._model.encode(tokens, there, (audio, video), present)
+        emotion, shift, stored = self._model.step(encoded, pooled, nodes, speaker, before.float())
         emotion = torch.softmax(emotion / fitted.emotion, dim=1)
         shift = torch.softmax(shift / fitted.shift, dim=1)
-        said = torch.cat((emotion, shift), dim=1)
-        return said, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
+        numbers = torch.cat((emotion, shift), dim=1)
+        return numbers, stored.to(STORE_DTYPES[c.store_dtype]).contiguous()
 
     def _past(self, turns: Sequence[Turn]) -> tuple[torch.Tensor, ...]:
-        """What was stored of each row's past, right-aligned: rows, speakers, the last answer."""
+        """Gather each row's stored past, right-aligned: rows, speakers, the last answer."""
         c, spec, rows = self._config, self._spec, len(turns)
         window, dtype = c.recurrence.window, STORE_DTYPES[c.store_dtype]
         ring = np.zeros((rows, window, spec.row_bytes), np.uint8)
@@ -248,26 +242,24 @@ class HrgSsaPredictor:
         return stored[0], torch.from_numpy(speaker), stored[1]
 
     def _read(
-        self, turn: Turn, spoken: bool, values: list[float], kept: NDArray[np.uint8]
+        self, turn: Turn, spoken: bool, values: list[float], stored: NDArray[np.uint8]
     ) -> Prediction:
         classes, row_end = self._config.classes, self._spec.row_bytes
         calibration = self.checkpoint.calibration
-        shift: tuple[float, ...] | None = None
-        probability: float | None = None
-        if turn.speaker_id in turn.window.speakers:
-            shift, probability = calibration.stated_shift(values[classes:])
+        known = turn.speaker_id in turn.window.speakers
+        shift, moved = calibration.stated_shift(values[classes:]) if known else (None, None)
         used = ["text"] if spoken else []
         used += [name for name in FELT if name in turn.features and self._config.widths[name]]
         applied = Applied(  # copies: a view would keep the whole batch alive
-            row=kept[:row_end].copy(),
+            row=stored[:row_end].copy(),
             arrays=np.empty(0, np.uint8),
-            speaker=kept[row_end:].copy(),
+            speaker=stored[row_end:].copy(),
         )
         stated = calibration.stated(values[:classes])
-        return Prediction(stated, shift, probability, tuple(used), applied)
+        return Prediction(stated, shift, moved, tuple(used), applied)
 
     def _states(self, turn: Turn) -> torch.Tensor:
-        """Token states of a turn's words; none where it has none. Raises `EncoderMissing`."""
+        """Return token states of a turn's words, none without text. Raises `EncoderMissing`."""
         if turn.text is None:
             return torch.zeros(0, self._config.text)
         return self._words().states(turn.text)
@@ -287,19 +279,19 @@ class HrgSsaPredictor:
 
         def compute(chosen: Sequence[int]) -> list[bytes]:
             turns, states = zip(*(samples[i] for i in chosen), strict=True)
-            said, stored = self._compute(turns, states, length)
-            return [a.tobytes() + s.tobytes() for a, s in zip(said, stored, strict=True)]
+            numbers, stored = self._compute(turns, states, length)
+            return [a.tobytes() + s.tobytes() for a, s in zip(numbers, stored, strict=True)]
 
         return proven_sizes(compute, len(samples), SIZES)
 
 
 def _padded_length(tokens: int) -> int:
-    """What an utterance is padded to; its own length where it is longer than all of those."""
+    """Return the length an utterance is padded to; its own where it is longer than `LENGTHS`."""
     return next((length for length in LENGTHS if tokens <= length), tokens)
 
 
 def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Audio and video [rows, width], zero where absent, and where they are present [rows, 2]."""
+    """Return audio and video [rows, width], zero where absent, and their presence [rows, 2]."""
     present = torch.zeros(len(turns), len(FELT), dtype=torch.bool)
     columns = []
     for i, name in enumerate(FELT):
@@ -314,32 +306,18 @@ def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tenso
 
 
 def _narrower(checkpoint: HrgCheckpoint, window: int) -> HrgCheckpoint:
-    """The checkpoint with the tags of the nearest slots alone: the last ones, see `past_tag`."""
+    """Return the checkpoint with the tags of the nearest `window` slots: the last of `past_tag`."""
     weights = dict(checkpoint.weights)
     weights["past_tag"] = weights["past_tag"][-window:]
     return replace(checkpoint, weights=weights)
 
 
-def _empty_turn(spec: StateSpec) -> Turn:
-    return Turn(Window.empty(spec), "nobody", {})
-
-
 def _samples(spec: StateSpec, config: HrgSsaConfig, length: int) -> list[tuple[Turn, torch.Tensor]]:
-    """Different turns for proving sizes: windows and utterances of every length."""
-    draw = torch.Generator().manual_seed(length)
-    dtype = STORE_DTYPES[config.store_dtype]
-
-    def arrays(count: int, nbytes: int) -> Bytes2:
-        values = torch.rand(count * nbytes // dtype.itemsize, generator=draw).mul(2).sub(1)
-        return values.to(dtype).view(torch.uint8).numpy().reshape(count, nbytes)
-
+    """Make different turns for proving sizes: windows and utterances of every length."""
+    draw, dtype = torch.Generator().manual_seed(length), STORE_DTYPES[config.store_dtype]
     samples = []
     for i in range(max(SIZES)):
-        past = i % (config.recurrence.window + 1)
-        names = tuple(f"speaker {j % 3}" for j in range(past))
-        speakers = {name: Speaker(0, "", arrays(1, spec.speaker_bytes)[0]) for name in names}
-        none = np.empty(0, np.uint8) if past else None
-        window = Window(arrays(past, spec.row_bytes), names, ("",) * past, none, speakers, past)
+        window = sample_window(spec, dtype, i % (config.recurrence.window + 1), draw)
         tokens = torch.randn(i % (length + 1), config.text, generator=draw)
         samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
     return samples

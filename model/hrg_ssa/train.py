@@ -78,7 +78,7 @@ def train_hrg_ssa(
 
     As `model.pcgnet.train.train`, whose words on progress, determinism and errors hold here too.
     Token states are kept in the folder `cache`. Weights of a pretrained decoder are the `start`:
-    they are trained only after what is new (models.md B6). On a CUDA `device` runs of equal
+    they are trained only after what is new (docs/models.md B6). On a CUDA `device` runs of equal
     arguments are equal but for the order in which it adds up.
     """
     require_labels(data)

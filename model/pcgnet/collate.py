@@ -1,7 +1,7 @@
 """Conversations to one batch of tensors for the whole-conversation form.
 
-Everything the recurrence decides (sessions, which speakers are still remembered, who spoke before)
-is worked out here, once, as integers; `Pcgnet` only follows them.
+Everything the recurrence decides (sessions, the speakers still remembered, each one's previous
+utterance) is computed here, once, as integers; `Pcgnet` only follows them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model.recurrence import Ints, first_heard, who_was_heard
 
 @dataclass(frozen=True, slots=True)
 class ConversationTensors:
-    """One conversation of T utterances, as features; what is not `present` may hold anything."""
+    """One conversation of T utterances, as features; rows not `present` may be anything."""
 
     text: Tensor  # [T, text] float32; width 0 where the model has no such input
     audio: Tensor  # [T, audio]
@@ -78,20 +78,20 @@ def collate_conversations(
     for number, conversation in enumerate(conversations):
         _check(number, conversation, config)
     lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
-    heard = who_was_heard(conversations, config.recurrence.max_speakers)
-    first = first_heard(heard.session, heard.previous, config.recurrence.window)
+    spoken = who_was_heard(conversations, config.recurrence.max_speakers)
+    first = first_heard(spoken.session, spoken.previous, config.recurrence.window)
     persona = kept_edges(persona_edges(first), config.research)
-    graph = kept_edges(interactive_edges(first, heard.session, heard.speaker), config.research)
+    graph = kept_edges(interactive_edges(first, spoken.session, spoken.speaker), config.research)
     here = np.arange(len(first), dtype=np.int64)
-    has_previous = heard.previous >= 0
-    pairs = np.stack((heard.previous[has_previous], here[has_previous]), axis=1)
+    has_previous = spoken.previous >= 0
+    pairs = np.stack((spoken.previous[has_previous], here[has_previous]), axis=1)
     usable = torch.tensor([width > 0 for width in config.widths.values()])
     present = torch.cat([c.present for c in conversations]).bool() & usable
     return Batch(
         inputs=_inputs(conversations, present),
         present=present,
-        context=_packed(heard.session, config.bidirectional),
-        speaker=_packed(heard.run, config.bidirectional),
+        context=_packed(spoken.session, config.bidirectional),
+        speaker=_packed(spoken.run, config.bidirectional),
         persona_edges=_edge_index(persona),
         graph_edges=_edge_index(graph),
         relation=torch.from_numpy(graph.relation),
@@ -126,7 +126,7 @@ def _inputs(conversations: Sequence[ConversationTensors], present: Tensor) -> di
     inputs = {}
     for column, name in enumerate(INPUTS):
         values = torch.cat([getattr(c, name) for c in conversations]).float()
-        # where, not a product: what is absent may be NaN
+        # where, not a product: absent rows may be NaN
         inputs[name] = torch.where(present[:, column, None], values, torch.zeros(()))
     return inputs
 

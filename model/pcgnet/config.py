@@ -11,7 +11,8 @@ from model.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
-# What a model that measures a part's worth lacks or adds; none of them can be served.
+SLOPE: Final = 0.2  # of LeakyReLU in both attentions
+# Ablations: what such a model lacks or adds; none of them can be served.
 Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
 RESEARCH: Final[tuple[Research, ...]] = get_args(Research)
 
@@ -20,7 +21,7 @@ RESEARCH: Final[tuple[Research, ...]] = get_args(Research)
 class PcgnetConfig:
     """Sizes and settings of one model; frozen, and stored in the checkpoint's config.json.
 
-    A modality of width 0 is never present: the model hears its learned missing vector. The
+    A modality of width 0 is never present: the model reads its learned missing vector. The
     recurrence is defined on values as stored in `store_dtype`; "float32" switches rounding off.
     """
 
@@ -60,7 +61,7 @@ class PcgnetConfig:
 
     @property
     def bidirectional(self) -> bool:
-        """Whether the GRUs hear the future too: to measure the price of causality."""
+        """True where the GRUs read the future too: to measure the price of causality."""
         return "bidirectional" in self.research
 
     @property
@@ -75,7 +76,7 @@ class PcgnetConfig:
 
 
 PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
-    # The paper's sizes (models.md A1, A2): RoBERTa-large, openSMILE, DenseNet features.
+    # The paper's sizes (docs/models.md A1, A2): RoBERTa-large, openSMILE, DenseNet features.
     "meld": {"labels": MELD_LABELS},
     "iemocap": {
         "labels": IEMOCAP_LABELS,

@@ -1,8 +1,8 @@
-"""Which past an utterance listens to: edges of the persona and of the interactive graph.
+"""Edges of the persona graph and of the interactive graph, from each utterance's past to it.
 
-Utterances are numbered 0..N-1 over a whole batch, sessions one after the other, each in spoken
-order; so an utterance's past within its session is a range of numbers, and edges are built
-without a loop over them. All edges point from past (or same time) to present.
+Utterances are numbered 0..N-1 over a whole batch, session by session, each in spoken order; so an
+utterance's past within its session is a range of numbers, and edges are built without a loop over
+them. All edges point from past (or same time) to present.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from model.recurrence import Ints
 TASKS: Final = 2  # emotion recognition (ERC) 0, emotion shift (ES) 1
 NODES: Final = 6  # nodes of one utterance: task * 3 + modality
 RELATIONS: Final = 8
-# Relation ids (models.md A3): same utterance, same speaker, other speaker for ERC (0, 1, 2) and
-# for ES (3, 4, 5); ERC -> ES (6); ES -> ERC (7).
+# Relation ids (docs/models.md A3): same utterance, same speaker, other speaker for ERC (0, 1, 2)
+# and for ES (3, 4, 5); ERC -> ES (6); ES -> ERC (7).
 SAME_TIME, INTRA, INTER = 0, 1, 2
 TO_ES, TO_ERC = 6, 7
+FAR_RELATIONS: Final = (1, 2, 4, 5, TO_ES, TO_ERC)  # those that reach back
 CROSS_TASK_SPAN: Final = 1  # cross-task edges reach the utterance itself and this many before it
 
 
@@ -45,7 +46,7 @@ def past_pairs(first: Ints) -> tuple[Ints, Ints]:
 
 
 def persona_edges(first: Ints) -> Edges:
-    """Edges between utterances, the same for each modality: the past heard, and a self-loop."""
+    """Edges between utterances, the same for each modality: the past in reach, and a self-loop."""
     j, i = past_pairs(first)
     here = np.arange(len(first), dtype=np.int64)
     source, target = np.concatenate((j, here)), np.concatenate((i, here))
@@ -56,7 +57,7 @@ def interactive_edges(first: Ints, session: Ints, speaker: Ints) -> Edges:
     """Edges between nodes (utterance * 6 + task * 3 + modality), all eight relations."""
     here = np.arange(len(first), dtype=np.int64)
     j, i = past_pairs(first)
-    heard = np.where(speaker[j] == speaker[i], INTRA, INTER).astype(np.int64)
+    relation_back = np.where(speaker[j] == speaker[i], INTRA, INTER).astype(np.int64)
     back = here[here - CROSS_TASK_SPAN >= session]  # targets whose cross-task edge reaches back
     cross_j = np.concatenate((here, back - CROSS_TASK_SPAN))
     cross_i = np.concatenate((here, back))
@@ -69,14 +70,14 @@ def interactive_edges(first: Ints, session: Ints, speaker: Ints) -> Edges:
             for m2 in range(3):
                 same = np.full_like(here, SAME_TIME + 3 * task)
                 parts.append((here * NODES + task * 3 + m2, here * NODES + node, same))
-            parts.append((j * NODES + node, i * NODES + node, heard + 3 * task))
+            parts.append((j * NODES + node, i * NODES + node, relation_back + 3 * task))
             parts.append((cross_j * NODES + other * 3 + m, cross_i * NODES + node, into))
     source, target, relation = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _sorted(source, target, relation, target // NODES - source // NODES)
 
 
 def kept_edges(edges: Edges, research: Sequence[str]) -> Edges:
-    """What an ablation leaves: without a graph a node's own loop, without cross-task 0 to 5."""
+    """Return an ablation's edges: self-loops only without a graph, 0 to 5 without cross-task."""
     kept = np.ones(len(edges.source), np.bool_)
     if "no-graph" in research:
         kept &= (edges.source == edges.target) & (edges.relation < TO_ES)

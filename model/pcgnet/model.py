@@ -6,10 +6,10 @@ and speaker GRUs -> speaker gate -> persona attention -> persona gate -> interac
 interactive gate -> emotion head and shift head. `model.pcgnet.step` computes the same, one
 utterance of many conversations at a time, with the same weights.
 
-The shift head is told more than the paper's: what the utterance alone, without its past, says of
-its emotion. As in a hidden Markov chain, how likely a move is hangs on what was believed before
-and on new evidence; nodes that mix both do not tell them apart. What it then answers of a pair is
-pooled with what the emotion head answered of the two utterances (a product of experts).
+The shift head reads more than the paper's: evidence from the utterance alone, without its past. As
+in a hidden Markov chain, the probability of a transition depends on the earlier belief and on new
+evidence; nodes that mix both do not separate them. Its logits of a pair are then added to the
+emotion head's log-probabilities of the two utterances (a product of experts).
 
 Shapes: N utterances, M = 3 modalities (text, audio, video), H hidden, C classes, P pairs, E edges.
 """
@@ -26,23 +26,20 @@ from torch_geometric.utils import softmax
 
 from model.interface import MODALITIES
 from model.pcgnet.collate import Batch, Sequences
-from model.pcgnet.config import PERSONA, PcgnetConfig
-from model.pcgnet.graph import RELATIONS, SAME_TIME
-
-STORE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-SLOPE = 0.2  # of LeakyReLU in both attentions
-FAR_RELATIONS = tuple(r for r in range(RELATIONS) if r % 3 != SAME_TIME or r > 5)
+from model.pcgnet.config import PERSONA, SLOPE, PcgnetConfig
+from model.pcgnet.graph import FAR_RELATIONS, RELATIONS
+from model.serving.device import STORE_DTYPES
 
 
 @dataclass(frozen=True, slots=True)
 class WholeOutput:
-    """What one pass over whole conversations returns."""
+    """The result of one pass over whole conversations."""
 
     emotion: Tensor  # [N, C] logits
     shift: Tensor  # [P, C * C] logits, row = speaker's previous emotion, column = this one
-    shift_alone: Tensor  # [P, C * C] the shift head's alone: what is trained
+    shift_alone: Tensor  # [P, C * C] the shift head's alone, which is trained
     pairs: Tensor  # [P, 2] (previous, this) utterance
-    pair_vectors: Tensor  # [P, 6H] what the shift head reads: for contrastive learning
+    pair_vectors: Tensor  # [P, 6H] input of the shift head: for contrastive learning
     nodes: Tensor  # [N, 2, 3, H] ERC and ES nodes after the interactive gate
 
 
@@ -62,7 +59,10 @@ class SlotLinear(nn.Module):
 
 
 class GatedSum(nn.Module):
-    """sigmoid(A x + a) * x + sigmoid(B y + b) * y, weights per slot (models.md A2 #6, 9, 12)."""
+    """sigmoid(A x + a) * x + sigmoid(B y + b) * y, weights per slot.
+
+    docs/models.md A2 #6, 9, 12.
+    """
 
     def __init__(self, slots: int, width: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class GatedSum(nn.Module):
 class CausalGru(nn.Module):
     """`cells` two-layer GRUs side by side over the same runs; states rounded as they are stored.
 
-    The research twin hears both directions: twice the cells of half the width, the second half of
+    The research twin runs in both directions: twice the cells of half the width, the second half of
     them from the runs' ends, and each layer reads both (the paper's BiGRU).
     """
 
@@ -155,10 +155,10 @@ def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
-    """Attention over the past whose keys are personas, gated by content (models.md A2.1).
+    """Attention over the past whose keys are personas, gated by content (docs/models.md A2.1).
 
     One pass for the three modalities. The gate reads the head's own value (the paper's reads the
-    whole feature), so that the values alone need be kept. Self-loops are in the edges.
+    whole feature), so that only the values are stored. Self-loops are in the edges.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -205,7 +205,7 @@ class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric
 
 
 class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
-    """Relation-aware attention over ERC and ES nodes (models.md A2.2, A3, relations in use).
+    """Relation-aware attention over ERC and ES nodes (docs/models.md A2.2, A3, relations in use).
 
     A source's score gets a bias per relation and head, and for relations that reach back a weight
     on log(1 + distance).
@@ -262,7 +262,7 @@ class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric i
 
 
 def weighted(values: Tensor, weight: Tensor) -> Tensor:
-    """Values [E, ..., D] times weights [E, ...]; in place where no gradient asks for the values."""
+    """Values [E, ..., D] times weights [E, ...]; in place where no gradient needs the values."""
     if torch.is_grad_enabled():
         return values * weight[..., None]
     return values.mul_(weight[..., None])
@@ -318,13 +318,13 @@ class Pcgnet(nn.Module):
     def forward(self, batch: Batch, *, rounding: bool = True) -> WholeOutput:
         """One pass over whole conversations.
 
-        With `rounding`, what a step would store is rounded to `config.store_dtype`, so that the
-        answers are those of `PcgnetStep`; gradients pass straight through.
+        With `rounding`, values that a step would store are rounded to `config.store_dtype`, so that
+        the answers are those of `PcgnetStep`; gradients pass straight through.
         """
         store = STORE_DTYPES[self.config.store_dtype] if rounding else torch.float32
         x = self._inputs(batch)  # [N, 3, H]
-        # The GRU adds to what it hears: with the utterance's own vector behind two gated layers
-        # alone, dev weighted F1 of a MELD run was 1.8 points lower (58.4 against 56.6, H=128).
+        # The GRU's output is added to its input: with the utterance's own vector only behind two
+        # gated layers, dev weighted F1 of a MELD run was 1.8 points lower (56.6, not 58.4; H=128).
         context = x[:, :1] + self.context(x[:, :1], batch.context, rounding)  # [N, 1, H]
         context = torch.cat((context, x[:, 1:]), dim=1)  # [N, 3, H]
         f = self.speaker_gate(context, self.speaker(x, batch.speaker, rounding))
@@ -338,8 +338,8 @@ class Pcgnet(nn.Module):
         if "no-evidence" not in self.config.research:
             evidence = self.evidence_head(self._head_input(x))  # [N, C]
             alone = alone + evidence[now].repeat(1, self.config.classes)
-        said = F.log_softmax(emotion, dim=1)
-        shift = alone + joint(as_stored(said, store)[before], said[now])
+        log_p = F.log_softmax(emotion, dim=1)
+        shift = alone + joint(as_stored(log_p, store)[before], log_p[now])
         return WholeOutput(emotion, shift, alone, batch.pairs, pair, nodes)
 
     def _head_input(self, x: Tensor) -> Tensor:
@@ -365,8 +365,8 @@ class Pcgnet(nn.Module):
         f = F.dropout(f, self.config.persona_dropout, self.training)
         value = as_stored(self.persona_attention.value(f), store)
         persona = self.persona_projection(p[:, None])[:, 0]  # [N, H]
-        heard = self.persona_attention(value, persona, batch.persona_edges)
-        return f + F.elu(F.dropout(heard, self.config.persona_dropout, self.training))
+        y = self.persona_attention(value, persona, batch.persona_edges)
+        return f + F.elu(F.dropout(y, self.config.persona_dropout, self.training))
 
     def _with_graph(self, z: Tensor, batch: Batch, store: torch.dtype) -> Tensor:
         n, m, h = z.shape
@@ -378,8 +378,8 @@ class Pcgnet(nn.Module):
         value = self.graph_attention.value
         u = as_stored(value(z.reshape(n * m, 1, h)), store).reshape(n, 1, m, h)
         u = u + (self.task @ value.weight[0].T)[:, None]  # W (z + t) = W z + W t: [N, 2, 3, H]
-        heard = self.graph_attention(
+        y = self.graph_attention(
             u.reshape(n * 2 * m, h), batch.graph_edges, batch.relation, batch.distance
         )
-        heard = F.elu(F.dropout(heard, self.config.graph_dropout, self.training))
-        return self.graph_gate.mix(gate, node, node + heard[:, None]).reshape(n, 2, m, h)
+        y = F.elu(F.dropout(y, self.config.graph_dropout, self.training))
+        return self.graph_gate.mix(gate, node, node + y[:, None]).reshape(n, 2, m, h)

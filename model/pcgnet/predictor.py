@@ -20,9 +20,10 @@ from model.fault_points import reach
 from model.interface import MODALITIES, Modality, ModelInfo, Prediction, Tensor, Turn
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint
 from model.pcgnet.config import PcgnetConfig
-from model.pcgnet.step import TORCH_DTYPES, PcgnetStep, StepInput, room_per_row, state_spec
+from model.pcgnet.step import PcgnetStep, StepInput, scratch_per_row, state_spec
 from model.pcgnet.turn_buffer import TurnBuffer
 from model.serving.device import (
+    STORE_DTYPES,
     Answer,
     chosen_device,
     device_errors,
@@ -32,9 +33,14 @@ from model.serving.device import (
     traced,
     weights_that_fit,
 )
-from model.serving.row_stable import CANDIDATE_SIZES, proven_sizes
+from model.serving.row_stable import (
+    CANDIDATE_SIZES,
+    empty_turn,
+    proven_sizes,
+    sample_window,
+)
 from model.text.sentence_encoder import SentenceEncoder, find_encoder
-from state.window import Applied, Speaker, StateSpec, Window
+from state.window import Applied, StateSpec
 
 CUDA_SIZES: Final = (16, 64, 256, 1024)
 
@@ -57,12 +63,12 @@ class PcgnetPredictor:
         self._spec = state_spec(config, checkpoint.digest)
         self._step = PcgnetStep(config, checkpoint.weights, device)
         self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
-        self._turn = Lock()  # one batch computes at a time: they share the room
-        self._behind = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
+        self._computing = Lock()  # one batch computes at a time: they share the scratch
+        self._background = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
         self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
-        room = max(candidates) * room_per_row(config)
-        self._room = torch.empty(room, device=device)  # of all batches, one at a time
+        scratch = max(candidates) * scratch_per_row(config)
+        self._scratch = torch.empty(scratch, device=device)  # of all batches, one at a time
         self._sizes = self._prove(candidates)
 
     @classmethod
@@ -107,19 +113,19 @@ class PcgnetPredictor:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Numbers of rows a batch is padded to: those proven to give a row the same bytes."""
+        """Numbers of rows that batches are padded to: proven to give a row the same bytes."""
         return self._sizes
 
     def warm_up(self) -> None:
         """Run each batch size once, and load and run the sentence encoder where there is one."""
         with device_errors():
             for size in self._sizes:
-                self._compute([_empty_turn(self._spec)] * size)
+                self._compute([empty_turn(self._spec)] * size)
         if self.can_encode_text():
             self._encode(["Hello."])
 
     def can_encode_text(self) -> bool:
-        """Whether raw text can be answered: an encoder of the model's text width is there."""
+        """Return True where an encoder of the model's text width is installed."""
         try:
             return self._text_encoder().width == self._config.text
         except EncoderMissing:
@@ -135,15 +141,15 @@ class PcgnetPredictor:
         """Predict in another thread, see `model.interface.Predictor.begin`."""
         with device_errors():
             turns = self._with_text(turns)
-            # Filled here: another thread would stop for ours at every array it writes.
-            begun = [
-                (chunk, self._behind.submit(self._run, self._filled(chunk), len(chunk)))
+            # Filled here: another thread would wait for this one at every array it writes.
+            pending = [
+                (chunk, self._background.submit(self._run, self._filled(chunk), len(chunk)))
                 for chunk in self._chunks(turns)
             ]
 
         def end() -> list[Prediction]:
             with device_errors():
-                return self._all_read((chunk, answer.result()) for chunk, answer in begun)
+                return self._all_read((chunk, answer.result()) for chunk, answer in pending)
 
         return end
 
@@ -152,7 +158,7 @@ class PcgnetPredictor:
         return [turns[at : at + largest] for at in range(0, len(turns), largest)]
 
     def _all_read(self, answers: Iterable[tuple[Sequence[Turn], Computed]]) -> list[Prediction]:
-        """The predictions of all chunks. Raises `NotFinite`."""
+        """Return the predictions of all chunks. Raises `NotFinite`."""
         predictions: list[Prediction] = []
         bad: list[int] = []
         seen = 0
@@ -180,17 +186,17 @@ class PcgnetPredictor:
             self._buffers[size] = []
             self._step.prepare(size)
         free = self._buffers[size]
-        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._room)
+        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._scratch)
         buffer.fill(turns)
         return buffer
 
     def _run(self, buffer: TurnBuffer, count: int) -> Computed:
-        """Answer the first `count` rows of a buffer, one transfer to the device and one back.
+        """Compute the first `count` rows of a buffer, one transfer to the device and one back.
 
-        The buffer may be filled again afterwards.
+        The buffer is then free to be filled again.
         """
         size = buffer.rows
-        with self._turn, torch.inference_mode():
+        with self._computing, torch.inference_mode():
             inputs = buffer.on(self._device)
             reach("F3")
             if size not in self._traced:
@@ -206,7 +212,7 @@ class PcgnetPredictor:
         return numbers.numpy()[:count], stored.numpy()[:count]
 
     def _answer_of(self, rows: int) -> Answer:
-        """The step of a batch size; the size is a number there, not asked of a tensor."""
+        """Return the step of a batch size; the size is a plain number in the recording."""
 
         def answer(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return self._answer(rows, *inputs)
@@ -214,7 +220,7 @@ class PcgnetPredictor:
         return answer
 
     def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """A step: probabilities before their maps [B, C + C * C] and what to store."""
+        """Compute probabilities before their maps [B, C + C * C] and the values to store."""
         out = self._step(StepInput(*inputs), rows)
         temperature = self.checkpoint.calibration
         emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
@@ -231,17 +237,15 @@ class PcgnetPredictor:
         row_end = self._spec.row_bytes
         conversation_end = row_end + self._spec.conversation_bytes
         predictions = []
-        for turn, values, kept in zip(turns, numbers.tolist(), stored, strict=True):
-            shift: tuple[float, ...] | None = None
-            probability: float | None = None
-            if turn.speaker_id in turn.window.speakers:
-                shift, probability = calibration.stated_shift(values[classes:])
-            applied = Applied(  # views of the batch: `Window.push` copies what it keeps
-                kept[:row_end], kept[row_end:conversation_end], kept[conversation_end:]
+        for turn, values, row in zip(turns, numbers.tolist(), stored, strict=True):
+            known = turn.speaker_id in turn.window.speakers
+            shift, moved = calibration.stated_shift(values[classes:]) if known else (None, None)
+            applied = Applied(  # views of the batch: `Window.push` copies them
+                row[:row_end], row[row_end:conversation_end], row[conversation_end:]
             )
             used = _used(turn, self._config)
             stated = calibration.stated(values[:classes])
-            predictions.append(Prediction(stated, shift, probability, used, applied))
+            predictions.append(Prediction(stated, shift, moved, used, applied))
         return predictions
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
@@ -289,38 +293,12 @@ def _used(turn: Turn, config: PcgnetConfig) -> tuple[str, ...]:
     return (*used, "persona") if turn.persona is not None else tuple(used)
 
 
-def _empty_turn(spec: StateSpec) -> Turn:
-    return Turn(Window.empty(spec), "nobody", {})
-
-
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
-    """Different turns for proving sizes: windows of every length, any subset of inputs."""
+    """Make different turns for proving sizes: windows of every length, any subset of inputs."""
     draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    dtype = TORCH_DTYPES[config.store_dtype]
-    turns = []
-
-    def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
-        values = (
-            torch.rand(count * nbytes // dtype.itemsize, generator=seed).mul(2).sub(1).to(dtype)
-        )
-        return values.view(torch.uint8).numpy().reshape(count, nbytes)
-
+    dtype, turns = STORE_DTYPES[config.store_dtype], []
     for i in range(rows):
-        past = i % (config.recurrence.window + 1)
-        names = tuple(f"speaker {j % 3}" for j in range(past))
-        speakers = {
-            name: Speaker(max(j for j in range(past) if names[j] == name), "", arrays(1, n)[0])
-            for name in names
-            for n in (spec.speaker_bytes,)
-        }
-        window = Window(
-            rows=arrays(past, spec.row_bytes),
-            row_speakers=names,
-            row_utterances=("",) * past,
-            arrays=arrays(1, spec.conversation_bytes)[0] if past else None,
-            speakers=speakers,
-            count=past,
-        )
+        window = sample_window(spec, dtype, i % (config.recurrence.window + 1), seed)
         features: dict[Modality, Tensor] = {}
         for column, name in enumerate(MODALITIES):
             if config.widths[name] and (i >> column) % 2 == 0:

@@ -59,7 +59,7 @@ ADAPTED: Final[Mapping[str, Any]] = {
     "steps_at_least": 500,
     "tuned_layers": 3,
 }
-# The published training (models.md A5, A6), on a preset's sizes.
+# The published training (docs/models.md A5, A6), on a preset's sizes.
 _PAPER: Final[Mapping[str, Any]] = {
     "patience": 50,
     "learning_rate": 1e-4,

@@ -1,4 +1,4 @@
-"""Turns to one buffer of bytes: what a step reads, in one transfer."""
+"""Turns to one buffer of bytes: all arguments of a step, in one transfer."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from numpy.typing import NDArray
 from model.interface import INPUTS, MODALITIES, Turn, numbers
 from model.pcgnet.config import PERSONA, PcgnetConfig
 from model.pcgnet.graph import INTER, INTRA
-from model.pcgnet.step import NOT_HEARD, TORCH_DTYPES, StepInput, input_floats, relation_codes
+from model.pcgnet.step import MASKED, StepInput, input_floats, relation_codes
+from model.serving.device import STORE_DTYPES
 from state.window import StateSpec
 
 ALIGN: Final = 64  # bytes: sections start on a cache line
 
 
 class TurnBuffer:
-    """Room for `rows` turns, filled again and again. Rows beyond the turns given are zero."""
+    """A buffer of `rows` turns, filled batch after batch. Rows beyond the turns given are zero."""
 
     def __init__(
-        self, rows: int, config: PcgnetConfig, spec: StateSpec, room: torch.Tensor
+        self, rows: int, config: PcgnetConfig, spec: StateSpec, scratch: torch.Tensor
     ) -> None:
-        """Take the `room` that a step computes in, on the step's device."""
-        self.rows, self._room = rows, room
+        """Take the `scratch` that a step computes in, on the step's device."""
+        self.rows, self._scratch = rows, scratch
         window, h = config.recurrence.window, config.hidden
-        store = TORCH_DTYPES[config.store_dtype]
+        store = STORE_DTYPES[config.store_dtype]
         widths = config.widths
         self._sections: dict[str, tuple[int, torch.dtype, tuple[int, ...]]] = {}
         end = 0
@@ -39,16 +40,16 @@ class TurnBuffer:
             ("relation", torch.int32, (rows, window + 2)),
             ("ring", store, (rows, window, spec.row_bytes // store.itemsize)),
             ("hidden", store, (2, 4, rows, h)),
-            ("said_before", store, (rows, len(MODALITIES) * h + config.classes)),
+            ("previous", store, (rows, len(MODALITIES) * h + config.classes)),
         ):
             self._sections[name] = (end, dtype, shape)
             size = math.prod(shape) * dtype.itemsize
             end += -(-size // ALIGN) * ALIGN
         bytes_ = np.zeros(end + ALIGN, np.uint8)
-        begin = -bytes_.ctypes.data % ALIGN  # kernels may tell apart how their input lies
+        begin = -bytes_.ctypes.data % ALIGN  # kernels may compute unaligned input differently
         self._bytes = bytes_[begin : begin + end]
-        self._here = self._cut(torch.from_numpy(self._bytes))
-        self._held = held(self._here)
+        self._on_cpu = self._cut(torch.from_numpy(self._bytes))
+        self._alive = keep_alive(self._on_cpu)
         flat, self._inputs, at = self._array("inputs").view(np.float32), {}, 0
         for name, width in widths.items():
             self._inputs[name] = flat[at : at + rows * width].reshape(rows, width)
@@ -56,30 +57,30 @@ class TurnBuffer:
         self._present = self._array("present").view(np.bool_).reshape(len(INPUTS), rows)
         self._relation = self._array("relation").view(np.int32).reshape(rows, window + 2)
         now, self._before, nothing_before = relation_codes(window)
-        unheard = np.arange(window, dtype=np.int32) + window * NOT_HEARD
-        self._unheard = np.append(unheard, np.array([now, nothing_before], np.int32))
+        masked = np.arange(window, dtype=np.int32) + window * MASKED
+        self._no_past = np.append(masked, np.array([now, nothing_before], np.int32))
         self._ring = self._array("ring").reshape(rows, window, spec.row_bytes)
         self._hidden = self._array("hidden").reshape(2, 4, rows, -1)
-        self._said_before = self._array("said_before").reshape(rows, -1)
+        self._previous = self._array("previous").reshape(rows, -1)
 
     def fill(self, turns: Sequence[Turn]) -> None:
-        """Write the turns; what is absent is zero, so that no earlier batch shows through."""
+        """Write the turns; everything absent is zero, so that no earlier batch shows through."""
         self._bytes.fill(0)
         window = self._ring.shape[1]
-        self._relation[:] = self._unheard
+        self._relation[:] = self._no_past
         for row, turn in enumerate(turns):
             self._fill_inputs(row, turn)
             self._fill_state(row, turn)
-            codes = heard(turn)
+            codes = past_relations(turn)
             if codes:
                 self._relation[row, window - len(codes) : window] += np.multiply(
                     codes, window, dtype=np.int32
                 )
 
     def on(self, device: torch.device) -> StepInput:
-        """Return what was filled in, on a device. On a CPU it is this buffer: read it at once."""
+        """Return the filled tensors on a device. On a CPU they are views of this buffer."""
         if device.type == "cpu":
-            return self._here
+            return self._on_cpu
         return self._cut(torch.from_numpy(self._bytes).to(device))
 
     def _cut(self, everything: torch.Tensor) -> StepInput:
@@ -87,7 +88,7 @@ class TurnBuffer:
         for name, (start, dtype, shape) in self._sections.items():
             size = math.prod(shape) * dtype.itemsize
             parts[name] = everything[start : start + size].view(dtype).view(shape)
-        return StepInput(room=self._room, **parts)
+        return StepInput(scratch=self._scratch, **parts)
 
     def _fill_inputs(self, row: int, turn: Turn) -> None:
         for column, name in enumerate(MODALITIES):
@@ -101,9 +102,9 @@ class TurnBuffer:
 
     def _fill_state(self, row: int, turn: Turn) -> None:
         window, hidden = turn.window, self._hidden
-        kept = len(window.rows)
-        if kept:
-            self._ring[row, -kept:] = window.rows
+        past = len(window.rows)
+        if past:
+            self._ring[row, -past:] = window.rows
             self._relation[row, -1] = self._before
         if window.arrays is not None:
             hidden[:, 0, row] = window.arrays.reshape(2, -1)
@@ -111,28 +112,28 @@ class TurnBuffer:
         if speaker is not None:
             cut = 6 * hidden.shape[3]
             hidden[:, 1:, row] = speaker.arrays[:cut].reshape(3, 2, -1).transpose(1, 0, 2)
-            self._said_before[row] = speaker.arrays[cut:]
+            self._previous[row] = speaker.arrays[cut:]
 
     def _array(self, name: str) -> NDArray[np.uint8]:
         start, dtype, shape = self._sections[name]
         return self._bytes[start : start + math.prod(shape) * dtype.itemsize]
 
 
-def held(tensors: StepInput) -> object:
-    """A reference to these from outside of Python, to be kept as long as they are used.
+def keep_alive(tensors: StepInput) -> object:
+    """Return a C++ reference to the tensors, to be held for as long as a step uses them.
 
-    A tensor that Python alone holds makes torch wait for the interpreter, on the way into a step
-    and out of it: 13 times a step, up to 5 ms each while another thread is busy.
+    Without one they are referenced only from Python, and torch takes the GIL to pass them into a
+    step and to drop them: 13 waits a step, of up to 5 ms each while another thread is busy.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, without another such container
         return torch.jit.script(list(tensors))
 
 
-def heard(turn: Turn) -> list[int]:
-    """Say INTRA or INTER of each past utterance this one listens to, the latest last.
+def past_relations(turn: Turn) -> list[int]:
+    """Return INTRA or INTER for each past utterance in reach of this one, the latest last.
 
-    From the speaker's previous utterance on; from the session's first for a speaker not known.
+    In reach is all from the speaker's previous utterance on; of a new speaker, the whole session.
     """
     window, speaker = turn.window, turn.speaker_id
     known = window.speakers.get(speaker)

@@ -13,12 +13,12 @@ MOST_ODDS: Final = 30.0  # log-odds of a shift that are stated: no float loses t
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What makes of logits the probabilities that are stated, and where it was fitted.
+    """Maps logits to the probabilities that are stated; with the split it was fitted on.
 
-    A temperature makes all answers surer by one measure. What is left depends on which emotion is
-    answered: class weights make rare ones too sure. So the log-odds of the answer are multiplied
-    by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two classes; the
-    other classes share what remains as before.
+    A temperature scales the confidence of all answers alike. The remaining error depends on the
+    answered emotion: class weights make rare ones too sure. So the log-odds of the answer are
+    multiplied by `slope` and moved by the `offsets` of its class, as Platt (1999) does for two
+    classes; the other classes share the rest as before.
 
     A probability p of a shift becomes the one with log-odds a log p - b log(1 - p) + c, the beta
     map of Kull, Silva Filho and Flach (2017): too sure at one end need not be too sure at the

@@ -1,9 +1,9 @@
-"""What every predictor does alike: choose a device, name its errors, record a step, find NaN."""
+"""Common to all predictors: choose a device, map its errors, record a step, find NaN."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,11 @@ from model.errors import CheckpointError, DeviceExhausted, DeviceLost, ModelErro
 from model.interface import StoreDType
 from state.window import Recurrence
 
+STORE_DTYPES: Final[Mapping[StoreDType, torch.dtype]] = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
 # Bits that are all set in a stored number that is NaN or infinite.
 EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
 CPU: Final = torch.device("cpu")
@@ -26,7 +31,7 @@ Answer = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 def not_finite(
     numbers: NDArray[np.float32], stored: NDArray[np.uint8], dtype: StoreDType
 ) -> list[int]:
-    """Rows whose probabilities [rows, n] or stored bytes [rows, bytes] hold NaN or Inf."""
+    """Return the rows with NaN or Inf in probabilities [rows, n] or stored bytes [rows, bytes]."""
     mask = EXPONENT[dtype]
     bits: NDArray[np.unsignedinteger[Any]] = np.ascontiguousarray(stored).view(
         np.uint32 if dtype == "float32" else np.uint16
@@ -39,7 +44,7 @@ def not_finite(
 def overridden(
     stored: Recurrence, window: int | None, idle_s: float | None, max_session_s: float | None
 ) -> Recurrence:
-    """The checkpoint's recurrence with what serving wants otherwise."""
+    """Return the checkpoint's recurrence with the values that serving overrides."""
     return replace(
         stored,
         window=stored.window if window is None else window,
@@ -59,7 +64,7 @@ def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
 
 @contextmanager
 def weights_that_fit(path: Path | None) -> Iterator[None]:
-    """Say of whatever does not fit while a model is built that the checkpoint is damaged."""
+    """Raise `CheckpointError` for weights that do not fit the settings a model is built from."""
     try:
         yield
     except (KeyError, ValueError) as error:
@@ -70,18 +75,18 @@ def weights_that_fit(path: Path | None) -> Iterator[None]:
 
 
 def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that is meant. Raises `ModelError` where there is none of its kind."""
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
+    """Return the wanted device. Raises `ModelError` where there is none of its kind."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
         raise ModelError(
             "device cuda was asked for, but torch sees no CUDA device: use auto or cpu"
         )
-    return torch.device("cuda" if there and wanted != "cpu" else "cpu")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
 @contextmanager
 def forked_random(device: torch.device) -> Iterator[None]:
-    """Draw as one likes: torch's generators of the CPU and the device are left as they were."""
+    """Fork torch's generators of the CPU and the device; restore them on exit."""
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         yield
 
@@ -90,7 +95,7 @@ def traced(answer: Answer, inputs: tuple[torch.Tensor, ...]) -> Answer:
     """Record a step's operations once and run them without Python in between.
 
     One conversation's step of PCGNet takes 0.95 ms instead of 1.55. Same operations, same bytes:
-    sizes are proven on what is returned here.
+    batch sizes are proven on the recording.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in favour of compilers a worker does not have
@@ -119,7 +124,7 @@ def device_errors() -> Iterator[None]:
 
 @contextmanager
 def thread_count(threads: int) -> Iterator[None]:
-    """Run torch's CPU work on that many threads, then on as many as before."""
+    """Set torch's number of CPU threads; restore it on exit."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -1,9 +1,9 @@
 """Linear layers and batch sizes for which a row's bytes do not depend on its batch.
 
 A matrix product adds up in another order for another number of rows, so a row's last bits depend
-on what shares its batch. Not for every size: kernels work in tiles of rows, and many sizes give
-the same bytes. `proven_sizes` finds, on this machine and for the actual computation, which do; a
-batch is then padded to one of them (architecture §3a, serving law).
+on its batch. Not for every size: kernels work in tiles of rows, and many sizes give the same bytes.
+`proven_sizes` finds those that do, on this machine and for the actual computation; a batch is then
+padded to one of them (docs/architecture.md §3a, serving law).
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from model.interface import Turn
+from state.window import Speaker, StateSpec, Window
 
 # Multiples of six keep the float16-weight kernel (six rows high) at full height: measured, it
 # reaches 0.8-1.0 of sgemm's speed from 12 rows on; under four rows it gives other bytes. The
 # largest bounds the working set.
 CANDIDATE_SIZES: Final = (2, 4, 6, 8, 12, 18, 24, 36, 48)
 # Products of two rows are computed for this many: two alone take a kernel of other bytes. All
-# else is done for two, which measured 50 us less for one conversation; for a single row the
+# else is computed for two, which measured 50 us less for one conversation; for a single row the
 # last numbers of a layer of 200 would be computed by other instructions than in a larger batch.
 TILE: Final = 4
 
@@ -47,7 +52,7 @@ class HalfLinear:
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.bias = bias.contiguous()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said once, at the first call of each
+            warnings.simplefilter("ignore")  # warned once, at the first call of each
             self._packed = torch.fbgemm_pack_gemm_matrix_fp16(weight.contiguous())
             self(torch.zeros(1, weight.shape[1]))
 
@@ -72,14 +77,14 @@ class FullLinear:
 
 
 class RowLinears:
-    """Several layers of one shape, each on its own rows: [slots] of [M, I] -> [slots, M, O].
+    """Several layers of one shape, each applied to rows of its own: [slots, M, I] -> [slots, M, O].
 
     One result for all, with one addition of the biases: an allocation and an addition for each,
     and stacking, would take as long as a product of four rows.
     """
 
     def __init__(self, layers: Sequence[RowLinear], bias: Tensor | None = None) -> None:
-        """Take a `bias` [slots, M or 1, O] other than the layers' own."""
+        """Take the layers, and a `bias` [slots, M or 1, O] where it is not their own."""
         self._layers = list(layers)
         own = torch.stack([layer.bias for layer in layers])[:, None]
         self._bias, self._width = own if bias is None else bias, int(own.shape[2])
@@ -89,7 +94,7 @@ class RowLinears:
         return self.multiply(x, rows).add_(self._bias)
 
     def multiply(self, x: Tensor, rows: int, slots: Sequence[int] | None = None) -> Tensor:
-        """Products without biases; `slots` says which part of `x` each layer reads."""
+        """Return products without biases; `slots` are the parts of `x` that the layers read."""
         size = tile_of(rows)
         parts = tiled(x, rows).unbind()
         chosen = parts if slots is None else [parts[slot] for slot in slots]
@@ -100,13 +105,19 @@ class RowLinears:
 
 
 def tile_of(rows: int) -> int:
-    """How many rows a product of `rows` is computed for."""
+    """Return the number of rows that a product of `rows` is computed for."""
     return TILE if rows == TILE // 2 else rows
 
 
 def tiled(x: Tensor, rows: int) -> Tensor:
     """Repeat two rows [.., 2, I] to a tile; other numbers of rows stay as they are."""
     return x if tile_of(rows) == rows else torch.cat((x, x), dim=-2)
+
+
+def apply_tiled(layer: RowLinear, x: Tensor, rows: int) -> Tensor:
+    """Apply a layer to [M, I], where M is `rows`: [M, O]."""
+    y = layer(tiled(x, rows))
+    return y if tile_of(rows) == rows else y.narrow(0, 0, rows)
 
 
 def row_linear(weight: Tensor, bias: Tensor) -> RowLinear:
@@ -122,7 +133,7 @@ def row_linear(weight: Tensor, bias: Tensor) -> RowLinear:
 
 
 def has_half_kernel() -> bool:
-    """Whether this build of torch can multiply by float16 weights on this CPU."""
+    """Return True where this build of torch can multiply by float16 weights on this CPU."""
     there = hasattr(torch, "fbgemm_linear_fp16_weight_fp32_activation")
     return there and "fbgemm" in torch.backends.quantized.supported_engines
 
@@ -150,6 +161,27 @@ def proven_sizes(
         return (1,)
     best = max(agree.values(), key=lambda sizes: (max(sizes), len(sizes)))
     return tuple(best)
+
+
+def empty_turn(spec: StateSpec) -> Turn:
+    """Make the turn that fills a batch up to a proven size."""
+    return Turn(Window.empty(spec), "nobody", {})
+
+
+def sample_window(spec: StateSpec, dtype: torch.dtype, past: int, draw: torch.Generator) -> Window:
+    """Make a window of `past` utterances of three speakers with random state, to prove sizes."""
+
+    def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
+        values = torch.rand(count * nbytes // dtype.itemsize, generator=draw).mul(2).sub(1)
+        return values.to(dtype).view(torch.uint8).numpy().reshape(count, nbytes)
+
+    names = tuple(f"speaker {i % 3}" for i in range(past))
+    speakers = {
+        name: Speaker(i, "", arrays(1, spec.speaker_bytes)[0]) for i, name in enumerate(names)
+    }
+    rows = arrays(past, spec.row_bytes)
+    conversation = arrays(1, spec.conversation_bytes)[0] if past else None
+    return Window(rows, names, ("",) * past, conversation, speakers, past)
 
 
 def _in_batches(

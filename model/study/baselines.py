@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.data.dataset import (
-    MODALITIES,
     UNLABELLED,
     DataSource,
     Dialogue,
@@ -31,6 +30,7 @@ from model.data.dataset import (
     speaker_pairs,
 )
 from model.errors import DataError
+from model.interface import INPUTS
 from model.scoring.answers import Answers, emotion_weighted_f1
 from model.scoring.calibrate import calibrate
 from model.scoring.report import Report, score
@@ -74,7 +74,7 @@ def fit_baseline(
     *,
     seed: int = 0,
     threads: int = 1,
-    inputs: Sequence[str] = MODALITIES,
+    inputs: Sequence[str] = INPUTS,
 ) -> Baseline:
     """Fit a baseline on the vectors named in `inputs` and answer `split`; equal seeds agree.
 
@@ -105,7 +105,7 @@ class _Task:
     @classmethod
     def of(cls, data: DataSource, inputs: Sequence[str], seed: int) -> _Task:
         train = data.split("train")
-        rows = _reader(train, [m for m in MODALITIES if m in inputs])
+        rows = _reader(train, [m for m in INPUTS if m in inputs])
         return cls(train, data.split("dev"), len(data.labels), rows, seed)
 
 
@@ -119,7 +119,7 @@ def _reader(train: Sequence[Dialogue], inputs: Sequence[str]) -> Callable[[Dialo
             if name not in statistics or name not in dialogue.features:
                 continue
             mean, deviation = statistics[name]
-            there = dialogue.present[:, [MODALITIES.index(name)]]
+            there = dialogue.present[:, [INPUTS.index(name)]]
             centred = np.clip((dialogue.features[name] - mean) / deviation, -CLIP, CLIP)
             columns += [np.where(there, centred, 0.0), there]
         return np.concatenate(columns, axis=1).astype(np.float64)

@@ -34,13 +34,13 @@ def baseline(
 ) -> None:
     """Train a simple model on train, choose on dev, and score it on a split as a checkpoint is."""
     hush_torch_geometric()
-    from model.data.dataset import MODALITIES
+    from model.interface import INPUTS
     from model.scoring.html_page import Subject
     from model.study.baselines import fit_baseline
 
     check_outputs(split, ledger, report_folder)
     read = read_conversations(data, set_name)
-    inputs = ("text",) if text_only else MODALITIES
+    inputs = ("text",) if text_only else INPUTS
     fitted = fit_baseline(name, read, split, seed=seed, threads=threads, inputs=inputs)
     report = fitted.report(read.labels)
     called = f"baseline-{name}{'-text' if text_only else ''}-seed{seed}"

@@ -128,7 +128,8 @@ def _write(data: DataSet, out: Path) -> None:
 
 def show(data: DataSet) -> None:
     """Print splits, labels, widths and the longest conversation."""
-    from model.data.dataset import MODALITIES, SPLITS, UNLABELLED
+    from model.data.dataset import SPLITS, UNLABELLED
+    from model.interface import INPUTS
     from model.labels import sentiment_of
 
     table = Table("", *SPLITS, title=escape(data.name))
@@ -145,7 +146,7 @@ def show(data: DataSet) -> None:
         add(f"{escape(label)} ({sentiment})", partial(_labelled, i))
     add("unlabelled", partial(_labelled, UNLABELLED), True)
     for modality, width in data.widths.items():
-        add(f"{modality}, {width} numbers", partial(_with_vector, MODALITIES.index(modality)))
+        add(f"{modality}, {width} numbers", partial(_with_vector, INPUTS.index(modality)))
     add("with a sentence", lambda found: _share(found, lambda d: sum(map(bool, d.sentences))))
     Console().print(table)
     if data.note:

@@ -20,15 +20,14 @@ from model.data.feature_file import FeatureRows
 from model.data.reader import read_data_set
 from model.data.table import is_table
 from model.errors import DataError
-from model.interface import Modality
+from model.interface import INPUTS, MODALITIES, Modality
 from stream.client.table_source import attached, csv_utterances, pack_exactly, require_sendable
 from stream.errors import ConfigError, InvalidUtterance, SourceError
 from stream.events.decode import parse
-from stream.events.messages import MODALITIES, Features, FeatureVector, Utterance
+from stream.events.messages import Features, FeatureVector, Utterance
 from stream.events.poison import MAX_VALUE_BYTES, Rejected
 
 PERSONA: Final = "persona"
-SENDABLE: Final = (*MODALITIES, PERSONA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,14 @@ class DataChoice:
     set_name: str | None = None
     limit_conversations: int | None = None
     at_once: int = 32
-    modalities: frozenset[str] = frozenset(SENDABLE)
+    modalities: frozenset[str] = frozenset(INPUTS)
     raw_text: bool = False  # the sentence instead of its vector
 
     def __post_init__(self) -> None:
-        unknown = self.modalities - set(SENDABLE)
+        unknown = self.modalities - set(INPUTS)
         if unknown:
             raise ConfigError(
-                f"unknown feature {', '.join(sorted(unknown))}: choose from {', '.join(SENDABLE)}"
+                f"unknown feature {', '.join(sorted(unknown))}: choose from {', '.join(INPUTS)}"
             )
         if self.at_once < 1:
             raise ConfigError(f"at least 1 conversation at once, not {self.at_once}")
@@ -256,6 +255,6 @@ def _features(data: DataSet, dialogue: Dialogue, i: int, choice: DataChoice) -> 
 def _persona(dialogue: Dialogue, i: int, choice: DataChoice) -> list[float] | None:
     if PERSONA not in choice.modalities or PERSONA not in dialogue.features:
         return None
-    if not dialogue.present[i, SENDABLE.index(PERSONA)]:
+    if not dialogue.present[i, INPUTS.index(PERSONA)]:
         return None
     return [float(value) for value in dialogue.features[PERSONA][i]]

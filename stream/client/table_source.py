@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from model.data.feature_file import FeatureRows
 from model.data.table import TableRow, read_table
 from model.errors import DataError
+from model.interface import MODALITIES
 from stream.errors import SourceError
 from stream.events.decode import pack, parse, vectors_of
 from stream.events.messages import (
-    MODALITIES,
     PERSONA_SIZE,
     Features,
     FeatureVector,

@@ -10,12 +10,10 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from model.interface import Modality
 from stream.events.cloudevents import Encoding
 from stream.events.poison import MAX_ID_BYTES
 
 Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "control"]
-MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
 KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
 RESERVED_FIELDS: Final = ("is_partial", "consent")
 PERSONA_SIZE: Final = 5

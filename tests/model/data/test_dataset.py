@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from model.data.dataset import (
-    MODALITIES,
     SPLITS,
     UNLABELLED,
     DataSet,
@@ -21,6 +20,7 @@ from model.data.dataset import (
 from model.data.reader import read_data_set
 from model.data.writer import write_data_set
 from model.errors import DataError
+from model.interface import INPUTS
 from tests.fakes.conversations import generated_conversations
 
 
@@ -46,7 +46,7 @@ def test_a_written_set_reads_back_equal(generated: DataSet, tmp_path: Path) -> N
             assert mine.sentences == theirs.sentences
             np.testing.assert_array_equal(mine.labels, theirs.labels)
             np.testing.assert_array_equal(mine.present, theirs.present)
-            for modality in MODALITIES:
+            for modality in INPUTS:
                 np.testing.assert_array_equal(mine.features[modality], theirs.features[modality])
 
 

@@ -288,7 +288,7 @@ def test_a_score_is_the_same_wherever_it_stands_in_a_batch(length: int) -> None:
 
 
 def test_the_scorer_of_implicit_edges_is_trained() -> None:
-    """The published one gets no gradient and stays at its random start (models.md B3)."""
+    """The published one gets no gradient and stays at its random start (docs/models.md B3)."""
     by = copy.deepcopy(model())
     nodes = torch.randn(4, 5, 3, 16, generator=torch.Generator().manual_seed(2))
     torch.autograd.backward(by.graph(nodes, torch.arange(5).expand(4, 5)).square().sum())
@@ -314,11 +314,16 @@ def test_scores_under_the_forced_prefix_are_those_of_free_generation() -> None:
     by.eval()
     everyone = torch.arange(len(batch))
     with torch.inference_mode():
-        heard = by.hear(*batch.inputs(everyone))
-        kept = by.remember(heard, label)
-        past = past_of(batch, everyone, by.decoder.past_keys_values(kept.pooled), kept.nodes)
-        said = by.decide(heard, past, by.prompt(len(batch))).emotion.argmax(1)
-        free = by.greedy(heard, past, target.shape[1]).tolist()
+        encoded = by.encode(*batch.inputs(everyone))
+        memory = by.remember(encoded, label)
+        past = past_of(batch, everyone, by.decoder.past_keys_values(memory.pooled), memory.nodes)
+        said = by.decide(encoded, past, by.prompt(len(batch))).emotion.argmax(1)
+        tokens = torch.full((len(batch), 1), words.start)
+        for _ in range(target.shape[1]):
+            states, _ = by.decode(encoded, past, tokens)
+            nearest = by.vocabulary_scores(states[:, -1]).argmax(1, keepdim=True)
+            tokens = torch.cat((tokens, nearest), dim=1)
+    free = tokens[:, 1:].tolist()
     at = len(words.prefix)
     follows = [i for i, t in enumerate(free) if tuple(t[:at]) == words.prefix]
     follows = [i for i in follows if free[i][at] in words.emotions]

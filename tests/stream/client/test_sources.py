@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from model.data.dataset import DataSet
 from model.data.reader import read_data_set
 from model.data.writer import write_data_set
+from model.interface import MODALITIES
 from stream.client.sources import (
     DataChoice,
     conversation_of,
@@ -26,7 +27,7 @@ from stream.client.sources import (
 from stream.client.table_source import pack_exactly
 from stream.errors import ConfigError, EmotrackError, InvalidUtterance, SourceError
 from stream.events.decode import Decoder, check, tensors, vectors_of
-from stream.events.messages import MODALITIES, Utterance, encode
+from stream.events.messages import Utterance, encode
 from stream.ports import Record
 from tests.fakes.conversations import generated_conversations
 
