@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from pathlib import Path
+from typing import Final, Literal, Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -16,11 +17,8 @@ from numpy.typing import NDArray
 
 from state.window import Applied, StateSpec, Window
 
-if TYPE_CHECKING:  # torch comes with them
-    pass
-
-
 Modality = Literal["text", "audio", "video"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class Tensor(Struct, frozen=True):
@@ -80,6 +78,22 @@ class ModelInfo:
     def own_extractors(self) -> dict[str, str]:
         """The extractors of the tuned modalities."""
         return {name: self.extractors[name] for name in self.tuned}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOptions:
+    """How a checkpoint is served.
+
+    `window`, `idle_s` and `max_session_s` override the recurrence stored in the checkpoint and are
+    part of `StateSpec.digest`.
+    """
+
+    device: Device = "auto"
+    window: int | None = None
+    idle_s: float | None = None
+    max_session_s: float | None = None
+    threads: int = 1
+    encoder: Path | None = None  # folder of the sentence encoder; None: the installed one
 
 
 class Predictor(Protocol):

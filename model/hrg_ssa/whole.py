@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.dataset import UNLABELLED, Dialogue
+from model.data.dataset import Dialogue
 from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
 from model.interface import INPUTS
-from model.scoring.answers import Answers
+from model.scoring.answers import Answers, answers_to
 from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder, token_states
-
-BATCH_DIALOGUES = 64
 
 
 def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig) -> Talk:
@@ -85,29 +83,10 @@ def whole_talks(
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:
     """Run over whole dialogues, on the model's device; what has no label is heard, not scored."""
     device = next(model.parameters()).device
-    emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
-    classes = model.config.classes
-    for start in range(0, len(dialogues), BATCH_DIALOGUES):
-        end = start + BATCH_DIALOGUES
-        batch = collate_talks(talks[start:end], model.config).on(device)
-        truth = np.concatenate([d.labels for d in dialogues[start:end]])
-        out = run(model, batch, torch.from_numpy(truth).to(device))
-        number = batch.conversation.numpy() + start
-        pairs = batch.pairs.cpu().numpy()
-        before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
-        known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.cpu().double().numpy()[known])
-        labels.append(truth[known])
-        owner.append(number[known])
-        shift.append(out.shift.cpu().double().numpy()[both])
-        shifts.append((before * classes + now)[both])
-        pair_owner.append(number[pairs[:, 1]][both])
-    return Answers(
-        emotion=np.concatenate(emotion),
-        labels=np.concatenate(labels),
-        dialogue=np.concatenate(owner),
-        shift=np.concatenate(shift),
-        shifts=np.concatenate(shifts),
-        pair_dialogue=np.concatenate(pair_owner),
-        dialogues=len(dialogues),
-    )
+
+    def run_part(part: slice) -> WholeTalks:
+        batch = collate_talks(talks[part], model.config).on(device)
+        labels = np.concatenate([d.labels for d in dialogues[part]])
+        return run(model, batch, torch.from_numpy(labels).to(device))
+
+    return answers_to(dialogues, model.config.classes, run_part)

@@ -66,7 +66,7 @@ weighted F1; one seed ({seed}). {settings}
 
 def _words(trained: Trained, recipe: Recipe) -> str:
     """How raw text gets in."""
-    if trained.text is None:
+    if trained.text is None or not trained.text.delta:
         return "Raw text is encoded by the worker with the sentence encoder named above."
     return (
         f"Raw text is encoded by the worker with {trained.text.name}, of which the last "

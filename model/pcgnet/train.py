@@ -61,7 +61,7 @@ class Trained:
     thresholds: Thresholds
     history: tuple[Epoch, ...]
     chosen: Epoch
-    text: TextEncoder | None = None  # of a tuned encoder
+    text: TextEncoder | None = None  # that was tuned, or encodes the sentences as it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model.errors import CheckpointError, DeviceExhausted, DeviceLost, ModelError
-from model.interface import StoreDType
+from model.interface import Device, ServingOptions, StoreDType
 from state.window import Recurrence
 
 # Bits that are all set in a stored number that is NaN or infinite.
@@ -36,16 +36,10 @@ def not_finite(
     return [int(row) for row in np.flatnonzero(bad)]
 
 
-def overridden(
-    stored: Recurrence, window: int | None, idle_s: float | None, max_session_s: float | None
-) -> Recurrence:
-    """The checkpoint's recurrence with what serving wants otherwise."""
-    return replace(
-        stored,
-        window=stored.window if window is None else window,
-        idle_s=stored.idle_s if idle_s is None else idle_s,
-        max_session_s=stored.max_session_s if max_session_s is None else max_session_s,
-    )
+def overridden(stored: Recurrence, serving: ServingOptions) -> Recurrence:
+    """Return the checkpoint's recurrence with what serving overrides."""
+    wanted = {name: getattr(serving, name) for name in ("window", "idle_s", "max_session_s")}
+    return replace(stored, **{name: v for name, v in wanted.items() if v is not None})
 
 
 def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
@@ -69,7 +63,7 @@ def weights_that_fit(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def chosen_device(wanted: Device) -> torch.device:
     """The device that is meant. Raises `ModelError` where there is none of its kind."""
     there = torch.cuda.is_available()
     if wanted == "cuda" and not there:

@@ -29,8 +29,8 @@ from stream.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.checkpoint_files import LoadedCheckpoint
     from model.data.dataset import DataSet, Split
-    from model.registry import AnyCheckpoint
     from model.scoring.bootstrap import Difference
     from model.scoring.html_page import Subject
     from model.scoring.report import Report
@@ -49,7 +49,8 @@ ReportFolder = Annotated[
 @model_errors()
 def evaluate(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="checkpoint folder, or hrg-ssa (default: the shipped one)")
+        Path | None,
+        typer.Argument(help="checkpoint folder, or a model's name (default: the shipped PCGNet)"),
     ] = None,
     data: Data = None,
     set_name: SetName = None,
@@ -105,8 +106,8 @@ def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
 
 
 def _scored(
-    checkpoint: AnyCheckpoint,
-    other: AnyCheckpoint | None,
+    checkpoint: LoadedCheckpoint,
+    other: LoadedCheckpoint | None,
     data: DataSet,
     split: Split,
     threads: int,

@@ -17,6 +17,7 @@ from model.evaluate import evaluate
 from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.collate import collate_talks
 from model.hrg_ssa.config import HrgSsaConfig
+from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.losses import alignment, primary_alignment
 from model.hrg_ssa.model import UNTOLD, HrgSsa
 from model.hrg_ssa.plan import HrgPlan, plan_hrg_ssa
@@ -24,10 +25,12 @@ from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import t5_start
 from model.hrg_ssa.train import HrgTrained, _Training, train_hrg_ssa
 from model.hrg_ssa.whole import run, talk_of
+from model.interface import ServingOptions
+from model.kind import Run
 from model.registry import load_any, load_predictor
 from model.serving.device import CPU
 from model.text.token_encoder import TokenEncoder, token_states
-from model.train_run import carry_out_hrg_ssa
+from model.train_run import carry_out
 from state.window import Recurrence
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -116,7 +119,7 @@ def test_a_folder_is_written_scored_and_served(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(data, encoder)
-    outcome = carry_out_hrg_ssa(plan, tmp_path)
+    outcome = carry_out(plan, tmp_path)
     loaded = load_any(tmp_path)
     assert isinstance(loaded, HrgCheckpoint) and loaded.digest == outcome.digest
     again = evaluate(loaded, data, "dev", encoder=encoder)
@@ -125,17 +128,18 @@ def test_a_folder_is_written_scored_and_served(
     assert again.weighted_f1.value == pytest.approx(chosen.dev_weighted_f1, abs=1e-9)
     card = (tmp_path / "README.md").read_text()
     assert "# HRG-SSA, causal, trained on generated" in card and "`emotrack train`" in card
-    assert load_predictor(tmp_path, device="cpu", encoder=encoder).can_encode_text()
+    assert load_predictor(tmp_path, ServingOptions(device="cpu", encoder=encoder)).can_encode_text()
 
 
 def plan_of(data: DataSet, encoder: Path, **model: object) -> HrgPlan:
     return plan_hrg_ssa(
         data,
-        seed=0,
-        command="emotrack train",
-        recipe_changes={"epochs": 1, "steps_at_least": 1, "mixed_layers": 2},
-        model_changes={**SMALL, "text": 16, **model},
-        encoder=encoder,
+        HrgOptions(encoder=encoder),
+        Run(
+            command="emotrack train",
+            recipe_changes={"epochs": 1, "steps_at_least": 1, "mixed_layers": 2},
+            model_changes={**SMALL, "text": 16, **model},
+        ),
     )
 
 
@@ -224,16 +228,20 @@ def test_two_utterances_of_one_emotion_are_no_negatives_of_each_other() -> None:
 def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_path: Path) -> None:
     folder = write_tiny_t5(tmp_path / "t5")
     plan = plan_hrg_ssa(
-        data, seed=0, command="emotrack train",
-        recipe_changes={"epochs": 1, "steps_at_least": 1, "batch_utterances": 40},
-        model_changes={"detector": 6, "pooled": 2, "shift_width": 8}, encoder=folder,
-    )  # fmt: skip
+        data,
+        HrgOptions(encoder=folder),
+        Run(
+            command="emotrack train",
+            recipe_changes={"epochs": 1, "steps_at_least": 1, "batch_utterances": 40},
+            model_changes={"detector": 6, "pooled": 2, "shift_width": 8},
+        ),
+    )
     assert (plan.config.width, plan.config.node_layers) == (16, (1,))
     assert plan.recipe.mixed_layers == 1
     known = HrgSsa(plan.config).state_dict()
     assert all(known[name].shape == value.shape for name, value in plan.start.items())
-    carry_out_hrg_ssa(plan, tmp_path / "run")
-    served = load_predictor(tmp_path / "run", device="cpu", encoder=folder)
+    carry_out(plan, tmp_path / "run")
+    served = load_predictor(tmp_path / "run", ServingOptions(device="cpu", encoder=folder))
     assert served.can_encode_text()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.errors import CheckpointError
-from model.interface import INPUTS
+from model.interface import INPUTS, ServingOptions
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.pcgnet.collate import ConversationTensors, collate_conversations
 from model.pcgnet.config import RESEARCH, PcgnetConfig, Research
@@ -128,7 +128,7 @@ def test_a_research_model_is_saved_and_loaded_but_never_served(
     )
     assert load_checkpoint(tmp_path).config.research == (research,)
     with pytest.raises(CheckpointError, match=f"research \\({research}\\)"):
-        load_predictor(tmp_path, device="cpu")
+        load_predictor(tmp_path, ServingOptions(device="cpu"))
 
 
 def test_an_unknown_switch_is_refused() -> None:

@@ -11,7 +11,7 @@ import torch
 
 from model.data.dataset import DataSet
 from model.errors import CheckpointError, EncoderMissing
-from model.interface import Turn
+from model.interface import ServingOptions, Turn
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.train import Trained, fitting_config, train
@@ -127,7 +127,7 @@ def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
 ) -> None:
     """Raw text through the worker's step is the whole form on the tuned encoder's vectors."""
     keep(tmp_path, trained)
-    served = load_predictor(tmp_path, device="cpu", encoder=folder)
+    served = load_predictor(tmp_path, ServingOptions(device="cpu", encoder=folder))
     dialogue = data.split("dev")[0]
     kept = SentenceEncoder.load(find_encoder(folder), load_checkpoint(tmp_path).text)
     alone = with_text(dialogue, kept.encode(dialogue.sentences).astype(np.float32))
