@@ -15,9 +15,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -45,9 +45,7 @@ DEFAULT: Final = "pcgnet"
 
 
 class ModelConfig(Protocol):
-    """What is read of any model's settings, a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    """What is read of any model's settings."""
 
     @property
     def labels(self) -> tuple[str, ...]: ...
@@ -101,10 +99,6 @@ class LoadedCheckpoint(ABC):
         `told` has a label number for each utterance: what a model that reads its own earlier
         answers is to read in their place. Others ignore it. Raises `EncoderMissing`.
         """
-
-    def under(self, **settings: Any) -> Self:
-        """Return the same weights under other settings of the model."""
-        return replace(self, config=replace(self.config, **settings))
 
     def info(self, inputs: Mapping[str, int], tuned: frozenset[str]) -> ModelInfo:
         """Return what the checkpoint says of itself, in a worker's words."""

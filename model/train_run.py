@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.checkpoint_files import save_model, write_card
+from model.checkpoint_files import LoadedCheckpoint, save_model, write_card
 from model.evaluate import evaluate
 from model.kind import Plan, Trained
 from model.registry import load_any
@@ -30,9 +31,15 @@ class Outcome:
     trained: Trained = field(repr=False)
 
 
-def carry_out(plan: Plan[Any], folder: Path, listener: Listener | None = None) -> Outcome:
+def carry_out(
+    plan: Plan[Any],
+    folder: Path,
+    listener: Listener | None = None,
+    load: Callable[[Path], LoadedCheckpoint] = load_any,
+) -> Outcome:
     """Train, save the checkpoint with its card and learning curves; score what was saved on dev.
 
+    What was saved is read again by `load`.
     A run that was killed goes on from its last epoch when it is carried out again.
     """
     listener = listener or Listener()
@@ -48,9 +55,7 @@ def carry_out(plan: Plan[Any], folder: Path, listener: Listener | None = None) -
         card="",  # it tells the scores of what is saved here
         text=trained.text,
     )
-    report = evaluate(
-        load_any(folder), plan.data, "dev", threads=plan.threads, encoder=plan.encoder
-    )
+    report = evaluate(load(folder), plan.data, "dev", threads=plan.threads, encoder=plan.encoder)
     write_card(folder, plan.card(trained, report))
     learning_curves(trained.history, folder / "learning-curves.png")
     return Outcome(folder, digest, report, trained)

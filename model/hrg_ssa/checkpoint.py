@@ -8,7 +8,7 @@ added to it, where it is heard through that (`encoder.safetensors`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +35,7 @@ class HrgCheckpoint(LoadedCheckpoint):
 
     config: HrgSsaConfig
     text: TextEncoder
+    network: type[HrgSsa] = HrgSsa
 
     def __post_init__(self) -> None:
         if self.text is None:
@@ -42,15 +43,9 @@ class HrgCheckpoint(LoadedCheckpoint):
 
     def model(self) -> HrgSsa:
         """Build the model, in evaluation mode."""
-        model = HrgSsa(self.config)
+        model = self.network(self.config)
         model.load_state_dict(dict(self.weights))
         return model.eval()
-
-    def under(self, **settings: Any) -> HrgCheckpoint:
-        """The same weights with other settings, less those that such a model has no use for."""
-        config = replace(self.config, **settings)
-        names = HrgSsa(config).state_dict().keys()
-        return replace(self, config=config, weights={n: self.weights[n] for n in names})
 
     def answers(self, dialogues: Sequence[Dialogue], encoder: Path | None) -> Answers:
         from model.hrg_ssa.whole import answer_talks, talks_of
@@ -67,10 +62,10 @@ class HrgCheckpoint(LoadedCheckpoint):
 
 def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:
     """Read and verify a checkpoint folder. Raises `CheckpointError`."""
-    return read_checkpoint(folder, HrgCheckpoint, _config, READABLE)
+    return read_checkpoint(folder, HrgCheckpoint, config_of, READABLE)
 
 
-def _config(stored: dict[str, Any]) -> HrgSsaConfig:
+def config_of(stored: dict[str, Any]) -> HrgSsaConfig:
     for name in ("labels", "node_layers", "research"):
         stored[name] = tuple(stored[name])
     stored["recurrence"] = Recurrence(**stored["recurrence"])

@@ -17,6 +17,7 @@ from model.hrg_ssa.card import hrg_model_card
 from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.kind import HrgOptions
+from model.hrg_ssa.model import HrgSsa
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
 from model.hrg_ssa.train import HrgTrained, train_hrg_ssa
@@ -46,6 +47,7 @@ class HrgPlan:
     threads: int = 1
     device: torch.device = CPU
     cache: Path | None = None
+    network: type[HrgSsa] = HrgSsa
 
     def train(self, progress: Path, listener: Listener) -> HrgTrained:
         """Train on the token states of the encoder."""
@@ -65,6 +67,7 @@ class HrgPlan:
             threads=self.threads,
             device=self.device,
             cache=self.cache,
+            network=self.network,
             progress=progress,
             on_step=listener.on_share,
             on_epoch=listener.on_epoch,

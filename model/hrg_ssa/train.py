@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from model.data.dataset import DataSource
-from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
+from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.losses import modality_alignment, primary_alignment
 from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
@@ -70,6 +70,7 @@ def train_hrg_ssa(
     threads: int = 1,
     device: torch.device = CPU,
     cache: Path | None = None,
+    network: type[HrgSsa] = HrgSsa,
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -84,7 +85,9 @@ def train_hrg_ssa(
     require_labels(data)
     with forked_random(device), thread_count(threads), device_errors():
         torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder, cache, start or {}, device)
+        training = _Training(
+            data, config, recipe, seed, encoder, cache, start or {}, device, network
+        )
         model, calibration, thresholds = training.run(progress, on_step, on_epoch)
         model = model.cpu()
         history, chosen = tuple(training.history), training.chosen
@@ -106,10 +109,11 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         cache: Path | None,
         start: Mapping[str, Tensor],
         device: torch.device,
+        network: type[HrgSsa],
     ) -> None:
         dialogues, self.dev = data.split("train"), data.split("dev")
         self.config, self.recipe, self.device = config, recipe, device
-        model = HrgSsa(config)
+        model = network(config)
         model.load_state_dict(dict(start), strict=False)
         normalise(model, config.widths, dialogues, FELT)
         model.to(device)
@@ -152,7 +156,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
 
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
         """Of one batch, told some of its own past answers; what it says now is kept for later."""
-        batch = self._thinned(collate_talks([s.talk for s in samples], self.config))
+        batch = self._thinned(self.network.collate([s.talk for s in samples]))
         batch = batch.on(self.device)
         labels = torch.cat([s.labels for s in samples])
         at = torch.cat([torch.arange(s.at, s.at + len(s.labels)) for s in samples])
@@ -168,10 +172,9 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
 
     def _told(self, at: Tensor, labels: Tensor) -> Tensor:
         """The labels of the past that later utterances are told, [N]."""
-        if "no-labels" in self.config.research:
-            return torch.full_like(labels, UNTOLD)
-        if "gold-history" in self.config.research:
-            return labels
+        given = self.network.given(labels)
+        if given is not None:
+            return given
         r = self.recipe
         ramp = r.ramp * self.steps
         share = r.own_history * (min(1.0, self.step_number / ramp) if ramp else 1.0)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from model.data.dataset import Dialogue
 from model.hrg_ssa.checkpoint import HrgCheckpoint
-from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
+from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
-from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
+from model.hrg_ssa.model import HrgSsa, WholeTalks
 from model.interface import INPUTS
 from model.scoring.answers import Answers, answers_to
 from model.text.sentence_encoder import find_encoder
@@ -38,15 +38,9 @@ def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig
 
 @torch.no_grad()
 def run(model: HrgSsa, batch: TalkBatch, labels: Tensor) -> WholeTalks:
-    """One pass in evaluation mode; the true `labels` [N] are told only to the gold-history twin."""
-    research = model.config.research
-    history = None
-    if "gold-history" in research:
-        history = labels
-    elif "no-labels" in research:
-        history = torch.full_like(labels, UNTOLD)
+    """One pass in evaluation mode; the true `labels` [N] are for models that are told them."""
     training = model.training
-    out: WholeTalks = model.eval()(batch, history)
+    out: WholeTalks = model.eval()(batch, model.given(labels))
     model.train(training)
     return out
 
@@ -75,8 +69,9 @@ def whole_talks(
 
     `told` has the label said of each utterance of all dialogues.
     """
-    batch = collate_talks(talks_of(checkpoint, dialogues, encoder), checkpoint.config)
-    out: WholeTalks = checkpoint.model()(batch, None if told is None else torch.tensor(told))
+    model = checkpoint.model()
+    batch = model.collate(talks_of(checkpoint, dialogues, encoder))
+    out: WholeTalks = model(batch, None if told is None else torch.tensor(told))
     return out
 
 
@@ -85,7 +80,7 @@ def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[T
     device = next(model.parameters()).device
 
     def run_part(part: slice) -> WholeTalks:
-        batch = collate_talks(talks[part], model.config).on(device)
+        batch = model.collate(talks[part]).on(device)
         labels = np.concatenate([d.labels for d in dialogues[part]])
         return run(model, batch, torch.from_numpy(labels).to(device))
 

@@ -26,12 +26,13 @@ class Checkpoint(LoadedCheckpoint):
     """A loaded PCGNet."""
 
     config: PcgnetConfig
+    network: type[Pcgnet] | None = None  # None: `Pcgnet`
 
     def model(self) -> Pcgnet:
         """Build the whole-conversation form, in evaluation mode."""
         from model.pcgnet.model import Pcgnet
 
-        model = Pcgnet(self.config)
+        model = (self.network or Pcgnet)(self.config)
         model.load_state_dict(dict(self.weights))
         return model.eval()
 
@@ -52,10 +53,10 @@ class Checkpoint(LoadedCheckpoint):
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify a checkpoint folder. Raises `CheckpointError`."""
-    return read_checkpoint(folder, Checkpoint, _config)
+    return read_checkpoint(folder, Checkpoint, config_of)
 
 
-def _config(stored: dict[str, Any]) -> PcgnetConfig:
+def config_of(stored: dict[str, Any]) -> PcgnetConfig:
     stored["labels"] = tuple(stored["labels"])
     stored["research"] = tuple(stored.get("research", ()))
     stored["recurrence"] = Recurrence(**stored["recurrence"])

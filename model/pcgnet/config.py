@@ -11,7 +11,7 @@ from model.labels import IEMOCAP_LABELS, MELD_LABELS, sentiment_of
 from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
-# What a model that measures a part's worth lacks or adds; none of them can be served.
+# What a model that measures a part's worth lacks or adds (`model.study.ablations`); none is served.
 Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
 RESEARCH: Final[tuple[Research, ...]] = (
     "bidirectional", "no-graph", "no-cross-task", "no-evidence",
@@ -58,17 +58,10 @@ class PcgnetConfig:
                 raise ValueError(f"hidden={self.hidden} does not split into {name}={heads}")
         if not set(self.research) <= set(RESEARCH):
             raise ValueError(f"research knows {', '.join(RESEARCH)}, not {self.research!r}")
-        if self.bidirectional and self.hidden % 2:
-            raise ValueError(f"hidden={self.hidden} does not split into two directions")
         if not self.sentiment:
             object.__setattr__(self, "sentiment", sentiment_of(self.labels))
         if set(self.sentiment) != set(self.labels):
             raise ValueError("sentiment must name each label once")
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether the GRUs hear the future too: to measure the price of causality."""
-        return "bidirectional" in self.research
 
     @property
     def classes(self) -> int:

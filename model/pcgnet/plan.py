@@ -16,6 +16,7 @@ from model.pcgnet.checkpoint import NAME
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.config import preset as papers_sizes
 from model.pcgnet.kind import PcgnetOptions
+from model.pcgnet.model import Pcgnet
 from model.pcgnet.recipe import Recipe, paper_recipe, recipe_for
 from model.pcgnet.train import Trained, fitting_config, train
 from model.scoring.report import Report
@@ -37,6 +38,7 @@ class Plan:
     command: str
     encoder: Path | None = None  # folder of the sentence encoder; none: text vectors of the set
     threads: int = 1
+    network: type[Pcgnet] = Pcgnet
 
     def train(self, progress: Path, listener: Listener) -> Trained:
         """Train; a sentence encoder that was not tuned is named with what was trained."""
@@ -47,6 +49,7 @@ class Plan:
             seed=self.seed,
             threads=self.threads,
             encoder=self.encoder,
+            network=self.network,
             progress=progress,
             on_step=listener.on_share,
             on_epoch=listener.on_epoch,

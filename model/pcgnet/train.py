@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from model.data.dataset import DataSource, Dialogue
 from model.interface import INPUTS
-from model.pcgnet.collate import Batch, ConversationTensors, collate_conversations
+from model.pcgnet.collate import Batch, ConversationTensors
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import Recipe
@@ -79,6 +79,7 @@ def train(
     seed: int,
     threads: int = 1,
     encoder: Path | None = None,
+    network: type[Pcgnet] = Pcgnet,
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -94,7 +95,7 @@ def train(
     require_labels(data)
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder)
+        training = _Training(data, config, recipe, seed, encoder, network)
         model, calibration, thresholds = training.run(progress, on_step, on_epoch)
         history, chosen = tuple(training.history), training.chosen
         return Trained(model, calibration, thresholds, history, chosen, training.text())
@@ -120,12 +121,12 @@ def fitting_config(
 class _Networks(nn.Module):
     """All that is trained: the model, the balance of its losses, and a tuned encoder's parts."""
 
-    def __init__(self, config: PcgnetConfig, recipe: Recipe, encoder: TunedEncoder | None) -> None:
+    def __init__(self, model: Pcgnet, encoder: TunedEncoder | None) -> None:
         super().__init__()
-        self.model = Pcgnet(config)
+        self.model = model
         self.balance = LogVariances(("emotion", "shift", "moved", "contrast"))
         self.encoder = encoder
-        self.text_head = None if encoder is None else nn.Linear(encoder.width, config.classes)
+        self.text_head = None if encoder is None else nn.Linear(encoder.width, model.config.classes)
 
 
 class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
@@ -138,6 +139,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         recipe: Recipe,
         seed: int,
         encoder: Path | None,
+        network: type[Pcgnet],
     ) -> None:
         dialogues = data.split("train")
         self.dev = data.split("dev")
@@ -149,7 +151,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             tuned = TunedEncoder(encoder, trained=recipe.tuned_layers, layers=recipe.mixed_layers)
             if tuned.width != config.text:
                 raise ValueError(f"the encoder gives {tuned.width} numbers, text={config.text}")
-        networks = _Networks(config, recipe, tuned)
+        networks = _Networks(network(config), tuned)
         samples = [self._sample(d, tuned) for d in dialogues]
         self.dev_states = [self._sample(d, tuned).states for d in self.dev]
         if tuned is None:
@@ -195,7 +197,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
 
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
         """Of one batch; inputs are taken away at random."""
-        batch = collate_conversations([s.tensors for s in samples], self.config)
+        batch = self.network.model.collate([s.tensors for s in samples])
         batch = replace(batch, present=self._thinned(batch))
         vectors = None
         if self.network.encoder is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.data.dataset import Dialogue
 from model.interface import INPUTS
-from model.pcgnet.collate import ConversationTensors, collate_conversations
+from model.pcgnet.collate import ConversationTensors
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.scoring.answers import Answers, answers_to
@@ -51,5 +51,5 @@ def whole_output(
 ) -> WholeOutput:
     """Return what one pass over the dialogues answers."""
     tensors = [conversation_tensors(d, model.config) for d in dialogues]
-    out: WholeOutput = model(collate_conversations(tensors, model.config), rounding=rounding)
+    out: WholeOutput = model(model.collate(tensors), rounding=rounding)
     return out

@@ -51,6 +51,12 @@ def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
         )
 
 
+def require_research(asked: Sequence[str], network: Sequence[str]) -> None:
+    """Raise `ValueError` where settings ask for another network than the one that is built."""
+    if tuple(asked) != tuple(network):
+        raise ValueError(f"research {asked!r} asks for a network of model.study.ablations")
+
+
 @contextmanager
 def weights_that_fit(path: Path | None) -> Iterator[None]:
     """Say of whatever does not fit while a model is built that the checkpoint is damaged."""

@@ -123,6 +123,7 @@ def run_one(job: Job) -> None:
         _ask(job, job.row.weights)
         return
     from model.evaluate import answers_of
+    from model.study.ablations import load
     from model.train_run import finished
 
     data = data_of(job.row, job.data)
@@ -131,7 +132,7 @@ def run_one(job: Job) -> None:
     rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(job.folder / "metrics.json", rows | history, command)
-    checkpoint = load_any(job.folder)
+    checkpoint = load(job.folder)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)
         save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
@@ -140,6 +141,7 @@ def run_one(job: Job) -> None:
 
 def _trained(job: Job, data: DataSet, command: str) -> Outcome:
     """Train the row's model into the job's folder."""
+    from model.study.ablations import ablated, load
     from model.train_run import carry_out
 
     row, kind = job.row, kind_named(job.row.kind)
@@ -154,16 +156,17 @@ def _trained(job: Job, data: DataSet, command: str) -> Outcome:
             cache=job.runs / ".text",
         ),
     )
-    return carry_out(plan, job.folder)
+    return carry_out(ablated(plan), job.folder, load=load)
 
 
 def _ask(job: Job, weights: Row) -> None:
     """Keep what another row's trained run answers with this row's settings."""
     from model.evaluate import answers_of
+    from model.study.ablations import under
 
     other = replace(job, row=weights)
     settings = {**job.row.model, **_research(job.row)}
-    checkpoint = load_any(other.folder).under(**settings)
+    checkpoint = under(load_any(other.folder), **settings)
     data = data_of(job.row, job.data)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)

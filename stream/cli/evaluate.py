@@ -71,13 +71,13 @@ def evaluate(
     """
     hush_torch_geometric()
     from model.checkpoint_files import find_checkpoint
-    from model.registry import load_any
     from model.scoring.html_page import Subject
+    from model.study.ablations import load
 
     check_outputs(split, ledger, report_folder)
     read = read_conversations(data, set_name)
-    loaded = load_any(find_checkpoint(checkpoint))
-    other = load_any(find_checkpoint(against)) if against else None
+    loaded = load(find_checkpoint(checkpoint))
+    other = load(find_checkpoint(against)) if against else None
     reports, differences = _scored(loaded, other, read, split, threads, encoder)
     scored = [loaded] if other is None else [loaded, other]
     if split == "test":

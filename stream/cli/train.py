@@ -180,9 +180,10 @@ def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[
 
 def _run(plan: Plan[Any], folder: Path, listener: Listener) -> Outcome:
     """Carry a plan out and write metrics.json beside the checkpoint."""
+    from model.study.ablations import ablated, load
     from model.train_run import carry_out, finished
 
-    outcome = carry_out(plan, folder, listener)
+    outcome = carry_out(ablated(plan), folder, listener, load)
     rows = score_rows(outcome.report, plan.data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(folder / "metrics.json", rows | history, plan.command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -36,7 +36,9 @@ class CountingKind(Kind[CountingOptions]):
 
         checkpoint = load(folder)
         recurrence = overridden(checkpoint.config.recurrence, serving)
-        return CountingPredictor(checkpoint.under(recurrence=recurrence))
+        return CountingPredictor(
+            replace(checkpoint, config=replace(checkpoint.config, recurrence=recurrence))
+        )
 
     def plan(self, data: DataSet, options: CountingOptions, run: Run) -> CountingPlan:
         from model.training.settings import changed, changes_of

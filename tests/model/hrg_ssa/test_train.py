@@ -15,7 +15,6 @@ from model.data.dataset import DataSet, Dialogue, Split
 from model.errors import CheckpointError, EncoderMissing, RecipeError
 from model.evaluate import evaluate
 from model.hrg_ssa.checkpoint import HrgCheckpoint
-from model.hrg_ssa.collate import collate_talks
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.losses import alignment, primary_alignment
@@ -29,6 +28,7 @@ from model.interface import ServingOptions
 from model.kind import Run
 from model.registry import load_any, load_predictor
 from model.serving.device import CPU
+from model.study.ablations import network_of
 from model.text.token_encoder import TokenEncoder, token_states
 from model.train_run import carry_out
 from state.window import Recurrence
@@ -175,10 +175,11 @@ def test_research_twins_are_told_what_they_should_be(
     dialogues = data.split("dev")
     states = token_states(words(encoder), dialogues)
     torch.manual_seed(0)
-    twin = HrgSsa(config(data, research=(research,)))
+    settings = config(data, research=(research,))
+    twin: HrgSsa = network_of(settings)(settings)
     hear_the_past(twin)
     talks = [talk_of(d, s, twin.config) for d, s in zip(dialogues, states, strict=True)]
-    batch = collate_talks(talks, twin.config)
+    batch = twin.collate(talks)
     truth = torch.cat([torch.from_numpy(d.labels) for d in dialogues])
     scores = run(twin, batch, truth).emotion
     lied = run(twin, batch, (truth + 1) % 7).emotion
@@ -189,7 +190,7 @@ def test_research_twins_are_told_what_they_should_be(
 def test_while_it_trains_it_is_told_what_it_said_or_nothing_and_never_the_truth(
     data: DataSet, encoder: Path
 ) -> None:
-    training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU)
+    training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU, HrgSsa)
     at = torch.arange(len(training.own))
     truth = torch.zeros_like(at)
     assert (training._told(at, truth) == UNTOLD).all(), "it has said nothing yet"
