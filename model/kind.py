@@ -24,19 +24,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 from model.interface import Device, Predictor, ServingOptions
 
 if TYPE_CHECKING:  # torch comes with them
     from _typeshed import DataclassInstance
 
-    from model.checkpoint_files import LoadedCheckpoint, Saved
+    from model.checkpoint_files import LoadedCheckpoint
     from model.data.dataset import DataSet
     from model.scoring.report import Report
-    from model.serving.calibration import Calibration, Thresholds
-    from model.text.sentence_encoder import TextEncoder
-    from model.training.loop import Epoch, Listener
+    from model.training.loop import Listener, Trained
 
 # Text as the set's vectors; of the sentence encoder as it is; of one tuned on the set.
 TextMode = Literal["vectors", "frozen", "adapted"]
@@ -79,55 +77,36 @@ class Run:
     listener: Listener | None = None
 
 
-class Trained(Protocol):
-    """The chosen weights and how they came about."""
-
-    @property
-    def model(self) -> Saved: ...
-    @property
-    def calibration(self) -> Calibration: ...
-    @property
-    def thresholds(self) -> Thresholds: ...
-    @property
-    def history(self) -> tuple[Epoch, ...]: ...
-    @property
-    def chosen(self) -> Epoch: ...
-    @property
-    def text(self) -> TextEncoder | None: ...  # what its text is read through
-
-
-Outcome = TypeVar("Outcome", bound=Trained)
 Options = TypeVar("Options", bound=TrainingOptions)
 
 
-class Plan(Protocol[Outcome]):
+@dataclass(frozen=True, slots=True)
+class Plan(ABC):
     """What to train, from which the whole run follows."""
 
     kind: ClassVar[str]  # its name in `model.registry.KINDS`
+    data: DataSet
+    config: Any  # the model's settings
+    recipe: Any
+    seed: int
+    command: str  # that gives the run again
+    encoder: Path | None  # folder of the sentence encoder
+    threads: int
 
-    @property
-    def data(self) -> DataSet: ...
-    @property
-    def encoder(self) -> Path | None: ...
-    @property
-    def threads(self) -> int: ...
-    @property
-    def command(self) -> str: ...  # that gives this run again
-
-    def train(self, progress: Path, listener: Listener) -> Outcome:
+    @abstractmethod
+    def train(self, progress: Path, listener: Listener) -> Trained[Any]:
         """Train on the train split, choose on dev; go on from the file `progress` if it is there.
 
         The test split is not read. Equal plans give equal bytes on one machine.
         """
-        ...
 
-    def extractors(self, trained: Outcome) -> Mapping[str, str]:
+    @abstractmethod
+    def extractors(self, trained: Trained[Any]) -> Mapping[str, str]:
         """Return by modality the name of the recipe that the model's vectors come from."""
-        ...
 
-    def card(self, trained: Outcome, report: Report) -> str:
+    @abstractmethod
+    def card(self, trained: Trained[Any], report: Report) -> str:
         """Return the model card in Markdown; `report` is of the dev split."""
-        ...
 
 
 class Kind(ABC, Generic[Options]):
@@ -144,7 +123,7 @@ class Kind(ABC, Generic[Options]):
         """Load a checkpoint folder for serving. Raises `CheckpointError`."""
 
     @abstractmethod
-    def plan(self, data: DataSet, options: Options, run: Run) -> Plan[Any]:
+    def plan(self, data: DataSet, options: Options, run: Run) -> Plan:
         """Decide all of a training run; check it before anything is trained.
 
         Raises `ModelError` or `ValueError` for what cannot be trained.

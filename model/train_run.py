@@ -12,11 +12,11 @@ from typing import Any
 
 from model.checkpoint_files import LoadedCheckpoint, save_model, write_card
 from model.evaluate import evaluate
-from model.kind import Plan, Trained
+from model.kind import Plan
 from model.registry import load_any
 from model.scoring.report import Report
 from model.training.learning_curves import learning_curves
-from model.training.loop import Listener
+from model.training.loop import Listener, Trained
 
 PROGRESS = "progress.pt"
 
@@ -28,11 +28,11 @@ class Outcome:
     folder: Path
     digest: str
     report: Report  # of dev
-    trained: Trained = field(repr=False)
+    trained: Trained[Any] = field(repr=False)
 
 
 def carry_out(
-    plan: Plan[Any],
+    plan: Plan,
     folder: Path,
     listener: Listener | None = None,
     load: Callable[[Path], LoadedCheckpoint] = load_any,
@@ -44,7 +44,7 @@ def carry_out(
     """
     listener = listener or Listener()
     listener.on_phase("training")
-    trained: Trained = plan.train(folder / PROGRESS, listener)
+    trained = plan.train(folder / PROGRESS, listener)
     digest = save_model(
         folder,
         trained.model,

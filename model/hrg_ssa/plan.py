@@ -20,36 +20,32 @@ from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.model import HrgSsa
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
-from model.hrg_ssa.train import HrgTrained, train_hrg_ssa
-from model.kind import Run
+from model.hrg_ssa.train import train_hrg_ssa
+from model.kind import Plan, Run
 from model.scoring.report import Report
 from model.serving.device import CPU, chosen_device
 from model.text.encode_sentences import has_sentences
 from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder
-from model.training.loop import Listener, check_labels
+from model.training.loop import Listener, Trained, check_labels
 from model.training.settings import changed, changes_of
 
 
 @dataclass(frozen=True, slots=True)
-class HrgPlan:
-    """What to train, from which the whole run follows."""
+class HrgPlan(Plan):
+    """What to train of HRG-SSA."""
 
     kind: ClassVar = NAME
-    data: DataSet
     config: HrgSsaConfig
     recipe: HrgRecipe
-    seed: int
-    command: str
     encoder: Path  # folder of the sentence encoder or T5
     text: TextEncoder | None  # a tuned encoder for the words; none: as it is in the folder
     start: Mapping[str, Tensor]  # weights of a pretrained decoder
-    threads: int = 1
     device: torch.device = CPU
     cache: Path | None = None
     network: type[HrgSsa] = HrgSsa
 
-    def train(self, progress: Path, listener: Listener) -> HrgTrained:
+    def train(self, progress: Path, listener: Listener) -> Trained[HrgSsa]:
         """Train on the token states of the encoder."""
         words = TokenEncoder.load(
             self.encoder,
@@ -73,23 +69,15 @@ class HrgPlan:
             on_epoch=listener.on_epoch,
         )
 
-    def extractors(self, trained: HrgTrained) -> Mapping[str, str]:
+    def extractors(self, trained: Trained[HrgSsa]) -> Mapping[str, str]:
         """Return the encoder's recipe, and the set's of what is felt."""
         of_set = self.data.extractors
         felt: dict[str, str] = {name: of_set[name] for name in FELT if name in of_set}
-        return {"text": trained.text.extractor, **felt}
+        own = {} if trained.text is None else {"text": trained.text.extractor}
+        return {**own, **felt}
 
-    def card(self, trained: HrgTrained, report: Report) -> str:
-        """Return the model card."""
-        return hrg_model_card(
-            trained,
-            report,
-            data=self.data.name,
-            extractors=self.extractors(trained),
-            recipe=self.recipe,
-            seed=self.seed,
-            command=self.command,
-        )
+    def card(self, trained: Trained[HrgSsa], report: Report) -> str:
+        return hrg_model_card(self, trained, report)
 
 
 def plan_hrg_ssa(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
@@ -118,6 +106,6 @@ def plan_hrg_ssa(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
         text = words
     config = changed(HrgSsaConfig(data.labels, **sizes), of_model, "model")
     return HrgPlan(
-        data, config, recipe, options.seed, run.command, folder, text, start, options.threads, on,
+        data, config, recipe, options.seed, run.command, folder, options.threads, text, start, on,
         run.cache,
     )  # fmt: skip

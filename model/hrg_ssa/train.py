@@ -24,12 +24,11 @@ from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.whole import answer_talks, talk_of
 from model.scoring.answers import Answers
-from model.serving.calibration import Calibration, Thresholds
 from model.serving.device import CPU, device_errors, forked_random, thread_count
-from model.text.sentence_encoder import TextEncoder
 from model.text.token_encoder import TokenEncoder, token_states
 from model.training.loop import (
     Epoch,
+    Trained,
     TrainingLoop,
     as_saved,
     class_weight,
@@ -37,19 +36,6 @@ from model.training.loop import (
     require_labels,
 )
 from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
-
-
-@dataclass(frozen=True, slots=True)
-class HrgTrained:
-    """The chosen weights and how they came about."""
-
-    model: HrgSsa
-    calibration: Calibration
-    thresholds: Thresholds
-    history: tuple[Epoch, ...]
-    chosen: Epoch
-    text: TextEncoder
-    cut: int  # sentences that were longer than the model reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +60,7 @@ def train_hrg_ssa(
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> HrgTrained:
+) -> Trained[HrgSsa]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
     As `model.pcgnet.train.train`, whose words on progress, determinism and errors hold here too.
@@ -88,12 +74,8 @@ def train_hrg_ssa(
         training = _Training(
             data, config, recipe, seed, encoder, cache, start or {}, device, network
         )
-        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
-        model = model.cpu()
-        history, chosen = tuple(training.history), training.chosen
-        return HrgTrained(
-            model, calibration, thresholds, history, chosen, encoder.text, encoder.cut
-        )
+        found = training.run(progress, on_step, on_epoch)
+        return replace(found, model=found.model.cpu(), text=encoder.text, cut=encoder.cut)
 
 
 class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
+from model.kind import Plan
+from model.pcgnet.model import Pcgnet
 from model.pcgnet.recipe import Recipe
-from model.pcgnet.train import Trained
 from model.scoring.card import how_good, limits
 from model.scoring.report import Report
+from model.training.loop import Trained
 
 
-def model_card(
-    trained: Trained,
-    report: Report,
-    *,
-    data: str,
-    extractors: Mapping[str, str],
-    recipe: Recipe,
-    seed: int,
-    command: str,
-) -> str:
+def model_card(plan: Plan, trained: Trained[Pcgnet], report: Report) -> str:
     """Markdown for the checkpoint's README; `report` is of the dev split."""
-    config = trained.model.config
+    config, data, extractors = trained.model.config, plan.data.name, plan.extractors(trained)
     inputs = "\n".join(
         f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
     )
     dropouts = {name: value for name, value in asdict(config).items() if "dropout" in name}
-    chosen = {**asdict(recipe), **dropouts}
+    chosen = {**asdict(plan.recipe), **dropouts}
     settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
     weights = sum(p.numel() for p in trained.model.parameters())
     return f"""\
@@ -50,21 +42,21 @@ the train mean of its column.
 {inputs}
 
 How to compute them: `emotrack extract audio | video | text`; the exact settings of each (pitch
-floor, frames, columns, units) are in `docs/data.md`. {_words(trained, recipe)}
+floor, frames, columns, units) are in `docs/data.md`. {_words(trained, plan.recipe)}
 
 ## Training
 
-`{command}`
+`{plan.command}`
 
 Train split of {data} only; the epoch ({trained.chosen.number}) was chosen on the dev split by
-weighted F1; one seed ({seed}). {settings}
+weighted F1; one seed ({plan.seed}). {settings}
 
 {how_good(report, trained.thresholds)}
 
 {limits(data, report.class_f1)}"""
 
 
-def _words(trained: Trained, recipe: Recipe) -> str:
+def _words(trained: Trained[Pcgnet], recipe: Recipe) -> str:
     """How raw text gets in."""
     if trained.text is None or not trained.text.delta:
         return "Raw text is encoded by the worker with the sentence encoder named above."

@@ -13,7 +13,7 @@ from model.kind import Kind, Option, Run, TextMode, TrainingOptions
 if TYPE_CHECKING:  # torch comes with them
     from model.data.dataset import DataSet
     from model.pcgnet.checkpoint import Checkpoint
-    from model.pcgnet.plan import Plan
+    from model.pcgnet.plan import PcgnetPlan
     from model.pcgnet.recipe import Recipe
 
 
@@ -54,7 +54,7 @@ class PcgnetKind(Kind[PcgnetOptions]):
 
         return PcgnetPredictor.load(folder, serving)
 
-    def plan(self, data: DataSet, options: PcgnetOptions, run: Run) -> Plan:
+    def plan(self, data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
         from model.pcgnet.plan import plan
 
         return plan(data, options, run)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from model.data.dataset import DataSet
 from model.errors import EncoderMissing
-from model.kind import Run
+from model.kind import Plan, Run
 from model.pcgnet.card import model_card
 from model.pcgnet.checkpoint import NAME
 from model.pcgnet.config import PcgnetConfig
@@ -18,29 +18,24 @@ from model.pcgnet.config import preset as papers_sizes
 from model.pcgnet.kind import PcgnetOptions
 from model.pcgnet.model import Pcgnet
 from model.pcgnet.recipe import Recipe, paper_recipe, recipe_for
-from model.pcgnet.train import Trained, fitting_config, train
+from model.pcgnet.train import fitting_config, train
 from model.scoring.report import Report
 from model.text.encode_sentences import frozen_encoder, has_sentences, with_encoded_text
 from model.text.sentence_encoder import find_encoder
-from model.training.loop import Listener, check_labels
+from model.training.loop import Listener, Trained, check_labels
 from model.training.settings import changed, changes_of
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What to train, from which the whole run follows."""
+class PcgnetPlan(Plan):
+    """What to train of PCGNet; without an `encoder`, on the set's text vectors."""
 
     kind: ClassVar = NAME
-    data: DataSet
     config: PcgnetConfig
     recipe: Recipe
-    seed: int
-    command: str
-    encoder: Path | None = None  # folder of the sentence encoder; none: text vectors of the set
-    threads: int = 1
     network: type[Pcgnet] = Pcgnet
 
-    def train(self, progress: Path, listener: Listener) -> Trained:
+    def train(self, progress: Path, listener: Listener) -> Trained[Pcgnet]:
         """Train; a sentence encoder that was not tuned is named with what was trained."""
         trained = train(
             self.data,
@@ -59,25 +54,16 @@ class Plan:
             trained = replace(trained, text=text)
         return trained
 
-    def extractors(self, trained: Trained) -> Mapping[str, str]:
+    def extractors(self, trained: Trained[Pcgnet]) -> Mapping[str, str]:
         """Return the set's, but for text that is encoded here."""
         own = {} if trained.text is None else {"text": trained.text.extractor}
         return {**self.data.extractors, **own}
 
-    def card(self, trained: Trained, report: Report) -> str:
-        """Return the model card."""
-        return model_card(
-            trained,
-            report,
-            data=self.data.name,
-            extractors=self.extractors(trained),
-            recipe=self.recipe,
-            seed=self.seed,
-            command=self.command,
-        )
+    def card(self, trained: Trained[Pcgnet], report: Report) -> str:
+        return model_card(self, trained, report)
 
 
-def plan(data: DataSet, options: PcgnetOptions, run: Run) -> Plan:
+def plan(data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
     """Decide how text comes in, and the sizes that fit the data; encode it where it is frozen.
 
     No option `text` chooses: sentences are best heard by a tuned encoder, sets without sentences by
@@ -113,7 +99,7 @@ def plan(data: DataSet, options: PcgnetOptions, run: Run) -> Plan:
     if options.preset is not None:
         fitting = papers_sizes(options.preset, labels=data.labels, sentiment={}, **fitting.widths)
     config = changed(fitting, of_model, "model")
-    return Plan(data, config, recipe, options.seed, run.command, folder, options.threads)
+    return PcgnetPlan(data, config, recipe, options.seed, run.command, folder, options.threads)
 
 
 def _width(folder: Path) -> int:

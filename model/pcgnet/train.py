@@ -24,13 +24,13 @@ from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.whole import answer, conversation_tensors
 from model.scoring.answers import Answers
-from model.serving.calibration import Calibration, Thresholds
 from model.serving.device import thread_count
 from model.text.encode_sentences import with_text
 from model.text.sentence_encoder import TextEncoder
 from model.text.tuning import TunedEncoder
 from model.training.loop import (
     Epoch,
+    Trained,
     TrainingLoop,
     as_saved,
     class_weight,
@@ -53,18 +53,6 @@ TEXT: Final = INPUTS.index("text")
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """The chosen weights and how they came about."""
-
-    model: Pcgnet
-    calibration: Calibration
-    thresholds: Thresholds
-    history: tuple[Epoch, ...]
-    chosen: Epoch
-    text: TextEncoder | None = None  # that was tuned, or encodes the sentences as it is
-
-
-@dataclass(frozen=True, slots=True)
 class _Sample:
     tensors: ConversationTensors
     labels: Tensor  # [T]
@@ -83,7 +71,7 @@ def train(
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Trained:
+) -> Trained[Pcgnet]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
     `encoder` is the folder of the sentence encoder to tune, where the recipe does. With a
@@ -96,9 +84,7 @@ def train(
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
         training = _Training(data, config, recipe, seed, encoder, network)
-        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
-        history, chosen = tuple(training.history), training.chosen
-        return Trained(model, calibration, thresholds, history, chosen, training.text())
+        return training.run(progress, on_step, on_epoch)
 
 
 def fitting_config(
@@ -172,7 +158,6 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         )
 
     def text(self) -> TextEncoder | None:
-        """The chosen encoder, where one was tuned."""
         encoder = self.average.encoder
         return None if encoder is None else encoder.text_encoder()
 

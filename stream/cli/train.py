@@ -178,7 +178,7 @@ def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[
     return [(part, folder / f"fold-{number}") for number, part in parts]
 
 
-def _run(plan: Plan[Any], folder: Path, listener: Listener) -> Outcome:
+def _run(plan: Plan, folder: Path, listener: Listener) -> Outcome:
     """Carry a plan out and write metrics.json beside the checkpoint."""
     from model.study.ablations import ablated, load
     from model.train_run import carry_out, finished

@@ -46,7 +46,8 @@ class CountingKind(Kind[CountingOptions]):
 
         of_recipe, of_model = changes_of(options, run, Recipe, CountingConfig)
         config = changed(CountingConfig(data.labels, options.memory), of_model, "model")
-        return CountingPlan(data, config, changed(Recipe(), of_recipe, "recipe"), run.command)
+        recipe = changed(Recipe(), of_recipe, "recipe")
+        return CountingPlan(data, config, recipe, options.seed, run.command, None, options.threads)
 
     def recipe(self, text: TextMode, changes: Mapping[str, Any]) -> Recipe:
         from model.training.settings import changed

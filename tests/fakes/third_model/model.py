@@ -12,16 +12,17 @@ from zlib import crc32
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from model.checkpoint_files import LoadedCheckpoint, read_checkpoint
-from model.data.dataset import DataSet, Dialogue
+from model.data.dataset import Dialogue
 from model.interface import ModelInfo, Prediction, Turn
+from model.kind import Plan
 from model.labels import sentiment_of
 from model.scoring.answers import Answers, answers_to
 from model.scoring.calibrate import calibrate
 from model.scoring.report import Report
-from model.serving.calibration import Calibration, Thresholds
-from model.training.loop import Epoch, Listener
+from model.training.loop import Epoch, Listener, Trained
 from state.window import Applied, ArraySpec, Recurrence, StateSpec
 
 Floats = NDArray[np.float32]
@@ -47,13 +48,12 @@ class CountingConfig:
         return {}
 
 
-@dataclass
-class Counting:
-    config: CountingConfig
-    scores: torch.Tensor  # [buckets, C] log odds of a label by a word's bucket
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return {"scores": self.scores}
+class Counting(nn.Module):
+    def __init__(self, config: CountingConfig, scores: torch.Tensor) -> None:
+        super().__init__()
+        self.config = config
+        self.scores: torch.Tensor  # [buckets, C] log odds of a label by a word's bucket
+        self.register_buffer("scores", scores)
 
     def step(self, text: str, before: Floats) -> Floats:
         """Logits [C] of an utterance: its words, and a part of what came before."""
@@ -126,30 +126,11 @@ class Recipe:
     smoothing: float = 1.0
 
 
-@dataclass(frozen=True)
-class Trained:
-    model: Counting
-    calibration: Calibration
-    thresholds: Thresholds
-    history: tuple[Epoch, ...]
-    text: None = None
-
-    @property
-    def chosen(self) -> Epoch:
-        return self.history[0]
-
-
-@dataclass(frozen=True)
-class CountingPlan:
+@dataclass(frozen=True, slots=True)
+class CountingPlan(Plan):
     kind: ClassVar = "counting"
-    data: DataSet
-    config: CountingConfig
-    recipe: Recipe
-    command: str
-    encoder: Path | None = None
-    threads: int = 1
 
-    def train(self, progress: Path, listener: Listener) -> Trained:
+    def train(self, progress: Path, listener: Listener) -> Trained[Counting]:
         counts = np.full((BUCKETS, self.config.classes), self.recipe.smoothing, "f4")
         for dialogue in self.data.split("train"):
             for sentence, label in zip(dialogue.sentences, dialogue.labels, strict=True):
@@ -162,12 +143,13 @@ class CountingPlan:
         fitted = calibrate(
             found.emotion, found.labels, found.shift, found.shifts, self.config.classes
         )
-        return Trained(model, *fitted, (Epoch(1, 0.0, 0.0, 0.0),))
+        epoch = Epoch(1, 0.0, 0.0, 0.0)
+        return Trained(model, *fitted, (epoch,), epoch)
 
-    def extractors(self, trained: Trained) -> Mapping[str, str]:
+    def extractors(self, trained: Trained[Counting]) -> Mapping[str, str]:
         return {}
 
-    def card(self, trained: Trained, report: Report) -> str:
+    def card(self, trained: Trained[Counting], report: Report) -> str:
         return f"# Word counts of {self.data.name}\n\n`{self.command}`\n"
 
 

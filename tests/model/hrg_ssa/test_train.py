@@ -22,7 +22,7 @@ from model.hrg_ssa.model import UNTOLD, HrgSsa
 from model.hrg_ssa.plan import HrgPlan, plan_hrg_ssa
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import t5_start
-from model.hrg_ssa.train import HrgTrained, _Training, train_hrg_ssa
+from model.hrg_ssa.train import _Training, train_hrg_ssa
 from model.hrg_ssa.whole import run, talk_of
 from model.interface import ServingOptions
 from model.kind import Run
@@ -31,6 +31,7 @@ from model.serving.device import CPU
 from model.study.ablations import network_of
 from model.text.token_encoder import TokenEncoder, token_states
 from model.train_run import carry_out
+from model.training.loop import Trained
 from state.window import Recurrence
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -62,16 +63,18 @@ def config(data: DataSet, **changes: object) -> HrgSsaConfig:
     return HrgSsaConfig(data.labels, recurrence=Recurrence(window=3), **sizes)
 
 
-def trained(data: DataSet, encoder: Path, recipe: HrgRecipe = RECIPE, **more: object) -> HrgTrained:
+def trained(
+    data: DataSet, encoder: Path, recipe: HrgRecipe = RECIPE, **more: object
+) -> Trained[HrgSsa]:
     made = {"seed": 3, "encoder": words(encoder), **more}
     return train_hrg_ssa(data, config(data), recipe, **made)  # type: ignore[arg-type]
 
 
-def weights(found: HrgTrained) -> Mapping[str, Tensor]:
+def weights(found: Trained[HrgSsa]) -> Mapping[str, Tensor]:
     return found.model.state_dict()
 
 
-def same(one: HrgTrained, two: HrgTrained) -> bool:
+def same(one: Trained[HrgSsa], two: Trained[HrgSsa]) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
