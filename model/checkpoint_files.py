@@ -26,7 +26,7 @@ from torch import Tensor
 
 from model.atomic_files import write_whole
 from model.errors import CheckpointError
-from model.interface import ModelInfo
+from model.interface import DEFAULT_KIND, ModelInfo
 from model.serving.calibration import Calibration, Thresholds
 from model.text.sentence_encoder import TextEncoder
 
@@ -41,7 +41,6 @@ ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
 CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"  # what is shipped
-DEFAULT: Final = "pcgnet"
 
 
 class ModelConfig(Protocol):
@@ -132,7 +131,7 @@ def find_checkpoint(named: Path | None) -> Path:
     return shipped if shipped.is_dir() and not named.exists() else named
 
 
-def default_checkpoint(kind: str = DEFAULT) -> Path:
+def default_checkpoint(kind: str = DEFAULT_KIND) -> Path:
     """Return the shipped checkpoint of a model; raises `CheckpointError` in a build without it."""
     folder = _shipped(kind)
     if not (folder / WEIGHTS_FILE).is_file():

@@ -19,6 +19,7 @@ from state.window import Applied, StateSpec, Window
 
 Modality = Literal["text", "audio", "video"]
 Device = Literal["auto", "cpu", "cuda"]
+DEFAULT_KIND: Final = "pcgnet"  # the model where none is named
 
 
 class Tensor(Struct, frozen=True):

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from model.interface import Predictor, ServingOptions
+from model.interface import DEFAULT_KIND, Predictor, ServingOptions
 from model.kind import Kind
 
 if TYPE_CHECKING:  # torch comes with it
@@ -18,7 +18,6 @@ if TYPE_CHECKING:  # torch comes with it
 
 # A model's name and its folder, whose `kind.py` offers what `model.kind` describes.
 KINDS: Final[Mapping[str, str]] = {"pcgnet": "model.pcgnet", "hrg-ssa": "model.hrg_ssa"}
-DEFAULT_KIND: Final = "pcgnet"
 
 
 def kind_named(name: str) -> Kind[Any]:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+
 from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint, save_model
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.label_words import label_words_from
@@ -50,14 +52,18 @@ class HrgCheckpoint(LoadedCheckpoint):
     def answers(self, dialogues: Sequence[Dialogue], encoder: Path | None) -> Answers:
         from model.hrg_ssa.whole import answer_talks, talks_of
 
-        return answer_talks(self.model(), dialogues, talks_of(self, dialogues, encoder))
+        talks = talks_of(self.config, self.text, dialogues, encoder)
+        return answer_talks(self.model(), dialogues, talks)
 
     def whole(
         self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
     ) -> WholeTalks:
-        from model.hrg_ssa.whole import whole_talks
+        from model.hrg_ssa.whole import talks_of
 
-        return whole_talks(self, dialogues, encoder, told)
+        model = self.model()
+        batch = model.collate(talks_of(self.config, self.text, dialogues, encoder))
+        out: WholeTalks = model(batch, None if told is None else torch.tensor(told))
+        return out
 
 
 def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:

@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from model.hrg_ssa.options import HrgOptions
 from model.interface import Device, Predictor, ServingOptions
-from model.kind import Kind, Option, Run, TextMode, TrainingOptions
+from model.kind import Kind, Run, TextMode
 
 if TYPE_CHECKING:  # torch comes with them
     from model.data.dataset import DataSet
     from model.hrg_ssa.checkpoint import HrgCheckpoint
     from model.hrg_ssa.plan import HrgPlan
     from model.hrg_ssa.recipe import HrgRecipe
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HrgOptions(TrainingOptions):
-    """The options of `emotrack train hrg-ssa`."""
-
-    words_of: Annotated[
-        Path | None,
-        Option("hear words through this checkpoint's tuned encoder (or pcgnet)", before="threads"),
-    ] = None
-    device: Annotated[
-        Device, Option("where it is trained; on a GPU equal runs differ in their last bits")
-    ] = "cpu"
 
 
 class HrgSsaKind(Kind[HrgOptions]):

@@ -16,8 +16,8 @@ from model.errors import EncoderMissing
 from model.hrg_ssa.card import hrg_model_card
 from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import FELT, HrgSsaConfig
-from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.model import HrgSsa
+from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
 from model.hrg_ssa.train import train_hrg_ssa

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from model.data.dataset import Dialogue
-from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.model import HrgSsa, WholeTalks
 from model.interface import INPUTS
 from model.scoring.answers import Answers, answers_to
-from model.text.sentence_encoder import find_encoder
+from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder, token_states
 
 
@@ -46,33 +45,15 @@ def run(model: HrgSsa, batch: TalkBatch, labels: Tensor) -> WholeTalks:
 
 
 def talks_of(
-    checkpoint: HrgCheckpoint, dialogues: Sequence[Dialogue], encoder: Path | None = None
+    config: HrgSsaConfig, text: TextEncoder, dialogues: Sequence[Dialogue], folder: Path | None
 ) -> list[Talk]:
-    """Dialogues as a checkpoint hears them, their sentences through its own encoder.
+    """Dialogues as a model reads them, their sentences through the encoder `text`.
 
-    Raises `EncoderMissing`.
+    Its base is in `folder` (None: the installed one). Raises `EncoderMissing`.
     """
-    config = checkpoint.config
-    folder = find_encoder(encoder)
-    words = TokenEncoder.load(folder, checkpoint.text, most_tokens=config.most_tokens)
+    words = TokenEncoder.load(find_encoder(folder), text, most_tokens=config.most_tokens)
     states = token_states(words, dialogues)
     return [talk_of(d, found, config) for d, found in zip(dialogues, states, strict=True)]
-
-
-def whole_talks(
-    checkpoint: HrgCheckpoint,
-    dialogues: Sequence[Dialogue],
-    encoder: Path | None = None,
-    told: Sequence[int] | None = None,
-) -> WholeTalks:
-    """One pass over dialogues, told what the model itself says, or has said. Raises as `talks_of`.
-
-    `told` has the label said of each utterance of all dialogues.
-    """
-    model = checkpoint.model()
-    batch = model.collate(talks_of(checkpoint, dialogues, encoder))
-    out: WholeTalks = model(batch, None if told is None else torch.tensor(told))
-    return out
 
 
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from model.interface import Device, Predictor, ServingOptions
-from model.kind import Kind, Option, Run, TextMode, TrainingOptions
+from model.kind import Kind, Run, TextMode
+from model.pcgnet.options import PcgnetOptions
 
 if TYPE_CHECKING:  # torch comes with them
     from model.data.dataset import DataSet
     from model.pcgnet.checkpoint import Checkpoint
     from model.pcgnet.plan import PcgnetPlan
     from model.pcgnet.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PcgnetOptions(TrainingOptions):
-    """The options of `emotrack train pcgnet`."""
-
-    text: Annotated[
-        TextMode | None,
-        Option(
-            "tune the sentence encoder with the graph, use it as it is, or use the set's text "
-            "vectors (default: adapted where there are sentences)",
-            before="folds",
-        ),
-    ] = None
-    preset: Annotated[
-        Literal["meld", "iemocap"] | None,
-        Option("the paper's sizes and training instead of ours", before="folds"),
-    ] = None
-    bidirectional: Annotated[
-        bool, Option("research twin that hears the future", before="folds")
-    ] = False
-    hidden: Annotated[int | None, Option("hidden width H (128)", least=4, before="window")] = None
 
 
 class PcgnetKind(Kind[PcgnetOptions]):

@@ -15,8 +15,8 @@ from model.pcgnet.card import model_card
 from model.pcgnet.checkpoint import NAME
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.config import preset as papers_sizes
-from model.pcgnet.kind import PcgnetOptions
 from model.pcgnet.model import Pcgnet
+from model.pcgnet.options import PcgnetOptions
 from model.pcgnet.recipe import Recipe, paper_recipe, recipe_for
 from model.pcgnet.train import fitting_config, train
 from model.scoring.report import Report

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from model.interface import DEFAULT_KIND
 from model.kind import TextMode
-from model.registry import DEFAULT_KIND, kind_named
+from model.registry import kind_named
 
 if TYPE_CHECKING:
     from model.study.baselines import BaselineName

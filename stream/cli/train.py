@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperCommand, TyperGroup
 
+from model.interface import DEFAULT_KIND
 from model.kind import Option, Run, TrainingOptions
-from model.registry import DEFAULT_KIND, KINDS, kind_named
+from model.registry import KINDS, kind_named
 from model.study.figures import hush_torch_geometric, score_rows, write_figures
 from stream.cli.options import Data, SetName, model_errors, read_conversations
 from stream.cli.score_tables import print_report

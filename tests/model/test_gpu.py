@@ -14,7 +14,7 @@ import torch
 
 from model.errors import DeviceExhausted
 from model.evaluate import evaluate
-from model.hrg_ssa.kind import HrgOptions
+from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import plan_hrg_ssa
 from model.kind import Run
 from model.pcgnet import bench
