@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
-from model.hrg_ssa.config import FELT, NODES, HrgResearch, HrgSsaConfig
+from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
 from model.serving.device import require_research
 from model.serving.row_stable import TILE, RowLinear, row_linear
 
@@ -365,7 +365,7 @@ class HrgSsa(nn.Module):
     `model.study.ablations` derives from it.
     """
 
-    research: ClassVar[tuple[HrgResearch, ...]] = ()  # as in the settings it is built from
+    research: ClassVar[tuple[str, ...]] = ()  # as in the settings it is built from
     hybrid_graph: ClassVar[type[HybridGraph]] = HybridGraph
 
     def __init__(self, config: HrgSsaConfig) -> None:

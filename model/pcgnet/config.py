@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from model.interface import INPUTS, MODALITIES, StoreDType
 from model.labels import IEMOCAP_LABELS, MELD_LABELS, sentiment_of
 from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
-# What a model that measures a part's worth lacks or adds (`model.study.ablations`); none is served.
-Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
-RESEARCH: Final[tuple[Research, ...]] = (
-    "bidirectional", "no-graph", "no-cross-task", "no-evidence",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +38,7 @@ class PcgnetConfig:
     store_dtype: StoreDType = "float16"
     recurrence: Recurrence = field(default_factory=Recurrence)
     sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
-    research: tuple[Research, ...] = ()
+    research: tuple[str, ...] = ()  # parts of `model.study.ablations`; such a model is not served
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
@@ -56,8 +51,6 @@ class PcgnetConfig:
             heads = getattr(self, name)
             if heads < 1 or self.hidden % heads:
                 raise ValueError(f"hidden={self.hidden} does not split into {name}={heads}")
-        if not set(self.research) <= set(RESEARCH):
-            raise ValueError(f"research knows {', '.join(RESEARCH)}, not {self.research!r}")
         if not self.sentiment:
             object.__setattr__(self, "sentiment", sentiment_of(self.labels))
         if set(self.sentiment) != set(self.labels):

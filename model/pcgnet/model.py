@@ -28,7 +28,7 @@ from torch_geometric.utils import softmax
 
 from model.interface import MODALITIES
 from model.pcgnet.collate import Batch, ConversationTensors, Sequences, collate_conversations
-from model.pcgnet.config import PERSONA, PcgnetConfig, Research
+from model.pcgnet.config import PERSONA, PcgnetConfig
 from model.pcgnet.graph import RELATIONS, SAME_TIME
 from model.serving.device import require_research
 
@@ -269,7 +269,7 @@ def _far(device: torch.device) -> Tensor:
 class Pcgnet(nn.Module):
     """The weights, and the whole-conversation form; `model.study.ablations` derives from it."""
 
-    research: ClassVar[tuple[Research, ...]] = ()  # as in the settings it is built from
+    research: ClassVar[tuple[str, ...]] = ()  # as in the settings it is built from
     gru: ClassVar[type[CausalGru]] = CausalGru
 
     def __init__(self, config: PcgnetConfig) -> None:

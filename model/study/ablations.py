@@ -50,9 +50,14 @@ def under(checkpoint: LoadedCheckpoint, **settings: Any) -> LoadedCheckpoint:
 
 
 def network_of(config: Any) -> type[Any]:
-    """Return the class of the network that a model's settings ask for."""
-    parts = PARTS[type(config)]
-    bases = tuple(parts[name] for name in config.research) or (parts["none"],)
+    """Return the class of the network that a model's settings ask for.
+
+    Raises `ValueError` for a part that is not known.
+    """
+    network, parts = PARTS[type(config)]
+    if not set(config.research) <= set(parts):
+        raise ValueError(f"research knows {', '.join(parts)}, not {config.research!r}")
+    bases = tuple(parts[name] for name in config.research) or (network,)
     return type("Ablated", bases, {"research": config.research})
 
 
@@ -212,21 +217,25 @@ class AllTokens(HrgSsa):
         return super()._pooled_there(past, there) & (past.pooled[0][0] != 0).any(3).flatten(1)
 
 
-PARTS: Final[Mapping[type, Mapping[str, type]]] = {
-    PcgnetConfig: {
-        "none": Pcgnet,
-        "bidirectional": Bidirectional,
-        "no-graph": NoGraph,
-        "no-cross-task": NoCrossTask,
-        "no-evidence": NoEvidence,
-    },
-    HrgSsaConfig: {
-        "none": HrgSsa,
-        "gold-history": GoldHistory,
-        "no-labels": NoLabels,
-        "no-past": NoPast,
-        "no-graph": NoRelations,
-        "no-implicit": NoImplicit,
-        "all-tokens": AllTokens,
-    },
+PARTS: Final[Mapping[type, tuple[type, Mapping[str, type]]]] = {
+    PcgnetConfig: (
+        Pcgnet,
+        {
+            "bidirectional": Bidirectional,
+            "no-graph": NoGraph,
+            "no-cross-task": NoCrossTask,
+            "no-evidence": NoEvidence,
+        },
+    ),
+    HrgSsaConfig: (
+        HrgSsa,
+        {
+            "gold-history": GoldHistory,
+            "no-labels": NoLabels,
+            "no-past": NoPast,
+            "no-graph": NoRelations,
+            "no-implicit": NoImplicit,
+            "all-tokens": AllTokens,
+        },
+    ),
 }
