@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -25,9 +26,13 @@ from torch import Tensor
 
 from model.atomic_files import write_whole
 from model.errors import CheckpointError
-from model.interface import ModelInfo
+from model.interface import DEFAULT_KIND, ModelInfo
 from model.serving.calibration import Calibration, Thresholds
 from model.text.sentence_encoder import TextEncoder
+
+if TYPE_CHECKING:  # scikit-learn comes with them: not for a process that only serves
+    from model.data.dataset import Dialogue
+    from model.scoring.answers import Answers, WholeLogits
 
 FORMAT: Final = 3  # 1 knew no text encoder, 2 no evidence head
 WEIGHTS_FILE: Final = "model.safetensors"
@@ -35,17 +40,39 @@ CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
-DEFAULT: Final = "pcgnet-meld"
-SHIPPED: Final = {"pcgnet": DEFAULT, "hrg-ssa": "hrg-ssa-meld"}  # by the model's name
+CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"  # what is shipped
+
+
+class ModelConfig(Protocol):
+    """What is read of any model's settings."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def sentiment(self) -> Mapping[str, str]: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def widths(self) -> Mapping[str, int]: ...
+
+
+class Saved(Protocol):
+    """A model that can be saved: a torch module whose `config` is a dataclass."""
+
+    @property
+    def config(self) -> Any: ...
+    def state_dict(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """What any loaded checkpoint holds beside its model's settings and text encoder.
+class LoadedCheckpoint(ABC):
+    """A checkpoint in memory; a model derives its own, which answers whole conversations.
 
     `weights` are float32 tensors that float16 matrices were read into.
     """
 
+    config: ModelConfig
+    text: TextEncoder | None = None  # None: text vectors of an encoder we do not know
     weights: Mapping[str, Tensor]
     calibration: Calibration
     thresholds: Thresholds
@@ -54,20 +81,32 @@ class Described:
     version: str
     digest: str
 
-    def info(
-        self,
-        labels: tuple[str, ...],
-        sentiment: Mapping[str, str],
-        inputs: Mapping[str, int],
-        tuned: frozenset[str],
-    ) -> ModelInfo:
-        """What the checkpoint says of itself, in a worker's words."""
+    @abstractmethod
+    def answers(self, dialogues: Sequence[Dialogue], encoder: Path | None) -> Answers:
+        """Answer whole dialogues under the stored precision, to be scored.
+
+        Sentences are read through the checkpoint's text encoder, whose base is in the folder
+        `encoder` (None: the installed one). Raises `EncoderMissing`.
+        """
+
+    @abstractmethod
+    def whole(
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+    ) -> WholeLogits:
+        """Answer whole dialogues in one pass, all utterances one after the other.
+
+        `told` has a label number for each utterance: what a model that reads its own earlier
+        answers is to read in their place. Others ignore it. Raises `EncoderMissing`.
+        """
+
+    def info(self, inputs: Mapping[str, int], tuned: frozenset[str]) -> ModelInfo:
+        """Return what the checkpoint says of itself, in a worker's words."""
         return ModelInfo(
             name=self.name,
             version=self.version,
             digest=self.digest,
-            labels=labels,
-            sentiment=sentiment,
+            labels=self.config.labels,
+            sentiment=self.config.sentiment,
             inputs=inputs,
             extractors=self.extractors,
             tuned=tuned,
@@ -78,21 +117,23 @@ class Described:
         )
 
 
-def find_checkpoint(named: Path | None) -> Path:
-    """The folder given, or the shipped one of a model's name ("hrg-ssa"), or the default.
+Loaded = TypeVar("Loaded", bound=LoadedCheckpoint)
 
-    A folder of that name wins. Raises `CheckpointError` in a build that does not ship it.
+
+def find_checkpoint(named: Path | None) -> Path:
+    """Return the folder given, or the shipped one of a model's name ("hrg-ssa"), or the default.
+
+    A folder of that name wins. Raises `CheckpointError` in a build that ships no default.
     """
     if named is None:
         return default_checkpoint()
-    if str(named) in SHIPPED and not named.exists():
-        return default_checkpoint(SHIPPED[str(named)])
-    return named
+    shipped = _shipped(str(named))
+    return shipped if shipped.is_dir() and not named.exists() else named
 
 
-def default_checkpoint(name: str = DEFAULT) -> Path:
-    """Where a shipped checkpoint lies; raises `CheckpointError` in a build without it."""
-    folder = Path(__file__).parent / "checkpoints" / name
+def default_checkpoint(kind: str = DEFAULT_KIND) -> Path:
+    """Return the shipped checkpoint of a model; raises `CheckpointError` in a build without it."""
+    folder = _shipped(kind)
     if not (folder / WEIGHTS_FILE).is_file():
         raise CheckpointError(
             f"this build ships no checkpoint at {folder}: name one with --checkpoint, "
@@ -101,16 +142,50 @@ def default_checkpoint(name: str = DEFAULT) -> Path:
     return folder
 
 
-def write_files(
+def _shipped(kind: str) -> Path:
+    return CHECKPOINTS / f"{kind}-meld"
+
+
+def text_encoder_of(named: Path) -> TextEncoder:
+    """Return the text encoder of a checkpoint; raises `CheckpointError` where it has none."""
+    folder = find_checkpoint(named)
+    _, settings, tuned, _ = read_files(folder)
+    with fitting(folder):
+        text = text_encoder_from(json.loads(settings).get("text_encoder"), tuned)
+    if text is None:
+        raise CheckpointError(f"checkpoint {named} has no text encoder to hear words through")
+    return text
+
+
+def save_model(
     folder: Path,
-    state: Mapping[str, Tensor],
-    settings: Mapping[str, Any],
-    text: TextEncoder | None,
+    model: Saved,
+    *,
+    name: str,
+    calibration: Calibration,
+    thresholds: Thresholds,
+    extractors: Mapping[str, str],
     card: str,
+    text: TextEncoder | None = None,
+    version: str = "1",
 ) -> str:
-    """Write any model's checkpoint: weights, settings, text encoder and card; return its digest."""
-    config: dict[str, Any] = {"format": FORMAT, **settings}
-    weights = save(_stored(state))
+    """Write a checkpoint folder and return its digest; the same model gives the same bytes.
+
+    `name` is the model's in `model.registry.KINDS`. Matrices are rounded to float16 here: evaluate
+    what is loaded again, not `model`. All files are written next to their names before any is put
+    in its place. Raises `CheckpointError` where that fails (a full disk, say): what was there stays
+    as it was.
+    """
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "model": asdict(model.config),
+        "calibration": asdict(calibration),
+        "thresholds": asdict(thresholds),
+        "extractors": dict(extractors),
+    }
+    weights = save(_stored(model.state_dict()))
     tuned = save(dict(text.delta)) if text is not None and text.delta else b""
     if text is not None:
         named = {"base": text.base, "name": text.name, "layers": text.layers}
@@ -173,17 +248,33 @@ def fitting(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def described(config: Mapping[str, Any], weights: bytes, digest: str) -> dict[str, Any]:
-    """The fields of `Described`."""
-    return {
-        "weights": {name: tensor.float() for name, tensor in load(weights).items()},
-        "calibration": calibration_from(config["calibration"]),
-        "thresholds": Thresholds(**config["thresholds"]),
-        "extractors": config["extractors"],
-        "name": config["name"],
-        "version": config["version"],
-        "digest": digest,
-    }
+def read_checkpoint(
+    folder: Path,
+    kind: type[Loaded],
+    config_of: Callable[[dict[str, Any]], ModelConfig],
+    formats: Collection[int] = (FORMAT,),
+) -> Loaded:
+    """Read and verify a checkpoint folder; `config_of` makes a model's settings of the stored ones.
+
+    Raises `CheckpointError`, one sentence naming the file, what is wrong with it and the cure.
+    """
+    weights, settings, tuned, digest = read_files(folder)
+    with fitting(folder):
+        stored = json.loads(settings)
+        if stored["format"] not in formats:
+            readable = ", ".join(map(str, formats))
+            raise ValueError(f"format {stored['format']}, this version reads {readable}")
+        return kind(
+            config=config_of(stored["model"]),
+            text=text_encoder_from(stored.get("text_encoder"), tuned),
+            weights={name: tensor.float() for name, tensor in load(weights).items()},
+            calibration=calibration_from(stored["calibration"]),
+            thresholds=Thresholds(**stored["thresholds"]),
+            extractors=stored["extractors"],
+            name=stored["name"],
+            version=stored["version"],
+            digest=digest,
+        )
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration:

@@ -7,25 +7,18 @@ score is causal: an answer has seen its own utterance and earlier ones.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from model.checkpoint_files import LoadedCheckpoint
 from model.data.dataset import UNLABELLED, DataSource, Split
 from model.errors import CheckpointError
-from model.hrg_ssa.checkpoint import HrgCheckpoint
-from model.hrg_ssa.whole import answer_talks, talks_of
-from model.pcgnet.whole import answer
 from model.scoring.answers import Answers
 from model.scoring.bootstrap import Difference, dialogue_weights, differences, resampled_scores
 from model.scoring.report import Report, score
 from model.serving.device import thread_count
-from model.text.encode_sentences import prepared
-
-if TYPE_CHECKING:
-    from model.registry import AnyCheckpoint
 
 
 def evaluate(
-    checkpoint: AnyCheckpoint,
+    checkpoint: LoadedCheckpoint,
     data: DataSource,
     split: Split,
     *,
@@ -37,7 +30,7 @@ def evaluate(
     return _score(answers, checkpoint, split)
 
 
-def _score(answers: Answers, checkpoint: AnyCheckpoint, split: Split) -> Report:
+def _score(answers: Answers, checkpoint: LoadedCheckpoint, split: Split) -> Report:
     fitted = checkpoint.calibration
     return score(
         answers,
@@ -49,8 +42,8 @@ def _score(answers: Answers, checkpoint: AnyCheckpoint, split: Split) -> Report:
 
 
 def compare(
-    checkpoint: AnyCheckpoint,
-    other: AnyCheckpoint,
+    checkpoint: LoadedCheckpoint,
+    other: LoadedCheckpoint,
     data: DataSource,
     split: Split,
     *,
@@ -77,7 +70,7 @@ def compare(
 
 
 def answers_of(
-    checkpoint: AnyCheckpoint,
+    checkpoint: LoadedCheckpoint,
     data: DataSource,
     split: Split,
     *,
@@ -100,13 +93,10 @@ def answers_of(
             "choose another with --split"
         )
     with thread_count(threads):
-        if isinstance(checkpoint, HrgCheckpoint):
-            talks = talks_of(checkpoint, dialogues, encoder)
-            return answer_talks(checkpoint.model(), dialogues, talks)
-        return answer(checkpoint.model(), prepared(checkpoint.text, dialogues, encoder))
+        return checkpoint.answers(dialogues, encoder)
 
 
-def _check_fit(checkpoint: AnyCheckpoint, data: DataSource) -> None:
+def _check_fit(checkpoint: LoadedCheckpoint, data: DataSource) -> None:
     config = checkpoint.config
     if data.labels != config.labels:
         raise CheckpointError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import numpy as np
@@ -20,6 +21,8 @@ Modality = Literal["text", "audio", "video"]
 MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
 INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
 StoreDType = Literal["float16", "bfloat16", "float32"]
+Device = Literal["auto", "cpu", "cuda"]
+DEFAULT_KIND: Final = "pcgnet"  # the model where none is named
 
 
 class Tensor(Struct, frozen=True):
@@ -79,6 +82,22 @@ class ModelInfo:
     def own_extractors(self) -> dict[str, str]:
         """The extractors of the tuned modalities."""
         return {name: self.extractors[name] for name in self.tuned}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOptions:
+    """How a checkpoint is served.
+
+    `window`, `idle_s` and `max_session_s` override the recurrence stored in the checkpoint and are
+    part of `StateSpec.digest`.
+    """
+
+    device: Device = "auto"
+    window: int | None = None
+    idle_s: float | None = None
+    max_session_s: float | None = None
+    threads: int = 1
+    encoder: Path | None = None  # folder of the sentence encoder; None: the installed one
 
 
 class Predictor(Protocol):

@@ -1,79 +1,53 @@
 """The models by name, and what is loaded by it: checkpoints and predictors.
 
-A model is imported when one of its kind is asked for.
+A model's folder is imported when a checkpoint of its kind is asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from model.errors import CheckpointError
-from model.interface import Predictor
+from model.interface import DEFAULT_KIND, Predictor, ServingOptions
+from model.kind import Kind
 
-if TYPE_CHECKING:  # torch comes with them
-    from model.hrg_ssa.checkpoint import HrgCheckpoint
-    from model.hrg_ssa.predictor import HrgSsaPredictor
-    from model.pcgnet.checkpoint import Checkpoint
-    from model.pcgnet.predictor import PcgnetPredictor
-    from model.text.sentence_encoder import TextEncoder
+if TYPE_CHECKING:  # torch comes with it
+    from model.checkpoint_files import LoadedCheckpoint
 
-    AnyCheckpoint = Checkpoint | HrgCheckpoint
+# A model's name and its folder, whose `kind.py` offers what `model.kind` describes.
+KINDS: Final[Mapping[str, str]] = {"pcgnet": "model.pcgnet", "hrg-ssa": "model.hrg_ssa"}
 
 
-def load_any(folder: Path) -> AnyCheckpoint:
-    """Read and verify a checkpoint of either model. Raises `CheckpointError`."""
-    from model.checkpoint_files import kind_of
-    from model.hrg_ssa.checkpoint import NAME, load_hrg_checkpoint
-    from model.pcgnet.checkpoint import load_checkpoint
-
-    return load_hrg_checkpoint(folder) if kind_of(folder) == NAME else load_checkpoint(folder)
+def kind_named(name: str) -> Kind[Any]:
+    """Import a model's folder and return what it offers. Raises KeyError for an unknown name."""
+    kind: Kind[Any] = import_module(f"{KINDS[name]}.kind").KIND
+    return kind
 
 
-def text_encoder_of(named: Path) -> TextEncoder:
-    """Return the text encoder of a checkpoint; raises `CheckpointError` where it has none."""
-    from model.checkpoint_files import find_checkpoint
-
-    text = load_any(find_checkpoint(named)).text
-    if text is None:
-        raise CheckpointError(f"checkpoint {named} has no text encoder to hear words through")
-    return text
+def load_any(folder: Path) -> LoadedCheckpoint:
+    """Read and verify a checkpoint of any model. Raises `CheckpointError`."""
+    return _kind_of(folder).load_checkpoint(folder)
 
 
 def load_predictor(
-    path: Path | None = None,
-    *,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    window: int | None = None,
-    idle_s: float | None = None,
-    max_session_s: float | None = None,
-    threads: int = 1,
-    encoder: Path | None = None,
+    path: Path | None = None, serving: ServingOptions = ServingOptions()
 ) -> Predictor:
     """Load a checkpoint folder (the shipped one when `path` is None) for serving.
 
-    `path` may be the name of a model whose checkpoint is shipped, "pcgnet" or "hrg-ssa".
-    `window`, `idle_s` and `max_session_s` override the recurrence stored in the checkpoint and are
-    part of `StateSpec.digest`. Raises `CheckpointError` naming file, reason and cure.
+    `path` may be the name of a model whose checkpoint is shipped. Raises `CheckpointError` naming
+    file, reason and cure.
     """
-    from model.checkpoint_files import find_checkpoint, kind_of
+    from model.checkpoint_files import find_checkpoint
 
     folder = find_checkpoint(path)
-    kind: type[PcgnetPredictor | HrgSsaPredictor]
-    if kind_of(folder) == "hrg-ssa":
-        from model.hrg_ssa.predictor import HrgSsaPredictor
+    return _kind_of(folder).load_predictor(folder, serving)
 
-        kind = HrgSsaPredictor
-    else:
-        from model.pcgnet.predictor import PcgnetPredictor
 
-        kind = PcgnetPredictor
-    return kind.load(
-        folder,
-        device=device,
-        window=window,
-        idle_s=idle_s,
-        max_session_s=max_session_s,
-        threads=threads,
-        encoder=encoder,
-    )
+def _kind_of(folder: Path) -> Kind[Any]:
+    """Return the kind a checkpoint names; one of another name is read as the default kind."""
+    from model.checkpoint_files import kind_of
+
+    name = kind_of(folder)
+    return kind_named(name if name in KINDS else DEFAULT_KIND)

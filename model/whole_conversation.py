@@ -13,17 +13,10 @@ import torch
 
 from model.checkpoint_files import find_checkpoint
 from model.data.dataset import Dialogue
-from model.hrg_ssa.checkpoint import HrgCheckpoint
-from model.hrg_ssa.model import WholeTalks
-from model.hrg_ssa.whole import whole_talks
-from model.pcgnet.collate import collate_conversations
-from model.pcgnet.model import WholeOutput
-from model.pcgnet.whole import conversation_tensors
 from model.registry import load_any
 from model.scoring.calibrate import emotion_probabilities, shift_cells
 from model.scoring.scores import Doubles
 from model.serving.device import thread_count
-from model.text.encode_sentences import prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +45,9 @@ def whole_answers(
     loaded = load_any(find_checkpoint(checkpoint))
     calibration, classes = loaded.calibration, loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
+    history = None if told is None else [told[name] for name in names]
     with thread_count(1):
-        if isinstance(loaded, HrgCheckpoint):
-            history = None if told is None else [told[name] for name in names]
-            out: WholeOutput | WholeTalks = whole_talks(loaded, dialogues, encoder, history)
-        else:
-            dialogues = prepared(loaded.text, dialogues, encoder)
-            tensors = [conversation_tensors(d, loaded.config) for d in dialogues]
-            out = loaded.model()(collate_conversations(tensors, loaded.config), rounding=True)
+        out = loaded.whole(dialogues, encoder, history)
     emotion = emotion_probabilities(_doubles(out.emotion), calibration)
     shift = shift_cells(_doubles(out.shift), calibration).reshape(-1, classes, classes)
     pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from model.errors import DeviceLost, ModelError
-from model.interface import ModelInfo, Predictor
+from model.interface import ModelInfo, Predictor, ServingOptions
 from model.registry import load_predictor
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
@@ -199,12 +199,14 @@ def load_model(settings: Settings) -> Predictor:
     try:
         predictor = load_predictor(
             settings.model,
-            device=settings.device,
-            window=settings.window,
-            idle_s=settings.idle_s,
-            max_session_s=settings.max_session_s,
-            threads=settings.threads,
-            encoder=settings.encoder,
+            ServingOptions(
+                device=settings.device,
+                window=settings.window,
+                idle_s=settings.idle_s,
+                max_session_s=settings.max_session_s,
+                threads=settings.threads,
+                encoder=settings.encoder,
+            ),
         )
     except ModelError as error:
         raise ModelUnfit(str(error)) from None

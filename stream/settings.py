@@ -107,7 +107,7 @@ class Settings(BaseSettings):
 
     # Model
     model: Path | None = Field(
-        default=None, description="checkpoint folder, or hrg-ssa; none: PCGNet"
+        default=None, description="checkpoint folder, or a model's name; none: PCGNet"
     )
     model_digest: str | None = Field(
         default=None,

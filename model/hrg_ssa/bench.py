@@ -15,7 +15,7 @@ from model.hrg_ssa.collate import Talk, collate_talks
 from model.hrg_ssa.config import FELT
 from model.hrg_ssa.model import past_of
 from model.hrg_ssa.predictor import HrgSsaPredictor
-from model.interface import Turn
+from model.interface import ServingOptions, Turn
 from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder
 from state.window import Window
@@ -32,9 +32,9 @@ class Told:
     said: int = 0
 
     @staticmethod
-    def begin(folder: Path | None, conversations: int) -> Told:
+    def begin(folder: Path, conversations: int) -> Told:
         """Load a checkpoint on the CPU, one thread. Raises `CheckpointError`."""
-        predictor = HrgSsaPredictor.load(folder, device="cpu")
+        predictor = HrgSsaPredictor.load(folder, ServingOptions(device="cpu"))
         predictor.warm_up()
         return Told(predictor, [Window.empty(predictor.spec) for _ in range(conversations)])
 

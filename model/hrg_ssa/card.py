@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from model.hrg_ssa.recipe import HrgRecipe
-from model.hrg_ssa.train import HrgTrained
+from model.hrg_ssa.model import HrgSsa
+from model.kind import Plan
 from model.scoring.card import filled_card
 from model.scoring.report import Report
+from model.training.loop import Trained
 
 
-def hrg_model_card(
-    trained: HrgTrained,
-    report: Report,
-    *,
-    data: str,
-    extractors: Mapping[str, str],
-    recipe: HrgRecipe,
-    seed: int,
-    command: str,
-) -> str:
+def hrg_model_card(plan: Plan, trained: Trained[HrgSsa], report: Report) -> str:
     """Markdown for the checkpoint's README; `report` is of the dev split."""
-    config = trained.model.config
+    config, data, extractors = trained.model.config, plan.data.name, plan.extractors(trained)
     inputs = "\n".join(
         f"| {name} | {'words' if name == 'text' else config.widths[name]} | {extractors[name]} |"
         for name in config.widths
@@ -31,7 +22,9 @@ def hrg_model_card(
     )
     sizes = {k: v for k, v in asdict(config).items() if isinstance(v, int | float | tuple)}
     sizes.pop("labels"), sizes.pop("research")
-    settings = ", ".join(f"{name}={value}" for name, value in {**asdict(recipe), **sizes}.items())
+    settings = ", ".join(
+        f"{name}={value}" for name, value in {**asdict(plan.recipe), **sizes}.items()
+    )
     weights = sum(p.numel() for p in trained.model.parameters())
     return filled_card(
         Path(__file__).with_name("card.md"),
@@ -43,9 +36,9 @@ def hrg_model_card(
         window=config.recurrence.window,
         clip=f"{config.input_clip:g}",
         inputs=inputs,
-        command=command,
+        command=plan.command,
         epoch=trained.chosen.number,
-        seed=seed,
+        seed=plan.seed,
         settings=settings,
         width=config.width,
         pooled=config.pooled,
@@ -55,8 +48,9 @@ def hrg_model_card(
     )
 
 
-def _words(trained: HrgTrained) -> str:
+def _words(trained: Trained[HrgSsa]) -> str:
     text = trained.text
+    assert text is not None, "words are always read through an encoder"
     if not text.delta:
         return (
             f"Words are heard through {text.name} as it is (the installed package or folder whose "

@@ -7,98 +7,73 @@ added to it, where it is heard through that (`encoder.safetensors`).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from model.checkpoint_files import (
-    FORMAT,
-    Described,
-    described,
-    fitting,
-    read_files,
-    text_encoder_from,
-    write_files,
-)
+import torch
+
+from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint, save_model
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.label_words import label_words_from
-from model.hrg_ssa.model import HrgSsa
-from model.serving.calibration import Calibration, Thresholds
+from model.hrg_ssa.model import HrgSsa, WholeTalks
 from model.text.sentence_encoder import TextEncoder
 from state.window import Recurrence
 
+if TYPE_CHECKING:
+    from model.data.dataset import Dialogue
+    from model.scoring.answers import Answers
+
 NAME: Final = "hrg-ssa"
 READABLE: Final = (2, FORMAT)  # what 3 brought is PCGNet's
+save_hrg_checkpoint = partial(save_model, name=NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HrgCheckpoint(Described):
+class HrgCheckpoint(LoadedCheckpoint):
     """A loaded HRG-SSA."""
 
     config: HrgSsaConfig
     text: TextEncoder
+    network: type[HrgSsa] = HrgSsa
+
+    def __post_init__(self) -> None:
+        if self.text is None:
+            raise ValueError("it names no text encoder")
 
     def model(self) -> HrgSsa:
         """Build the model, in evaluation mode."""
-        model = HrgSsa(self.config)
+        model = self.network(self.config)
         model.load_state_dict(dict(self.weights))
         return model.eval()
 
-    def under(self, **settings: Any) -> HrgCheckpoint:
-        """The same weights with other settings, less those that such a model has no use for."""
-        config = replace(self.config, **settings)
-        names = HrgSsa(config).state_dict().keys()
-        return replace(self, config=config, weights={n: self.weights[n] for n in names})
+    def answers(self, dialogues: Sequence[Dialogue], encoder: Path | None) -> Answers:
+        from model.hrg_ssa.whole import answer_talks, talks_of
 
+        talks = talks_of(self.config, self.text, dialogues, encoder)
+        return answer_talks(self.model(), dialogues, talks)
 
-def save_hrg_checkpoint(
-    folder: Path,
-    model: HrgSsa,
-    *,
-    calibration: Calibration,
-    thresholds: Thresholds,
-    extractors: Mapping[str, str],
-    card: str,
-    text: TextEncoder,
-    version: str = "1",
-) -> str:
-    """Write a checkpoint folder and return its digest, as PCGNet's `save_checkpoint`."""
-    settings = {
-        "name": NAME,
-        "version": version,
-        "model": asdict(model.config),
-        "calibration": asdict(calibration),
-        "thresholds": asdict(thresholds),
-        "extractors": dict(extractors),
-    }
-    return write_files(folder, model.state_dict(), settings, text, card)
+    def whole(
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+    ) -> WholeTalks:
+        from model.hrg_ssa.whole import talks_of
+
+        model = self.model()
+        batch = model.collate(talks_of(self.config, self.text, dialogues, encoder))
+        out: WholeTalks = model(batch, None if told is None else torch.tensor(told))
+        return out
 
 
 def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:
     """Read and verify a checkpoint folder. Raises `CheckpointError`."""
-    weights, settings, tuned, digest = read_files(folder)
-    with fitting(folder):
-        return _parse(weights, settings, tuned, digest)
+    return read_checkpoint(folder, HrgCheckpoint, config_of, READABLE)
 
 
-def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> HrgCheckpoint:
-    config = json.loads(settings)
-    if config["format"] not in READABLE or config["name"] != NAME:
-        raise ValueError(f"format {config['format']} of {config['name']}")
-    text = text_encoder_from(config.get("text_encoder"), tuned)
-    if text is None:
-        raise ValueError("it names no text encoder")
-    return HrgCheckpoint(
-        config=_model_config(config["model"]), text=text, **described(config, weights, digest)
-    )
-
-
-def _model_config(stored: Mapping[str, Any]) -> HrgSsaConfig:
-    fields: dict[str, Any] = dict(stored)
+def config_of(stored: dict[str, Any]) -> HrgSsaConfig:
     for name in ("labels", "node_layers", "research"):
-        fields[name] = tuple(fields[name])
-    fields["recurrence"] = Recurrence(**fields["recurrence"])
-    fields["words"] = label_words_from(fields["words"])
-    return HrgSsaConfig(**fields)
+        stored[name] = tuple(stored[name])
+    stored["recurrence"] = Recurrence(**stored["recurrence"])
+    stored["words"] = label_words_from(stored["words"])
+    return HrgSsaConfig(**stored)

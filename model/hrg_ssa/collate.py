@@ -85,10 +85,8 @@ def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
     lengths = np.array([len(t.speakers) for t in talks], dtype=np.int64)
     heard = who_was_heard(talks, config.recurrence.max_speakers)
     here = np.arange(len(heard.session), dtype=np.int64)
-    window = 0 if "no-past" in config.research else config.recurrence.window
     past = here[:, None] - np.arange(config.recurrence.window, 0, -1)  # [N, W]
-    far = here[:, None] - past > window
-    past = np.where(far | (past < heard.session[:, None]), -1, past)
+    past = np.where(past < heard.session[:, None], -1, past)
     paired = heard.previous >= 0
     present = torch.cat([t.present for t in talks]).bool()
     present = present & torch.tensor([config.widths[name] > 0 for name in FELT])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from typing import Final
 
 from model.hrg_ssa.label_words import LabelWords, own_label_words
 from model.interface import Modality, StoreDType
@@ -14,14 +14,6 @@ from state.window import Recurrence
 NODES: Final = ("text", "audio", "video")
 FELT: Final[tuple[Modality, ...]] = ("audio", "video")  # inputs of one vector an utterance
 WINDOW: Final = 8  # past utterances (docs/models.md B8)
-
-# What a model that measures a part's worth lacks or is given; none of them can be served.
-# "gold-history" is a leak: it is told the true emotions of the past. "all-tokens" keeps the states
-# of a past utterance's first `pooled` tokens instead of so many means of all.
-HrgResearch = Literal[
-    "gold-history", "no-labels", "no-past", "no-graph", "no-implicit", "all-tokens"
-]
-HRG_RESEARCH: Final[tuple[HrgResearch, ...]] = get_args(HrgResearch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ class HrgSsaConfig:
     store_dtype: StoreDType = "float16"
     recurrence: Recurrence = field(default_factory=lambda: Recurrence(window=WINDOW))
     sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
-    research: tuple[HrgResearch, ...] = ()
+    research: tuple[str, ...] = ()  # parts of `model.study.ablations`; such a model is not served
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))
@@ -67,8 +59,6 @@ class HrgSsaConfig:
                 f"node_layers={self.node_layers} must name some of the {self.decoder_layers} "
                 "decoder blocks"
             )
-        if not set(self.research) <= set(HRG_RESEARCH):
-            raise ValueError(f"research knows {', '.join(HRG_RESEARCH)}, not {self.research!r}")
         if self.words is None:
             object.__setattr__(self, "words", own_label_words(self.labels))
         if len(self.label_words.emotions) != self.classes:

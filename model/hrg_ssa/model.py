@@ -23,15 +23,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import ClassVar, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.hrg_ssa.collate import TalkBatch
+from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
-from model.serving.device import STORE_DTYPES
+from model.serving.device import STORE_DTYPES, require_research
 from model.serving.row_stable import TILE, RowLinear, row_linear
 
 SLOPE: Final = 0.2  # of LeakyReLU in the graph
@@ -245,16 +245,18 @@ class HybridGraph(nn.Module):
         super().__init__()
         m, d, head = len(NODES), c.width, c.width // c.graph_heads
         self.heads, self.dropout = c.graph_heads, c.dropout
-        self.implicit = "no-implicit" not in c.research
         layers = range(c.graph_layers)
         self.value = nn.ParameterList(_matrices(m, d, d) for _ in layers)
         self.out = nn.ParameterList(nn.Parameter(torch.zeros(m, d, d)) for _ in layers)
         self.source = nn.ParameterList(_rows(m, c.graph_heads, head) for _ in layers)
         self.target = nn.ParameterList(_rows(m, c.graph_heads, head) for _ in layers)
         self.scale = nn.ParameterList(nn.Parameter(torch.ones(m, 1, d)) for _ in layers)
-        if self.implicit:
-            self.relation = _matrices(m, d, c.detector)  # R of the paper
-            self.ends = _rows(2, m, c.detector)  # u, v
+        self.begin_implicit(c)
+
+    def begin_implicit(self, c: HrgSsaConfig) -> None:
+        """Make the scorer of implicit edges."""
+        self.relation = _matrices(len(NODES), c.width, c.detector)  # R of the paper
+        self.ends = _rows(2, len(NODES), c.detector)  # u, v
 
     def forward(self, nodes: Tensor, speaker: Tensor) -> Tensor:
         """[B, n, M, d] and speakers [B, n] -> [B, n, M, d]."""
@@ -286,9 +288,10 @@ class HybridGraph(nn.Module):
         none = torch.full((), -torch.inf, device=x.device)
         bias = torch.where(explicit, torch.zeros((), device=x.device), none)
         bias = bias.expand(len(x), *bias.shape)
-        if not self.implicit:
-            return bias
-        past = both & (back >= 0)
+        return self.with_implicit(bias, x, both & (back >= 0), explicit)
+
+    def with_implicit(self, bias: Tensor, x: Tensor, past: Tensor, explicit: Tensor) -> Tensor:
+        """Open the implicit edges [M, B, n, n] whose scores are above chance."""
         log_p = self._log_scores(x, past)  # [M, B, n, n]
         count = past.sum(2, keepdim=True).clamp_min(1)
         kept = past & ~explicit & (log_p > -torch.log(count.float()))
@@ -355,10 +358,17 @@ class Decoder(nn.Module):
 
 
 class HrgSsa(nn.Module):
-    """The model; in evaluation mode it draws no random number."""
+    """The model; in evaluation mode it draws no random number.
+
+    `model.study.ablations` derives from it.
+    """
+
+    research: ClassVar[tuple[str, ...]] = ()  # as in the settings it is built from
+    hybrid_graph: ClassVar[type[HybridGraph]] = HybridGraph
 
     def __init__(self, config: HrgSsaConfig) -> None:
         super().__init__()
+        require_research(config.research, self.research)
         c = self.config = config
         d, window = c.width, c.recurrence.window
         self.store = STORE_DTYPES[c.store_dtype]
@@ -374,7 +384,7 @@ class HrgSsa(nn.Module):
             self.register_buffer(f"{name}_scale", torch.ones(width))
         self.missing = nn.Parameter(torch.randn(len(NODES), d))  # where an input is absent
         self.stacks = nn.ModuleList(FusionStack(c, alone=name != "text") for name in NODES)
-        self.graph = HybridGraph(c)
+        self.graph = self.hybrid_graph(c)
         self.pool_query = nn.Parameter(torch.randn(c.pooled, d) * d**-0.5)
         self.pool_value = _linear(d, d, d**-0.5)
         self.pool_norm = _norm(c)
@@ -407,6 +417,14 @@ class HrgSsa(nn.Module):
         if history is None:
             return self._in_order(batch, prompt)
         return self._at_once(batch, history, prompt)
+
+    def collate(self, talks: Sequence[Talk]) -> TalkBatch:
+        """Lay conversations out as the model reads them, see `collate_talks`."""
+        return collate_talks(talks, self.config)
+
+    def given(self, labels: Tensor) -> Tensor | None:
+        """Return the labels [N] of the past that are told; None: those the model itself says."""
+        return None
 
     def step(
         self, encoded: Encoded, pooled: Tensor, nodes: Tensor, speaker: Tensor, before: Tensor
@@ -466,11 +484,15 @@ class HrgSsa(nn.Module):
         speaker = past.speaker
         same, there = speaker == speaker[:, -1:], speaker >= 0  # [B, n]
         nodes = torch.cat((past.nodes, encoded.nodes[:, None]), dim=1)  # [B, n, M, d]
-        if "no-graph" not in self.config.research:
-            nodes = self.graph(nodes, speaker)
+        nodes = self._related(nodes, speaker)
         keys, mask = self._tagged(past, same[:, :-1], there[:, :-1])
         own = nodes[:, -1] + self.node_tag
         return self.decoder(sentence, encoded, keys, mask, own), nodes
+
+    def _related(self, nodes: Tensor, speaker: Tensor) -> Tensor:
+        """Nodes [B, n, M, d] after the graph."""
+        related: Tensor = self.graph(nodes, speaker)
+        return related
 
     def shift(self, before: Tensor, now: Tensor) -> Tensor:
         """Return logits [P, C * C], row = previous emotion, of two answers [P, shift_width + C].
@@ -500,16 +522,8 @@ class HrgSsa(nn.Module):
         )
 
     def _pooled(self, states: Tensor, there: Tensor, tag: Tensor) -> Tensor:
-        """Pool token and label-word states: [B, L + 2, d] -> [B, k, d].
-
-        The research twin "all-tokens" takes the first k of them, label words first, zeros after.
-        """
+        """Pool token and label-word states: [B, L + 2, d] -> [B, k, d]."""
         value = self.pool_value(states)
-        if "all-tokens" in self.config.research:
-            k = self.config.pooled
-            tagged = torch.where(there[..., None], self.pool_norm(value + tag[:, None]), 0.0)
-            first = torch.roll(tagged, 2, dims=1)[:, :k]
-            return F.pad(first, (0, 0, 0, k - first.shape[1]))
         weight = (self.pool_query @ states.transpose(1, 2)) + _mask(there)[:, None]  # [B, k, L + 2]
         pooled: Tensor = self.pool_norm(torch.softmax(weight, dim=2) @ value + tag[:, None])
         return pooled
@@ -541,10 +555,11 @@ class HrgSsa(nn.Module):
                 part = F.dropout(pooled + added[:, :, None], dropout, self.training)
                 parts.append(part.flatten(1, 2))
             tagged.append((parts[0], parts[1]))
-        attended = there.repeat_interleave(self.config.pooled, 1)
-        if "all-tokens" in self.config.research:  # keys have no bias: of no token they are zero
-            attended = attended & (past.pooled[0][0] != 0).any(3).flatten(1)
-        return tagged, _mask(attended)[:, None, None]
+        return tagged, _mask(self._pooled_there(past, there))[:, None, None]
+
+    def _pooled_there(self, past: Past, there: Tensor) -> Tensor:
+        """Return which pooled vectors [B, W k] of the past exist."""
+        return there.repeat_interleave(self.config.pooled, 1)
 
     def _felt(self, i: int, name: str, x: Tensor, present: Tensor) -> Tensor:
         layer = self.get_submodule(f"{name}_projection") if self.config.widths[name] else None

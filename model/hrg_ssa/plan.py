@@ -5,66 +5,96 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from model.checkpoint_files import text_encoder_of
 from model.data.dataset import DataSet
 from model.errors import EncoderMissing
+from model.hrg_ssa.card import hrg_model_card
+from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import FELT, HrgSsaConfig
+from model.hrg_ssa.model import HrgSsa
+from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
+from model.hrg_ssa.train import train_hrg_ssa
+from model.kind import Plan, Run
+from model.scoring.report import Report
 from model.serving.device import CPU, chosen_device
 from model.text.encode_sentences import has_sentences
 from model.text.sentence_encoder import TextEncoder, find_encoder
-from model.training.loop import check_labels
-from model.training.settings import changed
+from model.text.token_encoder import TokenEncoder
+from model.training.loop import Listener, Trained, check_labels
+from model.training.settings import changed, changes_of
 
 
 @dataclass(frozen=True, slots=True)
-class HrgPlan:
-    """What to train, from which the whole run follows."""
+class HrgPlan(Plan):
+    """What to train of HRG-SSA."""
 
-    data: DataSet
+    kind: ClassVar = NAME
     config: HrgSsaConfig
     recipe: HrgRecipe
-    seed: int
-    command: str
     encoder: Path  # folder of the sentence encoder or T5
     text: TextEncoder | None  # a tuned encoder for the words; none: as it is in the folder
     start: Mapping[str, Tensor]  # weights of a pretrained decoder
-    threads: int = 1
     device: torch.device = CPU
     cache: Path | None = None
+    network: type[HrgSsa] = HrgSsa
+
+    def train(self, progress: Path, listener: Listener) -> Trained[HrgSsa]:
+        """Train on the token states of the encoder."""
+        words = TokenEncoder.load(
+            self.encoder,
+            self.text,
+            layers=self.recipe.mixed_layers,
+            most_tokens=self.config.most_tokens,
+        )
+        return train_hrg_ssa(
+            self.data,
+            self.config,
+            self.recipe,
+            encoder=words,
+            start=self.start,
+            seed=self.seed,
+            threads=self.threads,
+            device=self.device,
+            cache=self.cache,
+            network=self.network,
+            progress=progress,
+            on_step=listener.on_share,
+            on_epoch=listener.on_epoch,
+        )
+
+    def extractors(self, trained: Trained[HrgSsa]) -> Mapping[str, str]:
+        """Return the encoder's recipe, and the set's of what is felt."""
+        of_set = self.data.extractors
+        felt: dict[str, str] = {name: of_set[name] for name in FELT if name in of_set}
+        own = {} if trained.text is None else {"text": trained.text.extractor}
+        return {**own, **felt}
+
+    def card(self, trained: Trained[HrgSsa], report: Report) -> str:
+        return hrg_model_card(self, trained, report)
 
 
-def plan_hrg_ssa(
-    data: DataSet,
-    *,
-    seed: int,
-    command: str,
-    recipe_changes: Mapping[str, Any] | None = None,
-    model_changes: Mapping[str, Any] | None = None,
-    encoder: Path | None = None,
-    words: TextEncoder | None = None,
-    threads: int = 1,
-    device: Literal["auto", "cpu", "cuda"] = "cpu",
-    cache: Path | None = None,
-) -> HrgPlan:
+def plan_hrg_ssa(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
     """Decide the sizes that fit the data and the encoder.
 
-    `encoder` is a folder with a sentence encoder or a T5 (none: the installed one); `words`
-    is a tuned encoder to hear them through. Raises `EncoderMissing`,
+    The option `encoder` is a folder with a sentence encoder or a T5. Raises `EncoderMissing`,
     `RecipeError`, `LabelWordsError`, `CheckpointError`, `DataError`, or `ModelError` where
     there is no such device.
     """
+    of_recipe, of_model = changes_of(options, run, HrgRecipe, HrgSsaConfig)
+    words = text_encoder_of(options.words_of) if options.words_of else None
     check_labels(data)
     if not has_sentences(data.split("train")):
         raise EncoderMissing(f"{data.name} has no sentences: HRG-SSA reads words, not text vectors")
-    on = chosen_device(device)
-    recipe = changed(HrgRecipe(), recipe_changes or {}, "recipe")
-    folder, text = find_encoder(encoder), None
+    on = chosen_device(options.device)
+    recipe = changed(HrgRecipe(), of_recipe, "recipe")
+    folder, text = find_encoder(options.encoder), None
     sizes: dict[str, Any] = {name: data.widths.get(name, 0) for name in FELT}
     start: Mapping[str, Tensor] = {}
     if is_t5(folder):
@@ -74,5 +104,8 @@ def plan_hrg_ssa(
         start = found.weights
     else:
         text = words
-    config = changed(HrgSsaConfig(data.labels, **sizes), model_changes or {}, "model")
-    return HrgPlan(data, config, recipe, seed, command, folder, text, start, threads, on, cache)
+    config = changed(HrgSsaConfig(data.labels, **sizes), of_model, "model")
+    return HrgPlan(
+        data, config, recipe, options.seed, run.command, folder, options.threads, text, start, on,
+        run.cache,
+    )  # fmt: skip

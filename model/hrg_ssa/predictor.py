@@ -6,20 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.checkpoint_files import find_checkpoint
 from model.errors import CheckpointError, EncoderMissing, NotFinite
 from model.fault_points import reach
 from model.hrg_ssa.checkpoint import HrgCheckpoint, load_hrg_checkpoint
 from model.hrg_ssa.collate import padded
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
 from model.hrg_ssa.model import Product
-from model.interface import ModelInfo, Prediction, Turn
+from model.interface import ModelInfo, Prediction, ServingOptions, Turn
 from model.interface import numbers as read_vector
 from model.serving.device import (
     STORE_DTYPES,
@@ -86,22 +85,12 @@ class HrgSsaPredictor:
         self._sizes = {length: self._prove(length) for length in LENGTHS}
 
     @classmethod
-    def load(
-        cls,
-        path: Path | None = None,
-        *,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        window: int | None = None,
-        idle_s: float | None = None,
-        max_session_s: float | None = None,
-        threads: int = 1,
-        encoder: Path | None = None,
-    ) -> Self:
-        """Load a checkpoint folder, see `model.interface.load_predictor`."""
-        checkpoint = load_hrg_checkpoint(find_checkpoint(path))
+    def load(cls, path: Path, serving: ServingOptions) -> Self:
+        """Load a checkpoint folder, see `model.registry.load_predictor`."""
+        checkpoint = load_hrg_checkpoint(path)
         config = checkpoint.config
         refuse_research(path, config.research)
-        recurrence = overridden(config.recurrence, window, idle_s, max_session_s)
+        recurrence = overridden(config.recurrence, serving)
         if recurrence.window > config.recurrence.window:
             raise CheckpointError(
                 f"checkpoint {path} was trained to hear {config.recurrence.window} past "
@@ -109,18 +98,18 @@ class HrgSsaPredictor:
             )
         if recurrence.window < config.recurrence.window:
             checkpoint = _narrower(checkpoint, recurrence.window)
-        torch.set_num_threads(threads)
-        chosen = chosen_device(device)
+        torch.set_num_threads(serving.threads)
+        chosen = chosen_device(serving.device)
         config = replace(checkpoint.config, recurrence=recurrence)
         with device_errors(), weights_that_fit(path):
-            return cls(replace(checkpoint, config=config), chosen, encoder)
+            return cls(replace(checkpoint, config=config), chosen, serving.encoder)
 
     @property
     def info(self) -> ModelInfo:
         """The checkpoint's description; text comes as words, so it is no vector input."""
         c = self.checkpoint
         inputs: dict[str, int] = {n: c.config.widths[n] for n in FELT if c.config.widths[n]}
-        return c.info(c.config.labels, c.config.sentiment, inputs, frozenset({"text"}))
+        return c.info(inputs, frozenset({"text"}))
 
     @property
     def spec(self) -> StateSpec:

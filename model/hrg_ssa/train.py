@@ -17,19 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from model.data.dataset import DataSource
-from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
+from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.losses import modality_alignment, primary_alignment
 from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.whole import answer_talks, talk_of
 from model.scoring.answers import Answers
-from model.serving.calibration import Calibration, Thresholds
 from model.serving.device import CPU, device_errors, forked_random, thread_count
-from model.text.sentence_encoder import TextEncoder
 from model.text.token_encoder import TokenEncoder, token_states
 from model.training.loop import (
     Epoch,
+    Trained,
     TrainingLoop,
     as_saved,
     class_weight,
@@ -37,19 +36,6 @@ from model.training.loop import (
     require_labels,
 )
 from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
-
-
-@dataclass(frozen=True, slots=True)
-class HrgTrained:
-    """The chosen weights and how they came about."""
-
-    model: HrgSsa
-    calibration: Calibration
-    thresholds: Thresholds
-    history: tuple[Epoch, ...]
-    chosen: Epoch
-    text: TextEncoder
-    cut: int  # sentences that were longer than the model reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +56,11 @@ def train_hrg_ssa(
     threads: int = 1,
     device: torch.device = CPU,
     cache: Path | None = None,
+    network: type[HrgSsa] = HrgSsa,
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> HrgTrained:
+) -> Trained[HrgSsa]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
     As `model.pcgnet.train.train`, whose words on progress, determinism and errors hold here too.
@@ -84,13 +71,11 @@ def train_hrg_ssa(
     require_labels(data)
     with forked_random(device), thread_count(threads), device_errors():
         torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder, cache, start or {}, device)
-        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
-        model = model.cpu()
-        history, chosen = tuple(training.history), training.chosen
-        return HrgTrained(
-            model, calibration, thresholds, history, chosen, encoder.text, encoder.cut
+        training = _Training(
+            data, config, recipe, seed, encoder, cache, start or {}, device, network
         )
+        found = training.run(progress, on_step, on_epoch)
+        return replace(found, model=found.model.cpu(), text=encoder.text, cut=encoder.cut)
 
 
 class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
@@ -106,10 +91,11 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         cache: Path | None,
         start: Mapping[str, Tensor],
         device: torch.device,
+        network: type[HrgSsa],
     ) -> None:
         dialogues, self.dev = data.split("train"), data.split("dev")
         self.config, self.recipe, self.device = config, recipe, device
-        model = HrgSsa(config)
+        model = network(config)
         model.load_state_dict(dict(start), strict=False)
         normalise(model, config.widths, dialogues, FELT)
         model.to(device)
@@ -152,7 +138,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
 
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
         """Of one batch, told some of its own past answers; what it says now is kept for later."""
-        batch = self._thinned(collate_talks([s.talk for s in samples], self.config))
+        batch = self._thinned(self.network.collate([s.talk for s in samples]))
         batch = batch.on(self.device)
         labels = torch.cat([s.labels for s in samples])
         at = torch.cat([torch.arange(s.at, s.at + len(s.labels)) for s in samples])
@@ -168,10 +154,9 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
 
     def _told(self, at: Tensor, labels: Tensor) -> Tensor:
         """The labels of the past that later utterances are told, [N]."""
-        if "no-labels" in self.config.research:
-            return torch.full_like(labels, UNTOLD)
-        if "gold-history" in self.config.research:
-            return labels
+        given = self.network.given(labels)
+        if given is not None:
+            return given
         r = self.recipe
         ramp = r.ramp * self.steps
         share = r.own_history * (min(1.0, self.step_number / ramp) if ramp else 1.0)

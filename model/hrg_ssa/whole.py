@@ -9,17 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.dataset import UNLABELLED, Dialogue
-from model.hrg_ssa.checkpoint import HrgCheckpoint
-from model.hrg_ssa.collate import Talk, TalkBatch, collate_talks
+from model.data.dataset import Dialogue
+from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
-from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
+from model.hrg_ssa.model import HrgSsa, WholeTalks
 from model.interface import INPUTS
-from model.scoring.answers import Answers
-from model.text.sentence_encoder import find_encoder
+from model.scoring.answers import Answers, answers_to
+from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder, token_states
-
-BATCH_DIALOGUES = 64
 
 
 def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig) -> Talk:
@@ -40,74 +37,32 @@ def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig
 
 @torch.no_grad()
 def run(model: HrgSsa, batch: TalkBatch, labels: Tensor) -> WholeTalks:
-    """One pass in evaluation mode; the true `labels` [N] are told only to the gold-history twin."""
-    research = model.config.research
-    history = None
-    if "gold-history" in research:
-        history = labels
-    elif "no-labels" in research:
-        history = torch.full_like(labels, UNTOLD)
+    """One pass in evaluation mode; the true `labels` [N] are for models that are told them."""
     training = model.training
-    out: WholeTalks = model.eval()(batch, history)
+    out: WholeTalks = model.eval()(batch, model.given(labels))
     model.train(training)
     return out
 
 
 def talks_of(
-    checkpoint: HrgCheckpoint, dialogues: Sequence[Dialogue], encoder: Path | None = None
+    config: HrgSsaConfig, text: TextEncoder, dialogues: Sequence[Dialogue], folder: Path | None
 ) -> list[Talk]:
-    """Dialogues as a checkpoint hears them, their sentences through its own encoder.
+    """Dialogues as a model reads them, their sentences through the encoder `text`.
 
-    Raises `EncoderMissing`.
+    Its base is in `folder` (None: the installed one). Raises `EncoderMissing`.
     """
-    config = checkpoint.config
-    folder = find_encoder(encoder)
-    words = TokenEncoder.load(folder, checkpoint.text, most_tokens=config.most_tokens)
+    words = TokenEncoder.load(find_encoder(folder), text, most_tokens=config.most_tokens)
     states = token_states(words, dialogues)
     return [talk_of(d, found, config) for d, found in zip(dialogues, states, strict=True)]
-
-
-def whole_talks(
-    checkpoint: HrgCheckpoint,
-    dialogues: Sequence[Dialogue],
-    encoder: Path | None = None,
-    told: Sequence[int] | None = None,
-) -> WholeTalks:
-    """One pass over dialogues, told what the model itself says, or has said. Raises as `talks_of`.
-
-    `told` has the label said of each utterance of all dialogues.
-    """
-    batch = collate_talks(talks_of(checkpoint, dialogues, encoder), checkpoint.config)
-    out: WholeTalks = checkpoint.model()(batch, None if told is None else torch.tensor(told))
-    return out
 
 
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:
     """Run over whole dialogues, on the model's device; what has no label is heard, not scored."""
     device = next(model.parameters()).device
-    emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
-    classes = model.config.classes
-    for start in range(0, len(dialogues), BATCH_DIALOGUES):
-        end = start + BATCH_DIALOGUES
-        batch = collate_talks(talks[start:end], model.config).on(device)
-        truth = np.concatenate([d.labels for d in dialogues[start:end]])
-        out = run(model, batch, torch.from_numpy(truth).to(device))
-        number = batch.conversation.numpy() + start
-        pairs = batch.pairs.cpu().numpy()
-        before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
-        known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.cpu().double().numpy()[known])
-        labels.append(truth[known])
-        owner.append(number[known])
-        shift.append(out.shift.cpu().double().numpy()[both])
-        shifts.append((before * classes + now)[both])
-        pair_owner.append(number[pairs[:, 1]][both])
-    return Answers(
-        emotion=np.concatenate(emotion),
-        labels=np.concatenate(labels),
-        dialogue=np.concatenate(owner),
-        shift=np.concatenate(shift),
-        shifts=np.concatenate(shifts),
-        pair_dialogue=np.concatenate(pair_owner),
-        dialogues=len(dialogues),
-    )
+
+    def run_part(part: slice) -> WholeTalks:
+        batch = model.collate(talks[part]).on(device)
+        labels = np.concatenate([d.labels for d in dialogues[part]])
+        return run(model, batch, torch.from_numpy(labels).to(device))
+
+    return answers_to(dialogues, model.config.classes, run_part)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.interface import INPUTS, MODALITIES, Modality, Tensor, Turn
+from model.interface import INPUTS, MODALITIES, Modality, ServingOptions, Tensor, Turn
 from model.pcgnet.checkpoint import Checkpoint, save_checkpoint
 from model.pcgnet.collate import Batch, ConversationTensors, collate_conversations
 from model.pcgnet.config import PcgnetConfig, preset
@@ -71,7 +71,7 @@ def write_random_checkpoint(folder: Path, *, hidden: int = 200, seed: int = 0) -
 def batch_cost_us(folder: Path, batch: int, clock: Clock, *, batches: int = 60) -> float:
     """CPU of one utterance in batches of `batch`, in microseconds: the median of many batches."""
     use_threads(1)
-    predictor = PcgnetPredictor.load(folder, device="cpu")
+    predictor = PcgnetPredictor.load(folder, ServingOptions(device="cpu"))
     talks = Talks.begin(predictor, batch)
     spent = talks.steps(range(12 + batches), clock)
     return 1e6 * float(np.median(spent[12:])) / batch

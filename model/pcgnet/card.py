@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from model.kind import Plan
+from model.pcgnet.model import Pcgnet
 from model.pcgnet.recipe import Recipe
-from model.pcgnet.train import Trained
 from model.scoring.card import filled_card
 from model.scoring.report import Report
+from model.training.loop import Trained
 
 
-def model_card(
-    trained: Trained,
-    report: Report,
-    *,
-    data: str,
-    extractors: Mapping[str, str],
-    recipe: Recipe,
-    seed: int,
-    command: str,
-) -> str:
+def model_card(plan: Plan, trained: Trained[Pcgnet], report: Report) -> str:
     """Markdown for the checkpoint's README; `report` is of the dev split."""
-    config = trained.model.config
+    config, data, extractors = trained.model.config, plan.data.name, plan.extractors(trained)
     inputs = "\n".join(
         f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
     )
     dropouts = {name: value for name, value in asdict(config).items() if "dropout" in name}
-    chosen = {**asdict(recipe), **dropouts}
+    chosen = {**asdict(plan.recipe), **dropouts}
     settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
     weights = sum(p.numel() for p in trained.model.parameters())
     return filled_card(
@@ -41,18 +33,18 @@ def model_card(
         window=config.recurrence.window,
         clip=f"{config.input_clip:g}",
         inputs=inputs,
-        command=command,
+        command=plan.command,
         epoch=trained.chosen.number,
-        seed=seed,
+        seed=plan.seed,
         settings=settings,
         hidden=config.hidden,
-        words=_words(trained, recipe),
+        words=_words(trained, plan.recipe),
     )
 
 
-def _words(trained: Trained, recipe: Recipe) -> str:
+def _words(trained: Trained[Pcgnet], recipe: Recipe) -> str:
     """Say how raw text gets in."""
-    if trained.text is None:
+    if trained.text is None or not trained.text.delta:
         return "Raw text is encoded by the worker with the sentence encoder named above."
     return (
         f"Raw text is encoded by the worker with {trained.text.name}, of which the last "

@@ -2,95 +2,62 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from model.checkpoint_files import LoadedCheckpoint, read_checkpoint, save_model
 from model.pcgnet.config import PcgnetConfig
-from model.text.sentence_encoder import TextEncoder
 from state.window import Recurrence
 
 if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
-    from model.pcgnet.model import Pcgnet
-from model.checkpoint_files import (
-    FORMAT,
-    Described,
-    described,
-    fitting,
-    read_files,
-    text_encoder_from,
-    write_files,
-)
-from model.serving.calibration import Calibration, Thresholds
+    from model.data.dataset import Dialogue
+    from model.pcgnet.model import Pcgnet, WholeOutput
+    from model.scoring.answers import Answers
+
+NAME: Final = "pcgnet"
+save_checkpoint = partial(save_model, name=NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint(Described):
+class Checkpoint(LoadedCheckpoint):
     """A loaded PCGNet."""
 
     config: PcgnetConfig
-    text: TextEncoder | None = None  # None: text vectors of an encoder we do not know
+    network: type[Pcgnet] | None = None  # None: `Pcgnet`
 
     def model(self) -> Pcgnet:
         """Build the whole-conversation form, in evaluation mode."""
         from model.pcgnet.model import Pcgnet
 
-        model = Pcgnet(self.config)
+        model = (self.network or Pcgnet)(self.config)
         model.load_state_dict(dict(self.weights))
         return model.eval()
 
+    def answers(self, dialogues: Sequence[Dialogue], encoder: Path | None) -> Answers:
+        from model.pcgnet.whole import answer
+        from model.text.encode_sentences import prepared
 
-def save_checkpoint(
-    folder: Path,
-    model: Pcgnet,
-    *,
-    calibration: Calibration,
-    thresholds: Thresholds,
-    extractors: Mapping[str, str],
-    card: str,
-    text: TextEncoder | None = None,
-    name: str = "pcgnet",
-    version: str = "1",
-) -> str:
-    """Write a checkpoint folder and return its digest; the same model gives the same bytes.
+        return answer(self.model(), prepared(self.text, dialogues, encoder))
 
-    Matrices are rounded to float16 here: evaluate what `load_checkpoint` returns, not `model`.
-    All files are written beside their names before any is put in its place. Raises
-    `CheckpointError` where that fails (a full disk, say): what was there stays as it was.
-    """
-    settings = {
-        "name": name,
-        "version": version,
-        "model": asdict(model.config),
-        "calibration": asdict(calibration),
-        "thresholds": asdict(thresholds),
-        "extractors": dict(extractors),
-    }
-    return write_files(folder, model.state_dict(), settings, text, card)
+    def whole(
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+    ) -> WholeOutput:
+        from model.pcgnet.whole import whole_output
+        from model.text.encode_sentences import prepared
+
+        return whole_output(self.model(), prepared(self.text, dialogues, encoder))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read and verify a checkpoint folder.
-
-    Raises `CheckpointError`, one sentence naming the file, what is wrong with it and the cure.
-    """
-    weights, settings, tuned, digest = read_files(folder)
-    with fitting(folder):
-        return _parse(weights, settings, tuned, digest)
+    """Read and verify a checkpoint folder. Raises `CheckpointError`."""
+    return read_checkpoint(folder, Checkpoint, config_of)
 
 
-def _parse(weights: bytes, settings: bytes, tuned: bytes, digest: str) -> Checkpoint:
-    config = json.loads(settings)
-    if config["format"] != FORMAT:
-        raise ValueError(f"format {config['format']}, this version reads {FORMAT}")
-    fields: dict[str, Any] = dict(config["model"])
-    fields["labels"] = tuple(fields["labels"])
-    fields["research"] = tuple(fields.get("research", ()))
-    fields["recurrence"] = Recurrence(**fields["recurrence"])
-    return Checkpoint(
-        config=PcgnetConfig(**fields),
-        text=text_encoder_from(config.get("text_encoder"), tuned),
-        **described(config, weights, digest),
-    )
+def config_of(stored: dict[str, Any]) -> PcgnetConfig:
+    stored["labels"] = tuple(stored["labels"])
+    stored["research"] = tuple(stored.get("research", ()))
+    stored["recurrence"] = Recurrence(**stored["recurrence"])
+    return PcgnetConfig(**stored)

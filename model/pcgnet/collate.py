@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.interface import INPUTS
 from model.pcgnet.config import PcgnetConfig
-from model.pcgnet.graph import Edges, interactive_edges, kept_edges, persona_edges
+from model.pcgnet.graph import Edges, interactive_edges, persona_edges
 from model.recurrence import Ints, first_heard, who_was_heard
 
 
@@ -40,7 +40,6 @@ class Sequences:
     order: Tensor  # [N] utterance at each packed place
     place: Tensor  # [N] packed place of each utterance
     sizes: tuple[int, ...]  # runs still going at each step; sums to N
-    backwards: Sequences | None = None  # the same runs from their ends, for the research twin
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,7 @@ def collate_conversations(
     lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
     spoken = who_was_heard(conversations, config.recurrence.max_speakers)
     first = first_heard(spoken.session, spoken.previous, config.recurrence.window)
-    persona = kept_edges(persona_edges(first), config.research)
-    graph = kept_edges(interactive_edges(first, spoken.session, spoken.speaker), config.research)
+    graph = interactive_edges(first, spoken.session, spoken.speaker)
     here = np.arange(len(first), dtype=np.int64)
     has_previous = spoken.previous >= 0
     pairs = np.stack((spoken.previous[has_previous], here[has_previous]), axis=1)
@@ -90,9 +88,9 @@ def collate_conversations(
     return Batch(
         inputs=_inputs(conversations, present),
         present=present,
-        context=_packed(spoken.session, config.bidirectional),
-        speaker=_packed(spoken.run, config.bidirectional),
-        persona_edges=_edge_index(persona),
+        context=_pack(spoken.session),
+        speaker=_pack(spoken.run),
+        persona_edges=_edge_index(persona_edges(first)),
         graph_edges=_edge_index(graph),
         relation=torch.from_numpy(graph.relation),
         distance=torch.from_numpy(graph.distance.astype(np.float32)),
@@ -101,18 +99,11 @@ def collate_conversations(
     )
 
 
-def _packed(run: Ints, both_ways: bool) -> Sequences:
-    forwards = _pack(run)
-    return replace(forwards, backwards=_pack(run, backwards=True)) if both_ways else forwards
-
-
-def _pack(run: Ints, *, backwards: bool = False) -> Sequences:
+def _pack(run: Ints) -> Sequences:
     _, group, counts = np.unique(run, return_inverse=True, return_counts=True)
     by_group = np.argsort(group, kind="stable")
     step = np.empty_like(run)
     step[by_group] = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
-    if backwards:
-        step = counts[group] - 1 - step
     rank = np.empty(len(counts), dtype=np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
     order = np.lexsort((rank[group], step))
@@ -153,6 +144,6 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {name: tensor.to(device) for name, tensor in value.items()}
     if isinstance(value, Sequences):
-        backwards = value.backwards and _moved(value.backwards, device)
-        return Sequences(value.order.to(device), value.place.to(device), value.sizes, backwards)
+        moved = {f.name: _moved(getattr(value, f.name), device) for f in fields(value)}
+        return replace(value, **moved)
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 from model.interface import INPUTS, MODALITIES, StoreDType
 from model.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
@@ -12,9 +12,6 @@ from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)
 SLOPE: Final = 0.2  # of LeakyReLU in both attentions
-# Ablations: what such a model lacks or adds; none of them can be served.
-Research = Literal["bidirectional", "no-graph", "no-cross-task", "no-evidence"]
-RESEARCH: Final[tuple[Research, ...]] = get_args(Research)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class PcgnetConfig:
     store_dtype: StoreDType = "float16"
     recurrence: Recurrence = field(default_factory=Recurrence)
     sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
-    research: tuple[Research, ...] = ()
+    research: tuple[str, ...] = ()  # parts of `model.study.ablations`; such a model is not served
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))
@@ -54,15 +51,6 @@ class PcgnetConfig:
             heads = getattr(self, name)
             if heads < 1 or self.hidden % heads:
                 raise ValueError(f"hidden={self.hidden} does not split into {name}={heads}")
-        if not set(self.research) <= set(RESEARCH):
-            raise ValueError(f"research knows {', '.join(RESEARCH)}, not {self.research!r}")
-        if self.bidirectional and self.hidden % 2:
-            raise ValueError(f"hidden={self.hidden} does not split into two directions")
-
-    @property
-    def bidirectional(self) -> bool:
-        """True where the GRUs read the future too: to measure the price of causality."""
-        return "bidirectional" in self.research
 
     @property
     def classes(self) -> int:

@@ -7,7 +7,6 @@ them. All edges point from past (or same time) to present.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,19 +73,6 @@ def interactive_edges(first: Ints, session: Ints, speaker: Ints) -> Edges:
             parts.append((cross_j * NODES + other * 3 + m, cross_i * NODES + node, into))
     source, target, relation = (np.concatenate(column) for column in zip(*parts, strict=True))
     return _sorted(source, target, relation, target // NODES - source // NODES)
-
-
-def kept_edges(edges: Edges, research: Sequence[str]) -> Edges:
-    """Return an ablation's edges: self-loops only without a graph, 0 to 5 without cross-task."""
-    kept = np.ones(len(edges.source), np.bool_)
-    if "no-graph" in research:
-        kept &= (edges.source == edges.target) & (edges.relation < TO_ES)
-    if "no-cross-task" in research:
-        kept &= edges.relation < TO_ES
-    if kept.all():
-        return edges
-    columns = (edges.source, edges.target, edges.relation, edges.distance)
-    return Edges(*(column[kept] for column in columns))
 
 
 def _sorted(source: Ints, target: Ints, relation: Ints, distance: Ints) -> Edges:

@@ -16,7 +16,9 @@ Shapes: N utterances, M = 3 modalities (text, audio, video), H hidden, C classes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +27,10 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
 from model.interface import MODALITIES
-from model.pcgnet.collate import Batch, Sequences
+from model.pcgnet.collate import Batch, ConversationTensors, Sequences, collate_conversations
 from model.pcgnet.config import PERSONA, SLOPE, PcgnetConfig
 from model.pcgnet.graph import FAR_RELATIONS, RELATIONS
-from model.serving.device import STORE_DTYPES
+from model.serving.device import STORE_DTYPES, require_research
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +80,18 @@ class GatedSum(nn.Module):
 
 
 class CausalGru(nn.Module):
-    """`cells` two-layer GRUs side by side over the same runs; states rounded as they are stored.
-
-    The research twin runs in both directions: twice the cells of half the width, the second half of
-    them from the runs' ends, and each layer reads both (the paper's BiGRU).
-    """
+    """`cells` two-layer GRUs side by side over the same runs; states rounded as they are stored."""
 
     def __init__(
-        self, cells: int, width: int, dropout: float, store: torch.dtype, *, both_ways: bool = False
+        self, cells: int, width: int, dropout: float, store: torch.dtype, reads: int | None = None
     ) -> None:
+        """`reads`: numbers a cell of each layer reads, `width` where it is None."""
         super().__init__()
-        self.dropout, self.store = dropout, store
-        self.cells, self.width = (2 * cells, width // 2) if both_ways else (cells, width)
+        self.dropout, self.store, self.cells, self.width = dropout, store, cells, width
         bound = self.width**-0.5
         for layer in range(2):
             for name, shape in (
-                ("w_ih", (self.cells, 3 * self.width, width)),
+                ("w_ih", (self.cells, 3 * self.width, reads or width)),
                 ("w_hh", (self.cells, 3 * self.width, self.width)),
                 ("b_ih", (self.cells, 3 * self.width)),
                 ("b_hh", (self.cells, 3 * self.width)),
@@ -109,12 +107,7 @@ class CausalGru(nn.Module):
 
     def _layer(self, layer: int, x: Tensor, runs: Sequences, rounding: bool) -> Tensor:
         """[cells, N, H] -> [cells, N, H], in the utterances' order."""
-        back = runs.backwards
-        if back is None:
-            return self._packed(layer, x[:, runs.order], runs, rounding)[:, runs.place]
-        packed = torch.cat((x[:, runs.order], x[:, back.order]))  # both have the same sizes
-        ahead, behind = self._packed(layer, packed, runs, rounding).chunk(2)
-        return torch.cat((ahead[:, runs.place], behind[:, back.place]), dim=2)
+        return self._packed(layer, x[:, runs.order], runs, rounding)[:, runs.place]
 
     def _packed(self, layer: int, x: Tensor, runs: Sequences, rounding: bool) -> Tensor:
         w_ih, w_hh, b_ih, b_hh = (
@@ -273,10 +266,14 @@ def _far(device: torch.device) -> Tensor:
 
 
 class Pcgnet(nn.Module):
-    """The weights, and the whole-conversation form."""
+    """The weights, and the whole-conversation form; `model.study.ablations` derives from it."""
+
+    research: ClassVar[tuple[str, ...]] = ()  # as in the settings it is built from
+    gru: ClassVar[type[CausalGru]] = CausalGru
 
     def __init__(self, config: PcgnetConfig) -> None:
         super().__init__()
+        require_research(config.research, self.research)
         self.config = config
         h, c, m = config.hidden, config.classes, len(MODALITIES)
         store = STORE_DTYPES[config.store_dtype]
@@ -287,9 +284,8 @@ class Pcgnet(nn.Module):
         self.project = nn.ModuleDict({n: SlotLinear(1, width, h) for n, width in inputs.items()})
         self.missing = nn.Parameter(torch.randn(m, h) * 0.1)
         self.missing_persona = nn.Parameter(torch.zeros(config.persona))
-        both_ways = config.bidirectional
-        self.context = CausalGru(1, h, config.gru_dropout, store, both_ways=both_ways)
-        self.speaker = CausalGru(m, h, config.gru_dropout, store, both_ways=both_ways)
+        self.context = self.gru(1, h, config.gru_dropout, store)
+        self.speaker = self.gru(m, h, config.gru_dropout, store)
         self.speaker_gate = GatedSum(m, h)
         self.persona_projection = SlotLinear(1, config.persona, h)
         self.persona_attention = PersonaAttention(h, config.persona_heads)
@@ -334,13 +330,20 @@ class Pcgnet(nn.Module):
         before, now = batch.pairs.unbind(1)
         pair = torch.stack((as_stored(nodes[:, 1], store)[before], nodes[now, 1]), dim=1)
         pair = self._head_input(pair)  # [P, 6H]
-        alone = self.shift_head(pair)
-        if "no-evidence" not in self.config.research:
-            evidence = self.evidence_head(self._head_input(x))  # [N, C]
-            alone = alone + evidence[now].repeat(1, self.config.classes)
+        alone = self._with_evidence(self.shift_head(pair), x, now)
         log_p = F.log_softmax(emotion, dim=1)
         shift = alone + joint(as_stored(log_p, store)[before], log_p[now])
         return WholeOutput(emotion, shift, alone, batch.pairs, pair, nodes)
+
+    def collate(self, conversations: Sequence[ConversationTensors]) -> Batch:
+        """Lay conversations out as the model reads them, see `collate_conversations`."""
+        return collate_conversations(conversations, self.config)
+
+    def _with_evidence(self, shift: Tensor, x: Tensor, now: Tensor) -> Tensor:
+        """Add to the shift head's logits [P, C * C] what the utterance alone says."""
+        evidence = self.evidence_head(self._head_input(x))  # [N, C]
+        logits: Tensor = shift + evidence[now].repeat(1, self.config.classes)
+        return logits
 
     def _head_input(self, x: Tensor) -> Tensor:
         return F.relu(F.dropout(x.flatten(1), self.config.head_dropout, self.training))

@@ -7,17 +7,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Final, Literal, Self, cast
+from typing import Final, Self, cast
 
 import numpy as np
 import torch
 from msgspec import structs
 from numpy.typing import NDArray
 
-from model.checkpoint_files import default_checkpoint
 from model.errors import EncoderMissing, NotFinite
 from model.fault_points import reach
-from model.interface import MODALITIES, Modality, ModelInfo, Prediction, Tensor, Turn
+from model.interface import (
+    MODALITIES,
+    Modality,
+    ModelInfo,
+    Prediction,
+    ServingOptions,
+    Tensor,
+    Turn,
+)
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.step import PcgnetStep, StepInput, scratch_per_row, state_spec
@@ -72,36 +79,26 @@ class PcgnetPredictor:
         self._sizes = self._prove(candidates)
 
     @classmethod
-    def load(
-        cls,
-        path: Path | None = None,
-        *,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        window: int | None = None,
-        idle_s: float | None = None,
-        max_session_s: float | None = None,
-        threads: int = 1,
-        encoder: Path | None = None,
-    ) -> Self:
-        """Load a checkpoint folder, see `model.interface.load_predictor`.
+    def load(cls, path: Path, serving: ServingOptions) -> Self:
+        """Load a checkpoint folder, see `model.registry.load_predictor`.
 
         Sets the process's number of torch threads: sizes are proven for it.
         """
-        checkpoint = load_checkpoint(default_checkpoint() if path is None else path)
+        checkpoint = load_checkpoint(path)
         refuse_research(path, checkpoint.config.research)
-        recurrence = overridden(checkpoint.config.recurrence, window, idle_s, max_session_s)
+        recurrence = overridden(checkpoint.config.recurrence, serving)
         config = replace(checkpoint.config, recurrence=recurrence)
-        torch.set_num_threads(threads)
-        chosen = chosen_device(device)
+        torch.set_num_threads(serving.threads)
+        chosen = chosen_device(serving.device)
         with device_errors(), weights_that_fit(path):
-            return cls(replace(checkpoint, config=config), chosen, encoder)
+            return cls(replace(checkpoint, config=config), chosen, serving.encoder)
 
     @property
     def info(self) -> ModelInfo:
         c = self.checkpoint
         inputs = {name: width for name, width in c.config.widths.items() if width}
         tuned = frozenset({"text"} if c.text is not None and c.text.delta else ())
-        return c.info(c.config.labels, c.config.sentiment, inputs, tuned)
+        return c.info(inputs, tuned)
 
     @property
     def spec(self) -> StateSpec:

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from model.errors import RecipeError
-from model.pcgnet.config import PcgnetConfig
-from model.training.settings import Pace, changed, replaced
+from model.kind import TextMode
+from model.training.settings import Pace, replaced
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
 BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
-# Text as the set's vectors; of the sentence encoder as it is; of one that is tuned with the graph.
-TextMode = Literal["vectors", "frozen", "adapted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,3 @@ def paper_recipe(preset: str, text: TextMode, changes: Mapping[str, Any] | None 
     if text == "adapted":
         chosen |= ADAPTED
     return replaced(Recipe(), chosen | dict(changes or {}), "recipe")
-
-
-def changed_config(config: PcgnetConfig, changes: Mapping[str, Any]) -> PcgnetConfig:
-    """`config` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
-    return changed(config, changes, "model")

@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from model.data.dataset import DataSource, Dialogue
 from model.interface import INPUTS
-from model.pcgnet.collate import Batch, ConversationTensors, collate_conversations
+from model.pcgnet.collate import Batch, ConversationTensors
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.whole import answer, conversation_tensors
 from model.scoring.answers import Answers
-from model.serving.calibration import Calibration, Thresholds
 from model.serving.device import thread_count
 from model.text.encode_sentences import with_text
 from model.text.sentence_encoder import TextEncoder
 from model.text.tuning import TunedEncoder
 from model.training.loop import (
     Epoch,
+    Trained,
     TrainingLoop,
     as_saved,
     class_weight,
@@ -53,18 +53,6 @@ TEXT: Final = INPUTS.index("text")
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """The chosen weights and how they came about."""
-
-    model: Pcgnet
-    calibration: Calibration
-    thresholds: Thresholds
-    history: tuple[Epoch, ...]
-    chosen: Epoch
-    text: TextEncoder | None = None  # of a tuned encoder
-
-
-@dataclass(frozen=True, slots=True)
 class _Sample:
     tensors: ConversationTensors
     labels: Tensor  # [T]
@@ -79,10 +67,11 @@ def train(
     seed: int,
     threads: int = 1,
     encoder: Path | None = None,
+    network: type[Pcgnet] = Pcgnet,
     progress: Path | None = None,
     on_step: Callable[[float], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> Trained:
+) -> Trained[Pcgnet]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
     `encoder` is the folder of the sentence encoder to tune, where the recipe does. With a
@@ -94,10 +83,8 @@ def train(
     require_labels(data)
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder)
-        model, calibration, thresholds = training.run(progress, on_step, on_epoch)
-        history, chosen = tuple(training.history), training.chosen
-        return Trained(model, calibration, thresholds, history, chosen, training.text())
+        training = _Training(data, config, recipe, seed, encoder, network)
+        return training.run(progress, on_step, on_epoch)
 
 
 def fitting_config(
@@ -120,12 +107,12 @@ def fitting_config(
 class _Networks(nn.Module):
     """All that is trained: the model, the balance of its losses, and a tuned encoder's parts."""
 
-    def __init__(self, config: PcgnetConfig, recipe: Recipe, encoder: TunedEncoder | None) -> None:
+    def __init__(self, model: Pcgnet, encoder: TunedEncoder | None) -> None:
         super().__init__()
-        self.model = Pcgnet(config)
+        self.model = model
         self.balance = LogVariances(("emotion", "shift", "moved", "contrast"))
         self.encoder = encoder
-        self.text_head = None if encoder is None else nn.Linear(encoder.width, config.classes)
+        self.text_head = None if encoder is None else nn.Linear(encoder.width, model.config.classes)
 
 
 class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
@@ -138,6 +125,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         recipe: Recipe,
         seed: int,
         encoder: Path | None,
+        network: type[Pcgnet],
     ) -> None:
         dialogues = data.split("train")
         self.dev = data.split("dev")
@@ -149,7 +137,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             tuned = TunedEncoder(encoder, trained=recipe.tuned_layers, layers=recipe.mixed_layers)
             if tuned.width != config.text:
                 raise ValueError(f"the encoder gives {tuned.width} numbers, text={config.text}")
-        networks = _Networks(config, recipe, tuned)
+        networks = _Networks(network(config), tuned)
         samples = [self._sample(d, tuned) for d in dialogues]
         self.dev_states = [self._sample(d, tuned).states for d in self.dev]
         if tuned is None:
@@ -170,7 +158,6 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         )
 
     def text(self) -> TextEncoder | None:
-        """The chosen encoder, where one was tuned."""
         encoder = self.average.encoder
         return None if encoder is None else encoder.text_encoder()
 
@@ -195,7 +182,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
 
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
         """Of one batch; inputs are taken away at random."""
-        batch = collate_conversations([s.tensors for s in samples], self.config)
+        batch = self.network.model.collate([s.tensors for s in samples])
         batch = replace(batch, present=self._thinned(batch))
         vectors = None
         if self.network.encoder is not None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.dataset import UNLABELLED, Dialogue
+from model.data.dataset import Dialogue
 from model.interface import INPUTS
-from model.pcgnet.collate import ConversationTensors, collate_conversations
+from model.pcgnet.collate import ConversationTensors
 from model.pcgnet.config import PcgnetConfig
-from model.pcgnet.model import Pcgnet
-from model.scoring.answers import Answers
-
-BATCH_DIALOGUES: Final = 64
+from model.pcgnet.model import Pcgnet, WholeOutput
+from model.scoring.answers import Answers, answers_to
 
 
 def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> ConversationTensors:
@@ -41,30 +37,19 @@ def answer(model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = Tru
     """Run `model` over whole dialogues; utterances without a label are heard but not scored."""
     training = model.training
     model.eval()
-    emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
-    classes = model.config.classes
-    for start in range(0, len(dialogues), BATCH_DIALOGUES):
-        part = dialogues[start : start + BATCH_DIALOGUES]
-        tensors = [conversation_tensors(d, model.config) for d in part]
-        batch = collate_conversations(tensors, model.config)
-        out = model(batch, rounding=rounding)
-        truth = np.concatenate([d.labels for d in part])
-        number = batch.conversation.numpy() + start
-        before, now = truth[out.pairs[:, 0].numpy()], truth[out.pairs[:, 1].numpy()]
-        known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.double().numpy()[known])
-        labels.append(truth[known])
-        owner.append(number[known])
-        shift.append(out.shift.double().numpy()[both])
-        shifts.append((before * classes + now)[both])
-        pair_owner.append(number[out.pairs[:, 1].numpy()][both])
+
+    def run(part: slice) -> WholeOutput:
+        return whole_output(model, dialogues[part], rounding=rounding)
+
+    found = answers_to(dialogues, model.config.classes, run)
     model.train(training)
-    return Answers(
-        emotion=np.concatenate(emotion),
-        labels=np.concatenate(labels),
-        dialogue=np.concatenate(owner),
-        shift=np.concatenate(shift),
-        shifts=np.concatenate(shifts),
-        pair_dialogue=np.concatenate(pair_owner),
-        dialogues=len(dialogues),
-    )
+    return found
+
+
+def whole_output(
+    model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = True
+) -> WholeOutput:
+    """Return what one pass over the dialogues answers."""
+    tensors = [conversation_tensors(d, model.config) for d in dialogues]
+    out: WholeOutput = model(model.collate(tensors), rounding=rounding)
+    return out

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.dataset import UNLABELLED, Dialogue
 from model.scoring.scores import Doubles, Ints, confusion, is_shift, weighted_f1
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH_DIALOGUES: Final = 64
+
+
+class WholeLogits(Protocol):
+    """What a model answers to whole conversations at once."""
+
+    @property
+    def emotion(self) -> Tensor: ...  # [N, C]
+    @property
+    def shift(self) -> Tensor: ...  # [P, C * C], row = speaker's previous emotion
+    @property
+    def pairs(self) -> Tensor: ...  # [P, 2] (previous, this) utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +61,40 @@ class Answers:
     def shifted(self) -> NDArray[np.bool_]:
         """Whether each pair's emotion really changed, [P]."""
         return is_shift(self.shifts, self.classes)
+
+
+def answers_to(
+    dialogues: Sequence[Dialogue], classes: int, run: Callable[[slice], WholeLogits]
+) -> Answers:
+    """Run a model over whole dialogues, `BATCH_DIALOGUES` at a time, and keep what can be scored.
+
+    `run` is given which dialogues to answer. Utterances without a label are part of the
+    conversation and are not scored.
+    """
+    emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
+    for start in range(0, len(dialogues), BATCH_DIALOGUES):
+        chosen = slice(start, start + BATCH_DIALOGUES)
+        part, out = dialogues[chosen], run(chosen)
+        truth = np.concatenate([d.labels for d in part])
+        number = np.repeat(np.arange(start, start + len(part)), [len(d) for d in part])
+        pairs = out.pairs.cpu().numpy()
+        before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
+        known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
+        emotion.append(out.emotion.cpu().double().numpy()[known])
+        labels.append(truth[known])
+        owner.append(number[known])
+        shift.append(out.shift.cpu().double().numpy()[both])
+        shifts.append((before * classes + now)[both])
+        pair_owner.append(number[pairs[:, 1]][both])
+    return Answers(
+        emotion=np.concatenate(emotion),
+        labels=np.concatenate(labels),
+        dialogue=np.concatenate(owner),
+        shift=np.concatenate(shift),
+        shifts=np.concatenate(shifts),
+        pair_dialogue=np.concatenate(pair_owner),
+        dialogues=len(dialogues),
+    )
 
 
 def emotion_weighted_f1(answers: Answers) -> float:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from model.errors import CheckpointError, DeviceExhausted, DeviceLost, ModelError
-from model.interface import StoreDType
+from model.interface import Device, ServingOptions, StoreDType
 from state.window import Recurrence
 
 STORE_DTYPES: Final[Mapping[StoreDType, torch.dtype]] = {
@@ -41,16 +41,10 @@ def not_finite(
     return [int(row) for row in np.flatnonzero(bad)]
 
 
-def overridden(
-    stored: Recurrence, window: int | None, idle_s: float | None, max_session_s: float | None
-) -> Recurrence:
-    """Return the checkpoint's recurrence with the values that serving overrides."""
-    return replace(
-        stored,
-        window=stored.window if window is None else window,
-        idle_s=stored.idle_s if idle_s is None else idle_s,
-        max_session_s=stored.max_session_s if max_session_s is None else max_session_s,
-    )
+def overridden(stored: Recurrence, serving: ServingOptions) -> Recurrence:
+    """Return the checkpoint's recurrence with what serving overrides."""
+    wanted = {name: getattr(serving, name) for name in ("window", "idle_s", "max_session_s")}
+    return replace(stored, **{name: v for name, v in wanted.items() if v is not None})
 
 
 def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
@@ -60,6 +54,12 @@ def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
             f"checkpoint {path} is for research ({', '.join(switches)}): it can be evaluated, "
             "not served; train one without these switches"
         )
+
+
+def require_research(asked: Sequence[str], network: Sequence[str]) -> None:
+    """Raise `ValueError` where settings ask for another network than the one that is built."""
+    if tuple(asked) != tuple(network):
+        raise ValueError(f"research {asked!r} asks for a network of model.study.ablations")
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def weights_that_fit(path: Path | None) -> Iterator[None]:
         ) from error
 
 
-def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def chosen_device(wanted: Device) -> torch.device:
     """Return the wanted device. Raises `ModelError` where there is none of its kind."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:

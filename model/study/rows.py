@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from model.hrg_ssa.recipe import HrgRecipe
-from model.pcgnet.recipe import TextMode, recipe_for
-from model.training.settings import changed
+from model.interface import DEFAULT_KIND
+from model.kind import TextMode
+from model.registry import kind_named
 
 if TYPE_CHECKING:
     from model.study.baselines import BaselineName
@@ -37,16 +37,15 @@ class Row:
     on_test: bool = False  # scored on the test split too, once a seed
     minutes: float = 1.3  # of one core and seed, as last seen
     # An HRG-SSA's "adapted" text is heard through the shipped PCGNet's tuned encoder.
-    kind: Literal["pcgnet", "hrg-ssa"] = "pcgnet"
+    kind: str = DEFAULT_KIND
     # Not trained: the weights of this row's runs, asked with the settings of `model`.
     weights: Row | None = None
 
     def run_name(self, seed: int) -> str:
         """The folder of one run: its name, seed and a digest of everything that decides it."""
-        if self.kind == "hrg-ssa":
-            recipe = {"kind": self.kind} | asdict(changed(HrgRecipe(), self.recipe, "recipe"))
-        else:
-            recipe = asdict(recipe_for(self.text, self.recipe))
+        recipe = asdict(kind_named(self.kind).recipe(self.text, self.recipe))
+        if self.kind != DEFAULT_KIND:
+            recipe["kind"] = self.kind
         settings: list[Any] = [
             self.set_name,
             self.text,

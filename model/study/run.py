@@ -16,10 +16,13 @@ from io import BytesIO
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from model.interface import Device
+from model.kind import Run, TextMode
+from model.registry import kind_named, load_any
 from model.study.figures import hush_torch_geometric, score_rows, write_figures
 from model.study.ledger import note_look
 
@@ -42,7 +45,7 @@ class Job:
     seed: int
     data: Path
     runs: Path
-    device: Literal["auto", "cpu", "cuda"] = "cpu"  # of an HRG-SSA
+    device: Device = "cpu"  # of a model that can be trained elsewhere
 
     @property
     def folder(self) -> Path:
@@ -61,7 +64,7 @@ def jobs_of(
     rows: Sequence[Row],
     data: Path,
     runs: Path,
-    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    device: Device = "cpu",
 ) -> list[Job]:
     """Every model of the rows, longest first, so that two workers end together.
 
@@ -120,7 +123,7 @@ def run_one(job: Job) -> None:
         _ask(job, job.row.weights)
         return
     from model.evaluate import answers_of
-    from model.registry import load_any
+    from model.study.ablations import load
     from model.train_run import finished
 
     data = data_of(job.row, job.data)
@@ -129,7 +132,7 @@ def run_one(job: Job) -> None:
     rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(job.folder / "metrics.json", rows | history, command)
-    checkpoint = load_any(job.folder)
+    checkpoint = load(job.folder)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)
         save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
@@ -138,47 +141,32 @@ def run_one(job: Job) -> None:
 
 def _trained(job: Job, data: DataSet, command: str) -> Outcome:
     """Train the row's model into the job's folder."""
-    row, cache = job.row, job.runs / ".text"
-    model_changes = {**row.model, **_research(row)}
-    if row.kind == "hrg-ssa":
-        from model.hrg_ssa.plan import plan_hrg_ssa
-        from model.registry import text_encoder_of
-        from model.train_run import carry_out_hrg_ssa
-
-        hrg = plan_hrg_ssa(
-            data,
-            seed=job.seed,
-            command=command,
-            recipe_changes=row.recipe,
-            model_changes=model_changes,
-            words=text_encoder_of(Path("pcgnet")) if row.text == "adapted" else None,
-            device=job.device,
-            cache=cache,
-        )
-        return carry_out_hrg_ssa(hrg, job.folder)
-    from model.pcgnet.plan import plan
+    from model.study.ablations import ablated, load
     from model.train_run import carry_out
 
-    chosen = plan(
+    row, kind = job.row, kind_named(job.row.kind)
+    text: TextMode = "vectors" if "text" in row.without else row.text
+    plan = kind.plan(
         data,
-        seed=job.seed,
-        command=command,
-        text="vectors" if "text" in row.without else row.text,
-        recipe_changes=row.recipe,
-        model_changes=model_changes,
-        cache=cache,
+        kind.study_options(seed=job.seed, text=text, device=job.device),
+        Run(
+            command=command,
+            recipe_changes=row.recipe,
+            model_changes={**row.model, **_research(row)},
+            cache=job.runs / ".text",
+        ),
     )
-    return carry_out(chosen, job.folder)
+    return carry_out(ablated(plan), job.folder, load=load)
 
 
 def _ask(job: Job, weights: Row) -> None:
     """Keep what another row's trained run answers with this row's settings."""
     from model.evaluate import answers_of
-    from model.hrg_ssa.checkpoint import load_hrg_checkpoint
+    from model.study.ablations import under
 
     other = replace(job, row=weights)
     settings = {**job.row.model, **_research(job.row)}
-    checkpoint = load_hrg_checkpoint(other.folder).under(**settings)
+    checkpoint = under(load_any(other.folder), **settings)
     data = data_of(job.row, job.data)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)

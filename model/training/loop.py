@@ -36,7 +36,7 @@ from model.training.progress import load_progress, save_progress
 from model.training.settings import Pace
 
 if TYPE_CHECKING:
-    pass
+    from model.text.sentence_encoder import TextEncoder
 
 MOST_EPOCHS: Final = 100
 
@@ -78,6 +78,19 @@ class Listener:
     on_epoch: Callable[[Epoch], None] = lambda _: None
 
 
+@dataclass(frozen=True, slots=True)
+class Trained(Generic[Model]):
+    """The chosen weights and how they came about."""
+
+    model: Model
+    calibration: Calibration
+    thresholds: Thresholds
+    history: tuple[Epoch, ...]
+    chosen: Epoch
+    text: TextEncoder | None = None  # what the model's text is read through
+    cut: int = 0  # sentences that were longer than the model reads
+
+
 class TrainingLoop(ABC, Generic[Sample, Network, Model]):
     """The moving parts of one run; `optimiser`'s groups hold the highest rate as `peak`."""
 
@@ -113,6 +126,10 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
     def answers(self) -> tuple[Model, Answers]:
         """What the averaged weights say of dev, as they would be saved."""
 
+    def text(self) -> TextEncoder | None:
+        """The chosen encoder, where one was tuned."""
+        return None
+
     def extra(self) -> dict[str, Any]:
         """What else a run that goes on needs, by attribute."""
         return {}
@@ -131,7 +148,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         progress: Path | None,
         on_step: Callable[[float], None] | None,
         on_epoch: Callable[[Epoch], None] | None,
-    ) -> tuple[Model, Calibration, Thresholds]:
+    ) -> Trained[Model]:
         """Train; return the chosen model with calibration and thresholds fitted on dev."""
         if progress is not None:
             self._restore(progress)
@@ -157,7 +174,8 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         calibration, thresholds = calibrate(
             found.emotion, found.labels, found.shift, found.shifts, self._classes
         )
-        return model, calibration, thresholds
+        history, chosen = tuple(self.history), self.chosen
+        return Trained(model, calibration, thresholds, history, chosen, self.text())
 
     def _judge(self, number: int, train_loss: float) -> Epoch:
         _, found = self.answers()

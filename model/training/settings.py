@@ -15,6 +15,8 @@ from model.errors import RecipeError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from model.kind import Run, TrainingOptions
+
 Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
@@ -39,12 +41,15 @@ class Pace:
 
 
 def read_settings(
-    path: Path, recipe_kind: type, model_kind: type
+    path: Path | None, recipe_kind: type, model_kind: type
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a YAML file with the sections `recipe` and `model`: what to change of each.
 
-    Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
+    Nothing where `path` is None. Raises `RecipeError` naming the file and the setting, with the
+    nearest name that exists.
     """
+    if path is None:
+        return {}, {}
     try:
         found = yaml.safe_load(path.read_text("utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
@@ -57,6 +62,21 @@ def read_settings(
             raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
         _check_names(names, kind, f"{path}, {section}")
     return recipe, model
+
+
+def changes_of(
+    options: TrainingOptions, run: Run, recipe_kind: type, model_kind: type
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what to change of a recipe and of a model: a run's win over flags, those over a file.
+
+    Raises `RecipeError`.
+    """
+    recipe, model = read_settings(options.recipe, recipe_kind, model_kind)
+    if options.epochs is not None:
+        recipe |= {"epochs": options.epochs, "steps_at_least": 1}
+    if options.window is not None:
+        model["recurrence"] = {"window": options.window}
+    return {**recipe, **run.recipe_changes}, {**model, **run.model_changes}
 
 
 def changed(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:

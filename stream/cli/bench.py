@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.study.figures import machine, write_figures
+from stream.cli.options import Checkpoint
 from stream.errors import ModelUnfit
 from stream.local.servers import KAFKA_JARS, redis_server
 
@@ -126,10 +127,7 @@ def real(
     set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option()] = "test",
     limit_conversations: Annotated[int | None, typer.Option(min=1)] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="checkpoint folder, or hrg-ssa (default: the shipped PCGNet)"),
-    ] = None,
+    model: Checkpoint = None,
     jars: Jars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:

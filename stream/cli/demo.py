@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from stream.cli.options import Checkpoint
 
 
 def demo(
@@ -16,10 +17,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="keep it running, for publish and watch to join in")
     ] = False,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="checkpoint folder, or hrg-ssa (default: the shipped PCGNet)"),
-    ] = None,
+    model: Checkpoint = None,
     plain: Annotated[
         bool | None,
         typer.Option("--plain/--live", help="lines instead of the live table (no terminal: lines)"),

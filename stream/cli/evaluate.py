@@ -29,8 +29,8 @@ from stream.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from model.checkpoint_files import LoadedCheckpoint
     from model.data.dataset import DataSet, Split
-    from model.registry import AnyCheckpoint
     from model.scoring.bootstrap import Difference
     from model.scoring.html_page import Subject
     from model.scoring.report import Report
@@ -49,7 +49,8 @@ ReportFolder = Annotated[
 @model_errors()
 def evaluate(
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="checkpoint folder, or hrg-ssa (default: the shipped one)")
+        Path | None,
+        typer.Argument(help="checkpoint folder, or a model's name (default: the shipped PCGNet)"),
     ] = None,
     data: Data = None,
     set_name: SetName = None,
@@ -70,13 +71,13 @@ def evaluate(
     """
     hush_torch_geometric()
     from model.checkpoint_files import find_checkpoint
-    from model.registry import load_any
     from model.scoring.html_page import Subject
+    from model.study.ablations import load
 
     check_outputs(split, ledger, report_folder)
     read = read_conversations(data, set_name)
-    loaded = load_any(find_checkpoint(checkpoint))
-    other = load_any(find_checkpoint(against)) if against else None
+    loaded = load(find_checkpoint(checkpoint))
+    other = load(find_checkpoint(against)) if against else None
     reports, differences = _scored(loaded, other, read, split, threads, encoder)
     scored = [loaded] if other is None else [loaded, other]
     if split == "test":
@@ -105,8 +106,8 @@ def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
 
 
 def _scored(
-    checkpoint: AnyCheckpoint,
-    other: AnyCheckpoint | None,
+    checkpoint: LoadedCheckpoint,
+    other: LoadedCheckpoint | None,
     data: DataSet,
     split: Split,
     threads: int,

@@ -27,6 +27,10 @@ Encoder = Annotated[
     Path | None, typer.Option(help="sentence encoder folder (default: the installed one)")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="checkpoint folder, or a model's name (default: the shipped PCGNet)"),
+]
 TrainingDevice = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),
@@ -62,7 +66,9 @@ Prefix = Annotated[
 RedisUrl = Annotated[
     str | None, typer.Option(help="where states are, redis://HOST:PORT/DB [EMOTRACK_REDIS_URL]")
 ]
-Model = Annotated[Path | None, typer.Option(help="checkpoint folder [EMOTRACK_MODEL, shipped]")]
+Model = Annotated[
+    Path | None, typer.Option(help="checkpoint folder or name [EMOTRACK_MODEL, pcgnet]")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
 ]

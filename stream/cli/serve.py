@@ -30,7 +30,9 @@ def serve(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="checkpoint folder, or hrg-ssa [EMOTRACK_MODEL, the shipped PCGNet]"),
+        typer.Option(
+            help="checkpoint folder, or a model's name [EMOTRACK_MODEL, the shipped PCGNet]"
+        ),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")

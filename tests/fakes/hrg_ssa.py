@@ -11,6 +11,7 @@ from model.hrg_ssa.checkpoint import save_hrg_checkpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.model import HrgSsa
 from model.serving.calibration import Calibration, Thresholds
+from model.study.ablations import network_of
 from model.text.sentence_encoder import TextEncoder, encoder_digest
 from state.window import Recurrence
 from tests.fakes.conversations import GENERATED_LABELS
@@ -34,7 +35,7 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
     torch.manual_seed(5)
     labels = changes.pop("labels", GENERATED_LABELS)
     config = HrgSsaConfig(labels, recurrence=Recurrence(window=window), **{**SIZES, **changes})
-    model = HrgSsa(config)
+    model = network_of(config)(config)
     hear_the_past(model)
     with torch.no_grad():  # unlike answers: fresh weights say nearly the same of everything
         for parameter in model.parameters():

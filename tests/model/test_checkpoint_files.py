@@ -12,6 +12,7 @@ import torch
 
 from model.checkpoint_files import calibration_from, default_checkpoint
 from model.errors import CheckpointError
+from model.interface import ServingOptions
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet
@@ -125,14 +126,14 @@ def test_a_checkpoint_that_cannot_be_used_says_why_and_what_to_do(
     folder = saved(tmp_path)
     damage(folder)
     with pytest.raises(CheckpointError, match=says) as error:
-        load_predictor(folder, device="cpu")
+        load_predictor(folder, ServingOptions(device="cpu"))
     assert str(tmp_path) in str(error.value)
 
 
 def test_the_recurrence_given_at_loading_is_part_of_the_states_digest(tmp_path: Path) -> None:
     folder = saved(tmp_path)
-    stored = load_predictor(folder, device="cpu")
-    other = load_predictor(folder, device="cpu", window=5)
+    stored = load_predictor(folder, ServingOptions(device="cpu"))
+    other = load_predictor(folder, ServingOptions(device="cpu", window=5))
     assert (stored.spec.recurrence.window, other.spec.recurrence.window) == (3, 5)
     assert stored.spec.digest != other.spec.digest
     assert stored.info.digest == other.info.digest
@@ -141,7 +142,7 @@ def test_the_recurrence_given_at_loading_is_part_of_the_states_digest(tmp_path: 
 def test_the_shipped_checkpoint_loads_and_is_small() -> None:
     folder = default_checkpoint()
     assert sum(f.stat().st_size for f in folder.iterdir()) <= 16 * 2**20
-    info = load_predictor(device="cpu").info
+    info = load_predictor(serving=ServingOptions(device="cpu")).info
     assert set(info.sentiment) == set(info.labels)
     assert info.inputs["text"] == 384
 

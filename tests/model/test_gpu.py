@@ -14,10 +14,12 @@ import torch
 
 from model.errors import DeviceExhausted
 from model.evaluate import evaluate
+from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import plan_hrg_ssa
+from model.kind import Run
 from model.pcgnet import bench
 from model.registry import load_any
-from model.train_run import carry_out_hrg_ssa
+from model.train_run import carry_out
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
 from tests.fakes.hrg_ssa import SIZES
@@ -64,15 +66,18 @@ def test_what_is_trained_there_is_served_anywhere(tmp_path: Path) -> None:
     data = generated_conversations(24, seed=1)
     small = {name: value for name, value in SIZES.items() if name != "text"}
     plan = plan_hrg_ssa(
-        data, seed=0, command="emotrack train",
-        recipe_changes={
-            "epochs": 8, "patience": 8, "steps_at_least": 1, "mixed_layers": 2,
-            "batch_utterances": 60, "learning_rate": 1e-2,
-        },
-        model_changes={**small, "text": 16}, encoder=write_tiny_encoder(tmp_path / "encoder"),
-        device="cuda",
+        data,
+        HrgOptions(encoder=write_tiny_encoder(tmp_path / "encoder"), device="cuda"),
+        Run(
+            command="emotrack train",
+            recipe_changes={
+                "epochs": 8, "patience": 8, "steps_at_least": 1, "mixed_layers": 2,
+                "batch_utterances": 60, "learning_rate": 1e-2,
+            },
+            model_changes={**small, "text": 16},
+        ),
     )  # fmt: skip
-    outcome = carry_out_hrg_ssa(plan, tmp_path / "run")
+    outcome = carry_out(plan, tmp_path / "run")
     assert outcome.trained.chosen.dev_weighted_f1 > 0.5
     on_cpu = evaluate(load_any(tmp_path / "run"), data, "dev", encoder=tmp_path / "encoder")
     assert on_cpu.weighted_f1.value == pytest.approx(

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from model.hrg_ssa.collate import Talk, collate_talks
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks, elu, past_of
+from model.study.ablations import network_of
 from state.window import Recurrence
 
 EXACT = 2e-5  # with rounding off
@@ -38,7 +39,8 @@ def config(window: int = 4, *, store: Any = "float32", **changes: Any) -> HrgSsa
 @cache
 def model(window: int = 4, store: str = "float32", research: str = "") -> HrgSsa:
     """Waves instead of random weights: no generator's version matters."""
-    made = HrgSsa(config(window, store=store, research=(research,) if research else ()))
+    settings = config(window, store=store, research=(research,) if research else ())
+    made: HrgSsa = network_of(settings)(settings)
     with torch.no_grad():
         for number, (name, value) in enumerate(made.named_parameters()):
             wave = torch.sin(torch.arange(value.numel()) * (0.71 + 0.013 * number) + number)
@@ -73,13 +75,14 @@ def crowd(turns: int, people: int, seed: int = 0) -> list[str]:
 
 def whole(talks: Sequence[Talk], by: HrgSsa, history: Tensor | None = None) -> WholeTalks:
     with torch.inference_mode():
-        out: WholeTalks = by(collate_talks(talks, by.config), history)
+        out: WholeTalks = by(by.collate(talks), history)
     return out
 
 
 def keeping_all(kept: int) -> HrgSsa:
     """The small model, which keeps up to `kept` states of a past utterance."""
-    made = HrgSsa(config(research=("all-tokens",), pooled=kept))
+    settings = config(research=("all-tokens",), pooled=kept)
+    made: HrgSsa = network_of(settings)(settings)
     weights = {k: v for k, v in model().state_dict().items() if k != "pool_query"}
     made.load_state_dict(weights, strict=False)
     return made.eval()
@@ -212,7 +215,8 @@ def test_an_untrained_model_hears_nothing_of_the_past() -> None:
     told = torch.arange(9) % 3
     torch.manual_seed(0)
     fresh = HrgSsa(config()).eval()
-    alone = HrgSsa(config(research=("no-past",))).eval()
+    deafened = config(research=("no-past",))
+    alone = network_of(deafened)(deafened).eval()
     alone.load_state_dict(fresh.state_dict())
     assert torch.allclose(
         whole(talks, fresh, told).emotion, whole(talks, alone, told).emotion, atol=EXACT

@@ -14,14 +14,14 @@ import pytest
 import torch
 from msgspec import structs
 
-from model.checkpoint_files import SHIPPED, default_checkpoint, find_checkpoint
+from model.checkpoint_files import default_checkpoint, find_checkpoint
 from model.data.dataset import DataSet, Dialogue
 from model.errors import CheckpointError, EncoderMissing, NotFinite
 from model.fault_points import FaultPoint, arm
 from model.hrg_ssa.checkpoint import load_hrg_checkpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.predictor import LENGTHS, HrgSsaPredictor, state_spec
-from model.interface import Modality, Prediction, Tensor, Turn
+from model.interface import Modality, Prediction, ServingOptions, Tensor, Turn
 from model.labels import MELD_LABELS
 from model.registry import load_predictor
 from model.serving.calibration import Calibration
@@ -56,7 +56,7 @@ def data() -> DataSet:
 
 @pytest.fixture(scope="module")
 def served(folder: Path, encoder: Path) -> HrgSsaPredictor:
-    loaded = load_predictor(folder, device=DEVICE, encoder=encoder)
+    loaded = load_predictor(folder, ServingOptions(device=DEVICE, encoder=encoder))
     assert isinstance(loaded, HrgSsaPredictor)
     return loaded
 
@@ -167,7 +167,11 @@ def test_a_worker_that_died_goes_on_from_the_store_to_the_same_bytes(
     for i in range(len(dialogue)):
         stored = store.load_many([key])[0].conversation
         opening = open_at(stored, spec=served.spec, timestamp_ms=i, offset=i, truncated=False)
-        fresh = HrgSsaPredictor.load(folder, device=DEVICE, encoder=encoder) if i == 3 else served
+        fresh = (
+            HrgSsaPredictor.load(folder, ServingOptions(device=DEVICE, encoder=encoder))
+            if i == 3
+            else served
+        )
         (answer,) = fresh.predict([turn_of(dialogue, i, opening.before.window)])
         change = apply(
             opening, answer.applied, recurrence=served.spec.recurrence, utterance_id=str(i),
@@ -186,21 +190,21 @@ def _offset(stored: Conversation | None) -> int:
 def test_a_narrower_window_hears_less_and_a_wider_one_is_refused(
     folder: Path, encoder: Path, data: DataSet, served: HrgSsaPredictor
 ) -> None:
-    narrow = HrgSsaPredictor.load(folder, device=DEVICE, window=1, encoder=encoder)
+    narrow = HrgSsaPredictor.load(folder, ServingOptions(device=DEVICE, window=1, encoder=encoder))
     dialogue = longest(data)
     one, two = said(served, dialogue), said(narrow, dialogue)
     # not its bytes: sums over windows of other lengths are added up in another order
     assert two[0].probabilities == pytest.approx(one[0].probabilities, abs=1e-6), "no past yet"
     assert one[-1].probabilities != two[-1].probabilities
     with pytest.raises(CheckpointError, match="trained to hear 4 past utterances, not 5"):
-        load_predictor(folder, device=DEVICE, window=5, encoder=encoder)
+        load_predictor(folder, ServingOptions(device=DEVICE, window=5, encoder=encoder))
 
 
 def test_a_research_model_is_not_served(encoder: Path, tmp_path: Path) -> None:
     """Above all not one that is told the true labels of the past."""
     leaky = write_small_hrg_ssa(tmp_path / "gold", encoder, research=("gold-history",))
     with pytest.raises(CheckpointError, match="gold-history"):
-        load_predictor(leaky, device=DEVICE, encoder=encoder)
+        load_predictor(leaky, ServingOptions(device=DEVICE, encoder=encoder))
 
 
 def test_a_checkpoint_of_the_format_before_is_read_and_has_no_maps(
@@ -219,7 +223,7 @@ def test_a_checkpoint_of_the_format_before_is_read_and_has_no_maps(
 
 def test_words_need_the_checkpoints_own_encoder(folder: Path, tmp_path: Path) -> None:
     other = write_tiny_encoder(tmp_path / "other", seed=1)
-    by = HrgSsaPredictor.load(folder, device=DEVICE, encoder=other)
+    by = HrgSsaPredictor.load(folder, ServingOptions(device=DEVICE, encoder=other))
     assert not by.can_encode_text()
     with pytest.raises(EncoderMissing, match="is not the tiny this checkpoint was trained with"):
         by.predict([Turn(Window.empty(by.spec), "ann", {}, text="hello")])
@@ -239,8 +243,7 @@ def test_a_voice_without_words_is_answered_and_says_so(served: HrgSsaPredictor) 
 def test_a_text_too_long_is_cut_and_counted(encoder: Path, tmp_path: Path) -> None:
     by = HrgSsaPredictor.load(
         write_small_hrg_ssa(tmp_path / "short", encoder, most_tokens=6),
-        device=DEVICE,
-        encoder=encoder,
+        ServingOptions(device=DEVICE, encoder=encoder),
     )
     heard = "we wrote it down oh really"
     one, two = (
@@ -311,10 +314,10 @@ def test_weights_and_settings_must_fit(folder: Path, encoder: Path) -> None:
 
 
 def test_the_shipped_one_is_found_by_its_name_and_says_what_it_is() -> None:
-    folder = default_checkpoint(SHIPPED["hrg-ssa"])
+    folder = default_checkpoint("hrg-ssa")
     assert find_checkpoint(Path("hrg-ssa")) == folder
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 45e6
-    info = load_predictor(Path("hrg-ssa"), device=DEVICE).info
+    info = load_predictor(Path("hrg-ssa"), ServingOptions(device=DEVICE)).info
     assert (info.name, info.labels) == ("hrg-ssa", MELD_LABELS)
     card = (folder / "README.md").read_text("utf-8")
     assert "never a label that a person gave" in card

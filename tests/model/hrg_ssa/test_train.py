@@ -15,19 +15,23 @@ from model.data.dataset import DataSet, Dialogue, Split
 from model.errors import CheckpointError, EncoderMissing, RecipeError
 from model.evaluate import evaluate
 from model.hrg_ssa.checkpoint import HrgCheckpoint
-from model.hrg_ssa.collate import collate_talks
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.losses import alignment, primary_alignment
 from model.hrg_ssa.model import UNTOLD, HrgSsa
+from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import HrgPlan, plan_hrg_ssa
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import t5_start
-from model.hrg_ssa.train import HrgTrained, _Training, train_hrg_ssa
+from model.hrg_ssa.train import _Training, train_hrg_ssa
 from model.hrg_ssa.whole import run, talk_of
+from model.interface import ServingOptions
+from model.kind import Run
 from model.registry import load_any, load_predictor
 from model.serving.device import CPU
+from model.study.ablations import network_of
 from model.text.token_encoder import TokenEncoder, token_states
-from model.train_run import carry_out_hrg_ssa
+from model.train_run import carry_out
+from model.training.loop import Trained
 from state.window import Recurrence
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -59,16 +63,18 @@ def config(data: DataSet, **changes: object) -> HrgSsaConfig:
     return HrgSsaConfig(data.labels, recurrence=Recurrence(window=3), **sizes)
 
 
-def trained(data: DataSet, encoder: Path, recipe: HrgRecipe = RECIPE, **more: object) -> HrgTrained:
+def trained(
+    data: DataSet, encoder: Path, recipe: HrgRecipe = RECIPE, **more: object
+) -> Trained[HrgSsa]:
     made = {"seed": 3, "encoder": words(encoder), **more}
     return train_hrg_ssa(data, config(data), recipe, **made)  # type: ignore[arg-type]
 
 
-def weights(found: HrgTrained) -> Mapping[str, Tensor]:
+def weights(found: Trained[HrgSsa]) -> Mapping[str, Tensor]:
     return found.model.state_dict()
 
 
-def same(one: HrgTrained, two: HrgTrained) -> bool:
+def same(one: Trained[HrgSsa], two: Trained[HrgSsa]) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
@@ -116,7 +122,7 @@ def test_a_folder_is_written_scored_and_served(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(data, encoder)
-    outcome = carry_out_hrg_ssa(plan, tmp_path)
+    outcome = carry_out(plan, tmp_path)
     loaded = load_any(tmp_path)
     assert isinstance(loaded, HrgCheckpoint) and loaded.digest == outcome.digest
     again = evaluate(loaded, data, "dev", encoder=encoder)
@@ -125,17 +131,18 @@ def test_a_folder_is_written_scored_and_served(
     assert again.weighted_f1.value == pytest.approx(chosen.dev_weighted_f1, abs=1e-9)
     card = (tmp_path / "README.md").read_text()
     assert "# HRG-SSA, causal, trained on generated" in card and "`emotrack train`" in card
-    assert load_predictor(tmp_path, device="cpu", encoder=encoder).can_encode_text()
+    assert load_predictor(tmp_path, ServingOptions(device="cpu", encoder=encoder)).can_encode_text()
 
 
 def plan_of(data: DataSet, encoder: Path, **model: object) -> HrgPlan:
     return plan_hrg_ssa(
         data,
-        seed=0,
-        command="emotrack train",
-        recipe_changes={"epochs": 1, "steps_at_least": 1, "mixed_layers": 2},
-        model_changes={**SMALL, "text": 16, **model},
-        encoder=encoder,
+        HrgOptions(encoder=encoder),
+        Run(
+            command="emotrack train",
+            recipe_changes={"epochs": 1, "steps_at_least": 1, "mixed_layers": 2},
+            model_changes={**SMALL, "text": 16, **model},
+        ),
     )
 
 
@@ -171,10 +178,11 @@ def test_research_twins_are_told_what_they_should_be(
     dialogues = data.split("dev")
     states = token_states(words(encoder), dialogues)
     torch.manual_seed(0)
-    twin = HrgSsa(config(data, research=(research,)))
+    settings = config(data, research=(research,))
+    twin: HrgSsa = network_of(settings)(settings)
     hear_the_past(twin)
     talks = [talk_of(d, s, twin.config) for d, s in zip(dialogues, states, strict=True)]
-    batch = collate_talks(talks, twin.config)
+    batch = twin.collate(talks)
     truth = torch.cat([torch.from_numpy(d.labels) for d in dialogues])
     scores = run(twin, batch, truth).emotion
     lied = run(twin, batch, (truth + 1) % 7).emotion
@@ -185,7 +193,7 @@ def test_research_twins_are_told_what_they_should_be(
 def test_while_it_trains_it_is_told_what_it_said_or_nothing_and_never_the_truth(
     data: DataSet, encoder: Path
 ) -> None:
-    training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU)
+    training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU, HrgSsa)
     at = torch.arange(len(training.own))
     truth = torch.zeros_like(at)
     assert (training._told(at, truth) == UNTOLD).all(), "it has said nothing yet"
@@ -224,16 +232,20 @@ def test_two_utterances_of_one_emotion_are_no_negatives_of_each_other() -> None:
 def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_path: Path) -> None:
     folder = write_tiny_t5(tmp_path / "t5")
     plan = plan_hrg_ssa(
-        data, seed=0, command="emotrack train",
-        recipe_changes={"epochs": 1, "steps_at_least": 1, "batch_utterances": 40},
-        model_changes={"detector": 6, "pooled": 2, "shift_width": 8}, encoder=folder,
-    )  # fmt: skip
+        data,
+        HrgOptions(encoder=folder),
+        Run(
+            command="emotrack train",
+            recipe_changes={"epochs": 1, "steps_at_least": 1, "batch_utterances": 40},
+            model_changes={"detector": 6, "pooled": 2, "shift_width": 8},
+        ),
+    )
     assert (plan.config.width, plan.config.node_layers) == (16, (1,))
     assert plan.recipe.mixed_layers == 1
     known = HrgSsa(plan.config).state_dict()
     assert all(known[name].shape == value.shape for name, value in plan.start.items())
-    carry_out_hrg_ssa(plan, tmp_path / "run")
-    served = load_predictor(tmp_path / "run", device="cpu", encoder=folder)
+    carry_out(plan, tmp_path / "run")
+    served = load_predictor(tmp_path / "run", ServingOptions(device="cpu", encoder=folder))
     assert served.can_encode_text()
 
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from model.errors import DeviceExhausted, DeviceLost, EncoderMissing, ModelError, NotFinite
 from model.fault_points import FaultPoint, arm
-from model.interface import Prediction, Predictor, Tensor, Turn
+from model.interface import Prediction, Predictor, ServingOptions, Tensor, Turn
 from model.pcgnet.checkpoint import Checkpoint
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet
@@ -238,7 +238,7 @@ def test_device_errors_become_ours(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="use auto or cpu"):
-        load_predictor(device="cuda")
+        load_predictor(serving=ServingOptions(device="cuda"))
 
 
 def test_warming_up_changes_no_answer() -> None:

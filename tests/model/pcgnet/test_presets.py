@@ -6,7 +6,7 @@ import pytest
 
 from model.interface import MODALITIES
 from model.pcgnet.config import PcgnetConfig, preset
-from model.pcgnet.model import Pcgnet
+from model.study.ablations import network_of
 
 # models.md A10: the published code, with causal GRUs (A8) and as it is.
 PUBLISHED = {"meld": (3_175_332, 2_695_332), "iemocap": (12_355_730, 10_435_730)}
@@ -40,4 +40,4 @@ def test_the_preset_has_the_papers_number_of_weights_and_our_named_additions(nam
 
 
 def weights(config: PcgnetConfig) -> int:
-    return sum(parameter.numel() for parameter in Pcgnet(config).parameters())
+    return sum(parameter.numel() for parameter in network_of(config)(config).parameters())

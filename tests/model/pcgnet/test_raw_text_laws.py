@@ -11,7 +11,7 @@ import pytest
 
 from model.data.dataset import DataSet, Dialogue
 from model.evaluate import answers_of
-from model.interface import Modality, Prediction, Predictor, Tensor, Turn
+from model.interface import Modality, Prediction, Predictor, ServingOptions, Tensor, Turn
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.train import fitting_config, train
@@ -59,7 +59,7 @@ def folder(data: DataSet, encoder: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def served(folder: Path, encoder: Path) -> Predictor:
-    return load_predictor(folder, device=DEVICE, encoder=encoder)
+    return load_predictor(folder, ServingOptions(device=DEVICE, encoder=encoder))
 
 
 def said(by: Predictor, dialogue: Dialogue) -> list[Prediction]:

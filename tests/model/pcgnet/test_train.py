@@ -17,10 +17,10 @@ from model.pcgnet.collate import Batch
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import BALANCES, Recipe
-from model.pcgnet.train import Trained, fitting_config, normalise_inputs, train
+from model.pcgnet.train import fitting_config, normalise_inputs, train
 from model.pcgnet.whole import answer
 from model.scoring.answers import emotion_weighted_f1
-from model.training.loop import Epoch, as_saved
+from model.training.loop import Epoch, Trained, as_saved
 from tests.fakes.conversations import generated_conversations
 
 RECIPE = Recipe(epochs=6, steps_at_least=1, batch_utterances=100, learning_rate=1e-2, warm_up=0.15)
@@ -60,7 +60,7 @@ class LockedTest:
 
 
 @cache
-def trained(seed: int = 0) -> Trained:
+def trained(seed: int = 0) -> Trained[Pcgnet]:
     return train(LockedTest(data()), config(), RECIPE, seed=seed)
 
 

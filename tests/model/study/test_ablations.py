@@ -8,25 +8,28 @@ import pytest
 import torch
 
 from model.errors import CheckpointError
-from model.interface import INPUTS
-from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
-from model.pcgnet.collate import ConversationTensors, collate_conversations
-from model.pcgnet.config import RESEARCH, PcgnetConfig, Research
+from model.interface import INPUTS, ServingOptions
+from model.pcgnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from model.pcgnet.collate import ConversationTensors
+from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.graph import TO_ES
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.registry import load_predictor
 from model.serving.calibration import Calibration, Thresholds
+from model.study.ablations import PARTS, load, network_of
 
 
-def config(*research: Research) -> PcgnetConfig:
+def config(*research: str) -> PcgnetConfig:
     return PcgnetConfig(
         labels=("calm", "glad"), text=6, audio=4, video=0, hidden=8, research=research
     )
 
 
-def model(*research: Research) -> Pcgnet:
+def model(*research: str) -> Pcgnet:
     torch.manual_seed(3)
-    return Pcgnet(config(*research)).eval()
+    made = network_of(config(*research))(config(*research))
+    assert isinstance(made, Pcgnet)
+    return made.eval()
 
 
 def talk(seed: int, speakers: str) -> ConversationTensors:
@@ -44,7 +47,7 @@ def head(whole: ConversationTensors, count: int) -> ConversationTensors:
 
 @torch.no_grad()
 def answers(network: Pcgnet, *talks: ConversationTensors) -> WholeOutput:
-    out: WholeOutput = network(collate_conversations(list(talks), network.config), rounding=False)
+    out: WholeOutput = network(network.collate(talks), rounding=False)
     return out
 
 
@@ -68,8 +71,8 @@ def test_the_twins_answers_do_not_depend_on_what_shares_the_batch() -> None:
 def test_the_twins_two_directions_are_mirror_images() -> None:
     """Backwards over a conversation is forwards over its reverse, per session and speaker."""
     gru = model("bidirectional").speaker
-    forwards = collate_conversations([talk(0, "abbab")], config("bidirectional")).speaker
-    backwards = collate_conversations([talk(0, "babba")], config("bidirectional")).speaker
+    forwards = model("bidirectional").collate([talk(0, "abbab")]).speaker
+    backwards = model("bidirectional").collate([talk(0, "babba")]).speaker
     x = torch.randn(5, 3, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         half = gru.cells // 2  # equal weights in both directions
@@ -83,7 +86,7 @@ def test_the_twins_two_directions_are_mirror_images() -> None:
 
 
 def test_without_a_graph_no_edge_is_left_but_a_nodes_own() -> None:
-    batch = collate_conversations([talk(0, "abab")], config("no-graph"))
+    batch = model("no-graph").collate([talk(0, "abab")])
     assert torch.equal(batch.persona_edges[0], batch.persona_edges[1])
     assert torch.equal(batch.graph_edges[0], batch.graph_edges[1])
     assert batch.graph_edges.shape[1] == 4 * 6
@@ -97,7 +100,7 @@ def test_without_cross_task_edges_the_emotion_nodes_do_not_know_the_shift_task()
             network.task[1] += 1.0
         after = answers(network, talk(0, "abab")).emotion
         assert bool((before - after).abs().max() > 1e-5) is knows
-    cut = collate_conversations([talk(0, "abab")], config("no-cross-task"))
+    cut = model("no-cross-task").collate([talk(0, "abab")])
     assert int(cut.relation.max()) < TO_ES
 
 
@@ -114,9 +117,9 @@ def test_without_evidence_the_shift_head_does_not_hear_the_utterance_alone() -> 
         torch.testing.assert_close(moved, wanted.expand_as(moved))
 
 
-@pytest.mark.parametrize("research", RESEARCH)
+@pytest.mark.parametrize("research", PARTS[PcgnetConfig][1])
 def test_a_research_model_is_saved_and_loaded_but_never_served(
-    tmp_path: Path, research: Research
+    tmp_path: Path, research: str
 ) -> None:
     save_checkpoint(
         tmp_path,
@@ -127,10 +130,14 @@ def test_a_research_model_is_saved_and_loaded_but_never_served(
         card="",
     )
     assert load_checkpoint(tmp_path).config.research == (research,)
+    with pytest.raises(ValueError, match="ablations"):
+        load_checkpoint(tmp_path).model()
+    loaded = load(tmp_path)
+    assert isinstance(loaded, Checkpoint) and loaded.model().research == (research,)
     with pytest.raises(CheckpointError, match=f"research \\({research}\\)"):
-        load_predictor(tmp_path, device="cpu")
+        load_predictor(tmp_path, ServingOptions(device="cpu"))
 
 
 def test_an_unknown_switch_is_refused() -> None:
     with pytest.raises(ValueError, match="no-graph"):
-        PcgnetConfig(labels=("a", "b"), research=("no-grpah",))  # type: ignore[arg-type]
+        network_of(PcgnetConfig(labels=("a", "b"), research=("no-grpah",)))

@@ -11,16 +11,18 @@ import torch
 
 from model.data.dataset import DataSet
 from model.errors import CheckpointError, EncoderMissing
-from model.interface import Turn
+from model.interface import ServingOptions, Turn
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
+from model.pcgnet.model import Pcgnet
 from model.pcgnet.recipe import Recipe
-from model.pcgnet.train import Trained, fitting_config, train
+from model.pcgnet.train import fitting_config, train
 from model.pcgnet.whole import answer
 from model.registry import load_predictor
 from model.scoring.calibrate import emotion_probabilities
 from model.text.encode_sentences import with_text
 from model.text.sentence_encoder import SentenceEncoder, TextEncoder, encoder_digest, find_encoder
 from model.text.tuning import TunedEncoder
+from model.training.loop import Trained
 from state.window import Window
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -44,11 +46,11 @@ def data() -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def trained(data: DataSet, folder: Path) -> Trained:
+def trained(data: DataSet, folder: Path) -> Trained[Pcgnet]:
     return train(data, fitting_config(data, hidden=8), RECIPE, seed=0, encoder=folder)
 
 
-def keep(where: Path, trained: Trained) -> None:
+def keep(where: Path, trained: Trained[Pcgnet]) -> None:
     save_checkpoint(
         where,
         trained.model,
@@ -115,7 +117,7 @@ def test_layers_that_the_encoder_lacks_are_refused(folder: Path) -> None:
         SentenceEncoder.load(folder, TextEncoder(encoder_digest(folder), "tiny", 5))
 
 
-def test_training_changes_the_upper_layers_and_no_other(trained: Trained) -> None:
+def test_training_changes_the_upper_layers_and_no_other(trained: Trained[Pcgnet]) -> None:
     assert trained.text is not None
     tensors = {name for name in trained.text.delta if not name.endswith(".scale")}
     assert tensors
@@ -123,11 +125,11 @@ def test_training_changes_the_upper_layers_and_no_other(trained: Trained) -> Non
 
 
 def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
-    tmp_path: Path, trained: Trained, data: DataSet, folder: Path
+    tmp_path: Path, trained: Trained[Pcgnet], data: DataSet, folder: Path
 ) -> None:
     """Raw text through the worker's step is the whole form on the tuned encoder's vectors."""
     keep(tmp_path, trained)
-    served = load_predictor(tmp_path, device="cpu", encoder=folder)
+    served = load_predictor(tmp_path, ServingOptions(device="cpu", encoder=folder))
     dialogue = data.split("dev")[0]
     kept = SentenceEncoder.load(find_encoder(folder), load_checkpoint(tmp_path).text)
     alone = with_text(dialogue, kept.encode(dialogue.sentences).astype(np.float32))
@@ -140,7 +142,7 @@ def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
 
 
 def test_a_damaged_or_missing_encoder_file_is_refused(
-    tmp_path: Path, trained: Trained, folder: Path
+    tmp_path: Path, trained: Trained[Pcgnet], folder: Path
 ) -> None:
     keep(tmp_path, trained)
     (tmp_path / "encoder.safetensors").unlink()
@@ -148,7 +150,9 @@ def test_a_damaged_or_missing_encoder_file_is_refused(
         load_checkpoint(tmp_path)
 
 
-def test_another_encoder_than_the_checkpoints_is_refused(tmp_path: Path, trained: Trained) -> None:
+def test_another_encoder_than_the_checkpoints_is_refused(
+    tmp_path: Path, trained: Trained[Pcgnet]
+) -> None:
     other = write_tiny_encoder(tmp_path, seed=5)
     with pytest.raises(EncoderMissing, match="not the"):
         SentenceEncoder.load(other, trained.text)

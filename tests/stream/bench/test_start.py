@@ -51,7 +51,7 @@ def test_a_worker_that_cannot_start_is_no_figure(tmp_path: Path) -> None:
 def test_a_worker_imports_nothing_that_only_training_or_text_needs() -> None:
     """Each of these takes from a tenth of a second to two; the encoder imports its own."""
     look = (
-        "import sys, stream.serve, model.pcgnet.predictor\n"
+        "import sys, stream.serve, model.pcgnet.kind, model.pcgnet.predictor\n"
         f"print([name for name in {NOT_NEEDED} if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)

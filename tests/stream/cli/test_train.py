@@ -23,7 +23,7 @@ from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
 
 app = typer.Typer()
-app.command("train")(cli_train.train)
+app.add_typer(cli_train.app, name="train")
 app.command("evaluate")(cli_evaluate.evaluate)
 app.add_typer(cli_data.app, name="data")
 

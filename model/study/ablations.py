@@ -1,0 +1,240 @@
+"""Models that lack or add a part, to measure what it is worth; none of them can be served.
+
+The settings of such a model name its parts in `research`. `ablated` gives a plan or a checkpoint
+the network they ask for; without it such a network is not built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.checkpoint_files import LoadedCheckpoint
+from model.hrg_ssa.collate import Talk, TalkBatch
+from model.hrg_ssa.config import HrgSsaConfig
+from model.hrg_ssa.model import UNTOLD, HrgSsa, HybridGraph, Past
+from model.pcgnet.collate import Batch, ConversationTensors, Sequences
+from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.graph import TO_ES
+from model.pcgnet.model import CausalGru, Pcgnet
+from model.registry import load_any
+
+Subject = TypeVar("Subject")
+
+
+def load(folder: Path) -> LoadedCheckpoint:
+    """Read and verify a checkpoint of any model, for research or not. Raises `CheckpointError`."""
+    return ablated(load_any(folder))
+
+
+def ablated(subject: Subject) -> Subject:
+    """Return a plan or a checkpoint with the network that its settings ask for."""
+    config = getattr(subject, "config")  # noqa: B009 -- of a dataclass of any model
+    if not getattr(config, "research", ()):
+        return subject
+    return _replaced(subject, network=network_of(config))
+
+
+def under(checkpoint: LoadedCheckpoint, **settings: Any) -> LoadedCheckpoint:
+    """Return the same weights under other settings, less those that such a model has no use for."""
+    config = _replaced(checkpoint.config, **settings)
+    weights = {name: checkpoint.weights[name] for name in network_of(config)(config).state_dict()}
+    return ablated(replace(checkpoint, config=config, weights=weights))
+
+
+def network_of(config: Any) -> type[Any]:
+    """Return the class of the network that a model's settings ask for.
+
+    Raises `ValueError` for a part that is not known.
+    """
+    network, parts = PARTS[type(config)]
+    if not set(config.research) <= set(parts):
+        raise ValueError(f"research knows {', '.join(parts)}, not {config.research!r}")
+    bases = tuple(parts[name] for name in config.research) or (network,)
+    return type("Ablated", bases, {"research": config.research})
+
+
+def _replaced(subject: Subject, **changes: Any) -> Subject:
+    changed: Subject = replace(subject, **changes)  # type: ignore[type-var]
+    return changed
+
+
+# PCGNet ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BothWays(Sequences):
+    """Runs of utterances, and the same runs from their ends."""
+
+    backwards: Sequences
+
+
+class BothWaysGru(CausalGru):
+    """Hears both directions, as the paper's BiGRU.
+
+    Twice the cells of half the width, the second half of them from the runs' ends; each layer reads
+    both.
+    """
+
+    def __init__(self, cells: int, width: int, dropout: float, store: torch.dtype) -> None:
+        if width % 2:
+            raise ValueError(f"hidden={width} does not split into two directions")
+        super().__init__(2 * cells, width // 2, dropout, store, reads=width)
+
+    def _layer(self, layer: int, x: Tensor, runs: Sequences, rounding: bool) -> Tensor:
+        assert isinstance(runs, BothWays)
+        back = runs.backwards
+        packed = torch.cat((x[:, runs.order], x[:, back.order]))  # both have the same sizes
+        ahead, behind = self._packed(layer, packed, runs, rounding).chunk(2)
+        return torch.cat((ahead[:, runs.place], behind[:, back.place]), dim=2)
+
+
+class Bidirectional(Pcgnet):
+    """Hears the future too: the price of causality."""
+
+    gru = BothWaysGru
+
+    def collate(self, conversations: Sequence[ConversationTensors]) -> Batch:
+        batch = super().collate(conversations)
+        return replace(batch, context=both_ways(batch.context), speaker=both_ways(batch.speaker))
+
+
+def both_ways(runs: Sequences) -> BothWays:
+    """Pack the same runs from their ends too."""
+    sizes, place = np.array(runs.sizes), runs.place.numpy()
+    starts = np.cumsum(sizes) - sizes
+    step = np.searchsorted(starts, place, side="right") - 1
+    rank = place - starts[step]  # of a run, the longest first
+    length = np.searchsorted(-sizes, -rank)  # the steps at which it still goes on
+    mirrored = starts[length - 1 - step] + rank
+    back = Sequences(torch.from_numpy(np.argsort(mirrored)), torch.from_numpy(mirrored), runs.sizes)
+    return BothWays(runs.order, runs.place, runs.sizes, back)
+
+
+class NoGraph(Pcgnet):
+    """Without edges between utterances: a node's own loop is left."""
+
+    def collate(self, conversations: Sequence[ConversationTensors]) -> Batch:
+        batch = super().collate(conversations)
+        own = batch.persona_edges[:, batch.persona_edges[0] == batch.persona_edges[1]]
+        loops = batch.graph_edges[0] == batch.graph_edges[1]
+        return _kept(replace(batch, persona_edges=own), loops & (batch.relation < TO_ES))
+
+
+class NoCrossTask(Pcgnet):
+    """Without cross-task edges."""
+
+    def collate(self, conversations: Sequence[ConversationTensors]) -> Batch:
+        batch = super().collate(conversations)
+        return _kept(batch, batch.relation < TO_ES)
+
+
+def _kept(batch: Batch, kept: Tensor) -> Batch:
+    """The batch with some edges [E2] of its interactive graph."""
+    return replace(
+        batch,
+        graph_edges=batch.graph_edges[:, kept],
+        relation=batch.relation[kept],
+        distance=batch.distance[kept],
+    )
+
+
+class NoEvidence(Pcgnet):
+    """Its shift head is not told what the utterance alone says."""
+
+    def _with_evidence(self, shift: Tensor, x: Tensor, now: Tensor) -> Tensor:
+        return shift
+
+
+# HRG-SSA --------------------------------------------------------------------------------------
+
+
+class GoldHistory(HrgSsa):
+    """Told the true emotions of the past: a leak."""
+
+    def given(self, labels: Tensor) -> Tensor | None:
+        return labels
+
+
+class NoLabels(HrgSsa):
+    """Told no label of the past, whose words it still hears."""
+
+    def given(self, labels: Tensor) -> Tensor | None:
+        return torch.full_like(labels, UNTOLD)
+
+
+class NoPast(HrgSsa):
+    """Hears nothing of the past."""
+
+    def collate(self, talks: Sequence[Talk]) -> TalkBatch:
+        batch = super().collate(talks)
+        return replace(batch, past=torch.full_like(batch.past, -1))
+
+
+class NoRelations(HrgSsa):
+    """Its graph is switched off."""
+
+    def _related(self, nodes: Tensor, speaker: Tensor) -> Tensor:
+        return nodes
+
+
+class ExplicitGraph(HybridGraph):
+    """Explicit edges alone."""
+
+    def begin_implicit(self, c: HrgSsaConfig) -> None:
+        """Make no scorer."""
+
+    def with_implicit(self, bias: Tensor, x: Tensor, past: Tensor, explicit: Tensor) -> Tensor:
+        return bias
+
+
+class NoImplicit(HrgSsa):
+    """Without implicit edges."""
+
+    hybrid_graph = ExplicitGraph
+
+
+class AllTokens(HrgSsa):
+    """Keeps the states of a past utterance's first `pooled` tokens instead of means of all."""
+
+    def _pooled(self, states: Tensor, there: Tensor, tag: Tensor) -> Tensor:
+        """Put the label words first and zeros after."""
+        k = self.config.pooled
+        value = self.pool_norm(self.pool_value(states) + tag[:, None])
+        first = torch.roll(torch.where(there[..., None], value, 0.0), 2, dims=1)[:, :k]
+        return F.pad(first, (0, 0, 0, k - first.shape[1]))
+
+    def _pooled_there(self, past: Past, there: Tensor) -> Tensor:
+        # keys have no bias: of no token they are zero
+        return super()._pooled_there(past, there) & (past.pooled[0][0] != 0).any(3).flatten(1)
+
+
+PARTS: Final[Mapping[type, tuple[type, Mapping[str, type]]]] = {
+    PcgnetConfig: (
+        Pcgnet,
+        {
+            "bidirectional": Bidirectional,
+            "no-graph": NoGraph,
+            "no-cross-task": NoCrossTask,
+            "no-evidence": NoEvidence,
+        },
+    ),
+    HrgSsaConfig: (
+        HrgSsa,
+        {
+            "gold-history": GoldHistory,
+            "no-labels": NoLabels,
+            "no-past": NoPast,
+            "no-graph": NoRelations,
+            "no-implicit": NoImplicit,
+            "all-tokens": AllTokens,
+        },
+    ),
+}
