@@ -22,11 +22,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from model.interface import Device, Predictor, ServingOptions
+from model.training.options import Run, TrainingOptions
 
 if TYPE_CHECKING:  # torch comes with them
     from _typeshed import DataclassInstance
@@ -34,47 +35,11 @@ if TYPE_CHECKING:  # torch comes with them
     from model.checkpoint_files import LoadedCheckpoint
     from model.data.dataset import DataSet
     from model.scoring.report import Report
-    from model.training.loop import Listener, Trained
+    from model.training.loop import Trained
+    from model.training.progress import Listener
 
 # Text as the set's vectors; of the sentence encoder as it is; of one tuned on the set.
 TextMode = Literal["vectors", "frozen", "adapted"]
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option of `emotrack train` as the command line shows it."""
-
-    help: str
-    least: int | None = None
-    before: str | None = None  # the option it is listed in front of; None: last
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingOptions:
-    """The options of `emotrack train` that every model has; a model derives its own from it."""
-
-    folds: Annotated[int | None, Option("cross-validate over dialogues instead", least=2)] = None
-    recipe: Annotated[
-        Path | None, Option("YAML file: sections recipe: and model:, name: value")
-    ] = None
-    seed: Annotated[int, Option("decides every random number")] = 0
-    epochs: Annotated[int | None, Option("default: the recipe's", least=1)] = None
-    window: Annotated[int | None, Option("utterances it sees (default: its own)", least=1)] = None
-    encoder: Annotated[
-        Path | None, Option("sentence encoder folder (default: the installed one)")
-    ] = None
-    threads: Annotated[int, Option("CPU threads", least=1)] = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """What a plan follows from besides the data and the options; changes win over options."""
-
-    command: str  # that gives the run again
-    recipe_changes: Mapping[str, Any] = field(default_factory=dict)
-    model_changes: Mapping[str, Any] = field(default_factory=dict)
-    cache: Path | None = None  # folder for encoded sentences
-    listener: Listener | None = None
 
 
 Options = TypeVar("Options", bound=TrainingOptions)

@@ -16,7 +16,8 @@ from model.kind import Plan
 from model.registry import load_any
 from model.scoring.report import Report
 from model.training.learning_curves import learning_curves
-from model.training.loop import Listener, Trained
+from model.training.loop import Trained
+from model.training.progress import Listener
 
 PROGRESS = "progress.pt"
 

@@ -21,8 +21,9 @@ from tests.conftest import ROOT
 
 PACKAGES: Final = ("stream", "model", "state")
 QUESTION_WORDS: Final = frozenset(("What", "Whether", "How", "Where", "Who", "Which", "Whose"))
-# Files that may name a model: the line in the registry and the row of the study.
-NAMED_BY: Final = frozenset(("model.registry", "model.study.rows"))
+# Files that may name a model: the line in the registry, the row of the study, and what measures the
+# worth of a model's parts, which a model need not have.
+NAMED_BY: Final = frozenset(("model.registry", "model.study.rows", "model.study.ablations"))
 Graph = Mapping[str, frozenset[str]]
 
 

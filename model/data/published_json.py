@@ -26,13 +26,13 @@ from typing import Any, Final
 import numpy as np
 
 from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
+from model.data.labels import IEMOCAP_LABELS, MELD_LABELS
 from model.data.missing import filled
 from model.data.published_pickles import Corpus
 from model.data.safe_pickle import load_pickle
 from model.data.splits import with_dev
 from model.errors import DataError
 from model.interface import INPUTS
-from model.labels import IEMOCAP_LABELS, MELD_LABELS
 
 # The words its label sentences use, in the order of our label sets.
 _WORDS: Final[Mapping[Corpus, tuple[tuple[str, ...], tuple[str, ...]]]] = {

@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.dataset import DataSet, Dialogue, Floats, Split
+from model.data.labels import IEMOCAP_LABELS, MELD_LABELS
 from model.data.missing import filled
 from model.data.safe_pickle import load_pickle
 from model.data.splits import with_dev
 from model.errors import DataError
 from model.interface import INPUTS
-from model.labels import IEMOCAP_LABELS, MELD_LABELS
 
 Corpus = Literal["meld", "iemocap"]
 ROBERTA: Final = (

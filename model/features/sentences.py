@@ -12,7 +12,7 @@ from model.checkpoint_files import default_checkpoint
 from model.data.dataset import Floats
 from model.data.extractors import SENTENCES
 from model.errors import DataError
-from model.pcgnet.checkpoint import load_checkpoint
+from model.registry import load_any
 from model.text.sentence_encoder import SentenceEncoder, find_encoder
 
 
@@ -22,7 +22,7 @@ def encoder_of(folder: Path | None, checkpoint: Path | None) -> tuple[SentenceEn
     `folder` is where the encoder lies it was made from (None: the installed one). Raises
     `EncoderMissing`, `CheckpointError`.
     """
-    loaded = load_checkpoint(checkpoint or default_checkpoint())
+    loaded = load_any(checkpoint or default_checkpoint())
     encoder = SentenceEncoder.load(find_encoder(folder), loaded.text)
     if loaded.text is None:
         return encoder, loaded.extractors.get("text", SENTENCES)
@@ -48,7 +48,7 @@ def filled_as_trained(vectors: Floats, modality: str, checkpoint: Path | None) -
 
     Rows of NaN as a whole stay: they are absent. Raises `CheckpointError`, `DataError`.
     """
-    loaded = load_checkpoint(checkpoint or default_checkpoint())
+    loaded = load_any(checkpoint or default_checkpoint())
     width = loaded.config.widths[modality]
     if width != vectors.shape[1]:
         raise DataError(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model.hrg_ssa.options import HrgOptions
 from model.interface import Device, Predictor, ServingOptions
-from model.kind import Kind, Run, TextMode
+from model.kind import Kind, TextMode
+from model.training.options import Run
 
 if TYPE_CHECKING:  # torch comes with them
     from model.data.dataset import DataSet

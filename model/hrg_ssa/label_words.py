@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from model.data.labels import SENTIMENTS
 from model.errors import ModelError
-from model.labels import SENTIMENTS
 
 MARKERS: Final = ("<emotion>", "</emotion>", "<sentiment>", "</sentiment>")
 TEMPLATE: Final = "<emotion> {emotion} </emotion> <sentiment> {sentiment} </sentiment>"

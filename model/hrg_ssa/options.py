@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from model.interface import Device
-from model.kind import Option, TrainingOptions
+from model.training.options import Option, TrainingOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

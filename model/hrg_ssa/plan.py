@@ -21,13 +21,15 @@ from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
 from model.hrg_ssa.train import train_hrg_ssa
-from model.kind import Plan, Run
+from model.kind import Plan
 from model.scoring.report import Report
 from model.serving.device import CPU, chosen_device
 from model.text.encode_sentences import has_sentences
 from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder
-from model.training.loop import Listener, Trained, check_labels
+from model.training.loop import Trained, check_labels
+from model.training.options import Run
+from model.training.progress import Listener
 from model.training.settings import changed, changes_of
 
 

@@ -27,7 +27,6 @@ from model.scoring.answers import Answers
 from model.serving.device import CPU, device_errors, forked_random, thread_count
 from model.text.token_encoder import TokenEncoder, token_states
 from model.training.loop import (
-    Epoch,
     Trained,
     TrainingLoop,
     as_saved,
@@ -36,6 +35,7 @@ from model.training.loop import (
     require_labels,
 )
 from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
+from model.training.progress import Epoch
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from model.data.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from model.interface import INPUTS, MODALITIES, StoreDType
-from model.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from state.window import Recurrence
 
 TEXT, AUDIO, VIDEO, PERSONA = range(4)

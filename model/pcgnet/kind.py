@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from model.interface import Device, Predictor, ServingOptions
-from model.kind import Kind, Run, TextMode
+from model.kind import Kind, TextMode
 from model.pcgnet.options import PcgnetOptions
+from model.training.options import Run
 
 if TYPE_CHECKING:  # torch comes with them
     from model.data.dataset import DataSet

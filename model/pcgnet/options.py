@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from model.kind import Option, TextMode, TrainingOptions
+from model.kind import TextMode
+from model.training.options import Option, TrainingOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from model.data.dataset import DataSet
 from model.errors import EncoderMissing
-from model.kind import Plan, Run
+from model.kind import Plan
 from model.pcgnet.card import model_card
 from model.pcgnet.checkpoint import NAME
 from model.pcgnet.config import PcgnetConfig
@@ -22,7 +22,9 @@ from model.pcgnet.train import fitting_config, train
 from model.scoring.report import Report
 from model.text.encode_sentences import frozen_encoder, has_sentences, with_encoded_text
 from model.text.sentence_encoder import find_encoder
-from model.training.loop import Listener, Trained, check_labels
+from model.training.loop import Trained, check_labels
+from model.training.options import Run
+from model.training.progress import Listener
 from model.training.settings import changed, changes_of
 
 

@@ -29,7 +29,6 @@ from model.text.encode_sentences import with_text
 from model.text.sentence_encoder import TextEncoder
 from model.text.tuning import TunedEncoder
 from model.training.loop import (
-    Epoch,
     Trained,
     TrainingLoop,
     as_saved,
@@ -47,6 +46,7 @@ from model.training.losses import (
     shift_loss,
     weighted,
 )
+from model.training.progress import Epoch
 from state.window import Recurrence
 
 TEXT: Final = INPUTS.index("text")

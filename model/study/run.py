@@ -16,15 +16,16 @@ from io import BytesIO
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model.interface import Device
-from model.kind import Run, TextMode
+from model.interface import DEFAULT_KIND, Device
+from model.kind import TextMode
 from model.registry import kind_named, load_any
 from model.study.figures import hush_torch_geometric, score_rows, write_figures
 from model.study.ledger import note_look
+from model.training.options import Run
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet, Split
@@ -174,13 +175,13 @@ def _ask(job: Job, weights: Row) -> None:
 
 
 def _run_baseline(job: Job, name: BaselineName) -> None:
-    from model.pcgnet.recipe import recipe_for
     from model.study.baselines import fit_baseline
     from model.text.encode_sentences import frozen_encoder, prepared
     from model.text.sentence_encoder import find_encoder
 
     data = data_of(job.row, job.data)
-    text = frozen_encoder(find_encoder(), recipe_for("frozen").mixed_layers)
+    recipe: Any = kind_named(DEFAULT_KIND).recipe("frozen", {})
+    text = frozen_encoder(find_encoder(), recipe.mixed_layers)
     dialogues = {split: prepared(text, data.split(split)) for split in ("train", *job.splits)}
     heard = replace(data, dialogues={**data.dialogues, **dialogues})
     for split in job.splits:

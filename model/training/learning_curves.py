@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from model.atomic_files import write_whole
 
 if TYPE_CHECKING:
-    from model.training.loop import Epoch
+    from model.training.progress import Epoch
 from model.scoring.pictures import BLUE, GREEN, ORANGE, _figure
 
 

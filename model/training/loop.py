@@ -32,7 +32,7 @@ from model.scoring.answers import Answers, emotion_weighted_f1
 from model.scoring.calibrate import calibrate
 from model.serving.calibration import Calibration, Thresholds
 from model.training.losses import focal_loss
-from model.training.progress import load_progress, save_progress
+from model.training.progress import Epoch, load_progress, save_progress
 from model.training.settings import Pace
 
 if TYPE_CHECKING:
@@ -57,25 +57,6 @@ class Normalised(Protocol):
 Sample = TypeVar("Sample", bound=Labelled)
 Network = TypeVar("Network", bound=nn.Module)  # all that is trained
 Model = TypeVar("Model", bound=nn.Module)  # what is saved of it
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch left behind, on dev; the weighted F1 is what is selected on."""
-
-    number: int
-    train_loss: float
-    dev_loss: float  # emotion cross-entropy
-    dev_weighted_f1: float
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who hears how far a run is."""
-
-    on_phase: Callable[[str], None] = lambda _: None
-    on_share: Callable[[float], None] = lambda _: None
-    on_epoch: Callable[[Epoch], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,25 @@ import torch
 
 from model.atomic_files import write_whole
 from model.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch left behind, on dev; the weighted F1 is what is selected on."""
+
+    number: int
+    train_loss: float
+    dev_loss: float  # emotion cross-entropy
+    dev_weighted_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears how far a run is."""
+
+    on_phase: Callable[[str], None] = lambda _: None
+    on_share: Callable[[float], None] = lambda _: None
+    on_epoch: Callable[[Epoch], None] = lambda _: None
 
 
 def save_progress(path: Path, state: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from model.errors import RecipeError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from model.kind import Run, TrainingOptions
+    from model.training.options import Run, TrainingOptions
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
 

@@ -21,9 +21,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperCommand, TyperGroup
 
 from model.interface import DEFAULT_KIND
-from model.kind import Option, Run, TrainingOptions
 from model.registry import KINDS, kind_named
 from model.study.figures import hush_torch_geometric, score_rows, write_figures
+from model.training.options import Option, Run, TrainingOptions
 from stream.cli.options import Data, SetName, model_errors, read_conversations
 from stream.cli.score_tables import print_report
 from stream.errors import ConfigError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from model.data.dataset import DataSet
     from model.kind import Plan
     from model.train_run import Outcome
-    from model.training.loop import Epoch, Listener
+    from model.training.progress import Epoch, Listener
 
 ALWAYS_WRITTEN: Final = ("seed", "threads")  # a run follows from them, whatever the defaults are
 NEVER_WRITTEN: Final = ("encoder",)  # where something is on this machine
@@ -210,7 +210,7 @@ def _print_folds(outcomes: Sequence[Outcome]) -> None:
 @contextmanager
 def _listener(data: DataSet) -> Iterator[Listener]:
     """A progress bar on stderr that says what is going on."""
-    from model.training.loop import Listener
+    from model.training.progress import Listener
 
     if data.note:
         Console(stderr=True).print(data.note)

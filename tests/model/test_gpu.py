@@ -16,10 +16,10 @@ from model.errors import DeviceExhausted
 from model.evaluate import evaluate
 from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import plan_hrg_ssa
-from model.kind import Run
 from model.pcgnet import bench
 from model.registry import load_any
 from model.train_run import carry_out
+from model.training.options import Run
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
 from tests.fakes.hrg_ssa import SIZES

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from model.interface import Predictor, ServingOptions
-from model.kind import Kind, Option, Run, TextMode, TrainingOptions
+from model.kind import Kind, TextMode
+from model.training.options import Option, Run, TrainingOptions
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet

@@ -16,13 +16,14 @@ from torch import nn
 
 from model.checkpoint_files import LoadedCheckpoint, read_checkpoint
 from model.data.dataset import Dialogue
+from model.data.labels import sentiment_of
 from model.interface import ModelInfo, Prediction, Turn
 from model.kind import Plan
-from model.labels import sentiment_of
 from model.scoring.answers import Answers, answers_to
 from model.scoring.calibrate import calibrate
 from model.scoring.report import Report
-from model.training.loop import Epoch, Listener, Trained
+from model.training.loop import Trained
+from model.training.progress import Epoch, Listener
 from state.window import Applied, ArraySpec, Recurrence, StateSpec
 
 Floats = NDArray[np.float32]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from model.data.labels import SENTIMENTS
 from model.hrg_ssa.label_words import (
     MARKERS,
     TEMPLATE,
@@ -16,7 +17,6 @@ from model.hrg_ssa.label_words import (
     own_label_words,
     tokenizer_label_words,
 )
-from model.labels import SENTIMENTS
 from tests.fakes.conversations import GENERATED_LABELS
 from tests.fakes.t5 import write_tiny_t5
 

@@ -16,13 +16,13 @@ from msgspec import structs
 
 from model.checkpoint_files import default_checkpoint, find_checkpoint
 from model.data.dataset import DataSet, Dialogue
+from model.data.labels import MELD_LABELS
 from model.errors import CheckpointError, EncoderMissing, NotFinite
 from model.fault_points import FaultPoint, arm
 from model.hrg_ssa.checkpoint import load_hrg_checkpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.predictor import LENGTHS, HrgSsaPredictor, state_spec
 from model.interface import Modality, Prediction, ServingOptions, Tensor, Turn
-from model.labels import MELD_LABELS
 from model.registry import load_predictor
 from model.serving.calibration import Calibration
 from model.text.token_encoder import TokenEncoder

@@ -25,13 +25,13 @@ from model.hrg_ssa.t5 import t5_start
 from model.hrg_ssa.train import _Training, train_hrg_ssa
 from model.hrg_ssa.whole import run, talk_of
 from model.interface import ServingOptions
-from model.kind import Run
 from model.registry import load_any, load_predictor
 from model.serving.device import CPU
 from model.study.ablations import network_of
 from model.text.token_encoder import TokenEncoder, token_states
 from model.train_run import carry_out
 from model.training.loop import Trained
+from model.training.options import Run
 from state.window import Recurrence
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder

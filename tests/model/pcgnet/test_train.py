@@ -20,7 +20,8 @@ from model.pcgnet.recipe import BALANCES, Recipe
 from model.pcgnet.train import fitting_config, normalise_inputs, train
 from model.pcgnet.whole import answer
 from model.scoring.answers import emotion_weighted_f1
-from model.training.loop import Epoch, Trained, as_saved
+from model.training.loop import Trained, as_saved
+from model.training.progress import Epoch
 from tests.fakes.conversations import generated_conversations
 
 RECIPE = Recipe(epochs=6, steps_at_least=1, batch_utterances=100, learning_rate=1e-2, warm_up=0.15)

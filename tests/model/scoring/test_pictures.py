@@ -17,7 +17,7 @@ from model.scoring.pictures import class_picture, confusion_picture, report_pict
 from model.scoring.report import Report, score
 from model.serving.calibration import Calibration, Thresholds
 from model.training.learning_curves import learning_curves
-from model.training.loop import Epoch
+from model.training.progress import Epoch
 
 LABELS = ("neutral", "surprise & awe", "anger")
 HISTORY = [Epoch(1, 2.0, 1.5, 0.40), Epoch(2, 1.5, 1.2, 0.55), Epoch(3, 1.2, 1.3, 0.50)]
