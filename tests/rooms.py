@@ -17,6 +17,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from model.registry import KINDS
 from tests.conftest import ROOT
 
 PACKAGES: Final = ("stream", "model", "state")
@@ -120,14 +121,17 @@ def contracts() -> list[dict[str, Any]]:
 
 
 def floors() -> dict[str, tuple[str, int]]:
-    """Return package and floor (0 on top) of each room or file, from the contracts' layers."""
+    """Return package and floor (0 on top) of each room or file.
+
+    From the contracts' layers; every model of the registry is on PCGNet's floor.
+    """
     found: dict[str, tuple[str, int]] = {}
     for contract in contracts():
         for container in contract.get("containers", ()):
             for floor, layer in enumerate(contract["layers"]):
                 for name in layer.replace("|", ":").split(":"):
                     found[f"{container}.{name.strip()}"] = (container, floor)
-    return found
+    return found | dict.fromkeys(KINDS.values(), found[KINDS["pcgnet"]])
 
 
 def up_going(graph: Graph) -> list[str]:
@@ -137,12 +141,23 @@ def up_going(graph: Graph) -> list[str]:
     for name, targets in graph.items():
         for target in targets:
             here, there = of.get(_room(name)), of.get(_room(target))
-            if here is None or there is None:
+            if here is None or there is None:  # a room's `__init__` above it, say `model`
                 continue
             higher = PACKAGES.index(there[0]) < PACKAGES.index(here[0])
-            if higher or (there[0] == here[0] and there[1] < here[1]):
+            two_models = {_room(name), _room(target)} <= set(KINDS.values())
+            if (
+                higher
+                or (there[0] == here[0] and there[1] < here[1])
+                or (two_models and _room(name) != _room(target))
+            ):
                 found.append(f"{name} -> {target}")
     return found
+
+
+def without_floor(modules: Mapping[str, Path]) -> list[str]:
+    """Return modules that no contract gives a floor."""
+    known = floors()
+    return [name for name in modules if "." in name and _room(name) not in known]
 
 
 def _room(module: str) -> str:
@@ -213,12 +228,14 @@ def measured() -> list[Figure]:
     texts = opening_words(modules)
     named = named_one_by_one(modules)
     up = up_going(graph)
+    alone = without_floor(modules)
     meanings = callers_of("prediction_event", modules)
     models = names_a_model(modules, graph)
     lines = sum(len(path.read_text("utf-8").splitlines()) for path in modules.values())
     return [
         Figure("circles of files", "2", 0, len(loops), tuple(loops)),
         Figure("imports of a higher floor", "5", 0, len(up), tuple(up)),
+        Figure("files without a floor", "–", 0, len(alone), tuple(alone)),
         Figure("files directly in stream/", "102", 8, len(flat["stream"])),
         Figure("files directly in model/", "71", 12, len(flat["model"])),
         Figure("files named one by one in contracts", "45", 10, len(named), tuple(named)),

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.errors import LedgerError
 from model.scoring.answers import Answers
 from model.scoring.report import Report, score
 from model.serving.calibration import Calibration, Thresholds
 from model.study.ledger import COLUMNS, check_ledger, note_look, sentence_on_looks
-from stream.errors import ConfigError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BEFORE = (
@@ -74,15 +74,15 @@ def test_what_is_no_ledger_is_not_overwritten(tmp_path: Path, report: Report) ->
     other = tmp_path / "notes.csv"
     other.write_text("name,age\nsomebody,3\n", "utf-8")
     for attempt in (check_ledger, lambda path: note_look(path, "x", "meld", report, now=NOW)):
-        with pytest.raises(ConfigError, match="no ledger"):
+        with pytest.raises(LedgerError, match="no ledger"):
             attempt(other)
     assert other.read_text("utf-8") == "name,age\nsomebody,3\n"
 
 
 def test_a_ledger_that_cannot_be_written_is_refused_before_the_look(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--ledger"):
+    with pytest.raises(LedgerError, match="--ledger"):
         check_ledger(tmp_path / "nowhere" / "ledger.csv")
-    with pytest.raises(ConfigError, match="--ledger"):
+    with pytest.raises(LedgerError, match="--ledger"):
         check_ledger(tmp_path)
 
 
