@@ -101,7 +101,7 @@ def test_a_runs_name_follows_from_everything_that_decides_it() -> None:
         replace(TINY, baseline="gru").run_name(0),
     }
     assert len(names) == 9
-    assert replace(TINY, says="in other words", minutes=9.0).run_name(0) == TINY.run_name(0)
+    assert replace(TINY, description="in other words", minutes=9.0).run_name(0) == TINY.run_name(0)
 
 
 def test_a_cell_is_the_mean_over_seeds_and_a_row_less_itself_is_zero(runs: Path) -> None:
@@ -186,9 +186,9 @@ def test_a_row_of_the_other_model_is_trained_and_has_a_table_of_its_own(
         "recipe": {"epochs": 1, "steps_at_least": 1},
     }  # fmt: skip
     own = Row("hrg-own", "its own answers", model=small, **common)
-    gold = Row("hrg-gold", "a leak", model={"research": ["gold-history"]}, weights=own, **common)
-    none = replace(gold, name="hrg-none", model={"research": ["no-labels"]})
-    explicit = replace(gold, name="hrg-explicit", model={"research": ["no-implicit"]})
+    gold = Row("hrg-gold", "a leak", model={"research": ("gold-history",)}, weights=own, **common)
+    none = replace(gold, name="hrg-none", model={"research": ("no-labels",)})
+    explicit = replace(gold, name="hrg-explicit", model={"research": ("no-implicit",)})
     rows = [gold, none, explicit]  # the row whose weights they ask comes along
     assert len(list(run_all(jobs_of(rows, data, tmp_path), 2, tmp_path / "l.csv"))) == 4
     trained = [job.row for job in jobs_of(rows, data, tmp_path) if (job.folder / "digest").exists()]
