@@ -1,4 +1,4 @@
-"""What a model answered on a split, with the truth beside it: all that scores are computed from."""
+"""A model's answers to a split with the true labels: the input of all scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BATCH_DIALOGUES: Final = 64
 
 
 class WholeLogits(Protocol):
-    """What a model answers to whole conversations at once."""
+    """A model's answers to whole conversations."""
 
     @property
     def emotion(self) -> Tensor: ...  # [N, C]
@@ -31,7 +31,7 @@ class WholeLogits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Logits of the labelled utterances and pairs of a split, with the truth beside them."""
+    """Logits of the labelled utterances and pairs of a split, with the true ones."""
 
     emotion: Doubles  # [N, C]
     labels: Ints  # [N]
@@ -53,23 +53,23 @@ class Answers:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether it is the true one, [N]."""
+        """True where the guess is the true class, [N]."""
         hits: NDArray[np.bool_] = self.guess == self.labels
         return hits
 
     @property
     def shifted(self) -> NDArray[np.bool_]:
-        """Whether each pair's emotion really changed, [P]."""
+        """True where a pair's true emotion changed, [P]."""
         return is_shift(self.shifts, self.classes)
 
 
 def answers_to(
     dialogues: Sequence[Dialogue], classes: int, run: Callable[[slice], WholeLogits]
 ) -> Answers:
-    """Run a model over whole dialogues, `BATCH_DIALOGUES` at a time, and keep what can be scored.
+    """Run a model over whole dialogues, `BATCH_DIALOGUES` at a time; return what can be scored.
 
-    `run` is given which dialogues to answer. Utterances without a label are part of the
-    conversation and are not scored.
+    `run` answers the dialogues of a slice. Utterances without a label are part of the conversation
+    and are not scored.
     """
     emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
     for start in range(0, len(dialogues), BATCH_DIALOGUES):
@@ -98,6 +98,6 @@ def answers_to(
 
 
 def emotion_weighted_f1(answers: Answers) -> float:
-    """Weighted F1 alone: what training selects on."""
+    """Return the weighted F1, on which training selects."""
     counts = confusion(answers.labels, answers.guess, answers.classes)
     return float(weighted_f1(counts))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from model.checkpoint_files import LoadedCheckpoint
 from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import HrgSsaConfig
-from model.hrg_ssa.model import UNTOLD, HrgSsa, HybridGraph, Past
+from model.hrg_ssa.model import NO_LABEL, HrgSsa, HybridGraph, Past
 from model.pcgnet.collate import Batch, ConversationTensors, Sequences
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.graph import TO_ES
@@ -155,15 +155,15 @@ class NoEvidence(Pcgnet):
 class GoldHistory(HrgSsa):
     """Reads the true emotions of the past: a leak."""
 
-    def given(self, labels: Tensor) -> Tensor | None:
+    def fixed_history(self, labels: Tensor) -> Tensor | None:
         return labels
 
 
 class NoLabels(HrgSsa):
     """Reads the words of the past without their labels."""
 
-    def given(self, labels: Tensor) -> Tensor | None:
-        return torch.full_like(labels, UNTOLD)
+    def fixed_history(self, labels: Tensor) -> Tensor | None:
+        return torch.full_like(labels, NO_LABEL)
 
 
 class NoPast(HrgSsa):

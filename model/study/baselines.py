@@ -186,9 +186,7 @@ def _markov(task: _Task) -> tuple[Answering, str]:
     moves -= np.logaddexp.reduce(moves, axis=1, keepdims=True)
 
     def answering(dialogue: Dialogue) -> Logits:
-        belief = alone(dialogue)[
-            0
-        ]  # [T, C]; then after all the speaker's utterances so far
+        belief = alone(dialogue)[0]  # [T, C]; then after all the speaker's utterances so far
         evidence = belief - prior
         pairs = speaker_pairs(dialogue)
         joint = np.empty((len(pairs), task.classes, task.classes))

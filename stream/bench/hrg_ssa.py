@@ -19,12 +19,12 @@ def run_bench_hrg_ssa(
 ) -> dict[str, Row]:
     """Measure on one thread, the two forms in turns; sentences are the demo's."""
     from model.checkpoint_files import find_checkpoint
-    from model.hrg_ssa.bench import Reencoding, Told
+    from model.hrg_ssa.bench import Conversations, Reencoding
 
     sentences = demo_sentences()
     sentences = (sentences * (1 + (WARM + utterances) // len(sentences)))[: WARM + utterances]
     say("loading the model: batch sizes are proven")
-    alone, many = (Told.begin(find_checkpoint(model), count) for count in (1, BATCH))
+    alone, many = (Conversations.begin(find_checkpoint(model), count) for count in (1, BATCH))
     again = Reencoding(alone.predictor)
     window = alone.predictor.spec.recurrence.window
     clock, step, anew, batched = time.perf_counter, [], [], []

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from model.hrg_ssa.collate import Talk, collate_talks
 from model.hrg_ssa.config import HrgSsaConfig
-from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks, elu, past_of
+from model.hrg_ssa.model import NO_LABEL, HrgSsa, WholeTalks, elu, past_of
 from model.study.ablations import network_of
 from state.window import Recurrence
 
@@ -162,7 +162,7 @@ def test_a_later_utterance_or_another_talk_changes_nothing_earlier(told: bool) -
 
 def test_what_was_said_of_the_past_changes_the_answer() -> None:
     spoken = talk(crowd(6, 2), seed=3)
-    told = [torch.full((6,), label) for label in (0, 1, UNTOLD)]
+    told = [torch.full((6,), label) for label in (0, 1, NO_LABEL)]
     scores = [whole([spoken], model(), history).emotion for history in told]
     for one, two in itertools.combinations(scores, 2):
         assert torch.equal(one[0], two[0]), "the first utterance has no past"
