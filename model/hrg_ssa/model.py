@@ -470,7 +470,9 @@ class HrgSsa(nn.Module):
         states, nodes = self.decode(encoded, past, sentence)
         words = self.config.label_words
         slot = states[:, words.emotion_slot]  # [B, d]
-        emotion = self._word_scores(slot, words.emotions)
+        # fewer rows than a kernel's tile would be added up in another order
+        tile = slot if self.training or len(slot) >= TILE else slot.repeat(TILE, 1)
+        emotion = (tile @ self.decoder.embed.weight[list(words.emotions)].t())[: len(slot)]
         node = F.relu(self.shift_node(slot * slot.shape[1] ** 0.5))
         spoke = torch.cat((node, torch.log_softmax(emotion.detach(), 1)), dim=1)
         return Decision(emotion, states, as_stored(spoke, self.store), nodes)
@@ -527,12 +529,6 @@ class HrgSsa(nn.Module):
         """Score the next token: decoder states [.., d] -> [.., V]."""
         scores: Tensor = states @ self.decoder.embed.weight.t()
         return scores
-
-    def _word_scores(self, slot: Tensor, words: Sequence[int]) -> Tensor:
-        """Score some words alone: [B, d] -> [B, words]."""
-        rows = len(slot)
-        tile = slot if self.training or rows >= TILE else slot.repeat(TILE, 1)
-        return (tile @ self.decoder.embed.weight[list(words)].t())[:rows]
 
     def prompt(self, rows: int) -> Tensor:
         """Return the forced prefix, up to the marker before the emotion: [rows, T]."""

@@ -142,7 +142,10 @@ class HrgSsaPredictor:
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         with device_errors():
-            states = [self._states(turn) for turn in turns]
+            none = torch.zeros(0, self._config.text)
+            states = [
+                none if turn.text is None else self._words.states(turn.text) for turn in turns
+            ]
             by_length: dict[int, list[int]] = {}
             for i, state in enumerate(states):
                 tokens = len(state)
@@ -246,12 +249,6 @@ class HrgSsaPredictor:
         stated = calibration.stated(values[:classes])
         return Prediction(stated, shift, moved, tuple(used), applied)
 
-    def _states(self, turn: Turn) -> torch.Tensor:
-        """Return token states of a turn's words, none without text. Raises `EncoderMissing`."""
-        if turn.text is None:
-            return torch.zeros(0, self._config.text)
-        return self._words.states(turn.text)
-
     @cached_property
     def _words(self) -> TokenEncoder:
         return TokenEncoder.load(
@@ -261,7 +258,14 @@ class HrgSsaPredictor:
         )
 
     def _prove(self, length: int) -> tuple[int, ...]:
-        samples = _samples(self._spec, self._config, length)
+        """Return the batch sizes that answer as single rows do, on varied windows and words."""
+        c, draw = self._config, torch.Generator().manual_seed(length)
+        samples = []
+        for i in range(max(SIZES)):
+            past = i % (c.recurrence.window + 1)
+            window = sample_window(self._spec, STORE_DTYPES[c.store_dtype], past, draw)
+            tokens = torch.randn(i % (length + 1), c.text, generator=draw)
+            samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
         self._sizes = {length: SIZES}
 
         def compute(chosen: Sequence[int]) -> list[bytes]:
@@ -285,14 +289,3 @@ def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tenso
                 present[row, i] = True
         columns.append(torch.from_numpy(values))
     return columns, present
-
-
-def _samples(spec: StateSpec, config: HrgSsaConfig, length: int) -> list[tuple[Turn, torch.Tensor]]:
-    """Draw different turns for proving sizes: windows and utterances of every length."""
-    draw, dtype = torch.Generator().manual_seed(length), STORE_DTYPES[config.store_dtype]
-    samples = []
-    for i in range(max(SIZES)):
-        window = sample_window(spec, dtype, i % (config.recurrence.window + 1), draw)
-        tokens = torch.randn(i % (length + 1), config.text, generator=draw)
-        samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
-    return samples

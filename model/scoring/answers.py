@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH_DIALOGUES: Final = 64
+# dialogues, then emotion [N, C], shift [P, C * C] and pairs [P, 2] of them
+Logits = tuple[Sequence[Dialogue], Doubles, Doubles, Ints]
 
 
 class WholeLogits(Protocol):
@@ -71,21 +73,33 @@ def answers_to(
     `run` answers the dialogues of a slice. Utterances without a label are part of the conversation
     and are not scored.
     """
+
+    def logits() -> Iterator[Logits]:
+        for start in range(0, len(dialogues), BATCH_DIALOGUES):
+            chosen = slice(start, start + BATCH_DIALOGUES)
+            out = run(chosen)
+            emotion, shift = (x.cpu().double().numpy() for x in (out.emotion, out.shift))
+            yield dialogues[chosen], emotion, shift, out.pairs.cpu().numpy()
+
+    return labelled_answers(logits(), classes)
+
+
+def labelled_answers(parts: Iterable[Logits], classes: int) -> Answers:
+    """Join the logits of a split's parts; only labelled utterances and pairs are returned."""
     emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
-    for start in range(0, len(dialogues), BATCH_DIALOGUES):
-        chosen = slice(start, start + BATCH_DIALOGUES)
-        part, out = dialogues[chosen], run(chosen)
+    dialogues = 0
+    for part, emotions, joints, pairs in parts:
         truth = np.concatenate([d.labels for d in part])
-        number = np.repeat(np.arange(start, start + len(part)), [len(d) for d in part])
-        pairs = out.pairs.cpu().numpy()
+        number = np.repeat(np.arange(dialogues, dialogues + len(part)), [len(d) for d in part])
         before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
         known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.cpu().double().numpy()[known])
+        emotion.append(emotions[known])
         labels.append(truth[known])
         owner.append(number[known])
-        shift.append(out.shift.cpu().double().numpy()[both])
+        shift.append(joints[both])
         shifts.append((before * classes + now)[both])
         pair_owner.append(number[pairs[:, 1]][both])
+        dialogues += len(part)
     return Answers(
         emotion=np.concatenate(emotion),
         labels=np.concatenate(labels),
@@ -93,7 +107,7 @@ def answers_to(
         shift=np.concatenate(shift),
         shifts=np.concatenate(shifts),
         pair_dialogue=np.concatenate(pair_owner),
-        dialogues=len(dialogues),
+        dialogues=dialogues,
     )
 
 

@@ -31,7 +31,7 @@ from model.data.dataset import (
 )
 from model.errors import DataError
 from model.interface import INPUTS
-from model.scoring.answers import Answers, emotion_weighted_f1
+from model.scoring.answers import Answers, emotion_weighted_f1, labelled_answers
 from model.scoring.calibrate import calibrate
 from model.scoring.report import Report, score
 from model.scoring.scores import Doubles, Ints
@@ -273,21 +273,5 @@ def _shifts(dialogue: Dialogue, classes: int) -> Ints:
 
 
 def _answers(answering: Answering, dialogues: Sequence[Dialogue]) -> Answers:
-    """Answer dialogues; only labelled utterances and pairs are returned."""
-    emotions, joints = zip(*(answering(d) for d in dialogues), strict=True)
-    classes = emotions[0].shape[1]
-    labels = np.concatenate([d.labels for d in dialogues])
-    shifts = np.concatenate([_shifts(d, classes) for d in dialogues])
-    numbers = np.arange(len(dialogues))
-    owner = np.repeat(numbers, [len(d) for d in dialogues])
-    pair_owner = np.repeat(numbers, [len(joint) for joint in joints])
-    known, both = labels != UNLABELLED, shifts != UNLABELLED
-    return Answers(
-        emotion=np.concatenate(emotions)[known],
-        labels=labels[known],
-        dialogue=owner[known],
-        shift=np.concatenate(joints)[both],
-        shifts=shifts[both],
-        pair_dialogue=pair_owner[both],
-        dialogues=len(dialogues),
-    )
+    parts = [((d,), *answering(d), speaker_pairs(d)) for d in dialogues]
+    return labelled_answers(parts, parts[0][1].shape[1])

@@ -78,7 +78,7 @@ def same(one: Trained[HrgSsa], two: Trained[HrgSsa]) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
-def test_it_learns_what_the_words_say(data: DataSet, encoder: Path) -> None:
+def test_emotions_are_learned_from_the_words(data: DataSet, encoder: Path) -> None:
     long = replace(RECIPE, epochs=8, patience=8, learning_rate=1e-2)
     chosen = trained(data, encoder, long).chosen
     assert chosen.dev_weighted_f1 > 0.5, "always neutral has about a quarter"
@@ -105,7 +105,7 @@ def test_equal_arguments_give_equal_weights_and_a_killed_run_goes_on_to_them(
     assert not same(whole, other)
 
 
-def test_the_test_split_is_never_asked_for(data: DataSet, encoder: Path) -> None:
+def test_the_test_split_is_never_read(data: DataSet, encoder: Path) -> None:
     class Guarded:
         name, labels, widths, extractors = data.name, data.labels, data.widths, data.extractors
 
@@ -249,7 +249,7 @@ def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_pat
     assert served.can_encode_text()
 
 
-def test_what_is_pretrained_waits_for_what_is_new(data: DataSet, tmp_path: Path) -> None:
+def test_pretrained_weights_wait_for_new_ones(data: DataSet, tmp_path: Path) -> None:
     """Two stages: the pretrained decoder moves in the second alone."""
     folder = write_tiny_t5(tmp_path)
     start = t5_start(folder, data.labels)
