@@ -12,6 +12,7 @@ from stream.local.conversations import conversations
 from stream.local.demo import interleaved
 
 
+@pytest.mark.slow
 def test_the_demo_answers_every_utterance_and_sums_up(tmp_path: Path) -> None:
     picture = tmp_path / "demo.svg"
     ran = subprocess.run(

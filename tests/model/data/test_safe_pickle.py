@@ -112,7 +112,6 @@ def test_a_python_2_pickle_reads_back(tmp_path: Path) -> None:
         (np.ndarray, "function or a type"),
         (np.dtype("f4"), "function or a type"),
     ],
-    ids=str,
 )
 def test_what_is_neither_numpy_nor_plain_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, name: str, protocol: int

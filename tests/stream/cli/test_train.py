@@ -148,7 +148,7 @@ def test_the_encoder_is_tuned_with_the_graph_and_evaluated_from_sentences(
 
 
 def test_ten_conversations_in_a_csv_become_a_model(tmp_path: Path) -> None:
-    """The README's three commands, with a model as small as can be."""
+    """The commands of docs/data.md, with a model as small as can be."""
     lines = ["conversation_id,speaker_id,text,emotion"]
     for talk in range(10):
         for turn in range(6):
