@@ -35,8 +35,7 @@ demo: install ## Watch three conversations live: embedded broker, worker, publis
 local: install kafka ## Run Kafka and Redis on this machine until Ctrl-C, to try it without Docker
 	@$(BIN)/emotrack local $(ARGS)
 
-check: install ## Lint, and the tests that are fast and need no server (two minutes)
-	@$(MAKE) --no-print-directory lint
+check: lint ## Lint, and the tests that are fast and need no server (two minutes on 2 cores)
 	@$(BIN)/pytest -q -n 2 --quick $(ARGS)
 
 test: install servers ## Run every test on real Kafka, Redis and Prometheus
