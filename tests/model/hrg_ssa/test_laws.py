@@ -181,6 +181,7 @@ def test_an_utterances_own_label_never_reaches_its_answer() -> None:
     assert (one[4:] - two[4:]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["states", "audio", "video"])
 def test_each_input_changes_the_answer_when_present(name: str) -> None:
     spoken = talk(crowd(6, 2), absent=0.0)

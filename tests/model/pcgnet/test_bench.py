@@ -54,6 +54,7 @@ def test_talks_go_on_from_turn_to_turn() -> None:
     assert [w.count for w in talks.windows] == [3, 3]
 
 
+@pytest.mark.slow
 def test_the_reference_counts_every_utterance_once() -> None:
     by = bench.random_predictor(100)
     one, many = bench.FullRecompute(by, 1, 6), bench.FullRecompute(by, 17, 6)
