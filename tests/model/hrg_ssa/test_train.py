@@ -166,6 +166,7 @@ def test_a_checkpoint_of_another_label_set_is_not_scored(
         evaluate(load_any(other), data, "dev", encoder=encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("research", ["gold-history", "no-labels", "no-past"])
 def test_research_twins_are_told_what_they_should_be(
     research: str, data: DataSet, encoder: Path

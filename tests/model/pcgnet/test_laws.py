@@ -285,6 +285,7 @@ def test_the_serving_law_holds_at_full_size(name: str) -> None:
         assert [as_bytes(said) for said in together] == [alone[i] for i in chosen]
 
 
+@pytest.mark.slow
 def test_a_later_utterance_changes_nothing_earlier_when_stepping() -> None:
     short = talk(crowd(12, 3), seed=5)
     by = predictor(store="float16")
@@ -344,6 +345,7 @@ def test_the_33rd_speaker_makes_the_first_one_a_stranger() -> None:
     assert_forms_agree([conversation], EXACT, 64)
 
 
+@pytest.mark.slow
 def test_a_session_starts_from_nothing() -> None:
     talks = [talk(crowd(9, 2, 1), seed=1), talk(crowd(9, 2, 1), seed=1, starts=[5])]
     assert_forms_agree(talks, EXACT)
@@ -417,6 +419,7 @@ def test_a_persona_edge_removed_changes_the_output() -> None:
         assert (model(batch).emotion - model(less).emotion).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_answers_of_a_known_model_stay_what_they_were() -> None:
     """Golden values: a change of the mathematics must be meant (and retrain the checkpoint)."""
     said = step_through(predictor(), [talk(["a", "b", "a"], seed=9, absent=0.0)])[0]

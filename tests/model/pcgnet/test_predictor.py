@@ -85,6 +85,7 @@ def test_it_is_a_predictor() -> None:
     assert served.spec.model_digest == served.info.digest
 
 
+@pytest.mark.slow
 def test_no_turns_no_predictions() -> None:
     assert predictor().predict([]) == []
 

@@ -104,6 +104,7 @@ def test_the_chain_is_the_forward_filter_of_each_speaker() -> None:
     np.testing.assert_allclose(found, course / course.sum(), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["markov", "gru"])
 def test_what_hears_a_past_hears_the_past_only(name: BaselineName) -> None:
     """Another last utterance changes the answer to it and to none before it."""
