@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 
-from model.scoring.pictures import BLUE, DPI, GREEN, GREY, INK, ORANGE, PALE, STYLE
+from model.scoring.pictures import BLUE, DPI, GREEN, GREY, INK, ORANGE, STYLE
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
 from stream.local.demo_view import inputs_note
 
@@ -36,7 +36,7 @@ Places = Mapping[str, float]
 def draw(path: Path, script: Script, answers: Answers, alerts: Sequence[ShiftAlert]) -> None:
     """Write the timeline as .svg or .png, a row per conversation; equal answers, equal bytes."""
     height = HEADER + ROW * len(script)
-    with rc_context(STYLE | {"svg.hashsalt": "emotrack", "font.size": 8}):
+    with rc_context({"svg.hashsalt": "emotrack", "font.size": 8}, fname=STYLE):
         figure = Figure(figsize=(WIDTH / 96, height / 96))
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
         axes.set_axis_off()
@@ -63,7 +63,7 @@ def _bars(axes: Axes, base: float, spoken: Sequence[Utterance], answers: Answers
     """Draw bars, names and the shift line of a conversation; return the middles of the bars."""
     step, shifts = (RIGHT - LEFT) / len(spoken), []
     at = {u.utterance_id: LEFT + (i + 0.5) * step for i, u in enumerate(spoken)}
-    axes.hlines([base, base + FULL], LEFT, RIGHT, colors=[GREY, PALE], linewidths=0.6)
+    axes.hlines([base, base + FULL], LEFT, RIGHT, colors=[GREY, "#E6E6E6"], linewidths=0.6)
     for u in spoken:
         p, x = answers[u.utterance_id], at[u.utterance_id]
         colour = to_rgba(COLOURS.get(p.emotion, GREY), 0.4 + 0.6 * p.confidence)
