@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -59,16 +59,6 @@ class TalkBatch:
         past = self.past[rows]
         before = torch.where(past >= 0, self.speaker[past.clamp_min(0)], past)
         return torch.cat((before, self.speaker[rows, None]), dim=1)
-
-    def chunks(self, size: int) -> Iterator[Tensor]:
-        """Yield all utterances, those of about one length together."""
-        lengths = torch.tensor([len(state) for state in self.states])
-        yield from torch.split(torch.argsort(lengths, stable=True), size)
-
-    def in_time(self) -> Iterator[Tensor]:
-        """Yield the first utterance of each conversation, then the second of each, and so on."""
-        for turn in range(int(self.turn.max()) + 1):
-            yield torch.nonzero(self.turn == turn).squeeze(1)
 
 
 def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:

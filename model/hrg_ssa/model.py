@@ -567,7 +567,8 @@ class HrgSsa(nn.Module):
         return torch.tensor(table, device=label.device)[label]
 
     def _at_once(self, batch: TalkBatch, history: Tensor, sentence: Tensor) -> WholeTalks:
-        chunks = list(batch.chunks(CHUNK))
+        lengths = torch.tensor([len(state) for state in batch.states])
+        chunks = torch.split(torch.argsort(lengths, stable=True), CHUNK)
         back = torch.argsort(torch.cat(chunks))
         encoded = [self.encode(*batch.inputs(rows)) for rows in chunks]
         memory = [self.remember(e, history[rows]) for e, rows in zip(encoded, chunks, strict=True)]
@@ -587,7 +588,8 @@ class HrgSsa(nn.Module):
         pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
         nodes = torch.zeros(total, len(NODES), c.width, device=device)
         label = torch.full((total,), NO_LABEL, device=device)
-        order, decisions = list(batch.in_time()), []
+        turns = range(int(batch.turn.max()) + 1)
+        order, decisions = [torch.nonzero(batch.turn == turn).squeeze(1) for turn in turns], []
         for rows in order:
             encoded = self.encode(*batch.inputs(rows))
             past = past_of(batch, rows, pooled, nodes)

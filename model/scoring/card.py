@@ -18,37 +18,22 @@ def filled_card(
     template: Path, report: Report, points: Thresholds, *, data: str, **values: object
 ) -> str:
     """Fill a card's template in; `report` is of the dev split of `data`."""
-    return _filled(
-        template,
-        data=data,
-        how_good=how_good(report, points),
-        limits=limits(data, report),
-        **values,
-    )
-
-
-def how_good(report: Report, points: Thresholds) -> str:
-    """Return the section on dev's scores and on the thresholds fitted on it."""
-    f1 = report.class_f1.items()
-    return _filled(
+    f1 = report.class_f1
+    how_good = _filled(
         _HERE / "card_scores.md",
         scores=scores_table(report),
-        class_f1=", ".join(f"{label} {100 * value:.1f}" for label, value in f1),
+        class_f1=", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items()),
         shift=f"{points.shift:.3f}",
         exit=f"{points.shift_exit:.3f}",
         abstain=f"{points.abstain_below:.3f}",
         false_alarms=f"{FALSE_ALARMS_PER_100:g}",
         abstained=f"{100 * ABSTAIN_SHARE:g}",
     )
-
-
-def limits(data: str, report: Report) -> str:
-    """Return the section on the limits of a model of that data."""
-    f1 = report.class_f1
     own = _HERE / f"card_limits_{data}.md"
     of_the_data = _filled(own if own.exists() else _HERE / "card_limits_other.md", data=data)
     rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
-    return _filled(_HERE / "card_limits.md", rare=rare, of_the_data=of_the_data) + "\n"
+    limits = _filled(_HERE / "card_limits.md", rare=rare, of_the_data=of_the_data) + "\n"
+    return _filled(template, data=data, how_good=how_good, limits=limits, **values)
 
 
 def _filled(template: Path, **values: object) -> str:
