@@ -26,7 +26,7 @@ from model.whole_conversation import WholeAnswer, whole_answers
 from stream.bench.load import collecting
 from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
-from stream.brokers.topic_reader import LogReader
+from stream.brokers.topic_reader import TopicReader
 from stream.client import Publisher
 from stream.client.sources import DataChoice, from_data_set, publish_all
 from stream.errors import EmotrackError
@@ -128,7 +128,7 @@ def through_kafka(
         seconds = time.monotonic() - began
     say("both workers have drained; comparing with the oracle and the whole-conversation form")
     settings = settings_of(servers)
-    with LogReader(settings) as reader:
+    with TopicReader(settings) as reader:
         utterances, predictions, alerts = (
             read_topic(reader, topic)
             for topic in (topics.utterances, topics.predictions, topics.shift_alerts)
@@ -189,7 +189,7 @@ def two_workers(servers: Servers, scratch: Path) -> Iterator[list[RunningWorker]
         ]
 
 
-def read_topic(reader: LogReader, topic: str) -> list[Record]:
+def read_topic(reader: TopicReader, topic: str) -> list[Record]:
     """All records of a topic, by partition and offset: the order that defines a conversation."""
     return [
         record

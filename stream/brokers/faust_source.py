@@ -37,7 +37,7 @@ import faust
 from faust.types import TP
 
 from stream.brokers.kafka_admin import broker_addresses
-from stream.brokers.topic_reader import LogReader
+from stream.brokers.topic_reader import TopicReader
 from stream.errors import BrokerUnreachable
 from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
 from stream.settings import Settings
@@ -97,7 +97,7 @@ class FaustSource:
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._settings, self._topic, self._topic_id = settings, settings.topics.utterances, topic_id
-        self._reader = LogReader(settings)
+        self._reader = TopicReader(settings)
         self._listener: Assignments | None = None
         self._held: dict[int, Held] = {}
         self._paused: set[int] = set()

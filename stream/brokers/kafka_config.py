@@ -97,7 +97,7 @@ def find_topic_id(settings: Settings) -> str:
     work.
     """
     topic = settings.topics.utterances
-    admin = made(AdminClient, connection(settings))
+    admin = create_client(AdminClient, connection(settings))
     try:
         if settings.mock_broker:
             admin.list_topics(timeout=REACH_S)
@@ -111,22 +111,22 @@ def find_topic_id(settings: Settings) -> str:
                 f"topic {topic} does not exist: create it with `emotrack topics create`"
             ) from None
         raise BrokerUnreachable(
-            f"no Kafka broker answers at {settings.bootstrap} ({said(error)}): start one, or set "
+            f"no Kafka broker answers at {settings.bootstrap} ({text_of(error)}): start one, or set "
             "EMOTRACK_BOOTSTRAP"
         ) from None
 
 
-def made(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
+def create_client(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
     """Make a client. Raises `ConfigError` for an option librdkafka does not take."""
     try:
         return client(config)
     except KafkaException as error:
         raise ConfigError(
-            f"Kafka refuses a setting ({said(error)}): see EMOTRACK_KAFKA_OPTIONS"
+            f"Kafka refuses a setting ({text_of(error)}): see EMOTRACK_KAFKA_OPTIONS"
         ) from None
 
 
-def patiently(ask: Callable[[], Answer], what: str) -> Answer:
+def retry(ask: Callable[[], Answer], what: str) -> Answer:
     """Ask until there is an answer: right after a start or a failover, brokers refuse for a while.
 
     Raises `LogUnavailable` after `CALL_S` of refusals.
@@ -137,7 +137,7 @@ def patiently(ask: Callable[[], Answer], what: str) -> Answer:
             return ask()
         except KafkaException as error:
             if time.monotonic() >= until:
-                raise LogUnavailable(f"{what}: {said(error)}") from None
+                raise LogUnavailable(f"{what}: {text_of(error)}") from None
             time.sleep(BACKOFF_S)
 
 
@@ -147,7 +147,7 @@ def code_of(error: Exception) -> int | None:
     return inner.code() if isinstance(inner, KafkaError) else None
 
 
-def said(error: Exception) -> str:
+def text_of(error: Exception) -> str:
     """The sentence of an exception of librdkafka."""
     inner = error.args[0] if error.args else None
     return inner.str() if isinstance(inner, KafkaError) else str(error) or type(error).__name__
@@ -168,7 +168,7 @@ class Lookup:
 
     @cached_property
     def _client(self) -> Consumer:
-        return made(Consumer, self._config)
+        return create_client(Consumer, self._config)
 
     def first(self, partition: int, timeout_s: float) -> int:
         """The first offset still in the log."""

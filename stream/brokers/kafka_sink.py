@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream.brokers.kafka_config import made, producer_config
+from stream.brokers.kafka_config import create_client, producer_config
 from stream.ports import DeliveryFailed, Outgoing
 from stream.settings import Settings
 
@@ -22,7 +22,7 @@ class KafkaSink:
         self._producer = self._made()
 
     def _made(self) -> Producer:
-        return made(Producer, self._config)
+        return create_client(Producer, self._config)
 
     def produce(self, records: Sequence[Outgoing]) -> None:
         for r in records:

@@ -25,9 +25,9 @@ from stream.brokers.kafka_config import (
     Lookup,
     code_of,
     consumer_config,
-    made,
-    patiently,
-    said,
+    create_client,
+    retry,
+    text_of,
 )
 from stream.ports import (
     NO_TIMESTAMP,
@@ -78,7 +78,9 @@ class KafkaSource:
         self._lookup = Lookup(settings)
         self._listener: Assignments | None = None
         # librdkafka calls `_met` from within `poll`.
-        self._consumer = made(Consumer, {**consumer_config(settings), "error_cb": self._met})
+        self._consumer = create_client(
+            Consumer, {**consumer_config(settings), "error_cb": self._met}
+        )
 
     @property
     def topic_id(self) -> str:
@@ -115,14 +117,14 @@ class KafkaSource:
         try:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
         except KafkaException as error:
-            raise LogUnavailable(f"cannot seek partition {partition}: {said(error)}") from None
+            raise LogUnavailable(f"cannot seek partition {partition}: {text_of(error)}") from None
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
         try:
             answers = self._consumer.commit(offsets=wanted, asynchronous=False)
         except KafkaException as error:
-            raise self._commit_failed(code_of(error), said(error)) from None
+            raise self._commit_failed(code_of(error), text_of(error)) from None
         for answer in answers:
             if answer.error is not None:
                 raise self._commit_failed(answer.error.code(), answer.error.str())
@@ -199,13 +201,13 @@ class KafkaSource:
         self._listener.assigned(starts)
 
     def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        return patiently(
+        return retry(
             lambda: self._consumer.committed(partitions, timeout=CALL_S),
             "the group's offsets cannot be read",
         )
 
     def _start(self, at: TopicPartition) -> Start:
-        low = patiently(
+        low = retry(
             lambda: self._lookup.first(at.partition, CALL_S), "the log's start cannot be read"
         )
         return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream.brokers.kafka_config import code_of, made, said
+from stream.brokers.kafka_config import code_of, create_client, text_of
 from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import NOT_OURS, KafkaSource
 from stream.ports import CommitRefused, LogUnavailable, Outgoing
@@ -39,7 +39,7 @@ class KafkaTransactions(KafkaSink):
             "transaction.timeout.ms": TIMEOUT_MS,
             "delivery.timeout.ms": min(self._config["delivery.timeout.ms"], TIMEOUT_MS),
         }
-        return made(Producer, {**self._config, **own})
+        return create_client(Producer, {**self._config, **own})
 
     def commit(
         self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
@@ -91,5 +91,5 @@ class KafkaTransactions(KafkaSink):
         except KafkaException:
             self._producer = self._made()
         if code_of(error) in NOT_OURS:
-            raise CommitRefused(said(error)) from None
-        raise LogUnavailable(f"the transaction was aborted: {said(error)}") from None
+            raise CommitRefused(text_of(error)) from None
+        raise LogUnavailable(f"the transaction was aborted: {text_of(error)}") from None

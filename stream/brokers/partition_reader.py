@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.brokers.kafka_config import CALL_S, Lookup, connection, made, patiently, said
+from stream.brokers.kafka_config import CALL_S, Lookup, connection, create_client, retry, text_of
 from stream.brokers.kafka_source import record_of
 from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
@@ -38,15 +38,15 @@ class KafkaReader:
 
     @cached_property
     def _consumer(self) -> Consumer:
-        return made(Consumer, self._config)
+        return create_client(Consumer, self._config)
 
     def first(self, partition: int) -> int:
-        return patiently(
+        return retry(
             lambda: self._lookup.first(partition, CALL_S), "the log's start cannot be read"
         )
 
     def at(self, partition: int, time_ms: int) -> int:
-        return patiently(
+        return retry(
             lambda: self._lookup.at(partition, time_ms, CALL_S),
             "the log cannot be searched by time",
         )
@@ -80,7 +80,7 @@ class KafkaReader:
                 at.offset >= end for at in self._consumer.position(self._consumer.assignment())
             )
         except KafkaException as error:
-            raise LogUnavailable(f"the log cannot be read: {said(error)}") from None
+            raise LogUnavailable(f"the log cannot be read: {text_of(error)}") from None
 
     def close(self) -> None:
         self._lookup.close()

@@ -22,7 +22,14 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from stream.brokers.kafka_admin import require_broker
-from stream.brokers.kafka_config import NO_TOPIC_ID, code_of, connection, made, patiently, said
+from stream.brokers.kafka_config import (
+    NO_TOPIC_ID,
+    code_of,
+    connection,
+    create_client,
+    retry,
+    text_of,
+)
 from stream.brokers.kafka_source import record_of
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
 from stream.ports import LogUnavailable, Record
@@ -42,7 +49,7 @@ class Bounds:
     end: int
 
 
-class LogReader:
+class TopicReader:
     """Reads topics of one cluster. Connects at once; raises `BrokerUnreachable`, `AccessRefused`.
 
     Every method may raise these two.
@@ -52,7 +59,7 @@ class LogReader:
         self._settings = settings
         self.broker_time = True  # of all that was read: the broker's clock, so it never goes back
         require_broker(settings.bootstrap, CALL_S, settings.security)
-        self._consumer = made(
+        self._consumer = create_client(
             Consumer,
             {
                 # Named, so that the offsets of this group can be asked for; never joined.
@@ -98,7 +105,7 @@ class LogReader:
         """The id of a topic, as in the keys of its states; the zero UUID on the mock cluster."""
         if self._settings.mock_broker:
             return NO_TOPIC_ID
-        admin = made(AdminClient, connection(self._settings))
+        admin = create_client(AdminClient, connection(self._settings))
         described = self._ask(
             lambda: admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_S)[
                 topic
@@ -158,9 +165,9 @@ class LogReader:
 
     def _ask(self, ask: Callable[[], Answer], what: str) -> Answer:
         try:
-            return patiently(ask, what)
+            return retry(ask, what)
         except (LogUnavailable, KafkaException, TimeoutError) as error:
-            raise self._fault(code_of(error), said(error)) from None
+            raise self._fault(code_of(error), text_of(error)) from None
 
     def _fault(self, code: int | None, says: str) -> EmotrackError:
         if code in (

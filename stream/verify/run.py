@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 from model.interface import Predictor
-from stream.brokers.topic_reader import Bounds, LogReader
+from stream.brokers.topic_reader import Bounds, TopicReader
 from stream.ports import Record
 from stream.settings import Settings
 from stream.stores import open_states
@@ -39,7 +39,7 @@ def verify_topics(
     """
     report = Report(states_read=not settings.in_memory)
     with contextlib.ExitStack() as closing:
-        reader = closing.enter_context(LogReader(settings))
+        reader = closing.enter_context(TopicReader(settings))
         topic = settings.topics.utterances
         # Workers go on meanwhile, so the order matters: what is committed here was answered before
         # the outputs' ends are read, and what is answered there is before the input's ends.
@@ -86,7 +86,7 @@ def verify_topics(
 class _TrackedReader:
     """Reads partitions one after another and tells how much of all of them has been read."""
 
-    def __init__(self, reader: LogReader, every: Iterable[Bounds], progress: Progress) -> None:
+    def __init__(self, reader: TopicReader, every: Iterable[Bounds], progress: Progress) -> None:
         self._reader, self._progress = reader, progress
         self._total = sum(b.end - b.low for b in every)
         self._done = 0  # offsets of the partitions that have been read

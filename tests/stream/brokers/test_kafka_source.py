@@ -13,8 +13,8 @@ from stream.brokers.kafka_config import (
     NO_TOPIC_ID,
     consumer_config,
     find_topic_id,
-    patiently,
     producer_config,
+    retry,
 )
 from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import KafkaSource
@@ -222,4 +222,4 @@ def test_a_broker_that_refuses_for_a_while_is_asked_again() -> None:
             raise refusals.pop()
         return 7
 
-    assert patiently(ask, "what") == 7
+    assert retry(ask, "what") == 7
