@@ -19,9 +19,9 @@ class KafkaSink:
     def __init__(self, settings: Settings) -> None:
         self._config = producer_config(settings)
         self._failures: list[KafkaError] = []
-        self._producer = self._made()
+        self._producer = self._new_producer()
 
-    def _made(self) -> Producer:
+    def _new_producer(self) -> Producer:
         return create_client(Producer, self._config)
 
     def produce(self, records: Sequence[Outgoing]) -> None:
@@ -33,7 +33,7 @@ class KafkaSink:
                         r.topic, r.value, r.key, headers=headers, on_delivery=self._delivered
                     )
                     break
-                except BufferError:  # the bounded queue is full: let it drain, then go on
+                except BufferError:  # the bounded queue is full: let it drain
                     self._producer.poll(0.1)
                 except KafkaException as error:
                     self._failures.append(error.args[0])
@@ -48,7 +48,7 @@ class KafkaSink:
         if not failures:
             return True
         if any(f.fatal() for f in failures):
-            self._producer = self._made()
+            self._producer = self._new_producer()
         raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Read the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
+"""Read any stretch of the utterances topic, for rebuilds: a consumer that belongs to no group."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
 
 PORTION: Final = 1_000
-WAIT_S: Final = 0.05  # how long a portion may be waited for
-FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would hold up the next reading's first one
+WAIT_S: Final = 0.05  # longest wait for a portion
+FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would delay the next stretch's first one
 
 
 class KafkaReader:
@@ -56,7 +56,7 @@ class KafkaReader:
             return
         self._consumer.assign([TopicPartition(self._topic, partition, first)])
         try:
-            heard = time.monotonic()
+            received = time.monotonic()
             while True:
                 messages = self._consumer.consume(PORTION, WAIT_S)
                 errors = [error for m in messages if (error := m.error()) is not None]
@@ -66,15 +66,15 @@ class KafkaReader:
                 if done or any(r.offset >= end - 1 for r in records) or self._past(end):
                     return
                 if records:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > CALL_S:
-                    says = f": {errors[0].str()}" if errors else ""
-                    raise LogUnavailable(f"partition {partition} cannot be read at {first}{says}")
+                    received = time.monotonic()
+                elif time.monotonic() - received > CALL_S:
+                    fault = f": {errors[0].str()}" if errors else ""
+                    raise LogUnavailable(f"partition {partition} cannot be read at {first}{fault}")
         finally:
             self._consumer.unassign()
 
     def _past(self, end: int) -> bool:
-        """Return true if all below `end` was read: the last offsets may be markers, no records."""
+        """Return whether all below `end` was read: the last offsets may be transaction markers."""
         try:
             return any(
                 at.offset >= end for at in self._consumer.position(self._consumer.assignment())
