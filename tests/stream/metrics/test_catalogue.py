@@ -73,8 +73,8 @@ def test_closed_sets_of_labels_start_at_zero() -> None:
     }
     for name, label, value in known:
         assert metrics.registry.get_sample_value(name, {label: value}) == 0
-    said = {"emotion": "joy", "shift": "yes"}
-    assert metrics.registry.get_sample_value("emotrack_predictions_emitted_total", said) == 0
+    labels = {"emotion": "joy", "shift": "yes"}
+    assert metrics.registry.get_sample_value("emotrack_predictions_emitted_total", labels) == 0
 
 
 def test_two_workers_in_a_process_do_not_share_numbers() -> None:
