@@ -1,4 +1,4 @@
-"""Compare a logged prediction with the recomputed one: in bytes, or beyond a tolerance."""
+"""Compare a logged prediction with the recomputed one: in bytes, or within a tolerance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream.events.cloudevents import Encoding
 from stream.events.messages import PredictionEvent, encode
 
 NAMED: Final = 3  # fields named in a sentence
-# What a tolerance excuses: numbers, and what an argmax or a threshold makes of equal ones.
+# Fields that a tolerance excuses: numbers, and results of an argmax or a threshold on them.
 EXCUSED: Final = frozenset(
     {"emotion", "probabilities", "confidence", "sentiment", "shift", "abstained", "reason"}
 )
@@ -25,7 +25,7 @@ def differences(
     tolerance: float | None,
     info: ModelInfo,
 ) -> tuple[str, float]:
-    """Return a sentence on what differs ("": nothing that counts), and the largest difference.
+    """Return a sentence on the differences that count ("" for none), and the largest one.
 
     The largest difference is of a probability, and 0 without a tolerance.
     """
@@ -48,7 +48,7 @@ def _strict(event: dict[str, Any]) -> dict[str, Any]:
 def _in_numbers(
     logged: dict[str, Any], wanted: dict[str, Any], tolerance: float, info: ModelInfo
 ) -> tuple[float, list[str]]:
-    """Return the largest difference of a probability, and what no tolerance excuses."""
+    """Return the largest difference of a probability, and the faults no tolerance excuses."""
     one, other = logged["probabilities"], wanted["probabilities"]
     faults = [] if list(one) == list(other) else ["labels"]
     deltas = [abs(one[label] - other[label]) for label in one if label in other]
