@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,6 @@ from stream.client.sources import DataChoice, from_data_set, publish_all
 from stream.errors import EmotrackError
 from stream.events.messages import PredictionEvent
 from stream.local.servers import KAFKA_JARS
-from stream.local.worker_process import RunningWorker
 from stream.settings import Settings
 from stream.verify.run import verify_topics
 
@@ -108,10 +107,14 @@ def through_kafka(
     servers.create_topics(4)
     topics, dialogues = servers.topics, data.split(choice.split)[: choice.limit_conversations]
     total = sum(len(d) for d in dialogues)
-    with (
-        two_workers(servers, scratch) as workers,
-        collecting(servers.bootstrap, topics.predictions) as answers,
-    ):
+    with contextlib.ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                servers.worker(scratch / f"{name}.log", source=f"/{name}", log_format="json")
+            )
+            for name in ("worker-0", "worker-1")
+        ]
+        answers = stack.enter_context(collecting(servers.bootstrap, topics.predictions))
         say(f"publishing {total} utterances of {len(dialogues)} conversations")
         began = time.monotonic()
         with Publisher(servers.bootstrap, topic=topics.utterances) as publisher:
@@ -170,18 +173,6 @@ def verified_counts(settings: Settings, predictor: Predictor) -> Counter[str]:
     if counts["compared"] != counts["predictions"] or counts["alert_repeats"]:
         raise LawBroken("an answer stands more than once in its topic, though nothing failed")
     return counts
-
-
-@contextlib.contextmanager
-def two_workers(servers: Servers, scratch: Path) -> Iterator[list[RunningWorker]]:
-    """Run two `emotrack serve` in one group; yield them ready, drain them at the end."""
-    with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                servers.worker(scratch / f"{name}.log", source=f"/{name}", log_format="json")
-            )
-            for name in ("worker-0", "worker-1")
-        ]
 
 
 def compare_whole(

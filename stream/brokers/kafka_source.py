@@ -6,7 +6,8 @@ librdkafka's mock cluster works too, with `mock_broker`: it has no admin API, he
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -40,6 +41,7 @@ from stream.ports import (
 from stream.settings import Settings
 
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
+Notify = Callable[[Sequence[int]], None]
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
 NOT_OURS: Final = frozenset(
     (
@@ -75,7 +77,6 @@ class KafkaSource:
         self._owned: dict[int, int] = {}  # partition -> where its reading began
         self._paused: set[int] = set()
         self._lookup = Lookup(settings)
-        self._listener: Assignments | None = None
         # librdkafka calls `_on_error` from within `poll`.
         self._consumer = create_client(
             Consumer, {**consumer_config(settings), "error_cb": self._on_error}
@@ -86,12 +87,11 @@ class KafkaSource:
         return self._topic_id
 
     def subscribe(self, assignments: Assignments) -> None:
-        self._listener = assignments
         self._consumer.subscribe(
             [self._topic],
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._lost,
+            on_assign=partial(self._assign, assignments),
+            on_revoke=partial(self._leave, assignments.revoked),
+            on_lost=partial(self._leave, assignments.lost),
         )
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
@@ -189,16 +189,15 @@ class KafkaSource:
         self._reachable = False
         return LogUnavailable(f"offsets were not committed: {text}")
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        assert self._listener is not None
+    def _assign(self, to: Assignments, consumer: Consumer, at: list[TopicPartition]) -> None:
         committed = retry(
-            lambda: consumer.committed(partitions, timeout=CALL_S),
+            lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",
         )
-        starts = {at.partition: self._start(at) for at in committed}
-        consumer.incremental_assign(partitions)
+        starts = {p.partition: self._start(p) for p in committed}
+        consumer.incremental_assign(at)
         self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
-        self._listener.assigned(starts)
+        to.assigned(starts)
 
     def _start(self, at: TopicPartition) -> Start:
         low = retry(
@@ -206,21 +205,13 @@ class KafkaSource:
         )
         return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")
 
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        assert self._listener is not None
-        self._listener.revoked([p.partition for p in partitions])
-        self._leave(consumer, partitions)
-
-    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        assert self._listener is not None
-        self._listener.lost([p.partition for p in partitions])
-        self._leave(consumer, partitions)
-
-    def _leave(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:
+        partitions = [p.partition for p in at]
+        notify(partitions)
         for p in partitions:
-            self._owned.pop(p.partition, None)
-            self._paused.discard(p.partition)
-        consumer.incremental_unassign(partitions)
+            self._owned.pop(p, None)
+            self._paused.discard(p)
+        consumer.incremental_unassign(at)
 
 
 def record_of(message: Message, topic: str) -> Record:

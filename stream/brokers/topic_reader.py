@@ -120,8 +120,8 @@ class TopicReader:
             return
         self._consumer.assign([TopicPartition(topic, partition, bounds.low)])
         try:
-            received = time.monotonic()
-            while True:
+            received, ended = time.monotonic(), False
+            while not ended:
                 messages = self._consumer.consume(CHUNK, 0.2)
                 if messages:
                     received = time.monotonic()
@@ -130,8 +130,6 @@ class TopicReader:
                 records, ended = self._records(messages, bounds.end)
                 if records:
                     yield records
-                if ended:
-                    return
         finally:
             self._consumer.unassign()
 

@@ -112,10 +112,7 @@ class Outputs:
         context, input = event.context, event.input
         found = LoggedPrediction(
             event.prediction_id,
-            sys.intern(event.model.digest),
-            envelope.encoding,
-            *self._packed(event, record),
-            Position.of(record),
+            *self._common(event, envelope, record),
             context.first_position,
             context.truncated,
             "text" in event.modalities_used,
@@ -140,14 +137,8 @@ class Outputs:
             return
         event, envelope = opened
         self.report.count("alerts")
-        found = LoggedAlert(
-            event.alert_id,
-            sys.intern(event.model.digest),
-            envelope.encoding,
-            *self._packed(event, record),
-            Position.of(record),
-            event.prediction_id,
-        )
+        common = self._common(event, envelope, record)
+        found = LoggedAlert(event.alert_id, *common, event.prediction_id)
         if envelope.id != found.id:
             text = f"its id is {found.id}, its header says {envelope.id}"
             self.report.violated(Invariant.I2, text, found.position, event.conversation_id)
@@ -194,10 +185,8 @@ class Outputs:
         try:
             envelope, data = open_record(record.headers, record.value or b"")
             if record.value is not None and envelope.type == name:
-                decode = (
-                    msgspec.json.decode if envelope.encoding == "json" else msgspec.msgpack.decode
-                )
-                event = decode(data, type=type)
+                codec = msgspec.json if envelope.encoding == "json" else msgspec.msgpack
+                event = codec.decode(data, type=type)
                 if event.input.topic == self._topic:
                     return event, envelope
         except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -205,15 +194,20 @@ class Outputs:
         self.report.count("not_ours")
         return None
 
-    def _packed(self, event: PredictionEvent | ShiftAlert, record: Record) -> tuple[bytes, bytes]:
-        """Deflate a value against the first of its type, so that millions fit into memory.
+    def _common(
+        self, event: PredictionEvent | ShiftAlert, envelope: Envelope, record: Record
+    ) -> tuple[str, Encoding, bytes, bytes, Position]:
+        """Return the fields of a `LoggedEvent` after its id.
 
-        The first is much like all others: names, labels and digests of one model.
+        The value is deflated against the first of its type, so that millions fit into memory: the
+        first is much like all others (names, labels and digests of one model).
         """
         value = record.value or b""
         sample = self._samples.setdefault(type(event), value)
         packer = zlib.compressobj(1, zlib.DEFLATED, -12, 5, zdict=sample)
-        return packer.compress(value) + packer.flush(), sample
+        packed = packer.compress(value) + packer.flush()
+        digest = sys.intern(event.model.digest)
+        return digest, envelope.encoding, packed, sample, Position.of(record)
 
     def _is_repeat(
         self, found: LoggedPrediction, before: Sequence[LoggedPrediction], who: str
