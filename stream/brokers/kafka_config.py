@@ -154,7 +154,6 @@ class Lookup:
 
     Uses a client of its own that never fetches: a broker answers a connection's requests in turn,
     so a request waits behind a fetch for as long as that waits for records (half a second).
-    Methods raise `KafkaException` where there is no answer in time.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -166,23 +165,29 @@ class Lookup:
     def _client(self) -> Consumer:
         return create_client(Consumer, self._config)
 
-    def first(self, partition: int, timeout_s: float) -> int:
-        """Return the first offset still in the log."""
+    def first(self, partition: int) -> int:
+        """Return the first offset still in the log. Raises `LogUnavailable`."""
         at = TopicPartition(self._topic, partition)
-        low, _ = self._client.get_watermark_offsets(at, timeout=timeout_s)
+        low, _ = retry(
+            lambda: self._client.get_watermark_offsets(at, timeout=CALL_S),
+            "the log's start cannot be read",
+        )
         return low
 
+    def at(self, partition: int, time_ms: int) -> int:
+        """Return the first offset of this time or later, else the end. Raises `LogUnavailable`."""
+        fault = "the log cannot be searched by time"
+        request = [TopicPartition(self._topic, partition, max(0, time_ms))]
+        (found,) = retry(lambda: self._client.offsets_for_times(request, timeout=CALL_S), fault)
+        if found.offset >= 0:
+            return found.offset
+        return retry(lambda: self.ends([partition], CALL_S), fault)[partition]
+
     def ends(self, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
-        """Return the offsets after the last records, of all partitions in one request."""
+        """Return the offsets after the last records, in one request. Raises `KafkaException`."""
         request = [TopicPartition(self._topic, p, OFFSET_END) for p in partitions]
         found = self._client.offsets_for_times(request, timeout=timeout_s)
         return {at.partition: at.offset for at in found}
-
-    def at(self, partition: int, time_ms: int, timeout_s: float) -> int:
-        """Return the first offset of this time or later; the log's end if there is none."""
-        request = [TopicPartition(self._topic, partition, max(0, time_ms))]
-        (found,) = self._client.offsets_for_times(request, timeout=timeout_s)
-        return found.offset if found.offset >= 0 else self.ends([partition], timeout_s)[partition]
 
     def close(self) -> None:
         """Release the connection; idempotent."""

@@ -200,10 +200,8 @@ class KafkaSource:
         to.assigned(starts)
 
     def _start(self, at: TopicPartition) -> Start:
-        low = retry(
-            lambda: self._lookup.first(at.partition, CALL_S), "the log's start cannot be read"
-        )
-        return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")
+        committed = -1 if at.offset == OFFSET_INVALID else at.offset
+        return Start(committed, self._lookup.first(at.partition), at.metadata or "")
 
     def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:
         partitions = [p.partition for p in at]

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.brokers.kafka_config import CALL_S, Lookup, connection, create_client, retry, text_of
+from stream.brokers.kafka_config import CALL_S, Lookup, connection, create_client, text_of
 from stream.brokers.kafka_source import record_of
 from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
@@ -19,13 +19,12 @@ WAIT_S: Final = 0.05  # longest wait for a portion
 FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would delay the next stretch's first one
 
 
-class KafkaReader:
+class KafkaReader(Lookup):
     """A `LogReader` on confluent-kafka; connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
-        self._topic = settings.topics.utterances
-        self._lookup = Lookup(settings)
-        self._config: dict[str, Any] = {
+        super().__init__(settings)
+        self._consumer_config: dict[str, Any] = {
             "group.id": f"{settings.group}.rebuild",  # librdkafka wants one; it is never joined
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -38,18 +37,7 @@ class KafkaReader:
 
     @cached_property
     def _consumer(self) -> Consumer:
-        return create_client(Consumer, self._config)
-
-    def first(self, partition: int) -> int:
-        return retry(
-            lambda: self._lookup.first(partition, CALL_S), "the log's start cannot be read"
-        )
-
-    def at(self, partition: int, time_ms: int) -> int:
-        return retry(
-            lambda: self._lookup.at(partition, time_ms, CALL_S),
-            "the log cannot be searched by time",
-        )
+        return create_client(Consumer, self._consumer_config)
 
     def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
         if first >= end:
@@ -83,6 +71,6 @@ class KafkaReader:
             raise LogUnavailable(f"the log cannot be read: {text_of(error)}") from None
 
     def close(self) -> None:
-        self._lookup.close()
+        super().close()
         if "_consumer" in vars(self):
             self._consumer.close()
