@@ -123,15 +123,15 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
     for fault in faults:
         if sentence := explain(fault, address, security):
             return AccessRefused(sentence)
-    if not security.tls and any(speaks_tls(one, _TRY_S) for one in broker_addresses(address)):
+    if not security.tls and any(speaks_tls(a, _TRY_S) for a in broker_addresses(address)):
         return AccessRefused(
             f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
             "or use its other port"
         )
     if security.sasl and any("disconnected" in str(fault) for fault in faults):
-        for one in broker_addresses(address):
-            if (answer := sasl_fault(one, security, _TRY_S)) is not None:
-                return refusal(one, security, [answer])
+        for single in broker_addresses(address):
+            if (fault := sasl_fault(single, security, _TRY_S)) is not None:
+                return refusal(single, security, [fault])
     protocol = security.protocol
     return BrokerUnreachable(
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "

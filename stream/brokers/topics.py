@@ -64,16 +64,18 @@ def plan(
         raise ConfigError("partitions and replication must be at least 1")
     if retention_days <= 0 or dead_letter_days <= 0:
         raise ConfigError("retention must be more than 0 days")
-    days = {"retention.ms": str(int(retention_days * DAY_MS))}
-    weeks = {"retention.ms": str(int(dead_letter_days * DAY_MS))}
-    one, two = {"max.message.bytes": str(MIB)}, {"max.message.bytes": str(2 * MIB)}
+
+    def limits(days: float, mib: int) -> dict[str, str]:
+        return {"max.message.bytes": str(mib * MIB), "retention.ms": str(int(days * DAY_MS))}
+
+    events = limits(retention_days, 1)
     # Broker time orders and times everything (docs/architecture.md §3b).
-    utterances = {_STAMP: "LogAppendTime"} | one | days
+    utterances = {_STAMP: "LogAppendTime"} | events
     return [
         TopicPlan(names.utterances, partitions, replication, utterances),
-        TopicPlan(names.predictions, partitions, replication, one | days),
-        TopicPlan(names.shift_alerts, partitions, replication, one | days),
-        TopicPlan(names.dead_letters, partitions, replication, two | weeks),
+        TopicPlan(names.predictions, partitions, replication, events),
+        TopicPlan(names.shift_alerts, partitions, replication, events),
+        TopicPlan(names.dead_letters, partitions, replication, limits(dead_letter_days, 2)),
     ]
 
 

@@ -49,9 +49,9 @@ def _in_numbers(
     logged: dict[str, Any], wanted: dict[str, Any], tolerance: float, info: ModelInfo
 ) -> tuple[float, list[str]]:
     """Return the largest difference of a probability, and the faults no tolerance excuses."""
-    one, other = logged["probabilities"], wanted["probabilities"]
-    faults = [] if list(one) == list(other) else ["labels"]
-    deltas = [abs(one[label] - other[label]) for label in one if label in other]
+    found, expected = logged["probabilities"], wanted["probabilities"]
+    faults = [] if list(found) == list(expected) else ["labels"]
+    deltas = [abs(p - expected[label]) for label, p in found.items() if label in expected]
     if (logged["shift"] is None) != (wanted["shift"] is None):
         faults.append("only one has a shift")
     elif logged["shift"] is not None:
@@ -62,8 +62,8 @@ def _in_numbers(
     if largest > tolerance:
         faults.append(f"a probability by {largest:.2e}")
     # Two probabilities that are each off by a tolerance may change places.
-    best = other.get(wanted["emotion"], 0.0)
-    if other.get(logged["emotion"], 0.0) < best - 2 * tolerance:
+    best = expected.get(wanted["emotion"], 0.0)
+    if expected.get(logged["emotion"], 0.0) < best - 2 * tolerance:
         faults.append(f"emotion {logged['emotion']} is not {wanted['emotion']}")
     near = abs(wanted["confidence"] - info.abstain_below) <= tolerance
     if logged["abstained"] != wanted["abstained"] and not near:

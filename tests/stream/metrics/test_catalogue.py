@@ -50,7 +50,7 @@ def test_no_label_holds_anything_personal() -> None:
     assert not any(PERSONAL & set(entry.labels) for entry in Metrics().entries)
 
 
-def test_every_metric_says_what_it_is() -> None:
+def test_every_metric_has_a_help_sentence() -> None:
     assert all(f.documentation.endswith(".") for f in families(Metrics()).values())
 
 
