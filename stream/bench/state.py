@@ -16,10 +16,13 @@ from typing import Final
 
 import numpy as np
 
+from model.data.labels import MELD_LABELS
 from model.interface import INPUTS, ModelInfo, Prediction
+from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.step import state_spec
 from state.redis_store import RedisStore
 from state.store import Save, SaveResult
-from state.window import Applied, ArraySpec, Conversation, Recurrence, StateKey, StateSpec
+from state.window import Applied, Conversation, StateKey, StateSpec
 from stream.answers.apply import Model, answer, ask
 from stream.answers.outbox import sent_for, stored_output
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
@@ -34,16 +37,15 @@ GOALS: Final[Mapping[int, tuple[tuple[float, float], tuple[float, float]]]] = {
     200: ((8.5, 7.5), (50.0, 45.0)),
     400: ((16.0, 14.5), (85.0, 75.0)),
 }
-LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 TOPIC_ID: Final = "bench-state"
 FIRST_MS: Final = 1_790_000_000_000
-NEUTRAL_TO_JOY: Final = tuple(float(cell == 4) for cell in range(len(LABELS) ** 2))
+NEUTRAL_TO_JOY: Final = tuple(float(cell == 4) for cell in range(len(MELD_LABELS) ** 2))
 INFO: Final = ModelInfo(
     name="pcgnet",
     version="0.1.0",
     digest="",
-    labels=LABELS,
-    sentiment=dict.fromkeys(LABELS, "neutral"),
+    labels=MELD_LABELS,
+    sentiment=dict.fromkeys(MELD_LABELS, "neutral"),
     inputs={},
     extractors={},
     tuned=frozenset(),
@@ -55,18 +57,8 @@ INFO: Final = ModelInfo(
 
 
 def spec_of(hidden: int) -> StateSpec:
-    """Return the state of PCGNet at this hidden size, in float16 (docs/models.md A8)."""
-    return StateSpec(
-        utterance=(ArraySpec("f", (3, hidden)), ArraySpec("z", (3, hidden)), ArraySpec("p", (5,))),
-        conversation=(ArraySpec("ctx_h", (2, hidden)),),
-        speaker=(
-            ArraySpec("party_h", (3, 2, hidden)),
-            ArraySpec("shift_prev", (3, hidden)),
-            ArraySpec("emotion_prev", (len(LABELS),)),
-        ),
-        recurrence=Recurrence(window=10),
-        model_digest=f"bench-{hidden}",
-    )
+    """Return the state of PCGNet at this hidden size."""
+    return state_spec(PcgnetConfig(labels=MELD_LABELS, hidden=hidden), f"bench-{hidden}")
 
 
 def run_bench_state(
@@ -164,7 +156,7 @@ class SaveScript:
 
     def _prediction(self) -> Prediction:
         """Return a prediction with digits and arrays that do not repeat."""
-        weights = [self._random.random() for _ in LABELS]
+        weights = [self._random.random() for _ in MELD_LABELS]
         spec = self._model.spec
         sizes = (spec.row_bytes, spec.conversation_bytes, spec.speaker_bytes)
         return Prediction(

@@ -130,8 +130,8 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
         )
     if security.sasl and any("disconnected" in str(fault) for fault in faults):
         for single in broker_addresses(address):
-            if (fault := sasl_fault(single, security, _TRY_S)) is not None:
-                return refusal(single, security, [fault])
+            if (answer := sasl_fault(single, security, _TRY_S)) is not None:
+                return refusal(single, security, [answer])
     protocol = security.protocol
     return BrokerUnreachable(
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "
