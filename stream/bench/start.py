@@ -73,12 +73,8 @@ def drop_file_cache() -> int:
     """
     dropped = 0
     for file in files_read():
-        with contextlib.suppress(OSError):
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError), file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             dropped += 1
     return dropped
 

@@ -26,8 +26,7 @@ class ScrapedHistogram:
         if not self.count:
             return math.nan
         rank, below, floor = q * self.count, 0.0, 0.0
-        for bound in sorted(self.buckets):
-            reached = self.buckets[bound]
+        for bound, reached in sorted(self.buckets.items()):
             if reached >= rank:
                 if math.isinf(bound):
                     return floor
