@@ -27,12 +27,12 @@ PREFIX: Final = "EMOTRACK_"
 YEAR_S: Final = 31_536_000.0
 # Not settings of the tracker: where to find the settings file, and the tests' data folder.
 OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA", "EMOTRACK_FAULT"})
-_SHOULD: Final = re.compile(r"^(?:Input|String) should")  # pydantic's way to begin
+_SHOULD: Final = re.compile(r"^(?:Input|String) should")  # pydantic's first words
 _WORDS: Final = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\b(?:\[_file\])?")
 
 
 class Settings(BaseSettings):
-    """Defaults work against a Kafka and a Redis started by hand on this machine."""
+    """All settings. The defaults work with a Kafka and a Redis started by hand on this machine."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
@@ -181,8 +181,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _secrets_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return given | secrets_of(given)
+    def _secrets_from_files(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return options | secrets_of(options)
 
     @field_validator("kafka_options")
     @classmethod
@@ -220,7 +220,7 @@ class Settings(BaseSettings):
 
     @property
     def security(self) -> KafkaSecurity:
-        """How every Kafka client of ours connects."""
+        """The credentials of all our Kafka clients."""
         return KafkaSecurity(
             protocol=self.kafka_security,
             mechanism=self.kafka_sasl_mechanism,
@@ -234,13 +234,13 @@ class Settings(BaseSettings):
 
     @property
     def trace_url(self) -> str:
-        """Where spans are sent; the standard's path is added where there is none."""
+        """The URL spans are sent to; the standard's path is added where there is none."""
         url = self.trace_endpoint or ""
         return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/traces"
 
     @property
     def in_memory(self) -> bool:
-        """Whether conversations are kept in this process only."""
+        """True when states are stored in this process only."""
         return self.redis_url.startswith("memory:")
 
     @property
@@ -250,7 +250,7 @@ class Settings(BaseSettings):
 
 
 def masked_url(url: str) -> str:
-    """An address with its password, and any query, hidden."""
+    """Return an address with its password, and any query, hidden."""
     parts = urlsplit(url)
     if parts.query:
         parts = parts._replace(query="***")
@@ -263,27 +263,27 @@ def masked_url(url: str) -> str:
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
 
 
-def secrets_of(given: Mapping[str, Any]) -> dict[str, str]:
-    """The secrets that `given` names files for. Raises `ValueError` with a sentence."""
-    found: dict[str, str] = {}
+def secrets_of(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the secrets that `options` names files for. Raises `ValueError` with a sentence."""
+    secrets: dict[str, str] = {}
     for name in SECRETS:
-        path = given.get(f"{name}_file")
+        path = options.get(f"{name}_file")
         if path is None:
             continue
-        if given.get(name) is not None:
+        if options.get(name) is not None:
             raise ValueError(f"{name} and {name}_file are both given: leave one out")
         try:
-            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            secrets[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
             raise ValueError(f"{name}_file: {path} cannot be read ({reason})") from None
-        if not found[name]:
+        if not secrets[name]:
             raise ValueError(f"{name}_file: {path} is empty")
-    return found
+    return secrets
 
 
 def security_fault(s: Settings) -> str | None:
-    """What of the security settings does not go together; None where they do."""
+    """Return why the security settings conflict; None where they do not."""
     kafka, redis = s.security, urlsplit(s.redis_url)
     if kafka.sasl and (kafka.username is None or kafka.password is None):
         return f"kafka_security {kafka.protocol} needs kafka_username and kafka_password[_file]"
@@ -310,18 +310,18 @@ def security_fault(s: Settings) -> str | None:
 def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
     """Read the settings: `flags` win over `EMOTRACK_*`, those over the TOML `file`.
 
-    A flag that is None was not given. Without `file`, the one `EMOTRACK_CONFIG` names is read.
+    A flag of None is absent. Without `file`, the one that `EMOTRACK_CONFIG` names is read.
     Raises `ConfigError` naming the key and, where a key is unknown, the nearest known one.
     """
     _, from_file = settings_file(file)
     for name in os.environ:
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
-            known(name.removeprefix(PREFIX).lower(), where=name)
+            require_known(name.removeprefix(PREFIX).lower(), where=name)
     in_environment = {n.lower() for n, value in os.environ.items() if value}
     below = {k: v for k, v in from_file.items() if f"{PREFIX}{k}".lower() not in in_environment}
-    given = {k: v for k, v in (flags or {}).items() if v is not None}
+    above = {k: v for k, v in (flags or {}).items() if v is not None}
     try:
-        return Settings(**{**below, **given})
+        return Settings(**{**below, **above})
     except SettingsError as error:
         raise ConfigError(f"{error}: EMOTRACK_KAFKA_OPTIONS must be a JSON object") from None
     except ValidationError as error:
@@ -329,14 +329,14 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
 
 
 def settings_file(file: Path | None) -> tuple[Path | None, dict[str, Any]]:
-    """The TOML file in force, `file` or the one `EMOTRACK_CONFIG` names, and what is in it."""
+    """Return the TOML file, `file` or the one that `EMOTRACK_CONFIG` names, and its settings."""
     named = os.environ.get("EMOTRACK_CONFIG")
     path = file or (Path(named) if named else None)
     return path, read_file(path) if path else {}
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One sentence per value that cannot be used; never the value of a secret."""
+    """Return one sentence per value that cannot be used; never the value of a secret."""
     sentences: list[str] = []
     for fault in error.errors(include_url=False, include_context=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
@@ -350,7 +350,7 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def in_capitals(sentence: str) -> str:
-    """A sentence with each setting of several words named as in the environment."""
+    """Return a sentence with each setting of several words named as in the environment."""
 
     def shout(word: re.Match[str]) -> str:
         if word[1] not in Settings.model_fields:
@@ -361,19 +361,19 @@ def in_capitals(sentence: str) -> str:
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file. Raises `ConfigError`."""
+    """Return the settings in a TOML file. Raises `ConfigError`."""
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
-    for key in found:
-        known(key, where=f"{path}: {key}")
-    return found
+    for key in settings:
+        require_known(key, where=f"{path}: {key}")
+    return settings
 
 
-def known(key: str, *, where: str) -> None:
+def require_known(key: str, *, where: str) -> None:
     """Raise `ConfigError` for a key that is no setting, naming the nearest one."""
     if key in Settings.model_fields:
         return

@@ -1,9 +1,9 @@
-"""Redis as the settings name it: credentials, faults in a sentence, and states to look at."""
+"""Redis as the settings name it: credentials, faults in a sentence, and a reader of states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from state.redis_link import RedisAccess
 from state.redis_reader import StateReader
@@ -16,7 +16,7 @@ from stream.settings import Settings
 
 
 def access_of(settings: Settings) -> RedisAccess:
-    """Our credentials for Redis."""
+    """Return our credentials for Redis."""
     return RedisAccess(
         username=settings.redis_username,
         password=settings.redis_password,
@@ -26,10 +26,10 @@ def access_of(settings: Settings) -> RedisAccess:
     )
 
 
-def redis_tls_fault(said: str) -> str | None:
-    """`tls_fault` with the settings of Redis."""
+def redis_tls_fault(message: str) -> str | None:
+    """Return `tls_fault` with the settings of Redis as cures."""
     return tls_fault(
-        said,
+        message,
         ca="name it in EMOTRACK_REDIS_CA_FILE",
         cert="set EMOTRACK_REDIS_CERT_FILE and EMOTRACK_REDIS_KEY_FILE",
         plain="check the port, or use redis:// in EMOTRACK_REDIS_URL",
@@ -40,31 +40,24 @@ def redis_tls_fault(said: str) -> str | None:
 def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
     """Open that Redis for reading only. Raises `StoreUnfit`, within the context too."""
     try:
-        states = StateReader(
-            settings.redis_url,
-            spec,
-            cluster=settings.redis_cluster,
-            access=access_of(settings),
-            dictionary=OUTPUT_DICTIONARY,
-        )
-    except ValueError as error:
-        raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None
+        try:
+            states = StateReader(
+                settings.redis_url,
+                spec,
+                cluster=settings.redis_cluster,
+                access=access_of(settings),
+                dictionary=OUTPUT_DICTIONARY,
+            )
+        except ValueError as error:
+            raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None
+        with closing(states):
+            yield states
     except StoreUnavailable as error:
-        raise _unreadable(settings, error) from None
-    try:
-        yield states
-    except StoreUnavailable as error:
-        raise _unreadable(settings, error) from None
-    finally:
-        states.close()
-
-
-def _unreadable(settings: Settings, error: StoreUnavailable) -> StoreUnfit:
-    meaning = redis_tls_fault(str(error))
-    fault = f"TLS with Redis: {meaning}" if meaning else f"Redis cannot be read ({error})"
-    return StoreUnfit(f"{fault}: {where_of(settings)}")
+        meaning = redis_tls_fault(str(error))
+        fault = f"TLS with Redis: {meaning}" if meaning else f"Redis cannot be read ({error})"
+        raise StoreUnfit(f"{fault}: {where_of(settings)}") from None
 
 
 def where_of(settings: Settings) -> str:
-    """The setting that names the Redis, without a password."""
+    """Return the setting that names the Redis, without a password."""
     return f"EMOTRACK_REDIS_URL={settings.masked_redis_url}"

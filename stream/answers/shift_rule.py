@@ -49,18 +49,18 @@ class ShiftRule:
 
     @property
     def digest(self) -> str:
-        """16 hex digits over everything that decides when it fires and what it says."""
+        """16 hex digits over everything that decides when it fires and what its alerts contain."""
         text = repr((_VERSION, self.name, self.enter, self.exit, self.cooldown, self.severity))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def rule_of(info: ModelInfo) -> ShiftRule:
-    """The built-in rule at the operating point the checkpoint was given on its dev split."""
+    """Return the built-in rule at the operating point fitted on the checkpoint's dev split."""
     return ShiftRule(enter=info.shift_threshold, exit=info.shift_exit)
 
 
 class _Watch(Struct, frozen=True):
-    """What the rule remembers of one speaker."""
+    """The rule's memory of one speaker."""
 
     speaker: bytes  # 8-byte hash of the id
     armed: bool = True
@@ -72,9 +72,9 @@ def decide(
 ) -> tuple[bytes, bool]:
     """Return the new rule state of a conversation and whether an alert fires.
 
-    `state` is what the last call returned, b"" at a session's start. `shift_probability` is None
+    `state` is the result of the last call, b"" at a session's start. `shift_probability` is None
     for a speaker's first utterance (of the session, or since being forgotten): nothing fires and
-    the speaker starts afresh. At most 32 speakers are remembered, least recently heard leaves.
+    the speaker is armed. Of more than 32 speakers, the one silent for longest is forgotten.
     """
     watches = _read(rule, state)
     speaker = hashlib.blake2b(speaker_id.encode(), digest_size=8).digest()
@@ -95,7 +95,7 @@ def _advance(rule: ShiftRule, watch: _Watch, probability: float) -> tuple[_Watch
 
 
 def largest_move(shift: Sequence[float], labels: Sequence[str]) -> tuple[str, str]:
-    """The largest off-diagonal cell (from, to) of a flattened C x C matrix; the first of equals."""
+    """Return the first largest off-diagonal cell (from, to) of a flattened C x C matrix."""
     width = len(labels)
     moves = (cell for cell in range(width * width) if cell // width != cell % width)
     best = max(moves, key=shift.__getitem__)
@@ -103,7 +103,7 @@ def largest_move(shift: Sequence[float], labels: Sequence[str]) -> tuple[str, st
 
 
 def _read(rule: ShiftRule, state: bytes) -> dict[bytes, _Watch]:
-    """Speakers from least to most recently heard; nothing of another rule, nothing of no rule."""
+    """Return the speakers, the last one to speak last; none for the state of another rule."""
     if len(state) < _HEAD.size or state[: _HEAD.size] != _head(rule):
         return {}
     body = state[_HEAD.size :]

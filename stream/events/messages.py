@@ -74,7 +74,7 @@ class Utterance(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Shift(msgspec.Struct, frozen=True):
-    """Whether the speaker's emotion moved since this speaker's previous utterance."""
+    """The likeliest move of the speaker's emotion since this speaker's previous utterance."""
 
     probability: float
     from_: str = msgspec.field(name="from")
@@ -83,7 +83,7 @@ class Shift(msgspec.Struct, frozen=True):
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What the model could see: the session's utterances in its window, before this one."""
+    """The session's utterances in the model's window, before this one."""
 
     utterances: int
     oldest_utterance_id: str | None
@@ -92,7 +92,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class ModelRef(msgspec.Struct, frozen=True):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str
     version: str
@@ -101,7 +101,7 @@ class ModelRef(msgspec.Struct, frozen=True):
 
 
 class InputRef(msgspec.Struct, frozen=True):
-    """Which record was answered."""
+    """The record that was answered."""
 
     topic: str
     partition: int
@@ -167,13 +167,13 @@ def prediction_id(
     revision: int,
     model_digest: str,
 ) -> str:
-    """32 hex digits: the same for a repeated answer, another for any other answer."""
+    """Return 32 hex digits: the same for a repeated answer, another for any other answer."""
     parts = (conversation_id, utterance_id, input.topic, input.partition, input.offset)
     return _hash(*parts, first_position, revision, model_digest)
 
 
 def alert_id(prediction_id: str, rule_digest: str) -> str:
-    """32 hex digits over the prediction and the rule."""
+    """Return 32 hex digits over the prediction and the rule."""
     return _hash(prediction_id, rule_digest)
 
 

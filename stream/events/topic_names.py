@@ -1,4 +1,4 @@
-"""Names of the four topics, from one prefix."""
+"""Names of the four topics."""
 
 from __future__ import annotations
 

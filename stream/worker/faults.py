@@ -1,8 +1,8 @@
-"""Kills a worker at a named place, for tests: `EMOTRACK_FAULT=F6:3` is the third time at F6.
+"""Kill a worker at a fault point, for tests: `EMOTRACK_FAULT=F6:3` is the third time at F6.
 
-No setting, and in no page for users: `serve` reads it once. It is read by the program that ships,
-because that is what the tests must kill; it gives no right to anyone, since a person who may set a
-worker's environment may also kill the worker.
+No setting, and undocumented: `serve` reads it once. The program that ships reads it, because that
+is what the tests must kill; it gives no right to anyone, since a user who may set a worker's
+environment may also kill the worker.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ log = structlog.get_logger()
 
 
 def arm_from_environment() -> None:
-    """Arm the fault that the environment names. Raises `ConfigError` for one that is none."""
-    asked = os.environ.get(VARIABLE)
-    if asked is None:
+    """Arm the fault that the environment names. Raises `ConfigError` for an unknown one."""
+    fault = os.environ.get(VARIABLE)
+    if fault is None:
         return
-    name, _, times = asked.partition(":")
+    name, _, times = fault.partition(":")
     if name not in FAULT_POINTS or not times.isdigit():
-        raise ConfigError(f"{VARIABLE}={asked}: give one of {', '.join(FAULT_POINTS)} and a count")
+        raise ConfigError(f"{VARIABLE}={fault}: give one of {', '.join(FAULT_POINTS)} and a count")
     log.warning("will be killed", at=name, time=int(times))
     reached: Counter[FaultPoint] = Counter()
 

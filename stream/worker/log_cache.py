@@ -1,4 +1,4 @@
-"""Reads one partition of the log, and the same stretch of it only once."""
+"""A cache of the last stretch read of one partition's log."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 from stream.ports import LogReader, Record
 
 PORTION: Final = 1_000
-REACH: Final = 64  # how much further each look for a record reaches: transaction markers hold none
-RECORD_BYTES: Final = 2_048  # what a record takes next to its value: its headers, as objects
+REACH: Final = 64  # growth of each search for a record: transaction markers hold none
+RECORD_BYTES: Final = 2_048  # of a record besides its value: its headers, as objects
 MOST_BYTES: Final = 64 << 20
 
 
 class LogCache:
-    """Reads one partition through a `LogReader`; keeps the last stretch that was read whole.
+    """Reads one partition through a `LogReader`; caches the last stretch that was read whole.
 
-    A stretch of more than `most_bytes` is not kept, and is read again where it is wanted.
+    A stretch of more than `most_bytes` is not cached, and is read again when needed.
     """
 
     def __init__(self, reader: LogReader, partition: int, *, most_bytes: int = MOST_BYTES) -> None:
@@ -26,7 +26,7 @@ class LogCache:
         self._records: list[Record] = []
 
     def read(self, first: int, end: int) -> Iterator[list[Record]]:
-        """The records from offset `first` up to `end`, see `LogReader.read`."""
+        """Yield the records from offset `first` up to `end`, see `LogReader.read`."""
         if self._first <= first and end <= self._end:
             at, to = (bisect_left(self._records, o, key=lambda r: r.offset) for o in (first, end))
             yield from (self._records[i : min(i + PORTION, to)] for i in range(at, to, PORTION))
@@ -44,11 +44,11 @@ class LogCache:
             self._records = []
 
     def first_record(self, low: int) -> Record | None:
-        """The first record from offset `low` on; None where there is none close to it."""
+        """Return the first record from offset `low` on; None where there is none close to it."""
         return next((r for portion in self.read(low, low + REACH) for r in portion), None)
 
     def last_record(self, low: int, end: int) -> Record | None:
-        """The last record from offset `low` up to `end`; None where there is none."""
+        """Return the last record from offset `low` up to `end`; None where there is none."""
         reach = 1
         while True:
             first = max(low, end - reach)

@@ -1,4 +1,4 @@
-"""Conversations as the log shows them: active within `idle_s` before an offset, and since when.
+"""The conversations in the log that were active within `idle_s` before an offset, and their start.
 
 Pure over records: `Rebuild` reads them, a stretch of the log at a time, the last one first.
 """
@@ -22,13 +22,13 @@ class LogStretch:
     settled: bool = False  # nothing before `first` belongs to its session or duplicate horizon
 
     def add(self, record: Record, idle_ms: int) -> None:
-        """Take in the next record; after a pause, session and horizon begin with it."""
+        """Add the next record; after a pause, session and duplicate horizon begin with it."""
         if record.timestamp_ms - self.last_ms > idle_ms:
             self.first, self.first_ms, self.settled = record.offset, record.timestamp_ms, True
         self.last, self.last_ms = record.offset, max(self.last_ms, record.timestamp_ms)
 
     def follow(self, earlier: LogStretch | None, since_ms: int, idle_ms: int) -> None:
-        """Take in the stretch before, which begins at `since_ms`; None: it does not occur there."""
+        """Add the stretch before, which begins at `since_ms`; None: it does not occur there."""
         if self.first_ms - (since_ms if earlier is None else earlier.last_ms) > idle_ms:
             self.settled = True
         elif earlier is not None:
@@ -37,7 +37,7 @@ class LogStretch:
 
 
 class LogScan:
-    """The conversations of a stretch of one partition's log, or `only` some of them."""
+    """The conversations in a stretch of one partition's log, or `only` some of them."""
 
     def __init__(self, idle_ms: int, only: Collection[str] | None = None) -> None:
         self.conversations: dict[str, LogStretch] = {}
@@ -49,7 +49,7 @@ class LogScan:
         return {name for name, stretch in self.conversations.items() if not stretch.settled}
 
     def add(self, records: Iterable[Record]) -> None:
-        """Take in the next records, in log order."""
+        """Add the next records, in log order."""
         for record in records:
             name = (record.key or b"").decode(errors="replace")
             if self._only is not None and name not in self._only:
@@ -59,15 +59,15 @@ class LogScan:
             stretch.add(record, self._idle_ms)
 
     def follow(self, earlier: LogScan, since_ms: int) -> None:
-        """Take in a scan, of what is unsettled here, of the stretch before; see `LogStretch`."""
+        """Add the scan of the stretch before for what is unsettled here; see `LogStretch`."""
         for name in self.unsettled:
             stretch = self.conversations[name]
             stretch.follow(earlier.conversations.get(name), since_ms, self._idle_ms)
 
     def reach_start(self, low: int, low_ms: int) -> None:
-        """Settle what cannot have begun earlier: the scan reaches the first record in the log.
+        """Settle what cannot have begun earlier: the scan reaches the log's first record, at `low`.
 
-        That is at offset `low`. Above 0, retention took records of until shortly before `low_ms`.
+        Above offset 0, retention removed records from until shortly before `low_ms`.
         """
         for stretch in self.conversations.values():
             stretch.settled |= low == 0 or stretch.first_ms - low_ms > self._idle_ms

@@ -8,15 +8,15 @@ from types import FrameType
 
 
 def stop_on_signals() -> Event:
-    """An event that SIGTERM and Ctrl-C set; a second one ends the process the hard way."""
+    """Return an event that SIGTERM and Ctrl-C set; a second signal kills the process."""
     stop = Event()
 
-    def asked(number: int, _frame: FrameType | None) -> None:
+    def on_signal(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         stop.set()
 
-    signal.signal(signal.SIGTERM, asked)
-    signal.signal(signal.SIGINT, asked)
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     return stop

@@ -17,7 +17,7 @@ from stream.cli.doctor_checks import Check, examine, healthy
 from stream.events.topic_names import TopicNames
 from stream.local.servers import RunningKafka, RunningRedis, free_ports
 from stream.settings import Settings
-from stream.worker.health import Health
+from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 from tests.fakes.predictor import SmallPredictor
 

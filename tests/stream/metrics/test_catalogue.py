@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stream.metrics.catalogue import CONTENT_TYPE, Metrics
 from stream.metrics.document import document
-from stream.worker.health import Health
+from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 
 PERSONAL = {"conversation", "conversation_id", "speaker", "speaker_id", "utterance", "user", "key"}

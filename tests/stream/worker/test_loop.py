@@ -20,9 +20,8 @@ from state.window import StateKey
 from stream.metrics.catalogue import Metrics
 from stream.ports import CommitRefused, LogUnavailable, Record
 from stream.settings import Settings
-from stream.worker.health import Health
 from stream.worker.loop import Worker
-from stream.worker.observe import Observer
+from stream.worker.observe import Health, Observer
 from tests.fakes.clock import Clock
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource, LocalTransactions
 

@@ -13,9 +13,8 @@ from state.store import Save, Saved, StoreUnavailable
 from stream.metrics.catalogue import Metrics
 from stream.metrics.scrape import Page, parse
 from stream.settings import Settings
-from stream.worker.health import Health
 from stream.worker.loop import Worker
-from stream.worker.observe import Observer
+from stream.worker.observe import Health, Observer
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource
 
 CONVERSATIONS = 10_000

@@ -22,12 +22,13 @@ from state.window import Recurrence, StateKey, StateSpec
 from stream.answers.outbox import Wire
 from stream.events.decode import Decoder
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
+from stream.events.topic_names import TopicNames
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline, Result, Step
 from stream.worker.window_cache import WindowCache
 
-WIRE = Wire("p", "a", "d", "json", "/test")
+WIRE = Wire(TopicNames("test."), "json", "/test")
 T0 = 1_700_000_000_000
 READS = msgspec.json.Decoder(PredictionEvent)
 
@@ -200,7 +201,7 @@ def test_an_applied_position_without_output_sends_nothing(bench: Bench) -> None:
 def test_poison_and_control_reach_no_conversation(bench: Bench) -> None:
     step = bench.step(bench.raw(b"{", b"c"), bench.raw(None, b"c"), bench.item())
     assert [r.outcome for r in step.results[:2]] == ["dead_lettered", "control"]
-    (letter,) = sent(step.results, "d")
+    (letter,) = sent(step.results, WIRE.topics.dead_letters)
     assert (letter.value, letter.key) == (b"{", b"c")
     assert len(bench.kept.states) == 1
 
@@ -421,7 +422,10 @@ def test_an_alert_follows_its_prediction_and_names_it(bench: Bench) -> None:
             "features": {"text": {"tensor": [0, 6.0 * (i % 2), 6.0 * (1 - i % 2), 0]}}
         }
         results.append(bench.one(bench.item(**loud)))
-    alerts = [msgspec.json.decode(o.value or b"", type=ShiftAlert) for o in sent(results, "a")]
+    alerts = [
+        msgspec.json.decode(o.value or b"", type=ShiftAlert)
+        for o in sent(results, WIRE.topics.shift_alerts)
+    ]
     assert alerts, "such swings are what the rule is for"
     events = {event(r).prediction_id: event(r) for r in results}
     for alert in alerts:
@@ -430,7 +434,7 @@ def test_an_alert_follows_its_prediction_and_names_it(bench: Bench) -> None:
         assert (alert.from_, alert.to) == (of.shift.from_, of.shift.to)
         assert alert.probability >= bench.predictor.info.shift_threshold
         assert alert.utterance_id == of.utterance_id
-    headers = dict(sent(results, "a")[0].headers)
+    headers = dict(sent(results, WIRE.topics.shift_alerts)[0].headers)
     assert headers["ce_causationid"].startswith(b"u-0-")  # type: ignore[union-attr]
 
 

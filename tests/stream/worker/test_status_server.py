@@ -11,7 +11,7 @@ from dataclasses import fields
 import pytest
 
 from stream.errors import ConfigError
-from stream.worker.health import Health
+from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 
 READY = {f.name: f.name != "draining" for f in fields(Health)}

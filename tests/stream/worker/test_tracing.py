@@ -20,7 +20,7 @@ from stream.local.servers import free_ports
 from stream.ports import Record
 from stream.settings import Settings, load_settings
 from stream.worker.batcher import Item
-from stream.worker.pipeline import Result, Step, Times
+from stream.worker.pipeline import Result, Step
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -86,7 +86,7 @@ def result(conversation: str, offset: int, *headers: tuple[str, bytes]) -> Resul
 
 def step() -> Step:
     traced = result("call-7", 11, ("traceparent", PARENT), ("tracestate", b"vendor=1"))
-    return Step(results=[traced, result("call-8", 12)], times=Times(0.1, 0.2, 0.3))
+    return Step(results=[traced, result("call-8", 12)], load_s=0.1, infer_s=0.2, save_s=0.3)
 
 
 def attributes(of: Any) -> dict[str, Any]:
@@ -142,7 +142,6 @@ def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up() -> None:
 
 
 def test_a_collector_that_comes_back_is_said_too(collector: Collector) -> None:
-    from stream.worker.tracing import Said
 
     answers = iter([1, 1, 0, 0])
 
@@ -153,7 +152,7 @@ def test_a_collector_that_comes_back_is_said_too(collector: Collector) -> None:
             return SpanExportResult(next(answers))
 
     with capture_logs() as logs:
-        exporter = Said(Flaky(), "e")  # type: ignore[arg-type]  # all that is used of one
+        exporter = LoggedExporter(Flaky(), "e")  # type: ignore[arg-type]  # all that is used of one
         for _ in range(4):
             exporter.export([])
     assert [e["event"] for e in logs] == ["traces are not delivered", "traces are delivered again"]
