@@ -92,16 +92,18 @@ class KafkaSecurity:
 
     def context(self) -> ssl.SSLContext:
         """Return the client's TLS context. Raises `ConfigError` for a file that cannot be used."""
+        setting, path = "kafka_ca_file", self.ca_file
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise unusable("kafka_ca_file", self.ca_file, error) from None
-        if self.cert_file is not None:
-            try:
+            if self.cert_file is not None:
+                setting, path = "kafka_cert_file or kafka_key_file", self.cert_file
                 # A key that is encrypted must not make OpenSSL ask on the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, self.key_password or "")
-            except OSError as error:
-                raise unusable("kafka_cert_file or kafka_key_file", self.cert_file, error) from None
+        except OSError as error:  # `ssl.SSLError` is one
+            reason = "no PEM file of ours" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(
+                f"{setting}: {path} cannot be used ({reason}): name a readable PEM file"
+            ) from None
         return context
 
 
@@ -112,12 +114,6 @@ def host_and_port(address: str) -> tuple[str, int]:
     """Return the parts of `host:port` or `[v6]:port`. Raises `ValueError` for a bad port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def unusable(setting: str, path: Path | None, error: OSError) -> ConfigError:
-    """Return the error for a PEM file; `ssl.SSLError` is an `OSError`."""
-    reason = "no PEM file of ours" if isinstance(error, ssl.SSLError) else error.strerror
-    return ConfigError(f"{setting}: {path} cannot be used ({reason}): name a readable PEM file")
 
 
 _TLS_FAULTS: Final = (

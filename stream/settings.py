@@ -196,21 +196,9 @@ class Settings(BaseSettings):
         return options
 
     @model_validator(mode="after")
-    def _security_is_whole(self) -> Self:
-        if fault := security_fault(self):
+    def _settings_go_together(self) -> Self:
+        if fault := conflict_of(self):
             raise ValueError(fault)
-        return self
-
-    @model_validator(mode="after")
-    def _transactions_are_possible(self) -> Self:
-        if self.delivery == "transactional" and (self.runtime == "faust" or self.mock_broker):
-            raise ValueError("delivery transactional needs runtime native and a real broker")
-        return self
-
-    @model_validator(mode="after")
-    def _water_marks_in_order(self) -> Self:
-        if self.low_water >= self.high_water:
-            raise ValueError("low_water must be less than high_water")
         return self
 
     @property
@@ -242,11 +230,6 @@ class Settings(BaseSettings):
     def in_memory(self) -> bool:
         """True when states are stored in this process only."""
         return self.redis_url.startswith("memory:")
-
-    @property
-    def masked_redis_url(self) -> str:
-        """The store's address without its password."""
-        return masked_url(self.redis_url)
 
 
 def masked_url(url: str) -> str:
@@ -282,8 +265,8 @@ def secrets_of(options: Mapping[str, Any]) -> dict[str, str]:
     return secrets
 
 
-def security_fault(s: Settings) -> str | None:
-    """Return why the security settings conflict; None where they do not."""
+def conflict_of(s: Settings) -> str | None:
+    """Return why settings conflict with each other; None where they do not."""
     kafka, redis = s.security, urlsplit(s.redis_url)
     if kafka.sasl and (kafka.username is None or kafka.password is None):
         return f"kafka_security {kafka.protocol} needs kafka_username and kafka_password[_file]"
@@ -304,6 +287,10 @@ def security_fault(s: Settings) -> str | None:
     for side in ("kafka", "redis"):
         if (getattr(s, f"{side}_cert_file") is None) != (getattr(s, f"{side}_key_file") is None):
             return f"{side}_cert_file and {side}_key_file go together: give both"
+    if s.delivery == "transactional" and (s.runtime == "faust" or s.mock_broker):
+        return "delivery transactional needs runtime native and a real broker"
+    if s.low_water >= s.high_water:
+        return "low_water must be less than high_water"
     return None
 
 
@@ -329,10 +316,23 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
 
 
 def settings_file(file: Path | None) -> tuple[Path | None, dict[str, Any]]:
-    """Return the TOML file, `file` or the one that `EMOTRACK_CONFIG` names, and its settings."""
+    """Return the TOML file, `file` or the one that `EMOTRACK_CONFIG` names, and its settings.
+
+    Raises `ConfigError`.
+    """
     named = os.environ.get("EMOTRACK_CONFIG")
     path = file or (Path(named) if named else None)
-    return path, read_file(path) if path else {}
+    if path is None:
+        return None, {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
+    for key in settings:
+        require_known(key, where=f"{path}: {key}")
+    return path, settings
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -351,26 +351,10 @@ def explain(error: ValidationError) -> list[str]:
 
 def in_capitals(sentence: str) -> str:
     """Return a sentence with each setting of several words named as in the environment."""
-
-    def shout(word: re.Match[str]) -> str:
-        if word[1] not in Settings.model_fields:
-            return word[0]
-        return PREFIX + word[0].upper()
-
-    return _WORDS.sub(shout, sentence)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """Return the settings in a TOML file. Raises `ConfigError`."""
-    try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
-    for key in settings:
-        require_known(key, where=f"{path}: {key}")
-    return settings
+    return _WORDS.sub(
+        lambda word: PREFIX + word[0].upper() if word[1] in Settings.model_fields else word[0],
+        sentence,
+    )
 
 
 def require_known(key: str, *, where: str) -> None:

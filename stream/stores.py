@@ -12,7 +12,7 @@ from state.window import StateSpec
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.errors import StoreUnfit
 from stream.security import tls_fault
-from stream.settings import Settings
+from stream.settings import Settings, masked_url
 
 
 def access_of(settings: Settings) -> RedisAccess:
@@ -60,4 +60,4 @@ def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
 
 def where_of(settings: Settings) -> str:
     """Return the setting that names the Redis, without a password."""
-    return f"EMOTRACK_REDIS_URL={settings.masked_redis_url}"
+    return f"EMOTRACK_REDIS_URL={masked_url(settings.redis_url)}"

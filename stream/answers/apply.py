@@ -174,7 +174,11 @@ def prediction_event(
     position = InputRef(record.topic, record.partition, record.offset)
     best = max(range(len(info.labels)), key=prediction.probabilities.__getitem__)
     confidence = prediction.probabilities[best]
-    reason = why_abstained(prediction, confidence, info)
+    reason = None  # why the prediction should not be acted on
+    if not any(m != "persona" for m in prediction.modalities_used):
+        reason = "no_known_modality"
+    elif confidence < info.abstain_below:
+        reason = "low_confidence"
     return PredictionEvent(
         conversation_id=utterance.conversation_id,
         utterance_id=utterance.utterance_id,
@@ -228,13 +232,6 @@ def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:
         model=event.model,
         input=event.input,
     )
-
-
-def why_abstained(prediction: Prediction, confidence: float, info: ModelInfo) -> str | None:
-    """Return why a prediction should not be acted on; None when it may be."""
-    if not any(m != "persona" for m in prediction.modalities_used):
-        return "no_known_modality"
-    return "low_confidence" if confidence < info.abstain_below else None
 
 
 def shift_of(question: Question, prediction: Prediction, labels: Sequence[str]) -> Shift | None:

@@ -282,17 +282,13 @@ def _check_packed(
 def _check_numbers(field: str, numbers: list[float], width: int | None) -> None:
     """Raise `Rejected` unless there are `width` numbers (None: any), finite as float32."""
     _check_width(field, len(numbers), width)
-    if not _all_float32(numbers):
-        raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format(f"a number of `{field}`"))
-
-
-def _all_float32(numbers: list[float]) -> bool:
-    """Return whether every number is finite as float32, as which the model takes it."""
     try:
         struct.pack(f"<{len(numbers)}f", *numbers)  # refuses what would round to infinity
+        finite = math.isfinite(sum(numbers))  # the sum cannot overflow a double
     except OverflowError:
-        return False
-    return math.isfinite(sum(numbers))  # the sum cannot overflow a double
+        finite = False
+    if not finite:
+        raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format(f"a number of `{field}`"))
 
 
 def _check_width(field: str, size: int, width: int | None) -> None:

@@ -82,6 +82,11 @@ def asyncapi() -> dict[str, Any]:
         "shiftAlerts": (names.shift_alerts, "Where the alert rule fired on a shift."),
         "deadLetters": (names.dead_letters, "Records that could not be answered, and why."),
     }
+    _, schemas = msgspec.json.schema_components(
+        list(EVENT_TYPES.values()), ref_template="#/components/schemas/{name}"
+    )
+    for event_type, kind in EVENT_TYPES.items():
+        schemas[kind.__name__] = _with_rules(event_type, schemas[kind.__name__])
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -104,7 +109,7 @@ def asyncapi() -> dict[str, Any]:
             "writeShiftAlerts": _operation("send", "shiftAlerts"),
             "writeDeadLetters": _operation("send", "deadLetters"),
         },
-        "components": {"messages": _messages(), "schemas": _schemas()},
+        "components": {"messages": _messages(), "schemas": dict(schemas)},
     }
 
 
@@ -164,12 +169,3 @@ def _event(event_type: str, more: dict[str, Any], *, required: bool = True) -> d
 def _key(description: str) -> dict[str, Any]:
     key = {**_TEXT, "description": description}
     return {"kafka": {"key": key, "bindingVersion": _BINDING}}
-
-
-def _schemas() -> dict[str, Any]:
-    _, found = msgspec.json.schema_components(
-        list(EVENT_TYPES.values()), ref_template="#/components/schemas/{name}"
-    )
-    for event_type, kind in EVENT_TYPES.items():
-        found[kind.__name__] = _with_rules(event_type, found[kind.__name__])
-    return dict(found)

@@ -44,6 +44,7 @@ class Batcher:
     depth: int = 0  # queued, not released
     depths: Counter[int] = field(default_factory=Counter)  # the same, by partition
     _arrivals: int = 0
+    # By conversation; a record without one is alone, by arrival.
     _queues: dict[StateKey | int, deque[tuple[int, Item]]] = field(default_factory=dict)
     _heads: list[tuple[int, Item]] = field(default_factory=list)  # heap: first of each idle queue
     _busy: set[StateKey] = field(default_factory=set)
@@ -56,7 +57,7 @@ class Batcher:
         self.depth += 1
         self.depths[item.record.partition] += 1
         entry = (self._arrivals, item)
-        queue = self._queues.setdefault(self._name(entry), deque())
+        queue = self._queues.setdefault(item.key or self._arrivals, deque())
         queue.append(entry)
         if len(queue) == 1 and item.key not in self._busy:
             heapq.heappush(self._heads, entry)
@@ -111,12 +112,6 @@ class Batcher:
             self.depths.pop(partition, None)
             self._uncommitted.pop(partition, None)
 
-    @staticmethod
-    def _name(entry: tuple[int, Item]) -> StateKey | int:
-        """Return the name of an entry's queue: its conversation's, or its own."""
-        arrival, item = entry
-        return arrival if item.key is None else item.key
-
     def _take(self) -> list[Item]:
         # The oldest goes first also across conversations: the record that holds back a partition's
         # watermark must get the next free place under `max_uncommitted`, or nothing would move.
@@ -134,8 +129,8 @@ class Batcher:
         return batch
 
     def _release(self, entry: tuple[int, Item]) -> Item:
-        item = entry[1]
-        name = self._name(entry)
+        arrival, item = entry
+        name = item.key or arrival
         queue = self._queues[name]
         queue.popleft()
         if not queue:

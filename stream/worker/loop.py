@@ -189,8 +189,8 @@ class Worker:
         for partition, start in starts.items():
             self._partitions[partition] = Owned(start, committed=start.committed, note=start.note)
         self._flow.forget(starts)
-        self._observer.rebalanced("assigned", len(starts))
-        self._observer.gaps(sum(start.gap for start in starts.values()))
+        gaps = sum(start.gap for start in starts.values())
+        self._observer.rebalanced("assigned", len(starts), gaps)
         self.health.joined = True
         self._balance()
         log.info("partitions assigned", partitions=sorted(starts))
@@ -465,11 +465,8 @@ class Worker:
         """Wait before the next try: `error` tells which server is away."""
         self._flow.postpone(self._clock_s())
         if isinstance(error, StoreUnavailable):
-            self._store_away()
-
-    def _store_away(self) -> None:
-        self.health.store = False
-        self._observer.store_away()
+            self.health.store = False
+            self._observer.store_away()
 
     # Commit.
 
@@ -543,7 +540,8 @@ class Worker:
             self._store.verify()  # without traffic, nothing else queries the store
             self.health.store = True
         except StoreUnavailable as error:
-            self._store_away()
+            self.health.store = False
+            self._observer.store_away()
             log.warning("state store away", reason=str(error))
         except StoreChanged as error:
             self._distrust(error)

@@ -57,13 +57,10 @@ class Observer:
         if ahead_s > 0:
             self._m.clock_skew.set(ahead_s)
 
-    def rebalanced(self, kind: str, partitions: int) -> None:
-        """Count partitions that were assigned, revoked or lost."""
+    def rebalanced(self, kind: str, partitions: int, gaps: int = 0) -> None:
+        """Count partitions assigned, revoked or lost, and `gaps` at their committed offsets."""
         self._m.rebalances.labels(kind).inc(partitions)
-
-    def gaps(self, partitions: int) -> None:
-        """Count partitions whose committed offset is no longer in the log."""
-        self._m.offset_gaps.inc(partitions)
+        self._m.offset_gaps.inc(gaps)
 
     def left(self, topic: str, partitions: Sequence[int]) -> None:
         """Remove the gauges of partitions that have left."""

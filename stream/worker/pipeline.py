@@ -303,7 +303,21 @@ class Pipeline:
             return []
         reach("F5")
         began = self._clock_s()
-        saved = self._store.save_many([as_save(a, leases) for a in answered])
+        saves: list[Save] = []
+        for a in answered:
+            lease = leases[a.opened.item.record.partition]
+            saves.append(
+                Save(
+                    key=a.opened.key,
+                    token=lease.token,
+                    expected_offset=a.opened.loaded.offset,
+                    change=a.change,
+                    output=a.output,
+                    committed_offset=max(lease.committed, 0),
+                    replace_foreign=a.opened.loaded.foreign,
+                )
+            )
+        saved = self._store.save_many(saves)
         for a, save in zip(answered, saved, strict=True):
             if save.result is SaveResult.SAVED:
                 self._cache.put(a.opened.key, a.change.after)
@@ -313,21 +327,6 @@ class Pipeline:
         step.saves += [s.result for s in saved]
         step.save_s += self._clock_s() - began
         return saved
-
-
-def as_save(answered: Answered, leases: Mapping[int, Lease]) -> Save:
-    """Return the compare-and-append of one answer."""
-    opened = answered.opened
-    lease = leases[opened.item.record.partition]
-    return Save(
-        key=opened.key,
-        token=lease.token,
-        expected_offset=opened.loaded.offset,
-        change=answered.change,
-        output=answered.output,
-        committed_offset=max(lease.committed, 0),
-        replace_foreign=opened.loaded.foreign,
-    )
 
 
 def load_result(loaded: Loaded) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,7 +31,7 @@ from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
 from stream.worker.batcher import Batcher, Item
 from stream.worker.log_cache import LogCache
 from stream.worker.log_scan import LogScan, LogStretch
-from stream.worker.pipeline import Doubt
+from stream.worker.partitions import Owned
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
 REPLAYED_AT_ONCE: Final = 48  # the largest batch of a CPU
@@ -90,23 +90,22 @@ class Rebuild:
 
     def __init__(
         self,
-        *,
         partition: int,
-        committed: int,
-        token: int,
-        doubted: Mapping[StateKey, Doubt],
+        owned: Owned,
         topic_id: str,
+        *,
         reader: LogReader,
         store: Store,
         predictor: Predictor,
         now_ms: Callable[[], int],
     ) -> None:
-        """`committed` is the next offset the group will read, `doubted` the unusable states."""
-        self.partition, self.committed = partition, committed
+        """Begin for a claimed partition; `owned` is read here only."""
+        assert owned.token is not None, "claimed first"
+        self.partition, self.committed = partition, owned.resume_at
         self.restored: Counter[str] = Counter()  # states, by cause
         self.records = 0  # replayed
         self.blind_until_ms = NO_TIMESTAMP  # until then a conversation may have begun in a cut
-        self._token, self._doubted, self._topic_id = token, doubted, topic_id
+        self._token, self._doubted, self._topic_id = owned.token, owned.doubted, topic_id
         self._reader, self._log = reader, LogCache(reader, partition)
         self._store, self._predictor, self._now_ms = store, predictor, now_ms
         self._model = Model.of(predictor)
@@ -207,9 +206,9 @@ class Rebuild:
             yield from self._advance(batcher, flight, by_key, READY_AHEAD)
             yield
         yield from self._advance(batcher, flight, by_key, 0)
-        done = [(t, state) for t in tasks if (state := t.result) is not None]
-        self._restore([(t.key, t.loaded.offset, state) for t, state in done])
-        self.restored.update(task.cause for task, _ in done)
+        changed = [(t, state) for t in tasks if (state := t.result) is not None]
+        self._restore(Restore(t.key, self._token, t.loaded.offset, state) for t, state in changed)
+        self.restored.update(task.cause for task, _ in changed)
 
     def _advance(
         self, batcher: Batcher, flight: deque[InFlight], tasks: Mapping[StateKey, Task], ahead: int
@@ -260,14 +259,14 @@ class Rebuild:
         # Unchanged, it would be found unreadable, and the partition rebuilt, again and again.
         over = apply_nothing(None, spec=self._model.spec, offset=max(self.committed - 1, 0)).after
         stored = zip(keys, self._store.load_many(keys), strict=True)
-        ended = [(key, found.offset, over) for key, found in stored if found.foreign]
+        ended = [Restore(k, self._token, s.offset, over) for k, s in stored if s.foreign]
         self._restore(ended)
         if ended:
             self.restored["corrupt_state"] += len(ended)
 
-    def _restore(self, states: Sequence[tuple[StateKey, int, Conversation]]) -> None:
+    def _restore(self, states: Iterable[Restore]) -> None:
         """Write the states whose stored offset has not changed since it was loaded."""
-        restores = [Restore(key, self._token, expected, c) for key, expected, c in states]
+        restores = list(states)
         for at in range(0, len(restores), LOADED_AT_ONCE):
             for saved in self._store.restore_many(restores[at : at + LOADED_AT_ONCE]):
                 if saved.result is SaveResult.FENCED:

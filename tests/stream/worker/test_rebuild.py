@@ -131,7 +131,7 @@ def test_a_store_that_lost_nothing_is_not_looked_through(plant: Plant) -> None:
     settle(plant, first)
     first.source.take_away([0])
     successor = plant.worker()
-    successor.worker._recovery._reader = None  # type: ignore[assignment] # whoever used it would fail
+    successor.worker._recovery.reader = None  # type: ignore[assignment] # whoever used it would fail
     plant.say("a", 1)
     settle(plant, successor)
     assert answers(plant) == of_oracle(plant)
@@ -281,13 +281,13 @@ def test_a_log_that_cannot_be_read_holds_the_partition(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 3)
     settle(plant, running)
-    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    reader, running.worker._recovery.reader = running.worker._recovery.reader, Away()  # type: ignore[assignment]
     lose(plant)
     plant.say("a", 1)
     running.turns(50)
     assert len(plant.predictions()) == 3
     assert running.source.paused == {0}
-    running.worker._recovery._reader = reader
+    running.worker._recovery.reader = reader
     running.turns(50, step_ms=100)
     assert answers(plant) == of_oracle(plant)
 
@@ -296,13 +296,13 @@ def test_what_is_found_out_in_a_silence_holds_the_partition_too(plant: Plant) ->
     running = plant.worker()
     plant.say("a", 3)
     settle(plant, running)
-    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    reader, running.worker._recovery.reader = running.worker._recovery.reader, Away()  # type: ignore[assignment]
     lose(plant)
     running.turns(3, step_ms=1_000)  # nobody speaks: only the look once a second can tell
     plant.say("a", 1)
     running.turns(5, step_ms=1_000)
     assert len(plant.predictions()) == 3
-    running.worker._recovery._reader = reader
+    running.worker._recovery.reader = reader
     running.turns(50, step_ms=100)
     assert answers(plant) == of_oracle(plant)
 

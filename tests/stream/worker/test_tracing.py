@@ -142,6 +142,7 @@ def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up() -> None:
 
 
 def test_a_collector_that_comes_back_is_said_too(collector: Collector) -> None:
+    from stream.worker.tracing import LoggedExporter
 
     answers = iter([1, 1, 0, 0])
 
