@@ -30,7 +30,7 @@ from stream.brokers.kafka_transactions import KafkaTransactions
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topics import require_topics
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
-from stream.metrics.catalogue import CONTENT_TYPE, Metrics
+from stream.metrics.catalogue import Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
 from stream.stores import access_of, redis_tls_fault, where_of
@@ -138,7 +138,6 @@ def open_status(
         settings.metrics_port,
         health=health,
         render=metrics.render,
-        content_type=CONTENT_TYPE,
         version={"emotrack": emotrack, **identity},
     )
 

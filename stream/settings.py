@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from stream.errors import ConfigError
-from stream.events.topic_names import DEFAULT_PREFIX, TopicNames
+from stream.events.messages import DEFAULT_PREFIX, TopicNames
 from stream.security import SETTING_OF_OPTION, KafkaSecurity, Mechanism, Protocol
 
 PREFIX: Final = "EMOTRACK_"
@@ -182,7 +182,22 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _secrets_from_files(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return options | secrets_of(options)
+        """Add the secrets that `options` names files for."""
+        secrets: dict[str, str] = {}
+        for name in SECRETS:
+            path = options.get(f"{name}_file")
+            if path is None:
+                continue
+            if options.get(name) is not None:
+                raise ValueError(f"{name} and {name}_file are both given: leave one out")
+            try:
+                secrets[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+                raise ValueError(f"{name}_file: {path} cannot be read ({reason})") from None
+            if not secrets[name]:
+                raise ValueError(f"{name}_file: {path} is empty")
+        return options | secrets
 
     @field_validator("kafka_options")
     @classmethod
@@ -244,25 +259,6 @@ def masked_url(url: str) -> str:
 
 
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
-
-
-def secrets_of(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the secrets that `options` names files for. Raises `ValueError` with a sentence."""
-    secrets: dict[str, str] = {}
-    for name in SECRETS:
-        path = options.get(f"{name}_file")
-        if path is None:
-            continue
-        if options.get(name) is not None:
-            raise ValueError(f"{name} and {name}_file are both given: leave one out")
-        try:
-            secrets[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise ValueError(f"{name}_file: {path} cannot be read ({reason})") from None
-        if not secrets[name]:
-            raise ValueError(f"{name}_file: {path} is empty")
-    return secrets
 
 
 def conflict_of(s: Settings) -> str | None:
@@ -336,25 +332,23 @@ def settings_file(file: Path | None) -> tuple[Path | None, dict[str, Any]]:
 
 
 def explain(error: ValidationError) -> list[str]:
-    """Return one sentence per value that cannot be used; never the value of a secret."""
+    """Return one sentence per value that cannot be used; never the value of a secret.
+
+    A setting of several words is named as in the environment.
+    """
     sentences: list[str] = []
     for fault in error.errors(include_url=False, include_context=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
         reason = str(fault["msg"]).removeprefix("Value error, ")
-        reason = in_capitals(_SHOULD.sub("must", reason))
+        reason = _WORDS.sub(
+            lambda word: PREFIX + word[0].upper() if word[1] in Settings.model_fields else word[0],
+            _SHOULD.sub("must", reason),
+        )
         field = Settings.model_fields.get(name)
         secret = field is None or not field.repr or "@" in str(fault["input"])  # user:password@host
         shown = "" if secret else f" (it is {fault['input']!r})"
         sentences.append(f"{PREFIX}{name.upper()}: {reason}{shown}" if name else reason)
     return sentences
-
-
-def in_capitals(sentence: str) -> str:
-    """Return a sentence with each setting of several words named as in the environment."""
-    return _WORDS.sub(
-        lambda word: PREFIX + word[0].upper() if word[1] in Settings.model_fields else word[0],
-        sentence,
-    )
 
 
 def require_known(key: str, *, where: str) -> None:

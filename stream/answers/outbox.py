@@ -22,9 +22,8 @@ from stream.events.cloudevents import (
     event_headers,
 )
 from stream.events.dead_letter import dead_letter
-from stream.events.messages import Outcome, encode
+from stream.events.messages import Outcome, TopicNames, encode
 from stream.events.poison import Poison, Reason
-from stream.events.topic_names import TopicNames
 from stream.ports import Outgoing, Record
 
 

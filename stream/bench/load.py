@@ -19,8 +19,14 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
-from stream.events.messages import Features, FeatureVector, PackedTensor, Utterance, encode
-from stream.events.topic_names import TopicNames
+from stream.events.messages import (
+    Features,
+    FeatureVector,
+    PackedTensor,
+    TopicNames,
+    Utterance,
+    encode,
+)
 
 SHIPPED_WIDTHS: Final = (384, 8, 17)  # inputs of the shipped PCGNet
 FEATURE_POOL: Final = 64  # different vectors; each message has one of them

@@ -58,10 +58,6 @@ def dead_letter(record: Record, poison: Poison, *, topic: str) -> Outgoing:
     if _size(key, value, headers) > MAX_RECORD_BYTES:
         key = None
         omitted.append("key")
-    return Outgoing(topic, key, value, headers + _reasons(record, poison, omitted))
-
-
-def _reasons(record: Record, poison: Poison, omitted: list[str]) -> tuple[tuple[str, bytes], ...]:
     texts = {
         DLQ_ID: dead_letter_id(record.topic, record.partition, record.offset),
         DLQ_REASON: poison.reason.value,
@@ -73,7 +69,8 @@ def _reasons(record: Record, poison: Poison, omitted: list[str]) -> tuple[tuple[
     }
     if omitted:
         texts[DLQ_OMITTED] = ",".join(omitted)
-    return tuple((name, text.encode(errors="replace")) for name, text in texts.items())
+    reasons = tuple((name, text.encode(errors="replace")) for name, text in texts.items())
+    return Outgoing(topic, key, value, headers + reasons)
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:

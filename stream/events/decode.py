@@ -108,7 +108,7 @@ def check(
     for modality, vector in vectors.items():
         field, tensor, width = f"features.{modality}", vector.tensor, inputs.get(modality)
         if isinstance(tensor, PackedTensor):
-            _check_packed(field, tensor.dtype, tensor.shape, tensor.data, width)
+            _check_packed(field, tensor, width)
         else:
             _check_numbers(field, tensor, width)
         if vector.extractor is not None and vector.extractor != only.get(
@@ -200,7 +200,13 @@ def parse(value: bytes, encoding: Encoding) -> Utterance:
         if encoding == "json" and _holds_nan(value):
             raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format("a JSON number")) from None
         raise Rejected(bad, f"the value is not an utterance in {encoding}: {error}") from None
-    return _without_reserved(wire)
+    for field in RESERVED_FIELDS:
+        if getattr(wire, field) is not msgspec.UNSET:
+            raise Rejected(
+                Reason.UNSUPPORTED_FIELD,
+                f"field `{field}` is reserved and not supported yet: leave it out",
+            )
+    return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
 
 
 def _misfit(message: str) -> Rejected:
@@ -223,16 +229,6 @@ def _holds_nan(value: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _without_reserved(wire: _WireUtterance) -> Utterance:
-    for field in RESERVED_FIELDS:
-        if getattr(wire, field) is not msgspec.UNSET:
-            raise Rejected(
-                Reason.UNSUPPORTED_FIELD,
-                f"field `{field}` is reserved and not supported yet: leave it out",
-            )
-    return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
 
 
 def _check_ids(utterance: Utterance) -> None:
@@ -258,10 +254,9 @@ def _check_key(key: bytes | None, conversation_id: str) -> None:
     )
 
 
-def _check_packed(
-    field: str, dtype: DType, shape: tuple[int, ...], data: bytes, width: int | None
-) -> None:
+def _check_packed(field: str, tensor: PackedTensor, width: int | None) -> None:
     """Raise `Rejected` unless the bytes are one finite vector of `width` numbers (None: any)."""
+    dtype, shape, data = tensor.dtype, tensor.shape, tensor.data
     size = math.prod(shape)
     if len(shape) != 1 or size < 1:
         raise Rejected(

@@ -1,4 +1,4 @@
-"""The events: utterances in, predictions and shift alerts out; their ids and their bytes.
+"""The events: utterances in, predictions and shift alerts out; their topics, ids and bytes.
 
 `docs/events.md` describes them for other languages.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from stream.events.cloudevents import Encoding
 from stream.events.poison import MAX_ID_BYTES
 
+DEFAULT_PREFIX: Final = "emotrack."  # of the topics
 Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "control"]
 KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
 RESERVED_FIELDS: Final = ("is_partial", "consent")
@@ -30,6 +32,29 @@ Persona = Annotated[
         extra_json_schema={"minItems": PERSONA_SIZE, "maxItems": PERSONA_SIZE},
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The names of the four topics under one prefix."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    @property
+    def utterances(self) -> str:
+        return self.prefix + "utterances"
+
+    @property
+    def predictions(self) -> str:
+        return self.prefix + "predictions"
+
+    @property
+    def shift_alerts(self) -> str:
+        return self.prefix + "shift-alerts"
+
+    @property
+    def dead_letters(self) -> str:
+        return self.prefix + "dead-letters"
 
 
 class Features(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -22,9 +22,14 @@ from stream.events.cloudevents import (
     UTTERANCE_TYPE,
 )
 from stream.events.dead_letter import DLQ_HEADERS, DLQ_REASON
-from stream.events.messages import RESERVED_FIELDS, PredictionEvent, ShiftAlert, Utterance
+from stream.events.messages import (
+    RESERVED_FIELDS,
+    PredictionEvent,
+    ShiftAlert,
+    TopicNames,
+    Utterance,
+)
 from stream.events.poison import Reason
-from stream.events.topic_names import TopicNames
 
 EVENT_TYPES: Final[dict[str, type[msgspec.Struct]]] = {
     UTTERANCE_TYPE: Utterance,
@@ -102,7 +107,15 @@ def asyncapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": CONTENT_TYPES["json"],
-        "channels": {name: _channel(name, *texts) for name, texts in channels.items()},
+        "channels": {
+            name: {
+                "address": topic,
+                "description": description,
+                "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+                "bindings": {"kafka": {"topic": topic, "bindingVersion": _BINDING}},
+            }
+            for name, (topic, description) in channels.items()
+        },
         "operations": {
             "readUtterances": _operation("receive", "utterances"),
             "writePredictions": _operation("send", "predictions"),
@@ -110,15 +123,6 @@ def asyncapi() -> dict[str, Any]:
             "writeDeadLetters": _operation("send", "deadLetters"),
         },
         "components": {"messages": _messages(), "schemas": dict(schemas)},
-    }
-
-
-def _channel(name: str, topic: str, description: str) -> dict[str, Any]:
-    return {
-        "address": topic,
-        "description": description,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
-        "bindings": {"kafka": {"topic": topic, "bindingVersion": _BINDING}},
     }
 
 

@@ -43,11 +43,6 @@ class LogPipe:
         except Full:
             self._dropped += 1
 
-    @property
-    def waiting(self) -> int:
-        """The number of lines not written yet."""
-        return self._lines.unfinished_tasks
-
     def flush(self) -> None:
         """Do nothing: the thread flushes each line."""
 

@@ -125,14 +125,7 @@ class Worker:
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
         self._partitions = Partitions()
-        self._recovery = Recovery(
-            self._partitions,
-            reader=reader,
-            store=store,
-            predictor=predictor,
-            now_ms=now_ms,
-            clock_s=clock_s,
-        )
+        self._recovery = Recovery(self._partitions, reader, store, predictor, now_ms, clock_s)
         self._flow = Backpressure(settings.high_water, settings.low_water, settings.retry_ms / 1000)
         self._transactions = transactions  # None: answers go to the sink, offsets to the source
         self._pending: tuple[Item, ...] = ()  # a batch to be done again
@@ -351,7 +344,10 @@ class Worker:
             step = self._step(batch, now)
             self._finish(step, now)
         except (StoreUnavailable, DeliveryFailed, LogUnavailable) as error:
-            self._hold(batch, error)
+            # Done again, before anything else is read.
+            self._pending = tuple(i for i in batch if i.record.partition in self._partitions)
+            self._later(error)
+            log.warning("batch held", records=len(batch), reason=str(error))
         else:
             self._pending = ()
             self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
@@ -454,12 +450,6 @@ class Worker:
             if self._clock_s() >= until:
                 raise DeliveryFailed("the broker did not acknowledge in time")
         self.health.broker = True
-
-    def _hold(self, batch: tuple[Item, ...], error: Exception) -> None:
-        """Store a batch that must be done again, and stop reading until it is done."""
-        self._pending = tuple(i for i in batch if i.record.partition in self._partitions)
-        self._later(error)
-        log.warning("batch held", records=len(batch), reason=str(error))
 
     def _later(self, error: Exception) -> None:
         """Wait before the next try: `error` tells which server is away."""

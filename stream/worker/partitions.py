@@ -91,30 +91,12 @@ class Owned:
         """The offset to read from after what is in flight is dropped."""
         return max(self.committed, self.start.low)
 
-    @property
-    def workable(self) -> bool:
-        return self.token is not None and not self.suspect
-
     def trust(self, note: str, now: float, *, seen: int | None = None) -> None:
         """Trust the states of the store that `note` names; those below `seen` were checked."""
         self.suspect, self.note = False, note
         self.doubted = {}
         if seen is not None:
             self.proven_at, self.seen_below = now, seen
-
-    def lease(self, now: float, idle_s: float) -> Lease:
-        """Return the terms of a step on this partition, which must be `workable`."""
-        assert self.token is not None and not self.suspect, "claimed and whole before work"
-        # Keys live for 2 x idle_s: after that, a missing one may be one we wrote ourselves.
-        young = self.proven_at is not None and now - self.proven_at < 2 * idle_s
-        return Lease(
-            self.token,
-            self.committed,
-            young,
-            self.seen_below,
-            cut_below=self.start.low if self.start.gap else 0,
-            blind_until_ms=self.blind_until_ms,
-        )
 
 
 class Partitions(dict[int, Owned]):
@@ -137,7 +119,7 @@ class Partitions(dict[int, Owned]):
 
     def unworkable(self) -> set[int]:
         """Return the partitions that may not be worked on yet."""
-        return {p for p, owned in self.items() if not owned.workable}
+        return {p for p, owned in self.items() if owned.token is None or owned.suspect}
 
     def unsent_below(self, offsets: Mapping[int, int]) -> list[Outgoing]:
         """Return the answers to records below these offsets, in log order by partition."""
@@ -155,7 +137,21 @@ class Partitions(dict[int, Owned]):
 
     def leases(self, now: float, idle_s: float) -> Mapping[int, Lease]:
         """Return the terms of a step for each partition that may be worked on."""
-        return {p: owned.lease(now, idle_s) for p, owned in self.items() if owned.workable}
+        leases: dict[int, Lease] = {}
+        for partition, owned in self.items():
+            if owned.token is None or owned.suspect:
+                continue
+            # Keys live for 2 x idle_s: after that, a missing one may be one we wrote ourselves.
+            young = owned.proven_at is not None and now - owned.proven_at < 2 * idle_s
+            leases[partition] = Lease(
+                owned.token,
+                owned.committed,
+                young,
+                owned.seen_below,
+                cut_below=owned.start.low if owned.start.gap else 0,
+                blind_until_ms=owned.blind_until_ms,
+            )
+        return leases
 
     def committable(self, partitions: Iterable[int] | None = None) -> dict[int, int]:
         """Return the next offsets to commit, of the partitions that have new ones."""

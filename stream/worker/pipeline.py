@@ -7,6 +7,7 @@ commits; doing a batch again at any point repeats bytes and changes nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, assert_never
@@ -23,10 +24,9 @@ from state.store import (
     Saved,
     SaveResult,
     Store,
-    StoredOutput,
     StoreUnavailable,
 )
-from state.window import NO_OFFSET, Change, Conversation, StateKey
+from state.window import NO_OFFSET, Conversation, StateKey
 from stream.answers.apply import Answer, Model, Question, answer, ask
 from stream.answers.outbox import Sent, Wire, outgoing, sent_before, sent_for, stored_output
 from stream.answers.predict import predict
@@ -79,7 +79,8 @@ class Step:
 
     results: list[Result] = field(default_factory=list)
     fenced: list[Item] = field(default_factory=list)
-    suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=dict)  # by partition
+    # States to rebuild, by partition.
+    suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=lambda: defaultdict(dict))
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
     moved: int = 0  # conversations last seen on another partition
@@ -87,10 +88,6 @@ class Step:
     load_s: float = 0.0  # seconds in each stage
     infer_s: float = 0.0
     save_s: float = 0.0
-
-    def suspect_of(self, key: StateKey, doubt: Doubt) -> None:
-        """Mark the partition suspect: its state for `key` must be rebuilt."""
-        self.suspect.setdefault(key.partition, {})[key] = doubt
 
 
 class Opened(Struct, frozen=True):
@@ -100,15 +97,6 @@ class Opened(Struct, frozen=True):
     key: StateKey
     loaded: Loaded
     question: Question
-
-
-class Answered(Struct, frozen=True):
-    """One utterance about to be saved: its change, stored output and result."""
-
-    opened: Opened
-    change: Change
-    output: StoredOutput
-    result: Result
 
 
 class Pipeline:
@@ -140,21 +128,20 @@ class Pipeline:
         todo = [i for i in items if i.key is not None]
         for _ in range(ROUNDS):
             opened = self._open(todo, leases, step)  # replays and duplicates end here
-            answered = self._answer(opened, step)
-            saved = self._save(answered, leases, step)
+            answered = self._answer(opened, leases, step)
             todo = []
-            for a, save in zip(answered, saved, strict=True):
-                if save.result is SaveResult.SAVED:
-                    step.results.append(a.result)
-                elif save.result is SaveResult.FENCED:
-                    step.fenced.append(a.opened.item)
-                    step.met_token = max(step.met_token, save.token)
-                elif save.result is SaveResult.LOST:
-                    step.suspect_of(a.opened.key, "lost")
-                elif save.result is SaveResult.REPLAY:
-                    todo.append(a.opened.item)  # again, from the state that the store has
+            for (save, result), saved in zip(answered, self._save(answered, step), strict=True):
+                if saved.result is SaveResult.SAVED:
+                    step.results.append(result)
+                elif saved.result is SaveResult.FENCED:
+                    step.fenced.append(result.item)
+                    step.met_token = max(step.met_token, saved.token)
+                elif saved.result is SaveResult.LOST:
+                    step.suspect[save.key.partition][save.key] = "lost"
+                elif saved.result is SaveResult.REPLAY:
+                    todo.append(result.item)  # again, from the state that the store has
                 else:
-                    assert_never(save.result)
+                    assert_never(saved.result)
             if not todo:
                 return step
         raise StoreUnavailable(f"the state of {len(todo)} conversations keeps changing")
@@ -183,7 +170,7 @@ class Pipeline:
             lease = leases[item.record.partition]
             if doubt := self._doubt(item, found, lease):
                 assert item.key is not None
-                step.suspect_of(item.key, doubt)
+                step.suspect[item.key.partition][item.key] = doubt
                 continue
             utterance = self._open_one(item, found, lease)
             if utterance.question.is_duplicate:
@@ -221,7 +208,7 @@ class Pipeline:
                     # Expired, not lost: it was cached, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
                 if loaded.offset < applied.get(key, loaded.offset):
-                    step.suspect_of(key, "lost")
+                    step.suspect[key.partition][key] = "lost"
                 found[key] = loaded
             fresh = [key for key in missing if found[key].conversation is None]
             step.moved += sum(self._store.point_many(fresh))
@@ -267,20 +254,23 @@ class Pipeline:
             question = replace(question, opening=opening)
         return Opened(item, key, found, question)
 
-    def _answer(self, opened: Sequence[Opened], step: Step) -> list[Answered]:
-        """Predict in one batch; return the change and the outputs of each utterance."""
+    def _answer(
+        self, opened: Sequence[Opened], leases: Mapping[int, Lease], step: Step
+    ) -> list[tuple[Save, Result]]:
+        """Predict in one batch; return the compare-and-append and the result of each utterance."""
         began = self._clock_s()
         turns = [o.question.turn(self._model.info) for o in opened]
-        predictions = predict(self._predictor, turns)
         answered = [
-            self._answered(o, answer(o.question, prediction, self._model))
-            for o, prediction in zip(opened, predictions, strict=True)
+            self._answered(o, answer(o.question, prediction, self._model), leases)
+            for o, prediction in zip(opened, predict(self._predictor, turns), strict=True)
         ]
         step.infer_s += self._clock_s() - began
         return answered
 
-    def _answered(self, o: Opened, found: Answer) -> Answered:
-        """Return an answer with its outputs, as stored and as sent."""
+    def _answered(
+        self, o: Opened, found: Answer, leases: Mapping[int, Lease]
+    ) -> tuple[Save, Result]:
+        """Return an answer as it is stored and as it is sent."""
         sent = sent_for(found, self._wire.encoding)
         spec, window = self._model.spec, found.change.after.window
         of_speakers = len(window.speakers) * spec.speaker_bytes
@@ -293,36 +283,30 @@ class Pipeline:
             state_bytes=len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers,
             reason=None if found.poison is None else found.poison.reason,
         )
-        return Answered(o, found.change, stored_output(found.outcome, sent), result)
+        lease = leases[o.item.record.partition]
+        save = Save(
+            key=o.key,
+            token=lease.token,
+            expected_offset=o.loaded.offset,
+            change=found.change,
+            output=stored_output(found.outcome, sent),
+            committed_offset=max(lease.committed, 0),
+            replace_foreign=o.loaded.foreign,
+        )
+        return save, result
 
-    def _save(
-        self, answered: Sequence[Answered], leases: Mapping[int, Lease], step: Step
-    ) -> list[Saved]:
+    def _save(self, answered: Sequence[tuple[Save, Result]], step: Step) -> list[Saved]:
         """Compare and append in one round trip; cache the states saved, drop the others."""
         if not answered:
             return []
         reach("F5")
         began = self._clock_s()
-        saves: list[Save] = []
-        for a in answered:
-            lease = leases[a.opened.item.record.partition]
-            saves.append(
-                Save(
-                    key=a.opened.key,
-                    token=lease.token,
-                    expected_offset=a.opened.loaded.offset,
-                    change=a.change,
-                    output=a.output,
-                    committed_offset=max(lease.committed, 0),
-                    replace_foreign=a.opened.loaded.foreign,
-                )
-            )
-        saved = self._store.save_many(saves)
-        for a, save in zip(answered, saved, strict=True):
-            if save.result is SaveResult.SAVED:
-                self._cache.put(a.opened.key, a.change.after)
+        saved = self._store.save_many([save for save, _ in answered])
+        for (save, _), met in zip(answered, saved, strict=True):
+            if met.result is SaveResult.SAVED:
+                self._cache.put(save.key, save.change.after)
             else:
-                self._cache.drop(a.opened.key)
+                self._cache.drop(save.key)
         reach("F6")
         step.saves += [s.result for s in saved]
         step.save_s += self._clock_s() - began

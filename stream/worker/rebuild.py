@@ -29,8 +29,7 @@ from stream.events.messages import Utterance
 from stream.events.poison import Poison
 from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
 from stream.worker.batcher import Batcher, Item
-from stream.worker.log_cache import LogCache
-from stream.worker.log_scan import LogScan, LogStretch
+from stream.worker.log_scan import LogCache, LogScan, LogStretch
 from stream.worker.partitions import Owned
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild

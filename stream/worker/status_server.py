@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any, Final, cast
 
 from stream.errors import ConfigError
+from stream.metrics.catalogue import CONTENT_TYPE
 from stream.worker.observe import Health
 
 REQUEST_S: Final = 10.0  # a client slower than this is dropped
@@ -30,11 +31,9 @@ class StatusServer(ThreadingHTTPServer):
         *,
         health: Health,
         render: Callable[[], bytes],
-        content_type: str,
         version: Mapping[str, str],
     ) -> None:
-        self.health, self.render, self.content_type = health, render, content_type
-        self.version = dict(version)
+        self.health, self.render, self.version = health, render, dict(version)
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -63,7 +62,7 @@ class StatusServer(ThreadingHTTPServer):
     def answer(self, path: str) -> tuple[int, str, bytes]:
         """Return status, content type and body of a path."""
         if path == "/metrics":
-            return 200, self.content_type, self.render()
+            return 200, CONTENT_TYPE, self.render()
         if path == "/healthz":
             return 200, "text/plain", b"ok\n"
         if path == "/readyz":

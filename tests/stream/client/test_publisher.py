@@ -38,10 +38,10 @@ from stream.events.messages import (
     PredictionEvent,
     Shift,
     ShiftAlert,
+    TopicNames,
     Utterance,
     encode,
 )
-from stream.events.topic_names import TopicNames
 from stream.local.servers import RunningKafka, free_ports
 from stream.ports import Record
 

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from stream.events.messages import TopicNames
 from stream.events.schemas import EVENT_TYPES, as_text, asyncapi, schema_of
-from stream.events.topic_names import TopicNames
 from tests.conftest import ROOT
 
 SPECIFICATION = ROOT / ".servers/asyncapi/3.0.0.json"
@@ -84,7 +84,7 @@ def test_the_channels_are_the_topics() -> None:
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_a_payload_is_what_the_json_schema_of_its_type_says(event_type: str) -> None:
+def test_a_payload_is_the_json_schema_of_its_type(event_type: str) -> None:
     alone = schema_of(event_type)
     there = asyncapi()["components"]["schemas"][EVENT_TYPES[event_type].__name__]
     same = json.dumps(there).replace("#/components/schemas/", "#/$defs/")

@@ -21,9 +21,8 @@ from stream.answers.shift_rule import rule_of
 from stream.events.cloudevents import Envelope
 from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder
-from stream.events.messages import Utterance
+from stream.events.messages import TopicNames, Utterance
 from stream.events.poison import Poison
-from stream.events.topic_names import TopicNames
 from stream.ports import Outgoing, Record
 from stream.verify.check import Verifier
 from stream.verify.oracle import Expected, applied

@@ -68,7 +68,9 @@ history = st.lists(facts(), max_size=6)
 
 
 @given(history, facts())
-def test_whoever_obeys_has_paused_owned_partitions_only(earlier: list[Facts], now: Facts) -> None:
+def test_a_caller_that_obeys_has_paused_owned_partitions_only(
+    earlier: list[Facts], now: Facts
+) -> None:
     assert after(earlier).told(now) <= set(now.depths)
 
 
@@ -88,7 +90,7 @@ def test_what_may_not_be_worked_on_is_never_read(earlier: list[Facts], now: Fact
 
 
 @given(history, facts())
-def test_nothing_is_read_while_a_batch_is_held_or_the_queue_is_full(
+def test_nothing_is_read_while_a_batch_is_pending_or_the_queue_is_full(
     earlier: list[Facts], now: Facts
 ) -> None:
     if now.pending or now.queued >= HIGH:

@@ -87,7 +87,7 @@ class Away(MemoryStore):
         raise StoreUnavailable("nobody answers")
 
 
-def test_records_read_and_held_count_as_lag(predictor: Predictor) -> None:
+def test_records_read_and_pending_count_as_lag(predictor: Predictor) -> None:
     """While the store was away, the few records of a quiet topic were read and held, and the lag
     said 0."""
     log = LocalLog(lambda: 1_700_000_000_000)

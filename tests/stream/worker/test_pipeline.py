@@ -21,8 +21,7 @@ from state.store import Loaded, Save, Saved, SaveResult, StoreUnavailable
 from state.window import Recurrence, StateKey, StateSpec
 from stream.answers.outbox import Wire
 from stream.events.decode import Decoder
-from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
-from stream.events.topic_names import TopicNames
+from stream.events.messages import PredictionEvent, ShiftAlert, TopicNames, Utterance
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline, Result, Step
@@ -175,7 +174,7 @@ def test_the_same_id_after_an_idle_gap_is_a_new_utterance(bench: Bench) -> None:
     assert bench.one(bench.item(utterance_id="same")).outcome != "duplicate"
 
 
-def test_a_session_ends_when_it_says_so_and_the_next_knows_nothing(bench: Bench) -> None:
+def test_a_session_ends_at_its_end_of_conversation_and_the_next_is_empty(bench: Bench) -> None:
     bench.one(bench.item())
     bench.one(bench.item(end_of_conversation=True))
     after = event(bench.one(bench.item()))
@@ -256,7 +255,7 @@ def test_what_is_too_large_for_the_device_alone_is_dead_lettered(
     assert bench.one(bench.item()).reason == "device_exhausted"
 
 
-def test_raw_text_without_an_encoder_says_how_to_install_one(
+def test_raw_text_without_an_encoder_names_how_to_install_one(
     make_predictor: Callable[..., Predictor],
 ) -> None:
     bench = Bench(make_predictor(encodes_text=False))
@@ -332,7 +331,7 @@ def test_a_missing_state_is_new_only_where_that_is_proven(bench: Bench) -> None:
     assert not event(bench.one(old)).context.truncated
 
 
-def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
+def test_what_may_have_begun_in_a_cut_log_is_truncated(bench: Bench) -> None:
     before = bench.item("before")
     bench.now_ms += 1
     after = bench.item("after")
@@ -341,7 +340,7 @@ def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
     assert not event(bench.one(after)).context.truncated
 
 
-def test_a_state_older_than_a_gap_in_the_log_says_so(bench: Bench) -> None:
+def test_a_state_older_than_a_gap_in_the_log_is_truncated(bench: Bench) -> None:
     bench.one(bench.item())
     bench.lease = replace(bench.lease, cut_below=3, blind_until_ms=bench.now_ms + 1)
     bench.offset = 3

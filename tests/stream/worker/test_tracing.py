@@ -125,7 +125,7 @@ def test_a_conversation_is_a_hash_unless_it_may_be_named(collector: Collector) -
     assert attributes(span.links[0])["emotrack.conversation.id"] == "call-7"
 
 
-def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up() -> None:
+def test_a_collector_that_is_away_is_logged_once_and_blocks_nothing() -> None:
     address = f"http://127.0.0.1:{free_ports(1)[0]}"
     with capture_logs() as logs:
         tracing = Tracing(Settings(trace_endpoint=address))
@@ -141,7 +141,7 @@ def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up() -> None:
     assert in_all - in_batches < 4 * EXPORT_S + 5
 
 
-def test_a_collector_that_comes_back_is_said_too(collector: Collector) -> None:
+def test_a_collector_that_comes_back_is_logged_too(collector: Collector) -> None:
     from stream.worker.tracing import LoggedExporter
 
     answers = iter([1, 1, 0, 0])
