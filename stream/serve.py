@@ -33,7 +33,7 @@ from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.metrics.catalogue import Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
-from stream.stores import access_of, redis_tls_fault, where_of
+from stream.stores import access_of, redis_fault, where_of
 from stream.worker.loop import Trace, Worker
 from stream.worker.observe import Health, Observer
 from stream.worker.status_server import StatusServer
@@ -287,7 +287,5 @@ def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
             store.close()
             raise
     except StoreError as error:
-        meaning = redis_tls_fault(str(error))
-        fault = f"TLS with Redis: {meaning}" if meaning else str(error)
-        raise StoreUnfit(f"{fault} ({where_of(settings)})") from None
+        raise StoreUnfit(f"{redis_fault(error, str(error))} ({where_of(settings)})") from None
     return store

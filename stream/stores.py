@@ -26,14 +26,15 @@ def access_of(settings: Settings) -> RedisAccess:
     )
 
 
-def redis_tls_fault(message: str) -> str | None:
-    """Return `tls_fault` with the settings of Redis as cures."""
-    return tls_fault(
-        message,
+def redis_fault(error: Exception, otherwise: str) -> str:
+    """Return a TLS fault with its cure in the settings of Redis; `otherwise` for any other."""
+    meaning = tls_fault(
+        str(error),
         ca="name it in EMOTRACK_REDIS_CA_FILE",
         cert="set EMOTRACK_REDIS_CERT_FILE and EMOTRACK_REDIS_KEY_FILE",
         plain="check the port, or use redis:// in EMOTRACK_REDIS_URL",
     )
+    return f"TLS with Redis: {meaning}" if meaning else otherwise
 
 
 @contextmanager
@@ -53,8 +54,7 @@ def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
         with closing(states):
             yield states
     except StoreUnavailable as error:
-        meaning = redis_tls_fault(str(error))
-        fault = f"TLS with Redis: {meaning}" if meaning else f"Redis cannot be read ({error})"
+        fault = redis_fault(error, f"Redis cannot be read ({error})")
         raise StoreUnfit(f"{fault}: {where_of(settings)}") from None
 
 

@@ -68,7 +68,22 @@ class Batcher:
         A batch is due when it is full, when its oldest record has waited for `deadline_s`, or when
         the records left behind could not join it anyway: their conversations are in it.
         """
-        return tuple(self._take()) if self.wait_s(now) == 0 else ()
+        if self.wait_s(now) != 0:
+            return ()
+        # The oldest goes first also across conversations: the record that holds back a partition's
+        # watermark must get the next free place under `max_uncommitted`, or nothing would move.
+        batch: list[Item] = []
+        skipped: list[tuple[int, Item]] = []
+        while self._heads and len(batch) < self.batch_max:
+            entry = heapq.heappop(self._heads)
+            if self.full(entry[1].record.partition):
+                skipped.append(entry)
+            else:
+                batch.append(self._release(entry))
+        self._awaits_commit = not batch  # all that could go belongs to full partitions
+        for entry in skipped:
+            heapq.heappush(self._heads, entry)
+        return tuple(batch)
 
     def wait_s(self, now: float) -> float | None:
         """Return the seconds until a batch is due; None until records come or are committed."""
@@ -111,22 +126,6 @@ class Batcher:
         for partition in gone:
             self.depths.pop(partition, None)
             self._uncommitted.pop(partition, None)
-
-    def _take(self) -> list[Item]:
-        # The oldest goes first also across conversations: the record that holds back a partition's
-        # watermark must get the next free place under `max_uncommitted`, or nothing would move.
-        batch: list[Item] = []
-        skipped: list[tuple[int, Item]] = []
-        while self._heads and len(batch) < self.batch_max:
-            entry = heapq.heappop(self._heads)
-            if self.full(entry[1].record.partition):
-                skipped.append(entry)
-                continue
-            batch.append(self._release(entry))
-        self._awaits_commit = not batch  # all that could go belongs to full partitions
-        for entry in skipped:
-            heapq.heappush(self._heads, entry)
-        return batch
 
     def _release(self, entry: tuple[int, Item]) -> Item:
         arrival, item = entry
