@@ -103,10 +103,6 @@ class LogCache:
         else:
             self._records = []
 
-    def first_record(self, low: int) -> Record | None:
-        """Return the first record from offset `low` on; None where there is none close to it."""
-        return next((r for portion in self.read(low, low + REACH) for r in portion), None)
-
     def last_record(self, low: int, end: int) -> Record | None:
         """Return the last record from offset `low` up to `end`; None where there is none."""
         reach = 1

@@ -71,7 +71,7 @@ from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
 from stream.worker.batcher import Batcher, Item
 from stream.worker.observe import Health, Observer
-from stream.worker.partitions import Owned, Partitions
+from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
 from stream.worker.rebuild import Disputed
 from stream.worker.recovery import Recovery
@@ -219,10 +219,12 @@ class Worker:
 
     def _restart(self, partition: int, *, disputed: bool) -> int:
         """Read a partition again from its committed offset, under a new claim."""
-        offset = self._partitions.restart(partition, disputed=disputed)
+        owned = self._partitions[partition]
+        owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
+        owned.disputed |= disputed
         self._forget([partition])
-        self._source.seek(partition, offset)
-        return offset
+        self._source.seek(partition, owned.resume_at)
+        return owned.resume_at
 
     def _dispute(self, partition: int) -> None:
         """Drop in-flight work of a partition that may be another member's: commit, then claim."""

@@ -102,13 +102,6 @@ class Owned:
 class Partitions(dict[int, Owned]):
     """The assigned partitions of one worker, by number."""
 
-    def restart(self, partition: int, *, disputed: bool) -> int:
-        """Forget what is in flight and the claim; return the offset to continue from."""
-        owned = self[partition]
-        owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
-        owned.disputed |= disputed
-        return owned.resume_at
-
     def unclaimed(self) -> list[int]:
         """Return the partitions without a fence token."""
         return sorted(p for p, owned in self.items() if owned.token is None)

@@ -29,7 +29,7 @@ from stream.events.messages import Utterance
 from stream.events.poison import Poison
 from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
 from stream.worker.batcher import Batcher, Item
-from stream.worker.log_scan import LogCache, LogScan, LogStretch
+from stream.worker.log_scan import REACH, LogCache, LogScan, LogStretch
 from stream.worker.partitions import Owned
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
@@ -164,7 +164,8 @@ class Rebuild:
 
     def _first_ms(self, low: int) -> int:
         """Return the time of the first record in the log; now where there is none."""
-        first = self._log.first_record(low)
+        portions = self._log.read(low, low + REACH)
+        first = next((record for portion in portions for record in portion), None)
         return self._now_ms() if first is None else first.timestamp_ms
 
     # Compare it with the stored states.

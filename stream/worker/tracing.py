@@ -114,7 +114,8 @@ class Tracing:
             "messaging.kafka.offset": record.offset,
         }
         if isinstance(message, Utterance):
-            attributes["emotrack.conversation.hash"] = hashed(message.conversation_id)
+            id_hash = hashlib.blake2b(message.conversation_id.encode(), digest_size=8)
+            attributes["emotrack.conversation.hash"] = id_hash.hexdigest()
             if self._named:
                 attributes["emotrack.conversation.id"] = message.conversation_id
         return Link(context, attributes) if context.is_valid else None
@@ -123,8 +124,3 @@ class Tracing:
         """Export the queued spans, for at most a few seconds; idempotent."""
         self._processor.force_flush(int(EXPORT_S * 1000))
         self._provider.shutdown()
-
-
-def hashed(conversation_id: str) -> str:
-    """Return 16 hex digits that tell conversations apart without naming them."""
-    return hashlib.blake2b(conversation_id.encode(), digest_size=8).hexdigest()
