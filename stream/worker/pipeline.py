@@ -95,6 +95,7 @@ class Opened(Struct, frozen=True):
 
     item: Item
     key: StateKey
+    lease: Lease
     loaded: Loaded
     question: Question
 
@@ -128,7 +129,7 @@ class Pipeline:
         todo = [i for i in items if i.key is not None]
         for _ in range(ROUNDS):
             opened = self._open(todo, leases, step)  # replays and duplicates end here
-            answered = self._answer(opened, leases, step)
+            answered = self._answer(opened, step)
             todo = []
             for (save, result), saved in zip(answered, self._save(answered, step), strict=True):
                 if saved.result is SaveResult.SAVED:
@@ -252,24 +253,20 @@ class Pipeline:
             session = replace(before.session, truncated=True)  # records may be lost unread
             opening = replace(question.opening, before=replace(before, session=session))
             question = replace(question, opening=opening)
-        return Opened(item, key, found, question)
+        return Opened(item, key, lease, found, question)
 
-    def _answer(
-        self, opened: Sequence[Opened], leases: Mapping[int, Lease], step: Step
-    ) -> list[tuple[Save, Result]]:
+    def _answer(self, opened: Sequence[Opened], step: Step) -> list[tuple[Save, Result]]:
         """Predict in one batch; return the compare-and-append and the result of each utterance."""
         began = self._clock_s()
         turns = [o.question.turn(self._model.info) for o in opened]
         answered = [
-            self._answered(o, answer(o.question, prediction, self._model), leases)
+            self._answered(o, answer(o.question, prediction, self._model))
             for o, prediction in zip(opened, predict(self._predictor, turns), strict=True)
         ]
         step.infer_s += self._clock_s() - began
         return answered
 
-    def _answered(
-        self, o: Opened, found: Answer, leases: Mapping[int, Lease]
-    ) -> tuple[Save, Result]:
+    def _answered(self, o: Opened, found: Answer) -> tuple[Save, Result]:
         """Return an answer as it is stored and as it is sent."""
         sent = sent_for(found, self._wire.encoding)
         spec, window = self._model.spec, found.change.after.window
@@ -283,14 +280,13 @@ class Pipeline:
             state_bytes=len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers,
             reason=None if found.poison is None else found.poison.reason,
         )
-        lease = leases[o.item.record.partition]
         save = Save(
             key=o.key,
-            token=lease.token,
+            token=o.lease.token,
             expected_offset=o.loaded.offset,
             change=found.change,
             output=stored_output(found.outcome, sent),
-            committed_offset=max(lease.committed, 0),
+            committed_offset=max(o.lease.committed, 0),
             replace_foreign=o.loaded.foreign,
         )
         return save, result

@@ -76,7 +76,7 @@ def replay_recomputed() -> None:
     def again(self: Pipeline, item: Item, found: Any) -> Result:
         lease = Lease(0, NO_OFFSET, proves_new=True)
         opened = self._open_one(item, found, lease)
-        return self._answer([opened], {item.record.partition: lease}, Step())[0][1]
+        return self._answer([opened], Step())[0][1]
 
     assert replay is not again
     Pipeline._replay = again  # type: ignore[method-assign]
