@@ -58,7 +58,7 @@ class SourceError(EmotrackError):
 
 
 class InvalidUtterance(EmotrackError):
-    """An utterance the worker would dead-letter, refused before it is sent; `code` says why."""
+    """An utterance the worker would dead-letter, refused before it is sent; `code` is the reason."""
 
     exit_code = 8
 
@@ -86,6 +86,6 @@ class StateMissing(EmotrackError):
 
 
 class LetterUnfit(EmotrackError):
-    """A dead letter does not exist, or cannot be sent again; says why."""
+    """A dead letter does not exist, or cannot be sent again; names the reason."""
 
     exit_code = 13

@@ -140,10 +140,10 @@ def _messages() -> dict[str, Any]:
         "predictions": _event(PREDICTION_TYPE, timing),
         "shiftAlerts": _event(ALERT_TYPE, cause),
         "deadLetters": {
-            "summary": "The record as it came, with headers that say why and from where.",
+            "summary": "The record unchanged, with headers that name the reason and the origin.",
             "headers": {"type": "object", "properties": letter},
             "payload": {"description": "the original bytes; none where they did not fit"},
-            "bindings": _key("the key as it came"),
+            "bindings": _key("the key unchanged"),
         },
     }
 
