@@ -58,7 +58,7 @@ class SourceError(EmotrackError):
 
 
 class InvalidUtterance(EmotrackError):
-    """An utterance the worker would dead-letter, refused before it is sent; `code` is the reason."""
+    """An utterance the worker would dead-letter, refused before it is sent; `code` tells why."""
 
     exit_code = 8
 
