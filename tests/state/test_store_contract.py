@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from state.codec import OFFSET, Entries
-from state.memory_store import Kept, MemoryStore
+from state.memory_store import Memory, MemoryStore
 from state.redis_store import RedisStore, state_keys
 from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged, StoredOutput
 from state.window import (
@@ -33,24 +33,24 @@ DATABASE = 9
 
 
 class MemoryBackend:
-    """Memory stores on one `Kept`, and the hand that moves their clock."""
+    """Memory stores on one `Memory`, and the hand that moves their clock."""
 
     def __init__(self) -> None:
-        self.kept, self.now = Kept(), 1_790_000_000.0
+        self.memory, self.now = Memory(), 1_790_000_000.0
 
     def open(self, spec: StateSpec) -> MemoryStore:
-        return MemoryStore(spec, now=lambda: self.now, kept=self.kept)
+        return MemoryStore(spec, now=lambda: self.now, memory=self.memory)
 
     def age(self, seconds: float) -> None:
         self.now += seconds
 
     def write(self, key: StateKey, entries: Entries) -> None:
-        self.kept.states[key] = (self.now + 60, entries)
+        self.memory.states[key] = (self.now + 60, entries)
 
     def empty(self) -> None:
-        self.kept.states.clear()
-        self.kept.fences.clear()
-        self.kept.identity = Kept().identity
+        self.memory.states.clear()
+        self.memory.fences.clear()
+        self.memory.identity = Memory().identity
 
     def close(self) -> None:
         self.empty()
@@ -688,8 +688,8 @@ def test_memory_and_redis_answer_the_same_and_keep_the_same_bytes(
         make_spec(model=m, window=3, max_speakers=2, idle_s=60, duplicate_horizon=4)
         for m in ("m1", "m2")
     ]
-    kept = Kept()
-    pairs = [(MemoryStore(spec, kept=kept), RedisStore(spec, url)) for spec in specs]
+    memory = Memory()
+    pairs = [(MemoryStore(spec, memory=memory), RedisStore(spec, url)) for spec in specs]
     key = StateKey(uuid.uuid4().hex, "topic", 0)
     try:
         run_moves(moves, key, specs, pairs, say)
