@@ -1,4 +1,4 @@
-"""A person's own conversations, one utterance a row, to a data set."""
+"""Convert a user's own conversations, one utterance a row, to a data set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from model.data.dataset import UNLABELLED, DataSet, Dialogue, Floats, Split
+from model.data.dataset import UNLABELLED, DataSet, Dialogue, Split
 from model.data.feature_file import FeatureRows
 from model.data.missing import filled
 from model.data.splits import held_out
@@ -26,7 +26,7 @@ NO_FEATURES: Final = FeatureRows("no features", {}, {})
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How conversations are split where the file does not say: shares of all of them."""
+    """Shares of all conversations for dev and test, where the file has no split."""
 
     dev: float = 0.15
     test: float = 0.15
@@ -35,7 +35,7 @@ class Shares:
 
 @dataclass(slots=True)
 class _Talk:
-    """One conversation as it is collected; `rows` are rows of the table."""
+    """One conversation while it is collected; `rows` are rows of the table."""
 
     ids: dict[str, None] = field(default_factory=dict)
     speakers: list[str] = field(default_factory=list)
@@ -50,11 +50,11 @@ def to_data_set(
     features: FeatureRows = NO_FEATURES,
     shares: Shares = Shares(),
 ) -> DataSet:
-    """Rows, in spoken order within each conversation, as a data set called `name`.
+    """Return rows, in spoken order within each conversation, as a data set called `name`.
 
-    Conversations may be interleaved. Labels are the emotions met, sorted; a row without one is
-    unlabelled. With a split column, a conversation is known by split and id (corpora count anew in
-    each split); without, whole conversations are dealt out as `shares` says. Raises `DataError`
+    Conversations may be interleaved. Labels are the emotions of the rows, sorted; a row without one
+    is unlabelled. With a split column, a conversation is identified by split and id (corpora number
+    each split from 0); without, whole conversations are assigned by `shares`. Raises `DataError`
     naming the row.
     """
     collected = list(rows)
@@ -71,7 +71,7 @@ def to_data_set(
         _add(talks.setdefault(key, _Talk()), i, row, features)
     data = _data_set(name, talks, features)
     if not stated:
-        data = _dealt(data, shares)
+        data = _shared_out(data, shares)
     if not data.split("train"):
         raise DataError("no conversation has the split train: there is nothing to learn from")
     return filled(data)
@@ -97,7 +97,7 @@ def _data_set(
             m: features.extractors.get(m, f"{name}-{m}: {width} numbers")
             for m, width in widths.items()
         },
-        dialogues={split: tuple(found) for split, found in cut.items()},
+        dialogues={split: tuple(part) for split, part in cut.items()},
     )
 
 
@@ -154,9 +154,7 @@ def _dialogue(
     conversation: str, talk: _Talk, labels: Sequence[str], features: FeatureRows
 ) -> Dialogue:
     present = np.zeros((len(talk.rows), len(INPUTS)), np.bool_)
-    vectors: dict[str, Floats] = {}
-    for modality, values in features.vectors.items():
-        vectors[modality] = values[talk.rows]
+    for modality in features.vectors:
         present[:, INPUTS.index(modality)] = features.present(modality)[talk.rows]
     numbers = [UNLABELLED if e is None else labels.index(e) for e in talk.emotions]
     return Dialogue(
@@ -165,23 +163,20 @@ def _dialogue(
         speakers=tuple(talk.speakers),
         sentences=tuple(talk.sentences),
         labels=np.array(numbers, np.int64),
-        features=vectors,
+        features={m: values[talk.rows] for m, values in features.vectors.items()},
         present=present,
     )
 
 
-def _dealt(data: DataSet, shares: Shares) -> DataSet:
-    """Whole conversations to dev and test; a test split only from three conversations on."""
+def _shared_out(data: DataSet, shares: Shares) -> DataSet:
+    """Move whole conversations to dev and test; no test split under three conversations."""
     count = len(data.split("train"))
     if shares.dev < 0 or shares.test < 0 or shares.dev + shares.test >= 1:
         raise DataError(
             f"shares {shares.dev} of dev and {shares.test} of test leave nothing to train"
         )
-    wanted: list[tuple[Split, float]] = [
-        ("test", shares.test if count > 2 else 0),
-        ("dev", shares.dev),
-    ]
-    for split, share in wanted:
+    wanted: dict[Split, float] = {"test": shares.test if count > 2 else 0, "dev": shares.dev}
+    for split, share in wanted.items():
         if share:
             left = len(data.split("train"))
             data = held_out(data, split, share=share * count / left, seed=shares.seed)

@@ -1,4 +1,4 @@
-"""The dialogues of a data set, line by line: who said what, with which label and row."""
+"""The dialogues of a data set, line by line: speakers, sentences, labels and rows."""
 
 from __future__ import annotations
 
@@ -11,30 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.dataset import SPLITS, UNLABELLED, Split
+from model.data.dataset import SPLITS, UNLABELLED, Dialogue, Split
 from model.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class DialogueLine:
-    """One dialogue of T utterances without its vectors; `rows` says where those are."""
-
-    dialogue_id: str
-    utterance_ids: tuple[str, ...]
-    speakers: tuple[str, ...]
-    sentences: tuple[str, ...]
-    labels: NDArray[np.int64]  # [T]
-    rows: NDArray[np.int64]  # [T]
 
 
 @dataclass(slots=True)
 class _Checked:
-    """What all lines share: names, sizes, and which rows and ids were met."""
+    """State shared by all lines: names, sizes, and the rows and ids seen so far."""
 
     path: Path
     labels: Sequence[str]
     present: NDArray[np.bool_]  # [rows, modalities]
-    row_of: dict[int, str] = field(default_factory=dict)  # row -> where it was used
+    row_of: dict[int, str] = field(default_factory=dict)  # row -> the utterance that uses it
     dialogues: dict[tuple[str, str], int] = field(default_factory=dict)  # -> line
 
 
@@ -43,8 +31,11 @@ def dialogue_lines(
     lines: Iterable[tuple[int, dict[str, Any]]],
     labels: Sequence[str],
     present: NDArray[np.bool_],
-) -> Iterator[tuple[Split, DialogueLine]]:
-    """(split, dialogue) of each line. Raises `DataError` naming the line and the utterance."""
+) -> Iterator[tuple[Split, Dialogue, NDArray[np.int64]]]:
+    """Yield (split, dialogue without its vectors, their rows [T]) of each line.
+
+    Raises `DataError` naming the line and the utterance.
+    """
     checked = _Checked(path, labels, present)
     for number, line in lines:
         place = f"{path}, line {number}"
@@ -55,7 +46,7 @@ def dialogue_lines(
             raise DataError(
                 f"{place}: dialogue {dialogue_id!r} of {split} is already line {before}"
             )
-        yield split, _dialogue_line(checked, place, dialogue_id, line.get("utterances"))
+        yield split, *_dialogue(checked, place, dialogue_id, line.get("utterances"))
 
 
 def _split(place: str, value: Any) -> Split:
@@ -65,9 +56,9 @@ def _split(place: str, value: Any) -> Split:
     raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
 
 
-def _dialogue_line(
+def _dialogue(
     checked: _Checked, place: str, dialogue_id: str, utterances: Any
-) -> DialogueLine:
+) -> tuple[Dialogue, NDArray[np.int64]]:
     if not isinstance(utterances, list) or not utterances:
         raise DataError(f"{place}: dialogue {dialogue_id!r} has no utterances")
     ids: dict[str, None] = {}
@@ -86,18 +77,20 @@ def _dialogue_line(
         speakers.append(name_of(here, "speaker", utterance.get("speaker")))
         sentences.append(_sentence(checked, here, utterance.get("text"), rows[-1]))
         labels.append(_label(checked.labels, here, utterance))
-    return DialogueLine(
+    dialogue = Dialogue(
         dialogue_id,
         tuple(ids),
         tuple(speakers),
         tuple(sentences),
         np.array(labels, np.int64),
-        np.array(rows, np.int64),
+        features={},
+        present=checked.present[rows],
     )
+    return dialogue, np.array(rows, np.int64)
 
 
 def name_of(place: str, field_name: str, value: Any) -> str:
-    """An id or a speaker: a text with something in it, or a whole number."""
+    """Return an id or a speaker as text: a non-empty text, or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
@@ -127,7 +120,7 @@ def _sentence(checked: _Checked, here: str, value: Any, row: int) -> str:
 
 
 def _label(labels: Sequence[str], here: str, utterance: dict[str, Any]) -> int:
-    """`label` rules: an index, a name, or null and -1 for nobody said; without it `emotion`."""
+    """Return the index of `label` (index, name, or null and -1: unlabelled), else of `emotion`."""
     value = utterance["label"] if "label" in utterance else utterance.get("emotion")
     if value is None or (value == UNLABELLED and not isinstance(value, bool)):
         return UNLABELLED
@@ -147,7 +140,7 @@ def _label(labels: Sequence[str], here: str, utterance: dict[str, Any]) -> int:
 
 
 def _same_emotion(labels: Sequence[str], here: str, label: int, emotion: Any) -> None:
-    """A second name for a label is fine ("hap" of happy), another label's name is not."""
+    """Raise for another label's name; a second name for the label is fine ("hap" of happy)."""
     if emotion in labels and labels.index(emotion) != label:
         raise DataError(
             f"{here}: label {label} is {labels[label]!r}, but emotion says {emotion!r} "
