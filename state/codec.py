@@ -151,7 +151,7 @@ class Codec:
             clear_ids=whole or change.horizon_cleared,
             fields=dict(self._fields(save, whole)),
             forgotten=tuple(SPEAKER + name.encode() for name in change.forgotten),
-            rows=self._rows(after.window, n_rows),
+            rows=tuple(self._rows(after.window, n_rows)),
             ids=recent,
             output=encode_output(after.offset, save.output, self._dictionary),
         )
@@ -182,20 +182,16 @@ class Codec:
         except (ValueError, struct.error) as error:
             return Loaded(None, offset, outputs, foreign=True, corrupt=f"{name(key)}: {error}")
 
-    def _rows(self, window: Window, last: int) -> tuple[bytes, ...]:
-        """Encode the window's last `last` rows."""
+    def _rows(self, window: Window, last: int) -> Iterator[bytes]:
+        """Yield the window's last `last` rows as entries."""
         n = len(window.rows)
         if last and window.rows.shape[1] != self._sizes[0]:
             raise ValueError(f"a row has {window.rows.shape[1]} bytes, not {self._sizes[0]}")
-        return tuple(
-            _encode_row(
-                window.count - n + i,
-                window.row_utterances[i].encode(),
-                window.row_speakers[i].encode(),
-                window.rows[i].tobytes(),
-            )
-            for i in range(n - last, n)
-        )
+        for i in range(n - last, n):
+            utterance_id = window.row_utterances[i].encode()
+            speaker_id = window.row_speakers[i].encode()
+            head = _ROW.pack(window.count - n + i, len(utterance_id), len(speaker_id))
+            yield _entry(b"r", head + utterance_id + speaker_id + window.rows[i].tobytes())
 
     def _fields(self, save: Save, whole: bool) -> Iterator[tuple[bytes, bytes]]:
         change, window = save.change, save.change.after.window
@@ -350,11 +346,6 @@ def _body(role: bytes, value: bytes) -> bytes:
 def _arrays_of(value: bytes, nbytes: int) -> Bytes:
     _require(len(value) == nbytes, f"arrays of {len(value)} bytes instead of {nbytes}")
     return np.frombuffer(bytearray(value), np.uint8)
-
-
-def _encode_row(index: int, utterance_id: bytes, speaker_id: bytes, arrays: bytes) -> bytes:
-    head = _ROW.pack(index, len(utterance_id), len(speaker_id))
-    return _entry(b"r", head + utterance_id + speaker_id + arrays)
 
 
 def _decode_row(value: bytes, nbytes: int) -> tuple[int, str, str, bytes]:

@@ -14,15 +14,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
 from state.redis_link import Client, info_of, primaries
-
-SECTIONS: Final = ("server", "replication", "stats")
-DIGEST_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +41,9 @@ def read_identity(client: Client) -> Identity:
     for key in keys:
         client.set(key, secrets.token_hex(16), nx=True)
     epochs = read_epochs(client)
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for info, epoch in zip(info_of(client, *SECTIONS), epochs, strict=True):
+    digest = blake2b(digest_size=8)
+    infos = info_of(client, "server", "replication", "stats")
+    for info, epoch in zip(infos, epochs, strict=True):
         facts = (info["run_id"], info["master_replid"], info["evicted_keys"], epoch)
         digest.update(repr(facts).encode())
     return Identity(digest.hexdigest(), epochs)

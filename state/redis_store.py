@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -83,14 +82,6 @@ def fence_key(topic_id: str, partition: int) -> str:
 def pointer_key(key: StateKey) -> str:
     """Return the Redis key that names the partition a conversation was last seen on."""
     return f"et:at:{{{pointer_tag(key)}}}"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Bytes that a Redis server has received since its start, and stores."""
-
-    received_bytes: int
-    data_bytes: int  # memory in use, clients' buffers left out
 
 
 class RedisStore:
@@ -177,7 +168,7 @@ class RedisStore:
                 f"Redis at {self._address} may evict state (maxmemory-policy {policy}): run "
                 "`redis-cli CONFIG SET maxmemory-policy noeviction` and set it in redis.conf"
             )
-        self._call(self._ensure_library)
+        self._call(lambda: require_library(self._redis, LIBRARY, library_source()))
         self._call(self._try_rights)
 
     def version_and_policy(self) -> tuple[str, str]:
@@ -191,7 +182,7 @@ class RedisStore:
     def _try_rights(self) -> None:
         """Run every command of an answer on keys of no conversation: an ACL may forbid one."""
         unused = StateKey("", "check", -1)
-        self._fcall((CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms))
+        self._pipeline([(CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms)])
         self._read([unused], atomic=True)
         self._point([unused])
         for key in (fence_key("check", -1), pointer_key(unused)):  # two slots of a cluster
@@ -199,7 +190,7 @@ class RedisStore:
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
         arguments = (CLAIM, 1, fence_key(topic_id, partition), at_least, self._ttl_ms)
-        return int(self._call(lambda: self._fcall(arguments)))
+        return int(self._call(lambda: self._pipeline([arguments]))[0])
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
         answers = self._call(lambda: self._read(keys, atomic=False)) if keys else []
@@ -242,11 +233,14 @@ class RedisStore:
         if self._client is not None:
             self._client.close()
 
-    def usage(self) -> Usage:
-        """Return the server's own counts (of everything in it, not our keys alone)."""
+    def usage(self) -> tuple[int, int]:
+        """Return bytes received since the server's start, and in use without clients' buffers.
+
+        Both count everything in the server, not our keys alone.
+        """
         infos = self._call(lambda: info_of(self._redis))
         data = sum(int(i["used_memory"]) - int(i.get("mem_clients_normal", 0)) for i in infos)
-        return Usage(sum(int(i["total_net_input_bytes"]) for i in infos), data)
+        return sum(int(i["total_net_input_bytes"]) for i in infos), data
 
     def entries(self, key: StateKey) -> Entries:
         """Return the stored bytes of a key, empty where there are none."""
@@ -280,7 +274,7 @@ class RedisStore:
             pipeline.zrange(outputs, 0, -1)
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         for answer in answers:
-            if isinstance(answer, redis.RedisError) and not _is_wrong_type(answer):
+            if isinstance(answer, redis.RedisError) and not str(answer).startswith("WRONGTYPE"):
                 raise answer
         for i in range(1, len(answers), 4):
             fields = answers[i]
@@ -293,24 +287,9 @@ class RedisStore:
         return self._command(save.key, self._codec.encode(save))
 
     def _command(self, key: StateKey, append: Append) -> tuple[Any, ...]:
-        fields = [part for pair in append.fields.items() for part in pair]
-        return (
-            SAVE,
-            4,
-            *state_keys(key),
-            self._scalars(append),
-            append.digest,
-            append.output,
-            append.ids,
-            *append.rows,
-            *fields,
-            *append.forgotten,
-        )
-
-    def _scalars(self, append: Append) -> bytes:
         r = self._codec.spec.recurrence
         flags = _CLEAR_STATE * append.clear_state | _CLEAR_IDS * append.clear_ids
-        return _SCALARS.pack(
+        scalars = _SCALARS.pack(
             append.token,
             append.expected,
             append.offset,
@@ -323,13 +302,20 @@ class RedisStore:
             len(append.forgotten),
             flags | _REPLACE * append.replace | _RESTORE * append.restore,
         )
+        fields = [part for pair in append.fields.items() for part in pair]
+        fixed = (scalars, append.digest, append.output, append.ids)
+        return (SAVE, 4, *state_keys(key), *fixed, *append.rows, *fields, *append.forgotten)
 
     def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send FCALLs in one round trip; load the library and resend those that missed it."""
         answers = self._send(commands)
-        missed = [i for i, answer in enumerate(answers) if _is_missing_function(answer)]
+        missed = [
+            i
+            for i, answer in enumerate(answers)
+            if isinstance(answer, redis.ResponseError) and "Function not found" in str(answer)
+        ]
         if missed:
-            self._ensure_library()
+            require_library(self._redis, LIBRARY, library_source())
             again = self._send([commands[i] for i in missed])
             for i, answer in zip(missed, again, strict=True):
                 answers[i] = answer
@@ -344,13 +330,6 @@ class RedisStore:
             pipeline.fcall(*command)
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
-
-    def _fcall(self, command: tuple[Any, ...]) -> Any:
-        return self._pipeline([command])[0]
-
-    def _ensure_library(self) -> None:
-        """Load our library unless the same source is loaded."""
-        require_library(self._redis, LIBRARY, library_source())
 
     def _call(self, action: Callable[[], T], *, verified: bool = False) -> T:
         """Run `action`, with errors of Redis turned into ours.
@@ -407,11 +386,3 @@ def _address(client: Client) -> str:
     if "path" in settings:
         return str(settings["path"])
     return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-
-
-def _is_wrong_type(answer: object) -> bool:
-    return isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
-
-
-def _is_missing_function(answer: object) -> bool:
-    return isinstance(answer, redis.ResponseError) and "Function not found" in str(answer)

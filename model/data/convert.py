@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -33,15 +33,7 @@ class Shares:
     seed: int = 0
 
 
-@dataclass(slots=True)
-class _Talk:
-    """One conversation while it is collected; `rows` are rows of the table."""
-
-    ids: dict[str, None] = field(default_factory=dict)
-    speakers: list[str] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
-    emotions: list[str | None] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+Conversations = Mapping[tuple[Split, str], Mapping[int, TableRow]]  # rows by number
 
 
 def to_data_set(
@@ -65,11 +57,12 @@ def to_data_set(
         )
     _require_columns(collected, features)
     stated = any("split" in row.cells for row in collected)
-    talks: dict[tuple[Split, str], _Talk] = {}
+    conversations: dict[tuple[Split, str], dict[int, TableRow]] = {}
     for i, row in enumerate(collected):
         key = (_split(row) if stated else "train", _name(row, "conversation_id"))
-        _add(talks.setdefault(key, _Talk()), i, row, features)
-    data = _data_set(name, talks, features)
+        _check(i, row, features)
+        conversations.setdefault(key, {})[i] = row
+    data = _data_set(name, conversations, features)
     if not stated:
         data = _shared_out(data, shares)
     if not data.split("train"):
@@ -77,17 +70,16 @@ def to_data_set(
     return filled(data)
 
 
-def _data_set(
-    name: str, talks: Mapping[tuple[Split, str], _Talk], features: FeatureRows
-) -> DataSet:
-    labels = sorted({e for talk in talks.values() for e in talk.emotions if e is not None})
+def _data_set(name: str, conversations: Conversations, features: FeatureRows) -> DataSet:
+    cells = (row.cells for rows in conversations.values() for row in rows.values())
+    labels = sorted({str(cell["emotion"]) for cell in cells if "emotion" in cell})
     if len(labels) < 2:
         raise DataError(
             f"{len(labels)} emotion named ({', '.join(labels)}): a model tells two or more apart"
         )
     cut: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
-    for (split, conversation), talk in talks.items():
-        cut[split].append(_dialogue(conversation, talk, labels, features))
+    for (split, conversation), rows in conversations.items():
+        cut[split].append(_dialogue(conversation, rows, labels, features))
     widths = {m: values.shape[1] for m, values in features.vectors.items()}
     return DataSet(
         name=name,
@@ -131,10 +123,8 @@ def _name(row: TableRow, ours: str) -> str:
     return str(value)
 
 
-def _add(talk: _Talk, i: int, row: TableRow, features: FeatureRows) -> None:
-    uid = str(row.cells.get("utterance_id", len(talk.ids)))
-    if uid in talk.ids:
-        raise DataError(f"{row.place}: utterance id {uid!r} is used twice in its conversation")
+def _check(i: int, row: TableRow, features: FeatureRows) -> None:
+    """Raise `DataError` for row `i` if its text or emotion is malformed, or it has no content."""
     text = row.cells.get("text", "")
     emotion = row.cells.get("emotion")
     if not isinstance(text, str):
@@ -143,27 +133,31 @@ def _add(talk: _Talk, i: int, row: TableRow, features: FeatureRows) -> None:
         raise DataError(f"{row.place}: `emotion` is {emotion!r}, expected a name")
     if not text and not any(features.present(m)[i] for m in features.vectors):
         raise DataError(f"{row.place}: neither a text nor a vector: leave the utterance out")
-    talk.ids[uid] = None
-    talk.speakers.append(_name(row, "speaker_id"))
-    talk.sentences.append(text)
-    talk.emotions.append(None if emotion is None else str(emotion))
-    talk.rows.append(i)
 
 
 def _dialogue(
-    conversation: str, talk: _Talk, labels: Sequence[str], features: FeatureRows
+    conversation: str, rows: Mapping[int, TableRow], labels: Sequence[str], features: FeatureRows
 ) -> Dialogue:
-    present = np.zeros((len(talk.rows), len(INPUTS)), np.bool_)
+    ids: dict[str, None] = {}
+    for row in rows.values():
+        uid = str(row.cells.get("utterance_id", len(ids)))
+        if uid in ids:
+            raise DataError(f"{row.place}: utterance id {uid!r} is used twice in its conversation")
+        ids[uid] = None
+    numbers = list(rows)
+    present = np.zeros((len(rows), len(INPUTS)), np.bool_)
     for modality in features.vectors:
-        present[:, INPUTS.index(modality)] = features.present(modality)[talk.rows]
-    numbers = [UNLABELLED if e is None else labels.index(e) for e in talk.emotions]
+        present[:, INPUTS.index(modality)] = features.present(modality)[numbers]
+    emotions = [row.cells.get("emotion") for row in rows.values()]
     return Dialogue(
         dialogue_id=conversation,
-        utterance_ids=tuple(talk.ids),
-        speakers=tuple(talk.speakers),
-        sentences=tuple(talk.sentences),
-        labels=np.array(numbers, np.int64),
-        features={m: values[talk.rows] for m, values in features.vectors.items()},
+        utterance_ids=tuple(ids),
+        speakers=tuple(_name(row, "speaker_id") for row in rows.values()),
+        sentences=tuple(row.cells.get("text", "") for row in rows.values()),
+        labels=np.array(
+            [UNLABELLED if e is None else labels.index(str(e)) for e in emotions], np.int64
+        ),
+        features={m: values[numbers] for m, values in features.vectors.items()},
         present=present,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
 MELD_LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -12,32 +11,17 @@ IEMOCAP_LABELS: Final = ("happy", "sad", "neutral", "angry", "excited", "frustra
 SENTIMENTS: Final = ("positive", "neutral", "negative")
 
 # Surprise is of either sentiment; neutral raises no false alarm.
-SENTIMENT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "neutral": "neutral",
-        "surprise": "neutral",
-        "fear": "negative",
-        "sadness": "negative",
-        "joy": "positive",
-        "disgust": "negative",
-        "anger": "negative",
-        "happy": "positive",
-        "sad": "negative",
-        "angry": "negative",
-        "excited": "positive",
-        "frustrated": "negative",
-        "joyful": "positive",
-        "mad": "negative",
-        "peaceful": "positive",
-        "powerful": "positive",
-        "scared": "negative",
-    }
-)
+_LABELS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "positive": ("joy", "happy", "excited", "joyful", "peaceful", "powerful"),
+    "negative": ("fear", "sadness", "disgust", "anger", "sad", "angry", "frustrated", "mad",
+                 "scared"),
+}  # fmt: skip
 
 
 def sentiment_of(labels: tuple[str, ...]) -> dict[str, str]:
     """Map each label to its sentiment; an unknown label is neutral."""
-    return {label: SENTIMENT.get(label.lower(), "neutral") for label in labels}
+    known = {label: sentiment for sentiment, names in _LABELS_OF.items() for label in names}
+    return {label: known.get(label.lower(), "neutral") for label in labels}
 
 
 def checked_sentiment(labels: Sequence[str], chosen: Mapping[str, str]) -> Mapping[str, str]:

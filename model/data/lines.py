@@ -39,7 +39,10 @@ def dialogue_lines(
     checked = _Checked(path, labels, present)
     for number, line in lines:
         place = f"{path}, line {number}"
-        split = _split(place, line.get("split"))
+        value = line.get("split")
+        if value not in SPLITS:
+            raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
+        split: Split = value
         dialogue_id = name_of(place, "dialogue_id", line.get("dialogue_id"))
         before = checked.dialogues.setdefault((split, dialogue_id), number)
         if before != number:
@@ -47,13 +50,6 @@ def dialogue_lines(
                 f"{place}: dialogue {dialogue_id!r} of {split} is already line {before}"
             )
         yield split, *_dialogue(checked, place, dialogue_id, line.get("utterances"))
-
-
-def _split(place: str, value: Any) -> Split:
-    for split in SPLITS:
-        if value == split:
-            return split
-    raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
 
 
 def _dialogue(
@@ -135,14 +131,11 @@ def _label(labels: Sequence[str], here: str, utterance: dict[str, Any]) -> int:
         )
     if not 0 <= value < len(labels):
         raise DataError(f"{here}: label {value} is none of 0..{len(labels) - 1} ({list(labels)})")
-    _same_emotion(labels, here, int(value), utterance.get("emotion"))
-    return int(value)
-
-
-def _same_emotion(labels: Sequence[str], here: str, label: int, emotion: Any) -> None:
-    """Raise for another label's name; a second name for the label is fine ("hap" of happy)."""
+    label, emotion = int(value), utterance.get("emotion")
+    # a second name for the label is fine ("hap" of happy), another label's name is not
     if emotion in labels and labels.index(emotion) != label:
         raise DataError(
             f"{here}: label {label} is {labels[label]!r}, but emotion says {emotion!r} "
             f"({labels.index(emotion)})"
         )
+    return label

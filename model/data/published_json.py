@@ -83,19 +83,13 @@ def read_original_json(
     train dialogues is held out by `seed` (the published code took the test split for dev). Raises
     `DataError` naming file, dialogue and utterance.
     """
-    features = {
-        modality: _features(folder / name, recipe, suffix)
-        for modality, name, recipe, suffix in (
-            (
-                "audio",
-                f"audio_features_{audio}.pkl",
-                f"{corpus} audio: {audio}",
-                f"_{audio}" if "hubert" in audio else "",
-            ),
-            ("video", "video_features.pkl", "denseface", ""),
-        )
-        if (folder / name).exists()
-    }
+    audio_file, video_file = folder / f"audio_features_{audio}.pkl", folder / "video_features.pkl"
+    features = {}
+    if audio_file.exists():
+        suffix = f"_{audio}" if "hubert" in audio else ""
+        features["audio"] = _features(audio_file, f"{corpus} audio: {audio}", suffix)
+    if video_file.exists():
+        features["video"] = _features(video_file, "denseface")
     dialogues: dict[Split, tuple[Dialogue, ...]] = {split: () for split in SPLITS}
     widths: dict[str, int] = {}
     for split in SPLITS:
@@ -117,7 +111,7 @@ def read_original_json(
     return filled(with_dev(data, seed=seed))
 
 
-def _features(path: Path, recipe: str, suffix: str) -> _Features:
+def _features(path: Path, recipe: str, suffix: str = "") -> _Features:
     by_split = load_pickle(path)
     nested = isinstance(by_split, dict) and all(isinstance(p, dict) for p in by_split.values())
     if not nested or not set(by_split) & set(SPLITS):

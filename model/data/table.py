@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from model.data.arrays import json_objects
 from model.errors import DataError
@@ -63,27 +63,23 @@ def read_table(path: Path, renamed: Mapping[str, str] = MappingProxyType({})) ->
 def _csv_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _cells(path, file, renamed)
+            header_line = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=header_line.count), strict=True)
+            header = next(reader, [])
+            names = _our_names(str(path), header, renamed)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                place = f"{path}, line {reader.line_num}"
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{place}: {len(cells)} cells, the header has {len(header)} (is a text "
+                        "with a comma not quoted?)"
+                    )
+                yield _row(place, dict(zip(header, cells, strict=True)), names)
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _cells(path: Path, file: TextIO, renamed: Mapping[str, str]) -> Iterator[TableRow]:
-    header_line = file.readline()
-    file.seek(0)
-    reader = csv.reader(file, delimiter=max(",;\t", key=header_line.count), strict=True)
-    header = next(reader, [])
-    names = _our_names(str(path), header, renamed)
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        place = f"{path}, line {reader.line_num}"
-        if len(cells) != len(header):
-            raise DataError(
-                f"{place}: {len(cells)} cells, the header has {len(header)} (is a text with a "
-                "comma not quoted?)"
-            )
-        yield _row(place, dict(zip(header, cells, strict=True)), names)
 
 
 def _json_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:

@@ -84,13 +84,6 @@ def chosen_device(wanted: Device) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-@contextmanager
-def forked_random(device: torch.device) -> Iterator[None]:
-    """Fork torch's generators of the CPU and the device; restore them on exit."""
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-        yield
-
-
 def traced(answer: Answer, inputs: tuple[torch.Tensor, ...]) -> Answer:
     """Record a step's operations once and run them without Python in between.
 

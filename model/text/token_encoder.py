@@ -8,6 +8,7 @@ last states.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -104,23 +105,15 @@ def token_states(
     key = content_key(encoder.text, sentences, encoder.most_tokens)
     file = None if cache is None else cache / f"tokens-{key}.npz"
     if file is not None and file.is_file():
-        states = _read(file)
+        with np.load(file, allow_pickle=False) as stored:
+            states = list(
+                torch.split(torch.from_numpy(stored["states"]), stored["lengths"].tolist())
+            )
     else:
         states = encoder.states_many(sentences, on_share)
         if file is not None:
-            _write(file, states)
-    ends = np.cumsum([len(d) for d in dialogues]).tolist()
-    starts = [0, *ends[:-1]]
-    return [tuple(states[i:j]) for i, j in zip(starts, ends, strict=True)]
-
-
-def _write(file: Path, states: Sequence[Tensor]) -> None:
-    lengths = np.array([len(state) for state in states], np.int64)
-    arrays = {"lengths": lengths, "states": torch.cat(list(states)).numpy()}
-    write_whole(file.parent, {file.name: npz(arrays, compressed=False)})
-
-
-def _read(file: Path) -> list[Tensor]:
-    with np.load(file, allow_pickle=False) as arrays:
-        everything, lengths = torch.from_numpy(arrays["states"]), arrays["lengths"].tolist()
-    return list(torch.split(everything, lengths))
+            lengths = np.array([len(state) for state in states], np.int64)
+            arrays = {"lengths": lengths, "states": torch.cat(states).numpy()}
+            write_whole(file.parent, {file.name: npz(arrays, compressed=False)})
+    rest = iter(states)
+    return [tuple(islice(rest, len(d))) for d in dialogues]
