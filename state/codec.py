@@ -169,18 +169,18 @@ class Codec:
         Outputs that do not decode are left out and named in `Loaded.corrupt`.
         """
         outputs, broken = _decode_outputs(entries.outputs, self._dictionary)
-        corrupt = f"outputs of {name(key)}: {broken}" if broken else None
+        corrupt = f"outputs of {key_name(key)}: {broken}" if broken else None
         offset = stored_int(entries.fields.get(OFFSET))
         if offset is None:
             if entries.fields:
-                corrupt = f"{name(key)}: no readable position"
+                corrupt = f"{key_name(key)}: no readable position"
             return Loaded(None, NO_OFFSET, outputs, bool(entries.fields), corrupt)
         if entries.fields.get(DIGEST) != self.digest:
             return Loaded(None, offset, outputs, foreign=True, corrupt=corrupt)
         try:
             return Loaded(self._conversation(entries, offset), offset, outputs, corrupt=corrupt)
         except (ValueError, struct.error) as error:
-            return Loaded(None, offset, outputs, foreign=True, corrupt=f"{name(key)}: {error}")
+            return Loaded(None, offset, outputs, foreign=True, corrupt=f"{key_name(key)}: {error}")
 
     def _rows(self, window: Window, last: int) -> Iterator[bytes]:
         """Yield the window's last `last` rows as entries."""
@@ -209,9 +209,9 @@ class Codec:
                 yield SPEAKER + speaker_id.encode(), _entry(SPEAKER, body)
 
     @staticmethod
-    def _sized(arrays: Bytes, nbytes: int, whose: str) -> bytes:
+    def _sized(arrays: Bytes, nbytes: int, owner: str) -> bytes:
         if arrays.nbytes != nbytes:
-            raise ValueError(f"the arrays of {whose} have {arrays.nbytes} bytes, not {nbytes}")
+            raise ValueError(f"the arrays of {owner} have {arrays.nbytes} bytes, not {nbytes}")
         return arrays.tobytes()
 
     def _conversation(self, entries: Entries, offset: int) -> Conversation:
@@ -258,23 +258,23 @@ class Codec:
         return _arrays_of(body[_COUNT.size :], self._sizes[1])
 
     def _speakers(self, fields: Mapping[bytes, bytes], count: int) -> Mapping[str, Speaker]:
-        found: list[tuple[int, str, Speaker]] = []
-        for name_, value in fields.items():
-            if name_.startswith(SPEAKER):
+        speakers: list[tuple[str, Speaker]] = []
+        for name, value in fields.items():
+            if name.startswith(SPEAKER):
                 body = _body(SPEAKER, value)
                 index, n = _SPEAKER.unpack_from(body)
                 start = _SPEAKER.size
                 last = body[start : start + n].decode()
                 arrays = _arrays_of(body[start + n :], self._sizes[2])
-                found.append((index, name_[1:].decode(), Speaker(index, last, arrays)))
-        found.sort(key=lambda entry: entry[0])  # least recent speaker first; indices are distinct
-        indices = {index for index, _, _ in found}
-        _require(len(indices) == len(found), "two speakers of one utterance")
+                speakers.append((name[1:].decode(), Speaker(index, last, arrays)))
+        speakers.sort(key=lambda entry: entry[1].last_index)  # least recent speaker first
+        indices = {speaker.last_index for _, speaker in speakers}
+        _require(len(indices) == len(speakers), "two speakers of one utterance")
         _require(not indices or max(indices) == count - 1, "the last speaker is missing")
-        return MappingProxyType({speaker_id: speaker for _, speaker_id, speaker in found})
+        return MappingProxyType(dict(speakers))
 
 
-def name(key: StateKey) -> str:
+def key_name(key: StateKey) -> str:
     """Return a key's name for messages."""
     return f"state of conversation {key.conversation_id!r} ({key.topic_id}, {key.partition})"
 

@@ -93,7 +93,8 @@ class MemoryStore:
 
     def entries(self, key: StateKey) -> Entries:
         """Return the stored bytes of a key, empty where there are none."""
-        return self._memory.states.get(key, (0.0, Entries()))[1]
+        stored = self._memory.states.get(key)
+        return Entries() if stored is None else stored[1]
 
     def _expire(self) -> None:
         now = self._now()

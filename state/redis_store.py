@@ -27,7 +27,7 @@ import redis
 from msgspec.structs import replace
 from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
 
-from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag
+from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
 from state.redis_identity import Identity, read_epochs, read_identity
 from state.redis_link import ANYONE, Client, RedisAccess, info_of, open_client, require_library
 from state.store import (
@@ -260,7 +260,7 @@ class RedisStore:
         readable = [[] if isinstance(a, redis.ResponseError) else a for a in four]
         readable[1] = readable[1] or {}
         loaded = self._codec.decode(key, Entries(*readable))
-        reason = f"{name(key)}: one of its keys {state_keys(key)} holds another type"
+        reason = f"{key_name(key)}: one of its keys {state_keys(key)} holds another type"
         return replace(loaded, conversation=None, foreign=True, corrupt=reason)
 
     def _read(self, keys: Sequence[StateKey], *, atomic: bool) -> list[list[Any]]:

@@ -43,7 +43,7 @@ def dialogue_lines(
         if value not in SPLITS:
             raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
         split: Split = value
-        dialogue_id = name_of(place, "dialogue_id", line.get("dialogue_id"))
+        dialogue_id = _name(place, "dialogue_id", line.get("dialogue_id"))
         before = checked.dialogues.setdefault((split, dialogue_id), number)
         if before != number:
             raise DataError(
@@ -63,14 +63,14 @@ def _dialogue(
         here = f"{place}, utterance {i}"
         if not isinstance(utterance, dict):
             raise DataError(f"{here}: {type(utterance).__name__}, expected an object {{…}}")
-        uid = name_of(here, "uid", utterance.get("uid", i))
+        uid = _name(here, "uid", utterance.get("uid", i))
         if uid in ids:
             raise DataError(
                 f"{here}: utterance id {uid!r} is used twice in dialogue {dialogue_id!r}"
             )
         ids[uid] = None
         rows.append(_row(checked, here, utterance.get("row")))
-        speakers.append(name_of(here, "speaker", utterance.get("speaker")))
+        speakers.append(_name(here, "speaker", utterance.get("speaker")))
         sentences.append(_sentence(checked, here, utterance.get("text"), rows[-1]))
         labels.append(_label(checked.labels, here, utterance))
     dialogue = Dialogue(
@@ -85,7 +85,7 @@ def _dialogue(
     return dialogue, np.array(rows, np.int64)
 
 
-def name_of(place: str, field_name: str, value: Any) -> str:
+def _name(place: str, field_name: str, value: Any) -> str:
     """Return an id or a speaker as text: a non-empty text, or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

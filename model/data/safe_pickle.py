@@ -128,10 +128,6 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]
     return np.ndarray(sizes, dtype.dtype, bytes(content), order=order)
 
 
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _array(raw, dtype, (), "C")[()]
-
-
 def _ndarray(*_arguments: Any) -> Any:
     raise Refused("makes a numpy array of its own")
 
@@ -162,7 +158,7 @@ _KNOWN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "builtins.bytearray": _bytes,
         "_codecs.encode": _encode,
         "numpy._core.multiarray._reconstruct": _Array,
-        "numpy._core.multiarray.scalar": _scalar,
+        "numpy._core.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, (), "C")[()],
         "numpy._core.numeric._frombuffer": _array,
         "numpy.dtype": _Dtype,
         "numpy.ndarray": _ndarray,

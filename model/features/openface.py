@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.data.dataset import Floats
 from model.data.extractors import ACTION_UNITS
@@ -32,7 +31,12 @@ def mean_action_units(path: Path, confidence: float = CONFIDENCE) -> Floats:
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     table = np.array(frames, np.float64).reshape(-1, len(places))
-    _one_face(path, table, places)
+    faces = sorted(set(table[:, -1].tolist())) if "face_id" in places else []
+    if len(faces) > 1:
+        raise DataError(
+            f"{path} holds {len(faces)} faces ({', '.join(f'{face:g}' for face in faces)}): give "
+            "a file of the speaker's face alone"
+        )
     tracked = table[(table[:, 0] == 1) & (table[:, 1] >= confidence), 2 : len(NEEDED)]
     if not len(tracked):
         return np.full(len(ACTION_UNITS), np.nan, np.float32)
@@ -64,12 +68,3 @@ def _frame(path: Path, line: int, row: Sequence[str], places: Mapping[str, int])
         if not np.isfinite(numbers[-1]):
             raise DataError(f"{path}, line {line}: {column} is {cell.strip()}, not a finite number")
     return numbers
-
-
-def _one_face(path: Path, table: NDArray[np.float64], places: Mapping[str, int]) -> None:
-    faces = sorted(set(table[:, -1].tolist())) if "face_id" in places else []
-    if len(faces) > 1:
-        raise DataError(
-            f"{path} holds {len(faces)} faces ({', '.join(f'{face:g}' for face in faces)}): give "
-            "a file of the speaker's face alone"
-        )

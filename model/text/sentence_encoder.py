@@ -175,14 +175,11 @@ def open_encoder(
         )
     if text is not None:
         apply_delta(network, text.delta)
-    return OpenedEncoder(network, tokenizer, _longest(folder, tokenizer), text or frozen)
-
-
-def _longest(folder: Path, tokenizer: Any) -> int:
+    longest = min(int(tokenizer.model_max_length), LONGEST)
     stated = folder / "sentence_bert_config.json"
     if stated.is_file():
-        return int(json.loads(stated.read_text())["max_seq_length"])
-    return min(int(tokenizer.model_max_length), LONGEST)
+        longest = int(json.loads(stated.read_text())["max_seq_length"])
+    return OpenedEncoder(network, tokenizer, longest, text or frozen)
 
 
 def load_network(folder: Path) -> tuple[Any, Any]:
