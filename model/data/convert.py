@@ -73,13 +73,13 @@ def to_data_set(
 def _data_set(name: str, conversations: Conversations, features: FeatureRows) -> DataSet:
     cells = (row.cells for rows in conversations.values() for row in rows.values())
     labels = sorted({str(cell["emotion"]) for cell in cells if "emotion" in cell})
+    cut: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
+    for (split, conversation), rows in conversations.items():
+        cut[split].append(_dialogue(conversation, rows, labels, features))
     if len(labels) < 2:
         raise DataError(
             f"{len(labels)} emotion named ({', '.join(labels)}): a model tells two or more apart"
         )
-    cut: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
-    for (split, conversation), rows in conversations.items():
-        cut[split].append(_dialogue(conversation, rows, labels, features))
     widths = {m: values.shape[1] for m, values in features.vectors.items()}
     return DataSet(
         name=name,
