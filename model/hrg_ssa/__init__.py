@@ -1,5 +1,5 @@
 """HRG-SSA: hybrid relational graphs, a T5 decoder, sentiment-laden alignment; causal.
 
 May import training and what lies below; never `model.pcgnet`.
-Begin with `model`, then `predictor`.
+Read `model` first, then `predictor`.
 """

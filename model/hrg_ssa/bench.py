@@ -24,23 +24,23 @@ Clock = Callable[[], float]
 
 
 @dataclass
-class Told:
-    """Conversations side by side that say the same sentences, `speakers` in turns."""
+class Conversations:
+    """Conversations of the same sentences side by side; two speakers take turns."""
 
     predictor: HrgSsaPredictor
     windows: list[Window]
-    said: int = 0
+    utterances: int = 0  # answered so far, of each
 
     @staticmethod
-    def begin(folder: Path, conversations: int) -> Told:
+    def begin(folder: Path, count: int) -> Conversations:
         """Load a checkpoint on the CPU, one thread. Raises `CheckpointError`."""
         predictor = HrgSsaPredictor.load(folder, ServingOptions(device="cpu"))
         predictor.warm_up()
-        return Told(predictor, [Window.empty(predictor.spec) for _ in range(conversations)])
+        return Conversations(predictor, [Window.empty(predictor.spec) for _ in range(count)])
 
     def step(self, sentence: str, clock: Clock) -> float:
         """Answer one utterance of each conversation; return the seconds `predict` took."""
-        speaker = f"speaker {self.said % 2}"
+        speaker = f"speaker {self.utterances % 2}"
         turns = [Turn(window, speaker, {}, None, sentence) for window in self.windows]
         begun = clock()
         answers = self.predictor.predict(turns)
@@ -48,7 +48,7 @@ class Told:
         self.windows = [
             turn.window.push(
                 self.predictor.spec.recurrence,
-                utterance_id=str(self.said),
+                utterance_id=str(self.utterances),
                 speaker_id=speaker,
                 row=answer.applied.row,
                 arrays=answer.applied.arrays,
@@ -56,12 +56,12 @@ class Told:
             )[0]
             for turn, answer in zip(turns, answers, strict=True)
         ]
-        self.said += 1
+        self.utterances += 1
         return seconds
 
 
 class Reencoding:
-    """The same answer without a state: every utterance of the window is encoded anew."""
+    """The same answer without a state: every utterance of the window is encoded again."""
 
     def __init__(self, predictor: HrgSsaPredictor) -> None:
         checkpoint = predictor.checkpoint
@@ -71,9 +71,9 @@ class Reencoding:
         )
 
     def seconds(self, sentences: Sequence[str], clock: Clock) -> float:
-        """Seconds of answering the last of `sentences` after the others."""
+        """Return the seconds of answering the last of `sentences` after the others."""
         count = len(sentences)
-        everyone, last = torch.arange(count), torch.tensor([count - 1])
+        every, last = torch.arange(count), torch.tensor([count - 1])
         begun = clock()
         with torch.inference_mode():
             states = tuple(self._words.states_many(sentences))
@@ -83,7 +83,7 @@ class Reencoding:
             batch = collate_talks(
                 [Talk(states, **felt, present=none, speakers=speakers)], self._config
             )
-            encoded = self._model.encode(*batch.inputs(everyone))
+            encoded = self._model.encode(*batch.inputs(every))
             memory = self._model.remember(encoded, torch.zeros(count, dtype=torch.long))
             pooled = self._model.decoder.past_keys_values(memory.pooled)
             now = type(encoded)(*(part[last] for part in encoded))

@@ -13,7 +13,7 @@ from model.training.loop import Trained
 
 
 def hrg_model_card(plan: Plan, trained: Trained[HrgSsa], report: Report) -> str:
-    """Markdown for the checkpoint's README; `report` is of the dev split."""
+    """Return Markdown for the checkpoint's README; `report` is of the dev split."""
     config, data, extractors = trained.model.config, plan.data.name, plan.extractors(trained)
     inputs = "\n".join(
         f"| {name} | {'words' if name == 'text' else config.widths[name]} | {extractors[name]} |"

@@ -1,8 +1,8 @@
 """An HRG-SSA on disk: the folder that `model.checkpoint_files` describes, with this model's
 settings.
 
-The encoder is frozen and not in the folder: its digest is, and what another checkpoint's training
-added to it, where it is heard through that (`encoder.safetensors`).
+The encoder is frozen and not in the folder: its digest is, and the weights that another
+checkpoint's training added to it, where words are read through those (`encoder.safetensors`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from model.scoring.answers import Answers
 
 NAME: Final = "hrg-ssa"
-READABLE: Final = (2, FORMAT)  # what 3 brought is PCGNet's
+READABLE: Final = (2, FORMAT)  # format 3 changed PCGNet alone
 save_hrg_checkpoint = partial(save_model, name=NAME)
 
 

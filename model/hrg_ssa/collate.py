@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,9 @@ from model.recurrence import who_was_heard
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """One conversation of T utterances; what is not `present` may hold anything."""
+    """One conversation of T utterances; values that are not `present` are not read."""
 
-    states: tuple[Tensor, ...]  # T of [tokens, text], float16 as a rule; no token: no words
+    states: tuple[Tensor, ...]  # T of [tokens, text], usually float16; no token: no words
     audio: Tensor  # [T, audio] float32
     video: Tensor  # [T, video]
     present: Tensor  # [T, 2] bool: audio, video
@@ -42,38 +42,23 @@ class TalkBatch:
         return len(self.states)
 
     def on(self, device: torch.device) -> TalkBatch:
-        """The batch for a model on `device`; token states follow when they are laid out."""
+        """Return the batch for a model on `device`; `inputs` moves the token states."""
         audio, video = self.felt
-        return replace(
-            self,
-            felt=(audio.to(device), video.to(device)),
-            present=self.present.to(device),
-            past=self.past.to(device),
-            speaker=self.speaker.to(device),
-            pairs=self.pairs.to(device),
-        )
+        names = ("present", "past", "speaker", "pairs")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, felt=(audio.to(device), video.to(device)), **moved)
 
     def inputs(self, rows: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
-        """What `HrgSsa.hear` reads of some utterances [B], numbers on the CPU."""
+        """Return the arguments of `HrgSsa.encode` for utterances [B], numbers on the CPU."""
         states, there = padded([self.states[i] for i in rows.tolist()])
         felt, device = (self.felt[0][rows], self.felt[1][rows]), self.present.device
         return states.to(device), there.to(device), felt, self.present[rows]
 
     def window_speakers(self, rows: Tensor) -> Tensor:
-        """Who spoke in each slot of the windows, the utterance itself last: [B, W + 1]."""
+        """Return the speaker in each slot of the windows, the utterance itself last: [B, W + 1]."""
         past = self.past[rows]
         before = torch.where(past >= 0, self.speaker[past.clamp_min(0)], past)
         return torch.cat((before, self.speaker[rows, None]), dim=1)
-
-    def chunks(self, size: int) -> Iterator[Tensor]:
-        """All utterances, those of about one length together."""
-        lengths = torch.tensor([len(state) for state in self.states])
-        yield from torch.split(torch.argsort(lengths, stable=True), size)
-
-    def in_time(self) -> Iterator[Tensor]:
-        """All utterances, the first of each conversation, then the second of each, and so on."""
-        for turn in range(int(self.turn.max()) + 1):
-            yield torch.nonzero(self.turn == turn).squeeze(1)
 
 
 def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
@@ -83,11 +68,11 @@ def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
     for number, talk in enumerate(talks):
         _check(number, talk, config)
     lengths = np.array([len(t.speakers) for t in talks], dtype=np.int64)
-    heard = who_was_heard(talks, config.recurrence.max_speakers)
-    here = np.arange(len(heard.session), dtype=np.int64)
+    spoken = who_was_heard(talks, config.recurrence.max_speakers)
+    here = np.arange(len(spoken.session), dtype=np.int64)
     past = here[:, None] - np.arange(config.recurrence.window, 0, -1)  # [N, W]
-    past = np.where(past < heard.session[:, None], -1, past)
-    paired = heard.previous >= 0
+    past = np.where(past < spoken.session[:, None], -1, past)
+    paired = spoken.previous >= 0
     present = torch.cat([t.present for t in talks]).bool()
     present = present & torch.tensor([config.widths[name] > 0 for name in FELT])
     return TalkBatch(
@@ -95,15 +80,15 @@ def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
         felt=(_felt(talks, "audio", present[:, 0]), _felt(talks, "video", present[:, 1])),
         present=present,
         past=torch.from_numpy(past),
-        speaker=torch.from_numpy(heard.speaker),
-        pairs=torch.from_numpy(np.stack((heard.previous[paired], here[paired]), axis=1)),
+        speaker=torch.from_numpy(spoken.speaker),
+        pairs=torch.from_numpy(np.stack((spoken.previous[paired], here[paired]), axis=1)),
         turn=torch.cat([torch.arange(n) for n in lengths.tolist()]),
         conversation=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)),
     )
 
 
 def padded(states: Sequence[Tensor], length: int = 0) -> tuple[Tensor, Tensor]:
-    """Token states side by side, [B, L, text] float32, and where they are, [B, L].
+    """Return token states [B, L, text] float32 and their mask [B, L].
 
     L is the longest's, at least 1 and `length`.
     """
@@ -131,8 +116,8 @@ def _check(number: int, talk: Talk, config: HrgSsaConfig) -> None:
             f"conversation {number}: the model needs token states of {config.text} numbers for "
             "each utterance"
         )
-    wanted = {name: (turns, config.widths[name]) for name in FELT} | {"present": (turns, 2)}
-    for name, shape in wanted.items():
-        found = tuple(getattr(talk, name).shape)
-        if found != shape:
-            raise ValueError(f"conversation {number}: {name} is {found}, the model needs {shape}")
+    needed = {name: (turns, config.widths[name]) for name in FELT} | {"present": (turns, 2)}
+    for name, shape in needed.items():
+        actual = tuple(getattr(talk, name).shape)
+        if actual != shape:
+            raise ValueError(f"conversation {number}: {name} is {actual}, the model needs {shape}")

@@ -21,7 +21,7 @@ class HrgSsaConfig:
     """Sizes and settings of one model; frozen, and stored in the checkpoint's config.json.
 
     `text` is the width of the encoder's token states. An `audio` or `video` of width 0 is never
-    present: the model hears its learned missing vector.
+    present: the model reads its learned missing vector.
     """
 
     labels: tuple[str, ...]
@@ -38,8 +38,8 @@ class HrgSsaConfig:
     graph_layers: int = 1
     graph_heads: int = 6
     detector: int = 64  # width of the implicit-edge scorer
-    pooled: int = 4  # k, vectors kept of a past utterance's token states
-    shift_width: int = 192  # of what is kept of a speaker's last answer
+    pooled: int = 4  # k, vectors stored of a past utterance's token states
+    shift_width: int = 192  # of the shift node stored of a speaker's last answer
     most_tokens: int = 128  # of an utterance; the rest is cut
     dropout: float = 0.1
     input_dropout: float = 0.3
@@ -87,5 +87,5 @@ class HrgSsaConfig:
 
     @property
     def spoke_width(self) -> int:
-        """Numbers kept of a speaker's last answer: its shift node, and a score for each label."""
+        """Numbers stored of a speaker's last answer: its shift node, and a score for each label."""
         return self.shift_width + self.classes

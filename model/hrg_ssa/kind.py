@@ -1,4 +1,4 @@
-"""What HRG-SSA offers the rest of the project, see `model.kind`."""
+"""HRG-SSA as a kind of model, see `model.kind`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # torch comes with them
 
 
 class HrgSsaKind(Kind[HrgOptions]):
-    """HRG-SSA: hybrid relational graphs and a T5 decoder; hears words, not text vectors."""
+    """HRG-SSA: hybrid relational graphs and a T5 decoder; reads words, not text vectors."""
 
     options = HrgOptions
 

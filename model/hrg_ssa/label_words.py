@@ -19,7 +19,7 @@ START, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
 class LabelWordsError(ModelError):
-    """A template or vocabulary that a label sentence cannot be made of; says which word."""
+    """A template or vocabulary of which no label sentence can be made; names the word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class LabelWords:
     """Token numbers of the label sentence: prefix, emotion, middle, sentiment, ending."""
 
     size: int  # of the vocabulary
-    start: int  # what the decoder is given first
+    start: int  # the decoder's first input
     prefix: tuple[int, ...]  # ends with the marker before the emotion
     emotions: tuple[int, ...]  # [C], in the order of the labels
     middle: tuple[int, ...]  # ends with the marker before the sentiment
@@ -40,13 +40,13 @@ class LabelWords:
         return len(self.prefix)
 
     def sentence(self, emotion: int, sentiment: int) -> tuple[int, ...]:
-        """The target sentence of two class numbers."""
+        """Return the target sentence of two class numbers."""
         words = (*self.prefix, self.emotions[emotion], *self.middle)
         return (*words, self.sentiments[sentiment], *self.ending)
 
 
 def own_label_words(labels: Sequence[str], template: str = TEMPLATE) -> LabelWords:
-    """A vocabulary of the template's words, the labels and the sentiments, one token each.
+    """Make a vocabulary of the template's words, the labels and the sentiments, one token each.
 
     For a decoder that is trained from scratch. Raises `LabelWordsError`.
     """
@@ -68,7 +68,7 @@ def own_label_words(labels: Sequence[str], template: str = TEMPLATE) -> LabelWor
 def tokenizer_label_words(
     tokenizer: Any, labels: Sequence[str], template: str = TEMPLATE
 ) -> LabelWords:
-    """The label sentence in the tokens of a pretrained encoder-decoder's own tokenizer.
+    """Write the label sentence in the tokens of a pretrained encoder-decoder's tokenizer.
 
     Markers are added to the tokenizer where it lacks them. Raises `LabelWordsError` where a label
     or sentiment is not one token, or where two labels are the same one.
@@ -77,13 +77,10 @@ def tokenizer_label_words(
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)})
 
     def tokens(words: Sequence[str]) -> tuple[int, ...]:
-        found = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-        return tuple(int(token) for part in found for token in part)
+        parts = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+        return tuple(int(token) for part in parts for token in part)
 
-    def one_each(words: Sequence[str]) -> tuple[int, ...]:
-        return tuple(_one_token(tokenizer, word) for word in words)
-
-    emotions = one_each(labels)
+    emotions = tuple(_one_token(tokenizer, word) for word in labels)
     if len(set(emotions)) < len(emotions):
         raise LabelWordsError(f"two of the labels {', '.join(labels)} are the same token")
     return LabelWords(
@@ -92,7 +89,7 @@ def tokenizer_label_words(
         prefix=tokens(before),
         emotions=emotions,
         middle=tokens(between),
-        sentiments=one_each(SENTIMENTS),
+        sentiments=tuple(_one_token(tokenizer, word) for word in SENTIMENTS),
         ending=(*tokens(after), int(tokenizer.eos_token_id)),
     )
 
@@ -104,18 +101,18 @@ def label_words_from(stored: Mapping[str, Any]) -> LabelWords:
 
 
 def _one_token(tokenizer: Any, word: str) -> int:
-    found = tokenizer(word, add_special_tokens=False)["input_ids"]
-    if len(found) != 1 or found[0] == tokenizer.unk_token_id:
-        pieces = tokenizer.convert_ids_to_tokens(found)
+    tokens = tokenizer(word, add_special_tokens=False)["input_ids"]
+    if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
+        pieces = tokenizer.convert_ids_to_tokens(tokens)
         raise LabelWordsError(
             f"the label word `{word}` is not one token of this vocabulary ({' '.join(pieces)}): "
             "rename the label, or use a backbone whose vocabulary has it"
         )
-    return int(found[0])
+    return int(tokens[0])
 
 
 def _parts(template: str) -> tuple[list[str], list[str], list[str]]:
-    """Words before the emotion, between emotion and sentiment, and after."""
+    """Split into the words before the emotion, between emotion and sentiment, and after."""
     words = template.split()
     for needed in (*MARKERS, "{emotion}", "{sentiment}"):
         if words.count(needed) != 1:

@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 
 def alignment(a: Tensor, b: Tensor, there: Tensor, alike: Tensor | None = None) -> Tensor:
-    """NT-Xent of two node sets [B, n, d] with cosine similarity and temperature 1.
+    """Return NT-Xent of two node sets [B, n, d] with cosine similarity and temperature 1.
 
     An anchor's positive is the same utterance in the other set, its negatives all other nodes of
-    its window in both. `there` [B, n] says which utterances exist; `alike` [B, n, n] which are no
-    negatives of each other. Mean over the anchors that have a negative; 0 when none has.
+    its window in both. `there` [B, n] marks the utterances that exist; `alike` [B, n, n] pairs that
+    are no negatives of each other. Mean over the anchors that have a negative; 0 when none has.
     """
     n = a.shape[1]
     z = F.normalize(torch.cat((a, b), dim=1), dim=2)  # [B, 2n, d]
@@ -39,10 +39,10 @@ def alignment(a: Tensor, b: Tensor, there: Tensor, alike: Tensor | None = None) 
 
 
 def primary_alignment(nodes: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
-    """PSA: past nodes before the graph [B, W, M, d] and their emotions' texts.
+    """Return PSA of past nodes before the graph [B, W, M, d] and their emotions' texts.
 
-    `texts` [C, d] are the emotions' and `labels` [B, W] the true ones, -1 where nobody spoke or it
-    is not known; the current utterance is not among them. Two utterances of one emotion have the
+    `texts` [C, d] are the emotions' and `labels` [B, W] the true ones, -1 in an empty slot and
+    where unknown; the current utterance is not among them. Two utterances of one emotion have the
     same text, so neither is a negative of the other.
     """
     there = labels >= 0
@@ -53,7 +53,7 @@ def primary_alignment(nodes: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
 
 
 def modality_alignment(nodes: Tensor, there: Tensor) -> Tensor:
-    """MSA: nodes after the graph [B, n, M, d] of the slots where somebody spoke [B, n]."""
+    """Return MSA of nodes after the graph [B, n, M, d]; `there` [B, n] marks the full slots."""
     text, audio, video = nodes.unbind(2)
     pairs = ((audio, text), (video, text), (audio, video))
     return torch.stack([alignment(a, b, there) for a, b in pairs]).sum()

@@ -1,8 +1,8 @@
 """HRG-SSA, causal and incremental: the whole model, from token states to the label sentence.
 
 After "Hybrid Relational Graphs with Sentiment-laden Semantic Alignment for multimodal emotion
-recognition in conversation" (IJCAI 2025), made to read its own answers instead of gold labels and
-to read each past utterance once (see docs/decisions.md). Order of the path: token states of a
+recognition in conversation" (IJCAI 2025), changed to read its own answers instead of gold labels
+and each past utterance once (see docs/decisions.md). Order of the path: token states of a
 frozen encoder -> audio, video and text stacks that cross with each other -> one node a modality ->
 hybrid relational graph over the window -> T5-style decoder over the utterance's own tokens, the
 memory of the past, and the utterance's nodes after the graph -> label sentence; and a shift head.
@@ -10,7 +10,7 @@ Past utterances are labelled with the emotion and sentiment that the model predi
 untrained model ignores the past: both of its paths begin at zero, see `Decoder`.
 
 `HrgSsa.forward` goes over whole conversations, `HrgSsa.step` over one utterance of each of many;
-both are made of `encode`, `decide` and `remember`.
+both consist of `encode`, `decide` and `remember`.
 
 Shapes: N utterances, B rows of a step, L tokens, d width, W past slots (right-aligned: slot W - 1
 is the utterance before), n = W + 1 slots with the utterance itself last, k pooled vectors, M = 3
@@ -36,9 +36,9 @@ from model.serving.row_stable import TILE, RowLinear, row_linear
 
 SLOPE: Final = 0.2  # of LeakyReLU in the graph
 BUCKETS: Final = 32  # of T5's relative positions
-FAR: Final = 128  # tokens back from which on they share the last bucket
+FAR: Final = 128  # tokens back: from there on they share the last bucket
 CHUNK: Final = 64  # utterances of about one length that are encoded together: little padding
-UNTOLD: Final = -1  # instead of a past label: none
+NO_LABEL: Final = -1  # in place of a past label
 WORDS, PAST, OWN_NODES = range(3)  # a decoder block's cross-attentions, in this order
 
 KeysValues = tuple[Tensor, Tensor]  # each [.., I]
@@ -85,7 +85,7 @@ class WholeTalks:
     pairs: Tensor  # [P, 2] (previous, this) utterance
     sentence: Tensor  # [N, T, d] decoder states under the given sentences
     history: Tensor  # [N] the labels that later utterances read
-    kept_nodes: Tensor  # [N, M, d] labelled nodes before the graph
+    stored_nodes: Tensor  # [N, M, d] labelled nodes before the graph
     graph_nodes: Tensor  # [N, n, M, d] nodes of each utterance's window after the graph
 
 
@@ -202,7 +202,7 @@ class FusionStack(nn.Module):
     """One modality's stack (docs/models.md B2 #4-6): self-attention, and across to the others."""
 
     def __init__(self, c: HrgSsaConfig, *, alone: bool) -> None:
-        """Make a stack, `alone` for audio and video, which are one vector each."""
+        """Create a stack, `alone` for audio and video, which are one vector each."""
         super().__init__()
         self.position = None if alone else PositionBias(c.heads)
         self.blocks = nn.ModuleList(Block(c, 1, alone=alone) for _ in range(c.stack_layers))
@@ -236,7 +236,7 @@ class HybridGraph(nn.Module):
     """The hybrid relational graph over a window's nodes, each modality with weights of its own.
 
     Explicit edges: itself, the previous utterance, all of the same speaker. Implicit edges
-    (docs/models.md B3, B8) are scored for a target over its past; an edge that is kept adds the log
+    (docs/models.md B3, B8) are scored for a target over its past; an open edge adds the log
     of its score to the attention, which makes the scorer trainable. The messages are added to a
     node through `out`, which begins at zero.
     """
@@ -254,7 +254,7 @@ class HybridGraph(nn.Module):
         self.begin_implicit(c)
 
     def begin_implicit(self, c: HrgSsaConfig) -> None:
-        """Make the scorer of implicit edges."""
+        """Create the scorer of implicit edges."""
         self.relation = _matrices(len(NODES), c.width, c.detector)  # R of the paper
         self.ends = _rows(2, len(NODES), c.detector)  # u, v
 
@@ -292,19 +292,15 @@ class HybridGraph(nn.Module):
 
     def with_implicit(self, bias: Tensor, x: Tensor, past: Tensor, explicit: Tensor) -> Tensor:
         """Open the implicit edges [M, B, n, n] whose scores are above chance."""
-        log_p = self._log_scores(x, past)  # [M, B, n, n]
-        count = past.sum(2, keepdim=True).clamp_min(1)
-        kept = past & ~explicit & (log_p > -torch.log(count.float()))
-        return torch.where(kept, log_p, bias)
-
-    def _log_scores(self, x: Tensor, past: Tensor) -> Tensor:
         rows, slots = past.shape[:2]
         r = torch.bmm(x, self.relation)  # [M, B * n, R]
         ends = (r * self.ends[:, :, None]).sum(3).view(2, len(x), rows, slots)
         logit = elu(ends[0][:, :, None] + ends[1][..., None])  # [M, B, n, n]
         # an empty slot has no past: any finite number will do, it is never an edge
-        logit = logit.masked_fill(~past, -1e9)
-        return torch.log_softmax(logit, dim=3)
+        log_p = torch.log_softmax(logit.masked_fill(~past, -1e9), dim=3)
+        count = past.sum(2, keepdim=True).clamp_min(1)
+        chosen = past & ~explicit & (log_p > -torch.log(count.float()))
+        return torch.where(chosen, log_p, bias)
 
 
 class Decoder(nn.Module):
@@ -409,21 +405,21 @@ class HrgSsa(nn.Module):
     ) -> WholeTalks:
         """Go over whole conversations.
 
-        `history` [N] are the labels that later utterances read (`UNTOLD`: none), and `sentence`
+        `history` [N] are the labels that later utterances read (`NO_LABEL`: none), and `sentence`
         [N, T] the decoder's input, else the forced prefix. Without a history each utterance reads
         the model's own answers to the earlier ones: not differentiable.
         """
-        prompt = self.prompt(len(batch)) if sentence is None else sentence
+        sentence = self.prompt(len(batch)) if sentence is None else sentence
         if history is None:
-            return self._in_order(batch, prompt)
-        return self._at_once(batch, history, prompt)
+            return self._in_order(batch, sentence)
+        return self._at_once(batch, history, sentence)
 
     def collate(self, talks: Sequence[Talk]) -> TalkBatch:
-        """Lay conversations out as the model reads them, see `collate_talks`."""
+        """Lay conversations out, see `collate_talks`."""
         return collate_talks(talks, self.config)
 
-    def given(self, labels: Tensor) -> Tensor | None:
-        """Return the labels [N] of the past that are told; None: those the model itself says."""
+    def fixed_history(self, labels: Tensor) -> Tensor | None:
+        """Return the labels [N] that later utterances read; None: the model's own answers."""
         return None
 
     def step(
@@ -470,11 +466,13 @@ class HrgSsa(nn.Module):
         return Encoded(words, there, torch.stack((text, audio, video), dim=1))
 
     def decide(self, encoded: Encoded, past: Past, sentence: Tensor) -> Decision:
-        """Decide the emotion of an utterance after its past, given the sentence or its prefix."""
+        """Decide the emotion of an utterance after its past, from the sentence or its prefix."""
         states, nodes = self.decode(encoded, past, sentence)
         words = self.config.label_words
         slot = states[:, words.emotion_slot]  # [B, d]
-        emotion = self._word_scores(slot, words.emotions)
+        # fewer rows than a kernel's tile would be added up in another order
+        tile = slot if self.training or len(slot) >= TILE else slot.repeat(TILE, 1)
+        emotion = (tile @ self.decoder.embed.weight[list(words.emotions)].t())[: len(slot)]
         node = F.relu(self.shift_node(slot * slot.shape[1] ** 0.5))
         spoke = torch.cat((node, torch.log_softmax(emotion.detach(), 1)), dim=1)
         return Decision(emotion, states, as_stored(spoke, self.store), nodes)
@@ -507,9 +505,8 @@ class HrgSsa(nn.Module):
         return logits
 
     def remember(self, encoded: Encoded, label: Tensor) -> Memory:
-        """Label an utterance [B] and pool it for later ones (`UNTOLD`: without label words)."""
-        known = label >= 0
-        number = label.clamp_min(0)
+        """Label an utterance [B] and pool it for later ones (`NO_LABEL`: without label words)."""
+        known, number = label >= 0, label.clamp_min(0)
         emotion = torch.tensor(self.config.label_words.emotions, device=label.device)[number]
         words = torch.stack((emotion, self._sentiments(number, words=True)), dim=1)
         word_states = self.decoder.embed(words)  # [B, 2, d]
@@ -533,12 +530,6 @@ class HrgSsa(nn.Module):
         scores: Tensor = states @ self.decoder.embed.weight.t()
         return scores
 
-    def _word_scores(self, slot: Tensor, words: Sequence[int]) -> Tensor:
-        """Score some words alone: [B, d] -> [B, words]."""
-        rows = len(slot)
-        tile = slot if self.training or rows >= TILE else slot.repeat(TILE, 1)
-        return (tile @ self.decoder.embed.weight[list(words)].t())[:rows]
-
     def prompt(self, rows: int) -> Tensor:
         """Return the forced prefix, up to the marker before the emotion: [rows, T]."""
         return torch.tensor([self._prompt], device=self.past_tag.device).expand(rows, -1)
@@ -546,7 +537,7 @@ class HrgSsa(nn.Module):
     def _tagged(self, past: Past, same: Tensor, there: Tensor) -> tuple[list[KeysValues], Tensor]:
         """Tag the pooled past with distance and speaker: [B, W k, I] by block; and its mask."""
         tags = self.decoder.past_keys_values(self.past_tag)  # keys are linear: tagged after it
-        dropout = self.config.input_dropout  # without it the past of the train split is learned
+        dropout = self.config.input_dropout  # without it train's past is learned by heart
         tagged = []
         for block, tag in zip(past.pooled, tags, strict=True):
             parts = []
@@ -576,7 +567,8 @@ class HrgSsa(nn.Module):
         return torch.tensor(table, device=label.device)[label]
 
     def _at_once(self, batch: TalkBatch, history: Tensor, sentence: Tensor) -> WholeTalks:
-        chunks = list(batch.chunks(CHUNK))
+        lengths = torch.tensor([len(state) for state in batch.states])
+        chunks = torch.split(torch.argsort(lengths, stable=True), CHUNK)
         back = torch.argsort(torch.cat(chunks))
         encoded = [self.encode(*batch.inputs(rows)) for rows in chunks]
         memory = [self.remember(e, history[rows]) for e, rows in zip(encoded, chunks, strict=True)]
@@ -595,8 +587,9 @@ class HrgSsa(nn.Module):
         empty = torch.zeros(total, c.pooled, inner, device=device)
         pooled = [(empty.clone(), empty.clone()) for _ in range(c.decoder_layers)]
         nodes = torch.zeros(total, len(NODES), c.width, device=device)
-        label = torch.full((total,), UNTOLD, device=device)
-        order, decisions = list(batch.in_time()), []
+        label = torch.full((total,), NO_LABEL, device=device)
+        turns = range(int(batch.turn.max()) + 1)
+        order, decisions = [torch.nonzero(batch.turn == turn).squeeze(1) for turn in turns], []
         for rows in order:
             encoded = self.encode(*batch.inputs(rows))
             past = past_of(batch, rows, pooled, nodes)
@@ -613,7 +606,7 @@ class HrgSsa(nn.Module):
         self, batch: TalkBatch, order: Sequence[Tensor], decisions: Sequence[Decision],
         history: Tensor, nodes: Tensor,
     ) -> WholeTalks:  # fmt: skip
-        """Put decisions, made in some order, into the batch's; and answer the pairs."""
+        """Put decisions of some order into the batch's; answer the pairs."""
         back = torch.argsort(torch.cat(list(order)))
         parts = zip(*decisions, strict=True)
         emotion, states, spoke, graph = (torch.cat(part)[back] for part in parts)

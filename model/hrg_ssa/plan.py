@@ -1,4 +1,4 @@
-"""Plan a training of HRG-SSA: configuration, recipe and data, checked before it begins."""
+"""The plan of an HRG-SSA training: configuration, recipe and data, checked before it starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from model.training.settings import changed, changes_of
 
 @dataclass(frozen=True, slots=True)
 class HrgPlan(Plan):
-    """What to train of HRG-SSA."""
+    """A training of HRG-SSA."""
 
     kind: ClassVar = NAME
     config: HrgSsaConfig
@@ -72,7 +72,7 @@ class HrgPlan(Plan):
         )
 
     def extractors(self, trained: Trained[HrgSsa]) -> Mapping[str, str]:
-        """Return the encoder's recipe, and the set's of what is felt."""
+        """Return the encoder's recipe, and the data set's for audio and video."""
         of_set = self.data.extractors
         felt: dict[str, str] = {name: of_set[name] for name in FELT if name in of_set}
         own = {} if trained.text is None else {"text": trained.text.extractor}
@@ -94,20 +94,20 @@ def plan_hrg_ssa(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
     check_labels(data)
     if not has_sentences(data.split("train")):
         raise EncoderMissing(f"{data.name} has no sentences: HRG-SSA reads words, not text vectors")
-    on = chosen_device(options.device)
+    device = chosen_device(options.device)
     recipe = changed(HrgRecipe(), of_recipe, "recipe")
     folder, text = find_encoder(options.encoder), None
     sizes: dict[str, Any] = {name: data.widths.get(name, 0) for name in FELT}
     start: Mapping[str, Tensor] = {}
     if is_t5(folder):
         recipe = changed(recipe, {"mixed_layers": 1}, "recipe")
-        found = t5_start(folder, data.labels)
-        sizes |= found.sizes | {"words": found.words}
-        start = found.weights
+        t5 = t5_start(folder, data.labels)
+        sizes |= t5.sizes | {"words": t5.words}
+        start = t5.weights
     else:
         text = words
     config = changed(HrgSsaConfig(data.labels, **sizes), of_model, "model")
     return HrgPlan(
-        data, config, recipe, options.seed, run.command, folder, options.threads, text, start, on,
-        run.cache,
+        data, config, recipe, options.seed, run.command, folder, options.threads, text, start,
+        device, run.cache,
     )  # fmt: skip

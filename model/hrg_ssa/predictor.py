@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -75,7 +75,6 @@ class HrgSsaPredictor:
         self.checkpoint = checkpoint
         self._config, self._device = checkpoint.config, device
         self._encoder_folder = encoder
-        self._encoder: TokenEncoder | None = None
         self._spec = state_spec(checkpoint.config, checkpoint.digest)
         self._model = checkpoint.model().to(device).requires_grad_(False)
         for module in self._model.modules():
@@ -96,13 +95,15 @@ class HrgSsaPredictor:
                 f"checkpoint {path} was trained to hear {config.recurrence.window} past "
                 f"utterances, not {recurrence.window}: set EMOTRACK_WINDOW no higher, or train one"
             )
-        if recurrence.window < config.recurrence.window:
-            checkpoint = _narrower(checkpoint, recurrence.window)
+        weights = dict(checkpoint.weights)
+        if recurrence.window < config.recurrence.window:  # the tags of the nearest slots are left
+            weights["past_tag"] = weights["past_tag"][-recurrence.window :]
         torch.set_num_threads(serving.threads)
         chosen = chosen_device(serving.device)
-        config = replace(checkpoint.config, recurrence=recurrence)
+        config = replace(config, recurrence=recurrence)
         with device_errors(), weights_that_fit(path):
-            return cls(replace(checkpoint, config=config), chosen, serving.encoder)
+            checkpoint = replace(checkpoint, config=config, weights=weights)
+            return cls(checkpoint, chosen, serving.encoder)
 
     @property
     def info(self) -> ModelInfo:
@@ -127,27 +128,30 @@ class HrgSsaPredictor:
     def warm_up(self) -> None:
         """Load and run the encoder where there is one; proving has run everything else."""
         if self.can_encode_text():
-            self._words().states("Hello.")
+            self._words.states("Hello.")
 
     def can_encode_text(self) -> bool:
         """Return True where the checkpoint's own text encoder is installed."""
         try:
-            return self._words().width == self._config.text
+            return self._words.width == self._config.text
         except EncoderMissing:
             return False
 
     def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
-        """Return a call that predicts, see `model.interface.Predictor.begin`."""
         return partial(self.predict, turns)
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
-        """Predict a batch, see `model.interface.Predictor.predict`."""
         with device_errors():
-            states = [self._states(turn) for turn in turns]
+            none = torch.zeros(0, self._config.text)
+            states = [
+                none if turn.text is None else self._words.states(turn.text) for turn in turns
+            ]
             by_length: dict[int, list[int]] = {}
             for i, state in enumerate(states):
-                by_length.setdefault(_padded_length(len(state)), []).append(i)
-            found: dict[int, Prediction] = {}
+                tokens = len(state)
+                length = next((length for length in LENGTHS if tokens <= length), tokens)
+                by_length.setdefault(length, []).append(i)
+            predictions: dict[int, Prediction] = {}
             bad: list[int] = []
             for length, rows in by_length.items():
                 largest = self._sizes.get(length, (1,))[-1]
@@ -158,16 +162,14 @@ class HrgSsaPredictor:
                     )
                     bad += [chunk[i] for i in not_finite(numbers, stored, self._config.store_dtype)]
                     for i, values, row in zip(chunk, numbers.tolist(), stored, strict=True):
-                        found[i] = self._read(turns[i], len(states[i]) > 0, values, row)
+                        predictions[i] = self._read(turns[i], len(states[i]) > 0, values, row)
         if bad:
             raise NotFinite(sorted(bad))
-        return [found[i] for i in range(len(turns))]
+        return [predictions[i] for i in range(len(turns))]
 
     def device_memory_bytes(self) -> int:
-        """Device memory in use; 0 on CPU."""
-        if self._device.type != "cuda":
-            return 0
-        return int(torch.cuda.memory_allocated(self._device))
+        on_cuda = self._device.type == "cuda"
+        return int(torch.cuda.memory_allocated(self._device)) if on_cuda else 0
 
     def _compute(
         self, turns: Sequence[Turn], states: Sequence[torch.Tensor], length: int
@@ -181,8 +183,8 @@ class HrgSsaPredictor:
         ring, speaker, before = self._past(rows)
         felt, present = _felt(rows, config)
         with torch.inference_mode():
-            given = (*padded(words, length), *felt, present, ring, speaker, before)
-            inputs = tuple(part.to(self._device) for part in given)
+            parts = (*padded(words, length), *felt, present, ring, speaker, before)
+            inputs = tuple(part.to(self._device) for part in parts)
             reach("F3")
             if (length, size) not in self._traced:
                 usual = self._device.type == "cpu" and length in LENGTHS
@@ -247,23 +249,23 @@ class HrgSsaPredictor:
         stated = calibration.stated(values[:classes])
         return Prediction(stated, shift, moved, tuple(used), applied)
 
-    def _states(self, turn: Turn) -> torch.Tensor:
-        """Return token states of a turn's words, none without text. Raises `EncoderMissing`."""
-        if turn.text is None:
-            return torch.zeros(0, self._config.text)
-        return self._words().states(turn.text)
-
+    @cached_property
     def _words(self) -> TokenEncoder:
-        if self._encoder is None:
-            self._encoder = TokenEncoder.load(
-                find_encoder(self._encoder_folder),
-                self.checkpoint.text,
-                most_tokens=self._config.most_tokens,
-            )
-        return self._encoder
+        return TokenEncoder.load(
+            find_encoder(self._encoder_folder),
+            self.checkpoint.text,
+            most_tokens=self._config.most_tokens,
+        )
 
     def _prove(self, length: int) -> tuple[int, ...]:
-        samples = _samples(self._spec, self._config, length)
+        """Return the batch sizes that answer as single rows do, on varied windows and words."""
+        c, draw = self._config, torch.Generator().manual_seed(length)
+        samples = []
+        for i in range(max(SIZES)):
+            past = i % (c.recurrence.window + 1)
+            window = sample_window(self._spec, STORE_DTYPES[c.store_dtype], past, draw)
+            tokens = torch.randn(i % (length + 1), c.text, generator=draw)
+            samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
         self._sizes = {length: SIZES}
 
         def compute(chosen: Sequence[int]) -> list[bytes]:
@@ -272,11 +274,6 @@ class HrgSsaPredictor:
             return [a.tobytes() + s.tobytes() for a, s in zip(numbers, stored, strict=True)]
 
         return proven_sizes(compute, len(samples), SIZES)
-
-
-def _padded_length(tokens: int) -> int:
-    """Return the length an utterance is padded to; its own where it is longer than `LENGTHS`."""
-    return next((length for length in LENGTHS if tokens <= length), tokens)
 
 
 def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -292,21 +289,3 @@ def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tenso
                 present[row, i] = True
         columns.append(torch.from_numpy(values))
     return columns, present
-
-
-def _narrower(checkpoint: HrgCheckpoint, window: int) -> HrgCheckpoint:
-    """Return the checkpoint with the tags of the nearest `window` slots: the last of `past_tag`."""
-    weights = dict(checkpoint.weights)
-    weights["past_tag"] = weights["past_tag"][-window:]
-    return replace(checkpoint, weights=weights)
-
-
-def _samples(spec: StateSpec, config: HrgSsaConfig, length: int) -> list[tuple[Turn, torch.Tensor]]:
-    """Make different turns for proving sizes: windows and utterances of every length."""
-    draw, dtype = torch.Generator().manual_seed(length), STORE_DTYPES[config.store_dtype]
-    samples = []
-    for i in range(max(SIZES)):
-        window = sample_window(spec, dtype, i % (config.recurrence.window + 1), draw)
-        tokens = torch.randn(i % (length + 1), config.text, generator=draw)
-        samples.append((Turn(window, f"speaker {i % 4}", {}), tokens))
-    return samples

@@ -1,4 +1,4 @@
-"""Training settings of an HRG-SSA: all that is neither the model's sizes nor the data."""
+"""Training settings of an HRG-SSA, other than the model's sizes and the data."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class HrgRecipe(Pace):
     msa_weight: float = 0.05
     own_history: float = 1.0  # share of past labels that are the model's own, after the ramp
     ramp: float = 0.0  # share of the steps until then: scheduled sampling
-    untold: float = 0.3  # share of past utterances whose label is not told: words must do
-    drop_text: float = 0.05  # chance that an utterance loses it while training
+    untold: float = 0.3  # share of past utterances whose label is left out: words must do
+    drop_text: float = 0.05  # chance that an utterance loses its text while training
     drop_other: float = 0.1  # ... its audio, its video, each
     text_only: float = 0.15  # chance that a whole conversation comes with text alone
     mixed_layers: int = 4  # of the sentence encoder, averaged

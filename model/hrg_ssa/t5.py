@@ -1,7 +1,7 @@
 """A pretrained T5 under HRG-SSA, from a local folder: its encoder, its decoder, its vocabulary.
 
-The encoder is frozen and heard through `model.text.token_encoder`; the decoder's weights start that
-of `model.hrg_ssa.model`, which has the same blocks beside those of its own.
+The encoder is frozen and read through `model.text.token_encoder`; the decoder's weights start that
+of `model.hrg_ssa.model`, which has the same blocks and others of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model.text.sentence_encoder import load_network
 
 @dataclass(frozen=True, slots=True)
 class T5Start:
-    """What an HRG-SSA takes from a T5: sizes for its settings, and weights by our names."""
+    """An HRG-SSA's start from a T5: sizes for its settings, and weights by this model's names."""
 
     sizes: dict[str, Any]
     words: LabelWords
@@ -30,7 +30,7 @@ class T5Start:
 
 
 def is_t5(folder: Path) -> bool:
-    """Whether a folder holds a T5, by its config.json."""
+    """Return whether a folder is of a T5, by its config.json."""
     return bool(json.loads((folder / "config.json").read_text("utf-8")).get("model_type") == "t5")
 
 
@@ -38,7 +38,7 @@ def t5_start(folder: Path, labels: Sequence[str]) -> T5Start:
     """Read a T5's decoder.
 
     Raises `LabelWordsError` where a label is not one token of its vocabulary, `EncoderMissing`
-    where its feed-forward layers are gated (T5 1.1), which this decoder has not.
+    where its feed-forward layers are gated (T5 1.1), which this decoder lacks.
     """
     network, tokenizer = load_network(folder)
     c = network.config
@@ -85,7 +85,7 @@ def _weights(network: Any, vocabulary: int, layers: int) -> dict[str, Tensor]:
             ours[f"{mine}{part}.weight"] = state[f"{theirs}2.DenseReluDense.{part}.weight"]
         for number, name in enumerate(("own_norm", "cross_norms.0", "feed_norm")):
             ours[f"{mine}{name}.weight"] = state[f"{theirs}{number}.layer_norm.weight"]
-    # What the decoder reads keeps the size of the encoder's states, which T5 scales itself.
+    # the decoder's input keeps the size of the encoder's states, which T5 scales itself
     size = state["encoder.final_layer_norm.weight"].square().mean().sqrt()
     ours["text_norm.weight"] = torch.full((embed.shape[1],), float(size))
     return {name: value.detach().clone().float() for name, value in ours.items()}

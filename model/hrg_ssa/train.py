@@ -1,8 +1,8 @@
 """Train an HRG-SSA on labelled conversations: one seed, chosen on dev, deterministic.
 
-The encoder is frozen, so its token states are computed once. While it trains, the model is told its
-own past answers instead of the true labels, and of some utterances nothing: it must live with its
-own mistakes when it is served, and not lean on them. The test split is never asked for.
+The encoder is frozen, so its token states are computed once. In training the model reads its own
+past answers instead of the true labels, and for some utterances none: when served it has to cope
+with its own mistakes. The test split is never read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from model.data.dataset import DataSource
 from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.losses import modality_alignment, primary_alignment
-from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
+from model.hrg_ssa.model import NO_LABEL, HrgSsa, WholeTalks
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.whole import answer_talks, talk_of
 from model.scoring.answers import Answers
@@ -63,9 +63,9 @@ def train_hrg_ssa(
 ) -> Trained[HrgSsa]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
-    As `model.pcgnet.train.train`, whose words on progress, determinism and errors hold here too.
-    Token states are kept in the folder `cache`. Weights of a pretrained decoder are the `start`:
-    they are trained only after what is new (docs/models.md B6). On a CUDA `device` runs of equal
+    Progress, determinism and errors are as documented at `model.pcgnet.train.train`.
+    Token states are stored in the folder `cache`. `start` has the weights of a pretrained decoder:
+    they are trained only after the new ones (docs/models.md B6). On a CUDA `device` runs of equal
     arguments are equal but for the order in which it adds up.
     """
     require_labels(data)
@@ -75,8 +75,8 @@ def train_hrg_ssa(
         training = _Training(
             data, config, recipe, seed, encoder, cache, start or {}, device, network
         )
-        found = training.run(progress, on_step, on_epoch)
-        return replace(found, model=found.model.cpu(), text=encoder.text, cut=encoder.cut)
+        trained = training.run(progress, on_step, on_epoch)
+        return replace(trained, model=trained.model.cpu(), text=encoder.text, cut=encoder.cut)
 
 
 class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
@@ -115,7 +115,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
             _Sample(talk, torch.from_numpy(d.labels), at)
             for talk, d, at in zip(train_talks, dialogues, starts[:-1], strict=True)
         ]
-        self.own = torch.full((starts[-1],), UNTOLD)  # what the model last said of each
+        self.own = torch.full((starts[-1],), NO_LABEL)  # the model's last answer to each
         self.emotion_texts = _emotion_texts(encoder, config).to(device)
         weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
         self.class_weight = None if weight is None else weight.to(device)
@@ -133,12 +133,11 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         return {"own": self.own}
 
     def answers(self) -> tuple[HrgSsa, Answers]:
-        """What the averaged weights say of dev, as they would be saved."""
         model = as_saved(self.average)
         return model, answer_talks(model, self.dev, self.dev_talks)
 
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
-        """Of one batch, told some of its own past answers; what it says now is kept for later."""
+        """Return the loss of one batch; its answers are the past labels of a later epoch."""
         batch = self._thinned(self.network.collate([s.talk for s in samples]))
         batch = batch.on(self.device)
         labels = torch.cat([s.labels for s in samples])
@@ -146,43 +145,42 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         second = self.step_number >= self.recipe.new_only * self.steps
         for parameter in self.pretrained:
             parameter.requires_grad_(second)
-        told, labels = self._told(at, labels).to(self.device), labels.to(self.device)
-        out = self.network(batch, told, self._given(labels))
+        history, labels = self._history(at, labels).to(self.device), labels.to(self.device)
+        target = self._target(labels)
+        start = torch.full((len(labels), 1), self.config.label_words.start, device=self.device)
+        forced = torch.cat((start, target[:, :-1]), dim=1)  # teacher forcing: one place later
+        out = self.network(batch, history, forced)
         # drawn, not the likeliest: of sentences it has learned by heart it is too often right
-        said = torch.softmax(out.emotion.detach(), 1).cpu()
-        self.own[at] = torch.multinomial(said, 1, generator=self.generator).squeeze(1)
-        return self._loss(out, batch, labels)
+        probability = torch.softmax(out.emotion.detach(), 1).cpu()
+        self.own[at] = torch.multinomial(probability, 1, generator=self.generator).squeeze(1)
+        return self._loss(out, batch, labels, target)
 
-    def _told(self, at: Tensor, labels: Tensor) -> Tensor:
-        """The labels of the past that later utterances are told, [N]."""
-        given = self.network.given(labels)
-        if given is not None:
-            return given
+    def _history(self, at: Tensor, labels: Tensor) -> Tensor:
+        """Return the labels of the past that later utterances read, [N]."""
+        fixed = self.network.fixed_history(labels)
+        if fixed is not None:
+            return fixed
         r = self.recipe
         ramp = r.ramp * self.steps
         share = r.own_history * (min(1.0, self.step_number / ramp) if ramp else 1.0)
-        # a model that has not said anything yet is told nothing, never the truth in its place
+        # before its first answer a model reads no label, never the true one in its place
         chosen = torch.rand(len(at), generator=self.generator) < share
-        told = torch.where(chosen | (labels < 0), self.own[at], labels)
-        hushed = torch.rand(len(at), generator=self.generator) < r.untold
-        return told.masked_fill(hushed, UNTOLD)
-
-    def _given(self, labels: Tensor) -> Tensor:
-        """The decoder's input under teacher forcing, [N, T]: the target one place later."""
-        start = torch.full((len(labels), 1), self.config.label_words.start, device=self.device)
-        return torch.cat((start, self._target(labels)[:, :-1]), dim=1)
+        history = torch.where(chosen | (labels < 0), self.own[at], labels)
+        hidden = torch.rand(len(at), generator=self.generator) < r.untold
+        return history.masked_fill(hidden, NO_LABEL)
 
     def _target(self, labels: Tensor) -> Tensor:
+        """Return the label sentence of each label, [N, T]."""
         words, sentiment = self.config.label_words, self.config.sentiment_classes
         table = [words.sentence(c, sentiment[c]) for c in range(self.config.classes)]
         return torch.tensor(table, device=self.device)[labels.clamp_min(0)]
 
-    def _loss(self, out: WholeTalks, batch: TalkBatch, labels: Tensor) -> Tensor:
+    def _loss(self, out: WholeTalks, batch: TalkBatch, labels: Tensor, target: Tensor) -> Tensor:
         r, c = self.recipe, self.config
         shifts = shift_labels(labels, batch.pairs, c.classes)
         labelled = labels >= 0
         scores = self.network.vocabulary_scores(out.sentence[labelled]).flatten(0, 1)
-        window = torch.where(batch.past >= 0, labels[batch.past.clamp_min(0)], UNTOLD)
+        window = torch.where(batch.past >= 0, labels[batch.past.clamp_min(0)], NO_LABEL)
         texts = self.network.text_norm(self.network.text_projection(self.emotion_texts))
         losses = {
             "emotion": focal_loss(
@@ -192,12 +190,10 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
                 class_weight=self.class_weight,
                 smoothing=r.smoothing,
             ),
-            "sentence": nn.functional.cross_entropy(
-                scores, self._target(labels)[labelled].flatten()
-            ),
+            "sentence": nn.functional.cross_entropy(scores, target[labelled].flatten()),
             "shift": shift_loss(out.shift, shifts),
             "moved": moved_loss(out.shift, shifts, c.classes),
-            "psa": primary_alignment(out.kept_nodes[batch.past.clamp_min(0)], texts, window),
+            "psa": primary_alignment(out.stored_nodes[batch.past.clamp_min(0)], texts, window),
             "msa": modality_alignment(
                 out.graph_nodes, batch.window_speakers(torch.arange(len(labels))) >= 0
             ),
@@ -209,27 +205,27 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         return weighted(losses, weights)
 
     def _thinned(self, batch: TalkBatch) -> TalkBatch:
-        """Take inputs away at random, so that any subset is an answerable one."""
+        """Drop inputs at random, so that the model can answer from any subset."""
         r = self.recipe
-        kept = torch.rand(batch.present.shape, generator=self.generator) >= r.drop_other
+        remaining = torch.rand(batch.present.shape, generator=self.generator) >= r.drop_other
         conversations = int(batch.conversation[-1]) + 1
         text_only = torch.rand(conversations, generator=self.generator) < r.text_only
-        kept &= ~text_only[batch.conversation][:, None]
+        remaining &= ~text_only[batch.conversation][:, None]
         silent = (torch.rand(len(batch), generator=self.generator) < r.drop_text).tolist()
         states = tuple(
             state[:0] if gone else state for state, gone in zip(batch.states, silent, strict=True)
         )
-        return replace(batch, present=batch.present & kept, states=states)
+        return replace(batch, present=batch.present & remaining, states=states)
 
 
 def _emotion_texts(encoder: TokenEncoder, config: HrgSsaConfig) -> Tensor:
-    """The encoder's mean state of "emotion & sentiment" of each label, [C, text]."""
+    """Return the encoder's mean state of "emotion & sentiment" of each label, [C, text]."""
     texts = [f"{label} & {config.sentiment[label]}" for label in config.labels]
     return torch.stack([encoder.states(text).float().mean(0) for text in texts])
 
 
 def _optimiser(model: HrgSsa, recipe: HrgRecipe) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only: norms, tags and embeddings are left alone."""
+    """Make an AdamW that decays matrices only, not norms, tags and embeddings."""
     decayed: list[Tensor] = []
     rest: list[Tensor] = []
     for name, parameter in model.named_parameters():

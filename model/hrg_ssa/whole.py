@@ -1,4 +1,4 @@
-"""What an HRG-SSA answers to whole conversations, each told what the model itself said before."""
+"""Answers of an HRG-SSA to whole conversations, after its own answers to earlier utterances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from model.text.token_encoder import TokenEncoder, token_states
 
 
 def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig) -> Talk:
-    """A dialogue as the model reads it; an input the set or the model lacks is never present."""
+    """Lay out a dialogue; an input that the set or the model lacks is never present."""
     present = np.zeros((len(dialogue), len(FELT)), np.bool_)
     columns = {}
     for i, name in enumerate(FELT):
@@ -37,9 +37,9 @@ def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig
 
 @torch.no_grad()
 def run(model: HrgSsa, batch: TalkBatch, labels: Tensor) -> WholeTalks:
-    """One pass in evaluation mode; the true `labels` [N] are for models that are told them."""
+    """Make one pass in evaluation mode; the true `labels` [N] are for models that read them."""
     training = model.training
-    out: WholeTalks = model.eval()(batch, model.given(labels))
+    out: WholeTalks = model.eval()(batch, model.fixed_history(labels))
     model.train(training)
     return out
 
@@ -47,17 +47,17 @@ def run(model: HrgSsa, batch: TalkBatch, labels: Tensor) -> WholeTalks:
 def talks_of(
     config: HrgSsaConfig, text: TextEncoder, dialogues: Sequence[Dialogue], folder: Path | None
 ) -> list[Talk]:
-    """Dialogues as a model reads them, their sentences through the encoder `text`.
+    """Lay out dialogues, their sentences through the encoder `text`.
 
     Its base is in `folder` (None: the installed one). Raises `EncoderMissing`.
     """
     words = TokenEncoder.load(find_encoder(folder), text, most_tokens=config.most_tokens)
     states = token_states(words, dialogues)
-    return [talk_of(d, found, config) for d, found in zip(dialogues, states, strict=True)]
+    return [talk_of(d, own, config) for d, own in zip(dialogues, states, strict=True)]
 
 
 def answer_talks(model: HrgSsa, dialogues: Sequence[Dialogue], talks: Sequence[Talk]) -> Answers:
-    """Run over whole dialogues, on the model's device; what has no label is heard, not scored."""
+    """Run over whole dialogues on the model's device; the unlabelled are read, not scored."""
     device = next(model.parameters()).device
 
     def run_part(part: slice) -> WholeTalks:

@@ -1,8 +1,8 @@
-"""What a model answered on a split, with the truth beside it: all that scores are computed from."""
+"""A model's answers to a split with the true labels: the input of all scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BATCH_DIALOGUES: Final = 64
+# dialogues, then emotion [N, C], shift [P, C * C] and pairs [P, 2] of them
+Logits = tuple[Sequence[Dialogue], Doubles, Doubles, Ints]
 
 
 class WholeLogits(Protocol):
-    """What a model answers to whole conversations at once."""
+    """A model's answers to whole conversations."""
 
     @property
     def emotion(self) -> Tensor: ...  # [N, C]
@@ -31,7 +33,7 @@ class WholeLogits(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Logits of the labelled utterances and pairs of a split, with the truth beside them."""
+    """Logits of the labelled utterances and pairs of a split, with the true ones."""
 
     emotion: Doubles  # [N, C]
     labels: Ints  # [N]
@@ -53,39 +55,51 @@ class Answers:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether it is the true one, [N]."""
+        """True where the guess is the true class, [N]."""
         hits: NDArray[np.bool_] = self.guess == self.labels
         return hits
 
     @property
     def shifted(self) -> NDArray[np.bool_]:
-        """Whether each pair's emotion really changed, [P]."""
+        """True where a pair's true emotion changed, [P]."""
         return is_shift(self.shifts, self.classes)
 
 
 def answers_to(
     dialogues: Sequence[Dialogue], classes: int, run: Callable[[slice], WholeLogits]
 ) -> Answers:
-    """Run a model over whole dialogues, `BATCH_DIALOGUES` at a time, and keep what can be scored.
+    """Run a model over whole dialogues, `BATCH_DIALOGUES` at a time; return what can be scored.
 
-    `run` is given which dialogues to answer. Utterances without a label are part of the
-    conversation and are not scored.
+    `run` answers the dialogues of a slice. Utterances without a label are part of the conversation
+    and are not scored.
     """
+
+    def logits() -> Iterator[Logits]:
+        for start in range(0, len(dialogues), BATCH_DIALOGUES):
+            chosen = slice(start, start + BATCH_DIALOGUES)
+            out = run(chosen)
+            emotion, shift = (x.cpu().double().numpy() for x in (out.emotion, out.shift))
+            yield dialogues[chosen], emotion, shift, out.pairs.cpu().numpy()
+
+    return labelled_answers(logits(), classes)
+
+
+def labelled_answers(parts: Iterable[Logits], classes: int) -> Answers:
+    """Join the logits of a split's parts; only labelled utterances and pairs are returned."""
     emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
-    for start in range(0, len(dialogues), BATCH_DIALOGUES):
-        chosen = slice(start, start + BATCH_DIALOGUES)
-        part, out = dialogues[chosen], run(chosen)
+    dialogues = 0
+    for part, emotions, joints, pairs in parts:
         truth = np.concatenate([d.labels for d in part])
-        number = np.repeat(np.arange(start, start + len(part)), [len(d) for d in part])
-        pairs = out.pairs.cpu().numpy()
+        number = np.repeat(np.arange(dialogues, dialogues + len(part)), [len(d) for d in part])
         before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
         known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(out.emotion.cpu().double().numpy()[known])
+        emotion.append(emotions[known])
         labels.append(truth[known])
         owner.append(number[known])
-        shift.append(out.shift.cpu().double().numpy()[both])
+        shift.append(joints[both])
         shifts.append((before * classes + now)[both])
         pair_owner.append(number[pairs[:, 1]][both])
+        dialogues += len(part)
     return Answers(
         emotion=np.concatenate(emotion),
         labels=np.concatenate(labels),
@@ -93,11 +107,11 @@ def answers_to(
         shift=np.concatenate(shift),
         shifts=np.concatenate(shifts),
         pair_dialogue=np.concatenate(pair_owner),
-        dialogues=len(dialogues),
+        dialogues=dialogues,
     )
 
 
 def emotion_weighted_f1(answers: Answers) -> float:
-    """Weighted F1 alone: what training selects on."""
+    """Return the weighted F1, on which training selects."""
     counts = confusion(answers.labels, answers.guess, answers.classes)
     return float(weighted_f1(counts))

@@ -1,7 +1,7 @@
 """Intervals over whole dialogues, of one model's scores and of the difference between two.
 
 Utterances of one dialogue are not independent: intervals over utterances would be too narrow. Two
-models are compared on the same resamples (paired), where what makes a dialogue hard cancels out.
+models are compared on the same resamples (paired): the difficulty of a dialogue cancels out.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Difference:
 
     @property
     def within_noise(self) -> bool:
-        """Whether the 95 % interval covers no difference, or there is nothing to compare."""
+        """True when the 95 % interval covers no difference, or there is nothing to compare."""
         return not (self.low > 0 or self.high < 0)
 
     @property
@@ -84,7 +84,7 @@ class Difference:
 
 
 def dialogue_weights(dialogues: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
-    """How often each dialogue is drawn, [1 + resamples, dialogues]; the first row is all of them.
+    """Return the count of each dialogue, [1 + resamples, dialogues]; the first row has each once.
 
     Equal arguments give equal draws: scores of two models on them can be compared pair by pair.
     """
@@ -94,7 +94,7 @@ def dialogue_weights(dialogues: int, *, resamples: int = RESAMPLES, seed: int = 
 
 
 def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) -> Resampled:
-    """Every main score on each row of `drawn`."""
+    """Compute every main score on each row of `drawn`."""
     classes, shifted = answers.classes, answers.shifted
     emotion = _confusions(answers.labels, answers.guess, answers.dialogue, classes, drawn)
     pair = answers.shift.argmax(1)  # the head's answer: the map says how likely any shift is
@@ -116,35 +116,28 @@ def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) ->
 
 
 def interval(scores: Doubles) -> Interval:
-    """The 95 % percentile interval of scores[1:] round scores[0]; NaN where there is no score."""
-    low, high = _middle(scores[1:])
-    return Interval(float(scores[0]), low, high)
+    """Return scores[0] and the 95 % percentile interval of scores[1:]; NaN without a score."""
+    known = scores[1:][~np.isnan(scores[1:])]
+    low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+    return Interval(float(scores[0]), float(low), float(high))
 
 
 def differences(one: Resampled, other: Resampled) -> tuple[Difference, ...]:
-    """Score by score, `one` minus `other`, both on the same draws of the same dialogues."""
+    """Return `one` minus `other`, score by score, both on the same draws of the same dialogues."""
     return tuple(_difference(name, one[name], other[name]) for name in SCORES)
 
 
 def _difference(name: ScoreName, one: Doubles, other: Doubles) -> Difference:
     gap = one - other
-    low, high = _middle(gap[1:])
+    middle = interval(gap)
     known = gap[1:][~np.isnan(gap[1:])]
     not_above = float((known <= 0).mean()) if len(known) else float("nan")
-    first, second = float(one[0]), float(other[0])
-    return Difference(name, first, second, float(gap[0]), low, high, not_above)
-
-
-def _middle(resampled: Doubles) -> tuple[float, float]:
-    known = resampled[~np.isnan(resampled)]
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, high = np.percentile(known, [2.5, 97.5])
-    return float(low), float(high)
+    ends = middle.value, middle.low, middle.high
+    return Difference(name, float(one[0]), float(other[0]), *ends, not_above)
 
 
 def _confusions(truth: Ints, guess: Ints, dialogue: Ints, classes: int, drawn: Ints) -> Ints:
-    """Confusion counts of each resample, [R, C, C], as one matrix product."""
+    """Count confusions of each resample, [R, C, C], as one matrix product."""
     cells = classes * classes
     flat = dialogue * cells + truth * classes + guess
     per = np.bincount(flat, minlength=drawn.shape[1] * cells).reshape(-1, cells)
@@ -157,7 +150,7 @@ def _confusions(truth: Ints, guess: Ints, dialogue: Ints, classes: int, drawn: I
 def _calibration_errors(
     probability: Doubles, happened: Bools, dialogue: Ints, drawn: Ints
 ) -> Doubles:
-    """`calibration_error` of each resample, [R]; NaN where it has no row."""
+    """Return the `calibration_error` of each resample, [R]; NaN without a row."""
     at = dialogue * ECE_BINS + ece_bins(probability)
     size = drawn.shape[1]
     gap = np.bincount(at, probability - happened, minlength=size * ECE_BINS)

@@ -22,14 +22,14 @@ RIDGE: Final = 3.0  # on the confidence map, in answers
 SHIFT_RIDGE: Final = 0.3  # on the beta map, in pairs
 COMMON_RIDGE: Final = 0.1  # only for a set on which all answers are right
 LEAST_SLOPE: Final = 0.1
-HELD: Final = 1e9  # a ridge that nothing moves
+FIXED: Final = 1e9  # a ridge that fixes its weight
 NEWTON_STEPS: Final = 25
-ABSTAIN_SHARE: Final = 0.05  # of the dev utterances are answered "not sure"
+ABSTAIN_SHARE: Final = 0.05  # of the dev utterances: answered "not sure"
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
 
 def softmax(logits: Doubles, temperature: float = 1.0) -> Doubles:
-    """Probabilities over the last axis."""
+    """Return probabilities over the last axis."""
     scaled = logits / temperature
     scaled = scaled - scaled.max(-1, keepdims=True)
     exp = np.exp(scaled)
@@ -38,20 +38,20 @@ def softmax(logits: Doubles, temperature: float = 1.0) -> Doubles:
 
 
 def emotion_probabilities(logits: Doubles, calibration: Calibration) -> Doubles:
-    """What a worker with this calibration states of emotion logits: [N, C] -> [N, C]."""
+    """Return a worker's stated probabilities of emotion logits: [N, C] -> [N, C]."""
     softened = softmax(logits, calibration.emotion)
     stated: Doubles = np.array([calibration.stated(row) for row in softened.tolist()])
     return stated.reshape(logits.shape)
 
 
 def shift_cells(logits: Doubles, calibration: Calibration) -> Doubles:
-    """The (from, to) probabilities it states of shift logits: [P, C * C] -> [P, C * C]."""
+    """Return its stated (from, to) probabilities of shift logits: [P, C * C] -> [P, C * C]."""
     stated: Doubles = np.array([cells for cells, _ in _stated(logits, calibration)])
     return stated.reshape(logits.shape)
 
 
 def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
-    """The probability of a shift it states: [P, C * C] -> [P]."""
+    """Return its stated probability of a shift: [P, C * C] -> [P]."""
     return np.array([shift for _, shift in _stated(logits, calibration)])
 
 
@@ -60,7 +60,7 @@ def _stated(logits: Doubles, calibration: Calibration) -> Iterator[tuple[tuple[f
 
 
 def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
-    """1 - trace of the (from, to) matrix of each pair: [P, C * C] -> [P]."""
+    """Return 1 - trace of the (from, to) matrix of each pair: [P, C * C] -> [P]."""
     diagonal = np.arange(classes) * (classes + 1)
     stays = softmax(logits, temperature)[:, diagonal].sum(1)
     shifts: Doubles = np.clip(1.0 - stays, 0.0, 1.0)
@@ -68,7 +68,7 @@ def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -
 
 
 def fitted_temperature(logits: Doubles, labels: Ints) -> float:
-    """The temperature with the least negative log-likelihood of `labels`."""
+    """Return the temperature with the least negative log-likelihood of `labels`."""
 
     def loss(log_temperature: float) -> float:
         p = softmax(logits, math.exp(log_temperature))[np.arange(len(labels)), labels]
@@ -78,41 +78,41 @@ def fitted_temperature(logits: Doubles, labels: Ints) -> float:
 
 
 def emotion_calibration(logits: Doubles, labels: Ints) -> Calibration:
-    """Temperature, and the map of the answer's confidence with the least loss of *right or not*.
+    """Fit the temperature, then the map of the answer's confidence to *right or not*.
 
-    The offset of a class is a common one and its own, which `RIDGE` draws to 0: a class that is
-    answered a few times only stays near the others, one never answered is in their middle.
+    The offset of a class is a common one plus its own, which `RIDGE` draws to 0: a class that is
+    rarely answered stays near the others, one never answered is in their middle.
     """
     temperature = fitted_temperature(logits, labels)
     softened = softmax(logits, temperature)
     answer, top = softened.argmax(1), np.clip(softened.max(1), 1e-9, 1 - 1e-9)
     odds = np.log(top / (1 - top))
     classes = logits.shape[1]
-    given = np.column_stack((odds, np.ones(len(odds)), np.eye(classes)[answer]))  # [N, 2 + C]
+    rows = np.column_stack((odds, np.ones(len(odds)), np.eye(classes)[answer]))  # [N, 2 + C]
     towards = np.r_[1.0, np.zeros(1 + classes)]
     ridge = np.r_[RIDGE, COMMON_RIDGE, np.full(classes, RIDGE)]
-    weight = _logistic(given, answer == labels, towards, ridge)
+    weight = _logistic(rows, answer == labels, towards, ridge)
     slope = max(float(weight[0]), LEAST_SLOPE)
     offsets = (weight[1] + weight[2:]).tolist()
     return Calibration(emotion=temperature, slope=slope, offsets=tuple(offsets))
 
 
-def _logistic(given: Doubles, happened: Bools, towards: Doubles, ridge: Doubles) -> Doubles:
-    """Weights of a logistic regression that `ridge` draws `towards` others, by Newton's steps.
+def _logistic(rows: Doubles, happened: Bools, towards: Doubles, ridge: Doubles) -> Doubles:
+    """Fit a logistic regression by Newton's steps; `ridge` draws its weights `towards` others.
 
-    A step that overshoots is halved until the loss falls, so the weights always settle.
+    A step that overshoots is halved until the loss falls, so the weights always converge.
     """
     sign = np.where(happened, 1.0, -1.0)
 
     def loss(weight: Doubles) -> float:
-        missed = np.logaddexp(0.0, -sign * (given @ weight)).sum()
+        missed = np.logaddexp(0.0, -sign * (rows @ weight)).sum()
         return float(missed + 0.5 * (ridge * (weight - towards) ** 2).sum())
 
     weight = towards.copy()
     for _ in range(NEWTON_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(given @ weight, -30, 30)))
-        gradient = given.T @ (p - happened) + ridge * (weight - towards)
-        curve = (given * (p * (1 - p))[:, None]).T @ given + np.diag(ridge)
+        p = 1 / (1 + np.exp(-np.clip(rows @ weight, -30, 30)))
+        gradient = rows.T @ (p - happened) + ridge * (weight - towards)
+        curve = (rows * (p * (1 - p))[:, None]).T @ rows + np.diag(ridge)
         step = np.linalg.solve(curve, gradient)
         while np.abs(step).max() > 1e-10 and loss(weight - step) > loss(weight):
             step = step / 2
@@ -121,10 +121,10 @@ def _logistic(given: Doubles, happened: Bools, towards: Doubles, ridge: Doubles)
 
 
 def shift_calibration(logits: Doubles, shifts: Ints, classes: int) -> Calibration:
-    """Temperature of the (from, to) matrix, then the beta map of its 1 - trace.
+    """Fit the temperature of the (from, to) matrix, then the beta map of its 1 - trace.
 
-    The temperature is that of all C * C cells: who reads one is told the truth too. The emotion's
-    side of it is left as it is made.
+    The temperature is that of all C * C cells, so that each cell is calibrated too. The emotion's
+    fields keep their defaults.
     """
     temperature = fitted_temperature(logits, shifts)
     stated = shift_probability(logits, classes, temperature)
@@ -132,25 +132,25 @@ def shift_calibration(logits: Doubles, shifts: Ints, classes: int) -> Calibratio
 
 
 def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float]:
-    """a, b, c of the beta map with the least loss; a and b > 0, so that no order changes.
+    """Return a, b, c of the beta map with the least loss; a and b > 0, so that no order changes.
 
-    `SHIFT_RIDGE` draws it a little to the map that changes nothing.
+    `SHIFT_RIDGE` draws it a little to the identity.
     """
     p = np.clip(probability, 1e-6, 1 - 1e-6)
-    given = np.column_stack((np.log(p), -np.log1p(-p), np.ones(len(p))))
+    rows = np.column_stack((np.log(p), -np.log1p(-p), np.ones(len(p))))
     towards, ridge = np.array([1.0, 1.0, 0.0]), np.array([SHIFT_RIDGE, SHIFT_RIDGE, COMMON_RIDGE])
-    weight = _logistic(given, happened, towards, ridge)
-    free = np.array([True, True, False])  # slopes that are not held at the least one yet
+    weight = _logistic(rows, happened, towards, ridge)
+    free = np.array([True, True, False])  # slopes that are not fixed at the least one yet
     while (low := free & (weight < LEAST_SLOPE)).any():
         free &= ~low
-        towards, ridge = np.where(low, LEAST_SLOPE, towards), np.where(low, HELD, ridge)
-        weight = _logistic(given, happened, towards, ridge)
+        towards, ridge = np.where(low, LEAST_SLOPE, towards), np.where(low, FIXED, ridge)
+        weight = _logistic(rows, happened, towards, ridge)
     a, b, c = weight.tolist()
     return a, b, c
 
 
 def _least(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Golden-section search for where `loss` is least between `low` and `high`."""
+    """Return the argument between `low` and `high` of the least `loss`, by golden section."""
     for _ in range(40):
         c, d = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         if loss(c) < loss(d):
@@ -161,20 +161,20 @@ def _least(loss: Callable[[float], float], low: float, high: float) -> float:
 
 
 def operating_point(probability: Doubles, shifted: Bools, false_alarms_per_100: float) -> float:
-    """The lowest threshold with at most that many false alarms per 100 pairs."""
+    """Return the lowest threshold with at most that many false alarms per 100 pairs."""
     allowed = math.floor(false_alarms_per_100 / 100 * len(probability))
     wrong = np.sort(probability[~shifted])[::-1]
     if len(wrong) <= allowed:
         return 0.0
-    # The first false alarm beyond the budget must stay under the threshold.
+    # the first false alarm beyond the budget must stay under the threshold
     return float(np.nextafter(wrong[allowed], np.inf))
 
 
 def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, float]:
-    """ECE of emotion and of shift when no dialogue is judged by what was fitted on it.
+    """Return the ECE of emotion and of shift with calibrations fitted on the other folds.
 
-    Temperatures and maps are fitted on the other folds of whole dialogues: what the calibrated
-    split would show if it were new. NaN without two dialogues to split.
+    Folds are of whole dialogues: an estimate of the errors on a new split. NaN without two
+    dialogues to split.
     """
     if answers.dialogues < 2:
         return float("nan"), float("nan")
@@ -182,16 +182,14 @@ def out_of_fold_errors(answers: Answers, *, folds: int = 5) -> tuple[float, floa
     own, pair = fold[answers.dialogue], fold[answers.pair_dialogue]
     stated, moved = np.zeros(len(own)), np.zeros(len(pair))
     for k in range(folds):
-        held, learned = own == k, own != k
-        if held.any() and learned.any():
-            fitted = emotion_calibration(answers.emotion[learned], answers.labels[learned])
-            stated[held] = emotion_probabilities(answers.emotion[held], fitted).max(1)
-        held, learned = pair == k, pair != k
-        if held.any() and learned.any():
-            fitted = shift_calibration(
-                answers.shift[learned], answers.shifts[learned], answers.classes
-            )
-            moved[held] = stated_shifts(answers.shift[held], fitted)
+        out, rest = own == k, own != k
+        if out.any() and rest.any():
+            fitted = emotion_calibration(answers.emotion[rest], answers.labels[rest])
+            stated[out] = emotion_probabilities(answers.emotion[out], fitted).max(1)
+        out, rest = pair == k, pair != k
+        if out.any() and rest.any():
+            fitted = shift_calibration(answers.shift[rest], answers.shifts[rest], answers.classes)
+            moved[out] = stated_shifts(answers.shift[out], fitted)
     return calibration_error(stated, answers.right), calibration_error(moved, answers.shifted)
 
 

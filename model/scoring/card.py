@@ -1,4 +1,4 @@
-"""Model cards from their templates: the sections that every card has are scores and limits."""
+"""Model cards from their templates: scores and limits are sections of every card."""
 
 from __future__ import annotations
 
@@ -18,37 +18,22 @@ def filled_card(
     template: Path, report: Report, points: Thresholds, *, data: str, **values: object
 ) -> str:
     """Fill a card's template in; `report` is of the dev split of `data`."""
-    return _filled(
-        template,
-        data=data,
-        how_good=how_good(report, points),
-        limits=limits(data, report),
-        **values,
-    )
-
-
-def how_good(report: Report, points: Thresholds) -> str:
-    """Return the section on dev's scores, and on what was fitted on that same split."""
-    f1 = report.class_f1.items()
-    return _filled(
+    f1 = report.class_f1
+    how_good = _filled(
         _HERE / "card_scores.md",
         scores=scores_table(report),
-        class_f1=", ".join(f"{label} {100 * value:.1f}" for label, value in f1),
+        class_f1=", ".join(f"{label} {100 * value:.1f}" for label, value in f1.items()),
         shift=f"{points.shift:.3f}",
         exit=f"{points.shift_exit:.3f}",
         abstain=f"{points.abstain_below:.3f}",
         false_alarms=f"{FALSE_ALARMS_PER_100:g}",
         abstained=f"{100 * ABSTAIN_SHARE:g}",
     )
-
-
-def limits(data: str, report: Report) -> str:
-    """Return the section on what a model of that data is not good for."""
-    f1 = report.class_f1
-    stated = _HERE / f"card_limits_{data}.md"
-    of_the_data = _filled(stated if stated.exists() else _HERE / "card_limits_other.md", data=data)
+    own = _HERE / f"card_limits_{data}.md"
+    of_the_data = _filled(own if own.exists() else _HERE / "card_limits_other.md", data=data)
     rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
-    return _filled(_HERE / "card_limits.md", rare=rare, of_the_data=of_the_data) + "\n"
+    limits = _filled(_HERE / "card_limits.md", rare=rare, of_the_data=of_the_data) + "\n"
+    return _filled(template, data=data, how_good=how_good, limits=limits, **values)
 
 
 def _filled(template: Path, **values: object) -> str:
@@ -56,7 +41,7 @@ def _filled(template: Path, **values: object) -> str:
 
 
 def scores_table(report: Report) -> str:
-    """Rows of a Markdown table: score and its interval."""
+    """Return rows of a Markdown table: score and its interval."""
     base = f"{100 * report.shift_base_rate:.1f} % of {report.pairs} pairs shift"
     always, still = report.majority, report.no_shift
     rows = [
@@ -84,9 +69,9 @@ def _share(score: Interval) -> str:
     return f"{score.value:.3f} ({score.low:.3f}, {score.high:.3f})"
 
 
-def _calibration(found: Calibrated) -> str:
+def _calibration(errors: Calibrated) -> str:
     return (
-        f"{100 * found.after.ece:.1f} %; {100 * found.out_of_fold:.1f} % out of fold; "
-        f"{100 * found.before.ece:.1f} % as the logits come; "
-        f"{100 * found.after.floor:.1f} % by chance alone"
+        f"{100 * errors.after.ece:.1f} %; {100 * errors.out_of_fold:.1f} % out of fold; "
+        f"{100 * errors.before.ece:.1f} % as the logits come; "
+        f"{100 * errors.after.floor:.1f} % by chance alone"
     )

@@ -18,7 +18,7 @@ FLOOR_DRAWS: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The probabilities stated between `low` and `high`, and how often it then happened."""
+    """Probabilities stated between `low` and `high`, and the share that happened."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class RiskCoverage:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """What a binary decision at each possible threshold gives, strictest first; all [K]."""
+    """A binary decision at each possible threshold, strictest first; all [K]."""
 
     threshold: Doubles
     recall: Doubles  # true positive rate
@@ -56,7 +56,7 @@ class Threshold:
 
 
 def reliability(probability: Doubles, happened: Bools, *, seed: int = 0) -> Reliability:
-    """Bins of stated against observed, the calibration error and its noise floor."""
+    """Bin stated against observed; with the calibration error and its noise floor."""
     at = ece_bins(probability)
     count = np.bincount(at, minlength=ECE_BINS)
     stated = np.bincount(at, probability, minlength=ECE_BINS) / np.where(count, count, np.nan)
@@ -70,7 +70,7 @@ def reliability(probability: Doubles, happened: Bools, *, seed: int = 0) -> Reli
 
 
 def calibration_floor(probability: Doubles, *, seed: int = 0) -> float:
-    """The mean ECE if everything happened exactly as often as stated, rows independent.
+    """Return the mean ECE if all happened exactly as often as stated, rows independent.
 
     Rows of one dialogue are not, so the true floor is somewhat higher.
     """
@@ -83,7 +83,7 @@ def calibration_floor(probability: Doubles, *, seed: int = 0) -> float:
 
 
 def risk_coverage(confidence: Doubles, right: Bools) -> RiskCoverage:
-    """Answer the surest first. Equally sure ones come in no order: their mean counts for each."""
+    """Answer the surest first; those equally sure have no order: their mean counts for each."""
     n = len(confidence)
     order = np.argsort(-confidence, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(confidence[order])) + 1, n)
@@ -94,14 +94,14 @@ def risk_coverage(confidence: Doubles, right: Bools) -> RiskCoverage:
 
 
 def thresholds(truth: Bools, score: Doubles) -> Threshold:
-    """Recall, false positive rate and precision of `score >= threshold`, from none said to all."""
+    """Score the decision `score >= threshold`, from no positive answer to all."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))
     ends = ends[ends > 0]
     hits = np.append(0, np.cumsum(truth[order])[ends - 1])
-    said = np.append(0, ends)
+    positive = np.append(0, ends)  # answers
     positives, negatives = max(1, int(truth.sum())), max(1, int((~truth).sum()))
-    first = hits[1] / said[1] if len(ends) else 1.0  # nothing said: precision of the first step
-    precision = np.append(first, hits[1:] / said[1:])
+    first = hits[1] / positive[1] if len(ends) else 1.0  # of no answer: that of the first step
+    precision = np.append(first, hits[1:] / positive[1:])
     at = np.append(np.inf, score[order][ends - 1])
-    return Threshold(at, hits / positives, (said - hits) / negatives, precision)
+    return Threshold(at, hits / positives, (positive - hits) / negatives, precision)

@@ -53,7 +53,7 @@ def report_page(
     pictures: Sequence[Picture],
     against: Sequence[Difference] = (),
 ) -> str:
-    """The whole page as HTML."""
+    """Return the whole page as HTML."""
     values = {
         "title": f"{subject.model} on {subject.data}, {subject.split} split",
         "sizes": f"{report.utterances:,} utterances and {report.pairs:,} pairs of "
@@ -62,23 +62,29 @@ def report_page(
         "command": subject.command,
         "ledger": subject.ledger,
     }
-    sections = [
-        _list(summary(report)),
-        _scores(report),
-        _against(subject, against),
-        *(_figure(picture) for picture in pictures),
-        _classes(report),
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in summary(report))
+    sections = [f'<ul class="lead">{items}</ul>', _scores(report)]
+    if against:
+        rows = [difference_row(d) for d in against if np.isfinite(d.value)]
+        other = f"The other is <code>{escape(subject.other)}</code>, over the same dialogues."
+        table = _table("Against another checkpoint", DIFFERENCE_HEADER, rows)
+        sections.append(f"{table}<p>{other}</p>")
+    sections += map(_figure, pictures)
+    rows = [
+        (c.label, _one(c.precision), _one(c.recall), _one(c.f1), f"{c.support:,}")
+        for c in report.classes
     ]
-    body = "\n".join(section for section in sections if section)
+    header = ("", "precision, %", "recall, %", "F1, %", "utterances")
+    body = "\n".join([*sections, _table("By emotion", header, rows)])
     template = Template(Path(__file__).with_name("page.html").read_text("utf-8"))
     return template.substitute({name: escape(v) for name, v in values.items()}, body=body)
 
 
 def summary(report: Report) -> tuple[str, ...]:
-    """Say in sentences what the scores mean."""
+    """Explain the scores in sentences."""
     always, best = report.majority, max(report.classes, key=lambda c: c.f1)
     worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
-    said = [
+    sentences = [
         f"It names the right emotion for {100 * report.accuracy.value:.0f} of 100 utterances; "
         f"answering “{always.answer}” every time would be right for {100 * always.accuracy:.0f}.",
         f"It is best at {best.label} (F1 {best.f1:.2f}) and worst at {worst.label} "
@@ -90,17 +96,17 @@ def summary(report: Report) -> tuple[str, ...]:
     ]
     if report.pairs and np.isfinite(report.shift_auroc.value):
         alerts = report.alerts
-        said.append(
+        sentences.append(
             f"Given one pair with a shift and one without, it ranks them rightly "
             f"{100 * report.shift_auroc.value:.0f} times of 100 (a coin: 50). The built-in alert "
             f"finds {100 * alerts.recall:.0f} of 100 shifts with {alerts.false_per_100:.1f} false "
             "alarms per 100 pairs."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def difference_row(found: Difference) -> tuple[str, ...]:
-    """The cells under `DIFFERENCE_HEADER`."""
+    """Return the cells under `DIFFERENCE_HEADER`."""
     one, other, gap, low, high = (
         100 * x for x in (found.one, found.other, found.value, found.low, found.high)
     )
@@ -111,7 +117,7 @@ def difference_row(found: Difference) -> tuple[str, ...]:
 
 
 def difference_sentence(found: Difference) -> str:
-    """A difference and whether it means anything, in words."""
+    """State a difference and its verdict in words."""
     name = SCORE_NAMES[found.score].removesuffix(", %")
     if np.isnan(found.value):
         return f"{name}: cannot be compared"
@@ -119,11 +125,6 @@ def difference_sentence(found: Difference) -> str:
         f"{name}: {100 * found.value:+.1f} points "
         f"({100 * found.low:+.1f} to {100 * found.high:+.1f}), {found.verdict}"
     )
-
-
-def _list(sentences: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<ul class="lead">{items}</ul>'
 
 
 def _scores(report: Report) -> str:
@@ -147,10 +148,10 @@ def _scores(report: Report) -> str:
     for name, found in (("emotion", report.emotion), ("shift", report.shift)):
         if np.isfinite(found.after.ece):
             before = f"{100 * found.before.ece:.1f} as the logits come"
-            beside = f"{100 * found.after.floor:.1f} (by chance); {before}"
+            context = f"{100 * found.after.floor:.1f} (by chance); {before}"
             if np.isfinite(found.out_of_fold):
-                beside += f"; {100 * found.out_of_fold:.1f} out of fold"
-            rows.append((f"{name} calibration error, %", _one(found.after.ece), "", beside))
+                context += f"; {100 * found.out_of_fold:.1f} out of fold"
+            rows.append((f"{name} calibration error, %", _one(found.after.ece), "", context))
     rows.append(("error over share answered (AURC), %", _one(report.risk.area), "", ""))
     return _table("Scores", ("", "value", "95 % interval", "to be read beside"), rows)
 
@@ -158,22 +159,6 @@ def _scores(report: Report) -> str:
 def _score(name: str, score: Interval, base: float, base_name: str) -> tuple[str, str, str, str]:
     interval = f"{_one(score.low)} to {_one(score.high)}"
     return name, _one(score.value), interval, f"{base:.1f} ({base_name})"
-
-
-def _classes(report: Report) -> str:
-    rows = [
-        (c.label, _one(c.precision), _one(c.recall), _one(c.f1), f"{c.support:,}")
-        for c in report.classes
-    ]
-    return _table("By emotion", ("", "precision, %", "recall, %", "F1, %", "utterances"), rows)
-
-
-def _against(subject: Subject, found: Sequence[Difference]) -> str:
-    if not found:
-        return ""
-    rows = [difference_row(d) for d in found if np.isfinite(d.value)]
-    other = f"<p>The other is <code>{escape(subject.other)}</code>, over the same dialogues.</p>"
-    return _table("Against another checkpoint", DIFFERENCE_HEADER, rows) + other
 
 
 def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,7 @@
-"""Pictures of a report and of a training run, as PNG. One style, light, safe for colour-blind eyes.
+"""Pictures of a report and of a training run, as PNG in one style, safe for colour-blind eyes.
 
 matplotlib is imported when a picture is drawn: `emotrack --help` must stay quick. Figures are drawn
-without pyplot, so nothing global is set and no display is asked for.
+without pyplot, so nothing global is set and no display is needed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STYLE: Final = Path(__file__).with_name("pictures.mplstyle")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG with its heading and what it shows in a sentence."""
+    """A PNG with its heading and a caption of one sentence."""
 
     name: str
     heading: str
@@ -45,8 +45,8 @@ class Picture:
 
 
 def report_pictures(report: Report) -> tuple[Picture, ...]:
-    """Every picture of a report; those of shift are left out where no pair can be scored."""
-    found = [
+    """Draw every picture of a report; those of shift only where pairs can be scored."""
+    pictures = [
         Picture(
             "confusion",
             "Which emotions are mistaken for which",
@@ -73,29 +73,25 @@ def report_pictures(report: Report) -> tuple[Picture, ...]:
         ),
     ]
     if report.pairs:
-        found += _shift_pictures(report)
-    return tuple(found)
-
-
-def _shift_pictures(report: Report) -> list[Picture]:
-    return [
-        Picture(
-            "shift-decisions",
-            "How well shifts are told from steady moods",
-            "The dot is the threshold of the built-in alert rule; dashes are the base rate.",
-            shift_picture(report),
-        ),
-        Picture(
-            "shift-reliability",
-            "Whether a stated shift probability can be taken at its word",
-            "On the diagonal a shift comes as often as stated. Below: pairs per bin.",
-            reliability_picture(report.shift, "shift probability", "share that shifted"),
-        ),
-    ]
+        pictures += [
+            Picture(
+                "shift-decisions",
+                "How well shifts are told from steady moods",
+                "The dot is the threshold of the built-in alert rule; dashes are the base rate.",
+                shift_picture(report),
+            ),
+            Picture(
+                "shift-reliability",
+                "Whether a stated shift probability can be taken at its word",
+                "On the diagonal a shift comes as often as stated. Below: pairs per bin.",
+                reliability_picture(report.shift, "shift probability", "share that shifted"),
+            ),
+        ]
+    return tuple(pictures)
 
 
 def confusion_picture(report: Report) -> bytes:
-    """The confusion matrix, coloured by row share, with counts in the cells."""
+    """Draw the confusion matrix, coloured by row share, with counts in the cells."""
     counts = report.confusion
     labels = [c.label for c in report.classes]
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
@@ -120,7 +116,7 @@ def confusion_picture(report: Report) -> bytes:
 
 
 def class_picture(report: Report) -> bytes:
-    """F1 of each class as bars, the commonest on top, with precision and recall."""
+    """Draw F1 of each class as bars, the commonest on top, with precision and recall."""
     classes = sorted(report.classes, key=lambda c: c.support)
     at = np.arange(len(classes))
     with _figure(7.2, 1.4 + 0.46 * len(classes)) as (figure, png):
@@ -138,7 +134,7 @@ def class_picture(report: Report) -> bytes:
 
 
 def reliability_picture(found: Calibrated, stated: str, observed: str) -> bytes:
-    """Stated against observed before and after calibration, with the answers in each bin."""
+    """Draw stated against observed before and after calibration, with the count of each bin."""
     with _figure(9.0, 5.0) as (figure, png):
         grid = figure.subplots(
             2, 2, sharex=True, sharey="row", gridspec_kw={"height_ratios": [3.2, 1]}
@@ -171,7 +167,7 @@ def _reliability(top: Axes, bottom: Axes, found: Reliability) -> None:
 
 
 def risk_picture(report: Report) -> bytes:
-    """Accuracy of what is answered, against the share that is, with the checkpoint's point."""
+    """Draw accuracy against the share answered, with the checkpoint's point."""
     risk, point = report.risk, report.abstention
     shown = risk.coverage >= min(1.0, 20 / len(risk.coverage))  # of fewer the share jumps about
     with _figure(7.2, 4.2) as (figure, png):
@@ -194,7 +190,7 @@ def risk_picture(report: Report) -> bytes:
 
 
 def shift_picture(report: Report) -> bytes:
-    """ROC and precision-recall of "has shifted", with the alert rule's threshold."""
+    """Draw ROC and precision-recall of "has shifted", with the alert rule's threshold."""
     curve, alerts = report.shift_decisions, report.alerts
     with _figure(9.0, 4.4) as (figure, png):
         roc, trade = figure.subplots(1, 2)
@@ -215,7 +211,7 @@ def shift_picture(report: Report) -> bytes:
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[[], bytes]]]:
-    """A figure in our style, and what turns it into PNG once it is drawn."""
+    """Yield a figure in `STYLE` and a function that returns its PNG after the block."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""The scores of one model on one split, with what they must be read beside, and as plain data."""
+"""The scores of one model on one split with their base rates; also as plain data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from model.scoring.curves import Reliability, RiskCoverage, Threshold, reliabili
 from model.scoring.curves import thresholds as decisions
 from model.scoring.scores import (
     Bools,
-    Doubles,
     Ints,
     accuracy,
     confusion,
@@ -62,7 +61,7 @@ class BaseRate:
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """Stated against observed, as the logits come and calibrated."""
+    """Stated against observed, uncalibrated and calibrated."""
 
     before: Reliability
     after: Reliability
@@ -83,7 +82,7 @@ class Alerts:
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """The confidence under which an answer is marked as abstained."""
+    """Answers whose confidence is under the threshold, marked as abstained, and the others."""
 
     threshold: float
     abstained: float  # share of utterances
@@ -143,16 +142,15 @@ def score(
     """Score answers; intervals are 95 % bootstrap intervals over whole dialogues.
 
     `fitted_here`: the calibration was fitted on these answers, so their ECE flatters; the error
-    out of fold is told beside it.
+    out of fold is reported too.
     """
     folds = out_of_fold_errors(answers) if fitted_here else (float("nan"), float("nan"))
     drawn = dialogue_weights(answers.dialogues, resamples=resamples, seed=seed)
     main = resampled_scores(answers, calibration, drawn)
     classes, shifted = answers.classes, answers.shifted
-    counts = confusion(answers.labels, answers.guess, classes)
     stated = emotion_probabilities(answers.emotion, calibration).max(1)
     moved = stated_shifts(answers.shift, calibration)
-    raw_moved = shift_probability(answers.shift, classes)
+    alerted, unsure = moved >= thresholds.shift, stated < thresholds.abstain_below
     return Report(
         utterances=len(answers.labels),
         pairs=len(shifted),
@@ -161,7 +159,7 @@ def score(
         weighted_f1=interval(main["weighted_f1"]),
         macro_f1=interval(main["macro_f1"]),
         classes=_classes(answers, labels),
-        confusion=counts,
+        confusion=confusion(answers.labels, answers.guess, classes),
         majority=_majority(answers.labels, labels),
         shift_base_rate=_mean(shifted),
         shift_auroc=interval(main["shift_auroc"]),
@@ -169,14 +167,33 @@ def score(
         shift_c2_weighted_f1=interval(main["shift_c2_weighted_f1"]),
         shift_c2_accuracy=interval(main["shift_c2_accuracy"]),
         no_shift=_no_shift(answers.shifts, labels),
-        emotion=_calibrated(
-            softmax(answers.emotion).max(1), stated, answers.right, calibration.emotion, folds[0]
+        emotion=Calibrated(
+            reliability(softmax(answers.emotion).max(1), answers.right),
+            reliability(stated, answers.right),
+            calibration.emotion,
+            folds[0],
         ),
-        shift=_calibrated(raw_moved, moved, shifted, calibration.shift, folds[1]),
+        shift=Calibrated(
+            reliability(shift_probability(answers.shift, classes), shifted),
+            reliability(moved, shifted),
+            calibration.shift,
+            folds[1],
+        ),
         risk=risk_coverage(stated, answers.right),
         shift_decisions=decisions(shifted, moved),
-        alerts=_alerts(shifted, moved, thresholds.shift),
-        abstention=_abstention(answers.right, stated, thresholds.abstain_below),
+        alerts=Alerts(
+            threshold=thresholds.shift,
+            recall=_mean(alerted[shifted]),
+            precision=_mean(shifted[alerted]),
+            false_per_100=100 * _mean(alerted & ~shifted),
+            false_rate=_mean(alerted[~shifted]),
+        ),
+        abstention=Abstention(
+            threshold=thresholds.abstain_below,
+            abstained=_mean(unsure),
+            abstained_accuracy=_mean(answers.right[unsure]),
+            answered_accuracy=_mean(answers.right[~unsure]),
+        ),
     )
 
 
@@ -186,8 +203,8 @@ def _classes(answers: Answers, labels: Sequence[str]) -> tuple[ClassScore, ...]:
     columns = precision_recall_fscore_support(
         answers.labels, answers.guess, labels=range(len(labels)), zero_division=0
     )
-    found = zip(labels, *(column.tolist() for column in columns), strict=True)
-    return tuple(ClassScore(*row) for row in found)
+    rows = zip(labels, *(column.tolist() for column in columns), strict=True)
+    return tuple(ClassScore(*row) for row in rows)
 
 
 def _majority(truth: Ints, labels: Sequence[str]) -> BaseRate:
@@ -209,36 +226,12 @@ def _always(truth: Ints, guess: int, classes: int, name: str) -> BaseRate:
     return BaseRate(name, *(float(s) for s in scores))
 
 
-def _calibrated(
-    before: Doubles, after: Doubles, happened: Bools, temperature: float, folds: float
-) -> Calibrated:
-    return Calibrated(
-        reliability(before, happened), reliability(after, happened), temperature, folds
-    )
-
-
-def _alerts(shifted: Bools, moved: Doubles, threshold: float) -> Alerts:
-    said = moved >= threshold
-    return Alerts(
-        threshold=threshold,
-        recall=_mean(said[shifted]),
-        precision=_mean(shifted[said]),
-        false_per_100=100 * _mean(said & ~shifted),
-        false_rate=_mean(said[~shifted]),
-    )
-
-
-def _abstention(right: Bools, stated: Doubles, threshold: float) -> Abstention:
-    unsure = stated < threshold
-    return Abstention(threshold, _mean(unsure), _mean(right[unsure]), _mean(right[~unsure]))
-
-
 def _mean(values: Bools) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
 def goal_rows(report: Report) -> dict[str, dict[str, Any]]:
-    """The report as rows of goals.md (A1, A4, A5), in percent where the goal is."""
+    """Return the report as rows of goals.md (A1, A4, A5), in percent where the goal is."""
     base = f"{100 * report.shift_base_rate:.1f} % of {report.pairs} pairs shift"
     size = f"{report.utterances} utterances"
     majority, still = report.majority, report.no_shift
@@ -283,12 +276,12 @@ def goal_rows(report: Report) -> dict[str, dict[str, Any]]:
 
 
 def report_data(report: Report) -> dict[str, Any]:
-    """The whole report as what JSON can hold; what is not a number (NaN, infinity) is null."""
+    """Return the whole report for JSON; NaN and infinity are null."""
     return {name: _plain(value) for name, value in asdict(report).items()}
 
 
 def difference_rows(found: Sequence[Difference]) -> dict[str, dict[str, Any]]:
-    """The differences as JSON holds them, by score; shares between 0 and 1."""
+    """Return the differences for JSON, by score; shares between 0 and 1."""
     return {
         d.score: {name: _plain(value) for name, value in asdict(d).items() if name != "score"}
         | {"verdict": d.verdict}

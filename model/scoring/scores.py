@@ -1,6 +1,6 @@
 """Scores of predictions: F1, AUROC, average precision, calibration error.
 
-Pure numpy on labels and probabilities. What takes a leading `...` scores many resamples at once.
+Pure numpy on labels and probabilities. A leading `...` scores many resamples at once.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ ECE_BINS: Final = 15
 
 
 def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
-    """Counts [C, C], row the true class, column the predicted one."""
+    """Return counts [C, C], row the true class, column the predicted one."""
     cells = np.bincount(truth * classes + guess, minlength=classes * classes)
     return cells.reshape(classes, classes).astype(np.int64)
 
 
 def is_shift(pairs: Ints, classes: int) -> Bools:
-    """True where a pair's two emotions differ; a pair is from * C + to, [P]."""
+    """Return True where a pair's two emotions differ; a pair is from * C + to, [P]."""
     moved: Bools = pairs // classes != pairs % classes
     return moved
 
 
 def class_f1(counts: Counts) -> Doubles:
-    """F1 of each class from confusion counts [..., C, C]; 0 where a class never occurs."""
+    """Return F1 of each class from confusion counts [..., C, C]; 0 where a class never occurs."""
     return _share(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))
 
 
 def weighted_f1(counts: Counts) -> Doubles:
-    """Mean of the class F1s weighted by how often a class is true, over [..., C, C]."""
+    """Return the mean class F1 weighted by a class's true count, over [..., C, C]."""
     support = counts.sum(-1).astype(np.float64)
     return _share((class_f1(counts) * support).sum(-1), support.sum(-1))
 
 
 def macro_f1(counts: Counts) -> Doubles:
-    """Plain mean of the F1s of the classes that occur, over [..., C, C]."""
+    """Return the plain mean F1 of the classes that occur, over [..., C, C]."""
     occurs = counts.sum(-1) > 0
     return _share((class_f1(counts) * occurs).sum(-1), occurs.sum(-1))
 
 
 def accuracy(counts: Counts) -> Doubles:
-    """Share of correct predictions, over [..., C, C]; 0 where there are none."""
+    """Return the share of correct predictions, over [..., C, C]; 0 without any prediction."""
     return _share(_hits(counts).sum(-1), counts.sum((-2, -1)))
 
 
 def auroc(truth: Bools, score: Doubles, weight: Doubles | None = None) -> Doubles:
-    """Chance that a positive scores above a negative, ties counting half; NaN without both.
+    """Return the chance that a positive scores above a negative, ties half; NaN without both.
 
     `weight` [..., P] counts each row that often, one score for each leading index.
     """
@@ -64,7 +64,7 @@ def auroc(truth: Bools, score: Doubles, weight: Doubles | None = None) -> Double
 
 
 def average_precision(truth: Bools, score: Doubles, weight: Doubles | None = None) -> Doubles:
-    """Area under precision over recall, as steps; NaN without a positive. `weight` as in auroc."""
+    """Return the area under precision over recall, as steps; NaN without a positive."""
     positive, negative = _by_score(truth, -score, weight)
     hits = np.cumsum(positive, -1)
     precision = _share(hits, hits + np.cumsum(negative, -1))
@@ -72,12 +72,12 @@ def average_precision(truth: Bools, score: Doubles, weight: Doubles | None = Non
 
 
 def ece_bins(probability: Doubles) -> Ints:
-    """The number of the bin each probability falls into, of `ECE_BINS` equally wide ones."""
+    """Return the bin of each probability, of `ECE_BINS` equally wide ones."""
     return np.minimum((probability * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def calibration_error(probability: Doubles, happened: Bools) -> float:
-    """Expected calibration error: mean |stated - observed| over 15 equal bins of probability."""
+    """Return the expected calibration error: mean |stated - observed| over `ECE_BINS` bins."""
     if len(probability) == 0:
         return float("nan")
     gap = np.bincount(ece_bins(probability), probability - happened, minlength=ECE_BINS)
@@ -89,14 +89,14 @@ def _hits(counts: Counts) -> Doubles:
 
 
 def _share(part: Counts, whole: Counts, nothing: float = 0.0) -> Doubles:
-    """part / whole, and `nothing` where whole is 0."""
+    """Return part / whole, and `nothing` where whole is 0."""
     part = np.asarray(part, np.float64)
     out: Doubles = np.divide(part, whole, out=np.full_like(part, nothing), where=whole > 0)
     return out
 
 
 def _by_score(truth: Bools, score: Doubles, weight: Doubles | None) -> tuple[Doubles, Doubles]:
-    """Weight of the positives and of the negatives at each different score, lowest first."""
+    """Sum the weights of positives and of negatives at each different score, lowest first."""
     weight = np.ones(len(score)) if weight is None else weight
     if len(score) == 0:
         return weight, weight

@@ -1,7 +1,7 @@
 """Models that lack or add a part, to measure what it is worth; none of them can be served.
 
 The settings of such a model name its parts in `research`. `ablated` gives a plan or a checkpoint
-the network they ask for; without it such a network is not built.
+the network that they name; without it such a network is not built.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from model.checkpoint_files import LoadedCheckpoint
 from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import HrgSsaConfig
-from model.hrg_ssa.model import UNTOLD, HrgSsa, HybridGraph, Past
+from model.hrg_ssa.model import NO_LABEL, HrgSsa, HybridGraph, Past
 from model.pcgnet.collate import Batch, ConversationTensors, Sequences
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.graph import TO_ES
@@ -35,7 +35,7 @@ def load(folder: Path) -> LoadedCheckpoint:
 
 
 def ablated(subject: Subject) -> Subject:
-    """Return a plan or a checkpoint with the network that its settings ask for."""
+    """Return a plan or a checkpoint with the network that its settings name."""
     config = getattr(subject, "config")  # noqa: B009 -- of a dataclass of any model
     if not getattr(config, "research", ()):
         return subject
@@ -50,10 +50,7 @@ def under(checkpoint: LoadedCheckpoint, **settings: Any) -> LoadedCheckpoint:
 
 
 def network_of(config: Any) -> type[Any]:
-    """Return the class of the network that a model's settings ask for.
-
-    Raises `ValueError` for a part that is not known.
-    """
+    """Return the network's class for a model's settings. Raises `ValueError` on unknown parts."""
     network, parts = PARTS[type(config)]
     if not set(config.research) <= set(parts):
         raise ValueError(f"research knows {', '.join(parts)}, not {config.research!r}")
@@ -77,10 +74,9 @@ class BothWays(Sequences):
 
 
 class BothWaysGru(CausalGru):
-    """Hears both directions, as the paper's BiGRU.
+    """The paper's BiGRU: twice the cells of half the width, the second half from the runs' ends.
 
-    Twice the cells of half the width, the second half of them from the runs' ends; each layer reads
-    both.
+    Each layer reads both directions.
     """
 
     def __init__(self, cells: int, width: int, dropout: float, store: torch.dtype) -> None:
@@ -97,7 +93,7 @@ class BothWaysGru(CausalGru):
 
 
 class Bidirectional(Pcgnet):
-    """Hears the future too: the price of causality."""
+    """Reads the future too: the price of causality."""
 
     gru = BothWaysGru
 
@@ -112,7 +108,7 @@ def both_ways(runs: Sequences) -> BothWays:
     starts = np.cumsum(sizes) - sizes
     step = np.searchsorted(starts, place, side="right") - 1
     rank = place - starts[step]  # of a run, the longest first
-    length = np.searchsorted(-sizes, -rank)  # the steps at which it still goes on
+    length = np.searchsorted(-sizes, -rank)  # steps of the run
     mirrored = starts[length - 1 - step] + rank
     back = Sequences(torch.from_numpy(np.argsort(mirrored)), torch.from_numpy(mirrored), runs.sizes)
     return BothWays(runs.order, runs.place, runs.sizes, back)
@@ -125,7 +121,7 @@ class NoGraph(Pcgnet):
         batch = super().collate(conversations)
         own = batch.persona_edges[:, batch.persona_edges[0] == batch.persona_edges[1]]
         loops = batch.graph_edges[0] == batch.graph_edges[1]
-        return _kept(replace(batch, persona_edges=own), loops & (batch.relation < TO_ES))
+        return _with_edges(replace(batch, persona_edges=own), loops & (batch.relation < TO_ES))
 
 
 class NoCrossTask(Pcgnet):
@@ -133,21 +129,21 @@ class NoCrossTask(Pcgnet):
 
     def collate(self, conversations: Sequence[ConversationTensors]) -> Batch:
         batch = super().collate(conversations)
-        return _kept(batch, batch.relation < TO_ES)
+        return _with_edges(batch, batch.relation < TO_ES)
 
 
-def _kept(batch: Batch, kept: Tensor) -> Batch:
-    """The batch with some edges [E2] of its interactive graph."""
+def _with_edges(batch: Batch, chosen: Tensor) -> Batch:
+    """Return the batch with only the chosen edges [E2] of its interactive graph."""
     return replace(
         batch,
-        graph_edges=batch.graph_edges[:, kept],
-        relation=batch.relation[kept],
-        distance=batch.distance[kept],
+        graph_edges=batch.graph_edges[:, chosen],
+        relation=batch.relation[chosen],
+        distance=batch.distance[chosen],
     )
 
 
 class NoEvidence(Pcgnet):
-    """Its shift head is not told what the utterance alone says."""
+    """The shift head has no evidence of the utterance alone."""
 
     def _with_evidence(self, shift: Tensor, x: Tensor, now: Tensor) -> Tensor:
         return shift
@@ -157,21 +153,21 @@ class NoEvidence(Pcgnet):
 
 
 class GoldHistory(HrgSsa):
-    """Told the true emotions of the past: a leak."""
+    """Reads the true emotions of the past: a leak."""
 
-    def given(self, labels: Tensor) -> Tensor | None:
+    def fixed_history(self, labels: Tensor) -> Tensor | None:
         return labels
 
 
 class NoLabels(HrgSsa):
-    """Told no label of the past, whose words it still hears."""
+    """Reads the words of the past without their labels."""
 
-    def given(self, labels: Tensor) -> Tensor | None:
-        return torch.full_like(labels, UNTOLD)
+    def fixed_history(self, labels: Tensor) -> Tensor | None:
+        return torch.full_like(labels, NO_LABEL)
 
 
 class NoPast(HrgSsa):
-    """Hears nothing of the past."""
+    """Reads nothing of the past."""
 
     def collate(self, talks: Sequence[Talk]) -> TalkBatch:
         batch = super().collate(talks)
@@ -179,7 +175,7 @@ class NoPast(HrgSsa):
 
 
 class NoRelations(HrgSsa):
-    """Its graph is switched off."""
+    """Without the graph."""
 
     def _related(self, nodes: Tensor, speaker: Tensor) -> Tensor:
         return nodes
@@ -202,7 +198,7 @@ class NoImplicit(HrgSsa):
 
 
 class AllTokens(HrgSsa):
-    """Keeps the states of a past utterance's first `pooled` tokens instead of means of all."""
+    """Stores the states of a past utterance's first `pooled` tokens, not means of all."""
 
     def _pooled(self, states: Tensor, there: Tensor, tag: Tensor) -> Tensor:
         """Put the label words first and zeros after."""

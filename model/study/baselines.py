@@ -1,4 +1,4 @@
-"""What simple models reach on the same vectors: the least a graph has to beat.
+"""Simple models on the same vectors: the least that a graph has to beat.
 
 majority   the train split's class frequencies for every utterance and pair
 logistic   logistic regression on one utterance's vectors; a pair as two independent utterances
@@ -6,7 +6,7 @@ markov     logistic, and each speaker's emotions as a Markov chain counted on tr
 gru        a causal GRU over the conversation's concatenated vectors, heads for both tasks
 
 Each is trained on train; the strength of the penalty, the epoch and the calibration are chosen on
-dev; only the split that is asked for is answered.
+dev; only the requested split is answered.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from model.data.dataset import (
 )
 from model.errors import DataError
 from model.interface import INPUTS
-from model.scoring.answers import Answers, emotion_weighted_f1
+from model.scoring.answers import Answers, emotion_weighted_f1, labelled_answers
 from model.scoring.calibrate import calibrate
 from model.scoring.report import Report, score
 from model.scoring.scores import Doubles, Ints
@@ -80,16 +80,23 @@ def fit_baseline(
 
     Raises `DataError` when a split it needs has no labelled utterance.
     """
-    for needed in ("train", "dev", split):
-        _check_labelled(data, needed)
+    needed: tuple[Split, ...] = ("train", "dev", split)
+    for part in needed:
+        if not any((d.labels != UNLABELLED).any() for d in data.split(part)):
+            raise DataError(
+                f"a baseline needs labelled utterances in the {part} split of {data.name}"
+            )
     fit = {"majority": _majority, "logistic": _logistic, "markov": _markov, "gru": _gru}[name]
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
-        answering, settings = fit(_Task.of(data, inputs, seed))
-        dev = _answers(answering, data.split("dev"))
+        train = data.split("train")
+        rows = _reader(train, [m for m in INPUTS if m in inputs])
+        task = _Task(train, data.split("dev"), len(data.labels), rows, seed)
+        answering, settings = fit(task)
+        dev = _answers(answering, task.dev)
         calibration, points = calibrate(dev.emotion, dev.labels, dev.shift, dev.shifts, dev.classes)
-        found = dev if split == "dev" else _answers(answering, data.split(split))
-    return Baseline(found, calibration, points, settings, split)
+        answers = dev if split == "dev" else _answers(answering, data.split(split))
+    return Baseline(answers, calibration, points, settings, split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +109,29 @@ class _Task:
     rows: Callable[[Dialogue], Doubles]
     seed: int
 
-    @classmethod
-    def of(cls, data: DataSource, inputs: Sequence[str], seed: int) -> _Task:
-        train = data.split("train")
-        rows = _reader(train, [m for m in INPUTS if m in inputs])
-        return cls(train, data.split("dev"), len(data.labels), rows, seed)
-
 
 def _reader(train: Sequence[Dialogue], inputs: Sequence[str]) -> Callable[[Dialogue], Doubles]:
-    """Vectors in deviations from the train split's mean, 0 where absent, with presence: [T, D]."""
+    """Return a function to vectors [T, D] of a dialogue, with the presence of each input.
+
+    Vectors are in deviations from the train split's mean, 0 where absent.
+    """
     statistics = column_statistics(train)
 
     def rows(dialogue: Dialogue) -> Doubles:
         columns = []
         for name in inputs:
-            if name not in statistics or name not in dialogue.features:
-                continue
-            mean, deviation = statistics[name]
-            there = dialogue.present[:, [INPUTS.index(name)]]
-            centred = np.clip((dialogue.features[name] - mean) / deviation, -CLIP, CLIP)
-            columns += [np.where(there, centred, 0.0), there]
+            if name in statistics and name in dialogue.features:
+                mean, deviation = statistics[name]
+                present = dialogue.present[:, [INPUTS.index(name)]]
+                centred = np.clip((dialogue.features[name] - mean) / deviation, -CLIP, CLIP)
+                columns += [np.where(present, centred, 0.0), present]
         return np.concatenate(columns, axis=1).astype(np.float64)
 
     return rows
 
 
 def _log_frequencies(task: _Task) -> tuple[Doubles, Doubles]:
-    """Logarithms of how often train has each class, [C], and each pair, [C * C], plus one."""
+    """Return the logarithms of train's counts, plus one, of classes [C] and of pairs [C * C]."""
     shifts = np.concatenate([_shifts(d, task.classes) for d in task.train])
     pairs = np.bincount(shifts[shifts >= 0], minlength=task.classes**2)
     return np.log(label_counts(task.train, task.classes) + 1.0), np.log(pairs + 1.0)
@@ -138,8 +141,8 @@ def _majority(task: _Task) -> tuple[Answering, str]:
     emotion, pairs = _log_frequencies(task)
 
     def answering(dialogue: Dialogue) -> Logits:
-        found = speaker_pairs(dialogue)
-        return np.tile(emotion, (len(dialogue), 1)), np.tile(pairs, (len(found), 1))
+        count = len(speaker_pairs(dialogue))
+        return np.tile(emotion, (len(dialogue), 1)), np.tile(pairs, (count, 1))
 
     return answering, "class frequencies of train"
 
@@ -163,7 +166,7 @@ def _logistic(task: _Task) -> tuple[Answering, str]:
 
 
 def _independent(task: _Task, log_proba: Callable[[Doubles], Doubles], seen: Ints) -> Answering:
-    """Utterances one by one; a pair's (from, to) as if both were independent."""
+    """Answer utterances one by one; a pair's (from, to) as if both were independent."""
 
     def answering(dialogue: Dialogue) -> Logits:
         emotion = np.full((len(dialogue), task.classes), -30.0)  # a class train never shows
@@ -176,28 +179,28 @@ def _independent(task: _Task, log_proba: Callable[[Doubles], Doubles], seen: Int
 
 
 def _markov(task: _Task) -> tuple[Answering, str]:
-    alone, says = _logistic(task)
+    alone, settings = _logistic(task)
     prior, pair_counts = _log_frequencies(task)
     prior -= np.logaddexp.reduce(prior)
     moves = pair_counts.reshape(task.classes, task.classes)
     moves -= np.logaddexp.reduce(moves, axis=1, keepdims=True)
 
     def answering(dialogue: Dialogue) -> Logits:
-        belief = alone(dialogue)[0]  # [T, C]; becomes what all the speaker said so far tells
+        belief = alone(dialogue)[0]  # [T, C]; then after all the speaker's utterances so far
         evidence = belief - prior
         pairs = speaker_pairs(dialogue)
         joint = np.empty((len(pairs), task.classes, task.classes))
         for pair, (before, now) in enumerate(pairs.tolist()):  # in the order they are spoken
-            told = belief[before][:, None] + moves + evidence[now]
-            joint[pair] = told - np.logaddexp.reduce(told, axis=None)
+            score = belief[before][:, None] + moves + evidence[now]
+            joint[pair] = score - np.logaddexp.reduce(score, axis=None)
             belief[now] = np.logaddexp.reduce(joint[pair])
         return belief, joint.reshape(len(pairs), task.classes**2)
 
-    return answering, f"{says}, transitions of train"
+    return answering, f"{settings}, transitions of train"
 
 
 class _Gru(nn.Module):
-    """Hears the conversation so far; answers each utterance, and each pair from both its ends."""
+    """A causal GRU; answers each utterance, and each pair from the states at both its ends."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -206,10 +209,10 @@ class _Gru(nn.Module):
         self.pair = nn.Linear(2 * HIDDEN, classes * classes)
 
     def forward(self, rows: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """One conversation: rows [T, D], pairs [P, 2] -> [T, C], [P, C * C]."""
+        """Answer one conversation: rows [T, D], pairs [P, 2] -> [T, C], [P, C * C]."""
         rows = F.dropout(rows, DROPOUT, self.training)
-        heard = F.dropout(self.gru(rows[None])[0][0], DROPOUT, self.training)
-        return self.emotion(torch.cat((heard, rows), 1)), self.pair(heard[pairs].flatten(1))
+        state = F.dropout(self.gru(rows[None])[0][0], DROPOUT, self.training)  # [T, HIDDEN]
+        return self.emotion(torch.cat((state, rows), 1)), self.pair(state[pairs].flatten(1))
 
 
 def _gru(task: _Task) -> tuple[Answering, str]:
@@ -227,12 +230,12 @@ def _gru(task: _Task) -> tuple[Answering, str]:
             torch.autograd.backward(torch.stack(losses).sum() / BATCH)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-        reached = emotion_weighted_f1(_answers(_heard(model, task), task.dev))
+        reached = emotion_weighted_f1(_answers(_evaluating(model, task), task.dev))
         if best is None or reached > best[0]:
             best = reached, epoch, {k: v.clone() for k, v in model.state_dict().items()}
     assert best is not None
     model.load_state_dict(best[2])
-    return _heard(model, task), f"epoch {best[1]} of {EPOCHS}, {HIDDEN} units"
+    return _evaluating(model, task), f"epoch {best[1]} of {EPOCHS}, {HIDDEN} units"
 
 
 def _sample(dialogue: Dialogue, task: _Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -251,7 +254,7 @@ def _loss(model: _Gru, rows: Tensor, pairs: Tensor, labels: Tensor, shifts: Tens
     return torch.stack(sums).sum() / len(labels)
 
 
-def _heard(model: _Gru, task: _Task) -> Answering:
+def _evaluating(model: _Gru, task: _Task) -> Answering:
     @torch.no_grad()
     def answering(dialogue: Dialogue) -> Logits:
         model.eval()
@@ -263,33 +266,12 @@ def _heard(model: _Gru, task: _Task) -> Answering:
 
 
 def _shifts(dialogue: Dialogue, classes: int) -> Ints:
-    """from * C + to of each pair, UNLABELLED where an end has no label: [P]."""
+    """Return from * C + to of each pair [P], UNLABELLED where an end has no label."""
     before, now = dialogue.labels[speaker_pairs(dialogue)].T
     known = (before != UNLABELLED) & (now != UNLABELLED)
     return np.where(known, before * classes + now, UNLABELLED)
 
 
 def _answers(answering: Answering, dialogues: Sequence[Dialogue]) -> Answers:
-    """Labelled utterances and pairs only, as `model.evaluate.answer` gives them."""
-    found = [answering(d) for d in dialogues]
-    classes = found[0][0].shape[1]
-    labels = np.concatenate([d.labels for d in dialogues])
-    shifts = np.concatenate([_shifts(d, classes) for d in dialogues])
-    numbers = np.arange(len(dialogues))
-    owner = np.repeat(numbers, [len(d) for d in dialogues])
-    pair_owner = np.repeat(numbers, [len(joint) for _, joint in found])
-    known, both = labels != UNLABELLED, shifts != UNLABELLED
-    return Answers(
-        emotion=np.concatenate([emotion for emotion, _ in found])[known],
-        labels=labels[known],
-        dialogue=owner[known],
-        shift=np.concatenate([joint for _, joint in found])[both],
-        shifts=shifts[both],
-        pair_dialogue=pair_owner[both],
-        dialogues=len(dialogues),
-    )
-
-
-def _check_labelled(data: DataSource, split: Split) -> None:
-    if not any((d.labels != UNLABELLED).any() for d in data.split(split)):
-        raise DataError(f"a baseline needs labelled utterances in the {split} split of {data.name}")
+    parts = [((d,), *answering(d), speaker_pairs(d)) for d in dialogues]
+    return labelled_answers(parts, parts[0][1].shape[1])

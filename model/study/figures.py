@@ -1,4 +1,4 @@
-"""Measured figures as a JSON file: rows by name, with the machine, command and commit beside them.
+"""Measured figures as a JSON file: rows by name, with the machine, command and commit.
 
 ``{"P1": {"value": 27.4, "unit": "x", "first": 15, "aim": 25, …}, "machine": {…}, …}``
 """
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine that the figures were measured on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return {
-        "cpu": _cpu(),
+        "cpu": next(named, platform.processor()),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -31,42 +36,33 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, "-dirty" if edited; None in a wheel."""
+    """Return the checkout's commit, "-dirty" if edited; None in a wheel."""
     git = shutil.which("git")
     root = Path(__file__).parents[2]
     if git is None or not (root / ".git").exists():
         return None
-    ask = [git, "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty"]
+    command = [git, "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty"]
     try:
-        said = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (subprocess.SubprocessError, OSError):
         return None
-    return said.stdout.strip()
+    return result.stdout.strip()
 
 
 def write_figures(path: Path, rows: Mapping[str, Mapping[str, Any]], command: str) -> None:
-    """Write rows (value, unit, first, aim, …) with where they come from."""
+    """Write rows (value, unit, first, aim, …) with their origin."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(figures_json(rows, command), "utf-8")
 
 
 def figures_json(rows: Mapping[str, Mapping[str, Any]], command: str) -> str:
-    """The text of such a file."""
+    """Return the text of a file of figures."""
     whole = {**rows, "machine": machine(), "command": command, "commit": commit()}
     return json.dumps(whole, indent=1) + "\n"
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())
-
-
 def hush_torch_geometric() -> None:
-    """Its import warns that torch.jit.script is deprecated: nothing a reader of scores can cure."""
+    """Ignore its warning on import that torch.jit.script is deprecated: no user can cure it."""
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
 
 
@@ -77,7 +73,7 @@ def score_rows(
     checkpoint: str,
     differences: Sequence[Difference] = (),
 ) -> dict[str, dict[str, Any]]:
-    """The report's rows of goals.md, each with what it was measured on."""
+    """Return the report's rows of goals.md, each with its set, split and checkpoint."""
     from model.scoring.report import difference_rows, goal_rows
 
     rows = goal_rows(report)

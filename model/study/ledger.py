@@ -1,4 +1,4 @@
-"""The ledger of looks at a test split: whoever scores on one leaves a line."""
+"""The ledger of looks at a test split: a line for each time one is scored on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def note_look(
 
 
 def sentence_on_looks(ledger: Path, split: str, checkpoint: str) -> str:
-    """How often the test split was looked at, as the ledger has it, for whoever reads scores."""
+    """Return a sentence for readers of scores: the number of looks at the test split so far."""
     looks = _rows(ledger)
     own = sum(look[1] == checkpoint for look in looks)
     if split == "test":
@@ -84,12 +84,12 @@ def sentence_on_looks(ledger: Path, split: str, checkpoint: str) -> str:
 
 
 def looks_at(ledger: Path) -> list[dict[str, str]]:
-    """The looks so far, by column."""
+    """Return the looks so far, by column."""
     return [dict(zip(COLUMNS, look, strict=True)) for look in _rows(ledger)]
 
 
 def _rows(ledger: Path) -> list[list[str]]:
-    """The looks so far, each as wide as `COLUMNS`."""
+    """Read the looks so far, each as wide as `COLUMNS`."""
     if not ledger.exists():
         return []
     with ledger.open(encoding="utf-8", newline="") as file:

@@ -1,7 +1,7 @@
-"""The accuracy study, run: trains what is missing, looks at test once a model, writes tables.
+"""Runs of the accuracy study: train what is missing, score on test once a model and seed.
 
 Each run has a folder named by a digest of its settings; what is there is not trained again, and a
-run that was killed goes on from its last epoch.
+run that was killed continues from its last epoch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from model.serving.calibration import Calibration
     from model.study.baselines import BaselineName
     from model.study.rows import Row
-    from model.train_run import Outcome
 
 NOTED: Final = "look-noted"
 
@@ -61,15 +60,10 @@ class Job:
         return all((self.folder / f"{split}.npz").is_file() for split in self.splits)
 
 
-def jobs_of(
-    rows: Sequence[Row],
-    data: Path,
-    runs: Path,
-    device: Device = "cpu",
-) -> list[Job]:
-    """Every model of the rows, longest first, so that two workers end together.
+def jobs_of(rows: Sequence[Row], data: Path, runs: Path, device: Device = "cpu") -> list[Job]:
+    """Return every model of the rows, longest first, so that two workers end together.
 
-    A row that asks another row's weights brings that row along.
+    A row that uses another row's weights brings that row along.
     """
     rows = list(rows)
     rows += [row.weights for row in rows if row.weights is not None]
@@ -79,22 +73,22 @@ def jobs_of(
 
 
 def hours(jobs: Sequence[Job], workers: int) -> float:
-    """About how long the jobs that are not done will take."""
+    """Estimate the time that the jobs which are not done will take."""
     return sum(job.row.minutes for job in jobs if not job.done) / 60 / workers
 
 
 def run_all(jobs: Sequence[Job], workers: int, ledger: Path) -> Iterator[Job]:
-    """Train what is not trained yet; yields each job when it is done and its look is recorded."""
+    """Train what is not trained yet; yield each job when it is done and its look is recorded."""
     for job in jobs:
         if job.done:
             note(job, ledger)
             yield job
     waiting = [job for job in jobs if not job.done]
     trained = [job for job in waiting if job.row.weights is None]
-    asked = [job for job in waiting if job.row.weights is not None]  # once those are trained
+    derived = [job for job in waiting if job.row.weights is not None]  # once those are trained
     spawned = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=spawned, initializer=end_with_parent) as pool:
-        for some in (trained, asked):
+        for some in (trained, derived):
             running: dict[Future[None], Job] = {pool.submit(run_one, job): job for job in some}
             for finished in as_completed(running):
                 finished.result()
@@ -109,43 +103,41 @@ def end_with_parent() -> None:
 
     def wait() -> None:
         parent.join()
-        os._exit(1)  # in the middle of a training: it goes on from its last epoch
+        os._exit(1)  # in the middle of a training: it continues from its last epoch
 
     Thread(target=wait, daemon=True).start()
 
 
 def run_one(job: Job) -> None:
-    """Train one model and keep what it answers to dev, and once to test where the row says so."""
+    """Train one model; save its answers to dev, and to test where the row is scored on it."""
     hush_torch_geometric()
     if job.row.baseline is not None:
         _run_baseline(job, job.row.baseline)
         return
-    if job.row.weights is not None:
-        _ask(job, job.row.weights)
-        return
     from model.evaluate import answers_of
-    from model.study.ablations import load
+    from model.study.ablations import load, under
     from model.train_run import finished
 
-    data = data_of(job.row, job.data)
-    command = f"emotrack accuracy --only {job.row.name}"
-    outcome = _trained(job, data, command)
-    rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
-    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
-    write_figures(job.folder / "metrics.json", rows | history, command)
-    checkpoint = load(job.folder)
+    data, weights = data_of(job.row, job.data), job.row.weights
+    if weights is None:
+        _train(job, data)
+        checkpoint = load(job.folder)
+    else:
+        checkpoint = under(load_any(replace(job, row=weights).folder), **job.row.model)
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)
         save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
-    finished(job.folder)
+    if weights is None:
+        finished(job.folder)
 
 
-def _trained(job: Job, data: DataSet, command: str) -> Outcome:
-    """Train the row's model into the job's folder."""
+def _train(job: Job, data: DataSet) -> None:
+    """Train the row's model into the job's folder, with its scores on dev."""
     from model.study.ablations import ablated, load
     from model.train_run import carry_out
 
     row, kind = job.row, kind_named(job.row.kind)
+    command = f"emotrack accuracy --only {row.name}"
     text: TextMode = "vectors" if "text" in row.without else row.text
     plan = kind.plan(
         data,
@@ -153,25 +145,14 @@ def _trained(job: Job, data: DataSet, command: str) -> Outcome:
         Run(
             command=command,
             recipe_changes=row.recipe,
-            model_changes={**row.model, **_research(row)},
+            model_changes=row.model,
             cache=job.runs / ".text",
         ),
     )
-    return carry_out(ablated(plan), job.folder, load=load)
-
-
-def _ask(job: Job, weights: Row) -> None:
-    """Keep what another row's trained run answers with this row's settings."""
-    from model.evaluate import answers_of
-    from model.study.ablations import under
-
-    other = replace(job, row=weights)
-    settings = {**job.row.model, **_research(job.row)}
-    checkpoint = under(load_any(other.folder), **settings)
-    data = data_of(job.row, job.data)
-    for split in job.splits:
-        answers = answers_of(checkpoint, data, split)
-        save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
+    outcome = carry_out(ablated(plan), job.folder, load=load)
+    rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
+    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
+    write_figures(job.folder / "metrics.json", rows | history, command)
 
 
 def _run_baseline(job: Job, name: BaselineName) -> None:
@@ -183,25 +164,22 @@ def _run_baseline(job: Job, name: BaselineName) -> None:
     recipe: Any = kind_named(DEFAULT_KIND).recipe("frozen", {})
     text = frozen_encoder(find_encoder(), recipe.mixed_layers)
     dialogues = {split: prepared(text, data.split(split)) for split in ("train", *job.splits)}
-    heard = replace(data, dialogues={**data.dialogues, **dialogues})
+    encoded = replace(data, dialogues={**data.dialogues, **dialogues})
     for split in job.splits:
-        fitted = fit_baseline(name, heard, split, seed=job.seed)
+        fitted = fit_baseline(name, encoded, split, seed=job.seed)
         save_answers(job.folder / f"{split}.npz", fitted.answers, fitted.calibration)
 
 
-def _research(row: Row) -> dict[str, tuple[str, ...]]:
-    return {"research": tuple(row.model["research"])} if "research" in row.model else {}
-
-
 def data_of(row: Row, folder: Path) -> DataSet:
-    """The set as the row wants it."""
+    """Read the row's data set, less its modalities, restaged and joined as the row has it."""
     from model.data.reader import read_data_set
     from model.data.splits import joined, restaged, without
 
     data = read_data_set(folder, row.set_name)
     if row.without:
         data = without(data, [m for m in row.without if m in data.widths])
-    data = restaged(data, row.stay) if row.stay else data
+    if row.stay:
+        data = restaged(data, row.stay)
     return joined(data, row.joined) if row.joined else data
 
 
@@ -216,13 +194,13 @@ def note(job: Job, ledger: Path) -> None:
     labels = [str(number) for number in range(answers.classes)]
     report = score(answers, calibration, Thresholds(), labels)
     digest = job.folder / "digest"
-    called = digest.read_text("utf-8").strip() if digest.exists() else job.folder.name
-    note_look(ledger, called, job.row.set_name, report, now=datetime.now(UTC))
+    name = digest.read_text("utf-8").strip() if digest.exists() else job.folder.name
+    note_look(ledger, name, job.row.set_name, report, now=datetime.now(UTC))
     (job.folder / NOTED).touch()
 
 
 def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None:
-    """Keep answers and what calibrates them as arrays; the file is whole or not there."""
+    """Save answers and their calibration as arrays; the file is whole or not there."""
     from model.atomic_files import write_whole
 
     fitted = np.array(json.dumps(asdict(calibration)))
@@ -232,25 +210,23 @@ def save_answers(path: Path, answers: Answers, calibration: Calibration) -> None
 
 
 def load_answers(path: Path) -> tuple[Answers, Calibration]:
-    """Read what `save_answers` kept."""
+    """Read a file of `save_answers`."""
     from model.checkpoint_files import calibration_from
     from model.scoring.answers import Answers
 
     with np.load(path, allow_pickle=False) as arrays:
-        kept = {field.name: arrays[field.name] for field in fields(Answers)}
+        stored = {field.name: arrays[field.name] for field in fields(Answers)}
         calibration = calibration_from(json.loads(str(arrays["calibration"])))
-    answers = replace(Answers(**kept), dialogues=int(kept["dialogues"]))
-    return answers, calibration
+    return replace(Answers(**stored), dialogues=int(stored["dialogues"])), calibration
 
 
 def chosen_on_dev(row: Row, runs: Path) -> tuple[int, Path]:
-    """The seed with the best dev weighted F1 and its folder: what is shipped."""
+    """Return the seed with the best dev weighted F1 and its folder: the one to ship."""
     scores = []
     for seed in range(row.seeds):
         folder = runs / row.run_name(seed)
-        if not (folder / "metrics.json").is_file():
-            continue
-        metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-        scores.append((metrics["A1"]["value"], -seed, folder))
+        if (folder / "metrics.json").is_file():
+            metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
+            scores.append((metrics["A1"]["value"], -seed, folder))
     best = max(scores)
     return -best[1], best[2]

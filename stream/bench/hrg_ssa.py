@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from model.checkpoint_files import find_checkpoint
-from model.hrg_ssa.bench import Reencoding, Told
+from model.hrg_ssa.bench import Conversations, Reencoding
 from stream.bench.rows import Row, figure
 from stream.local.conversations import demo_sentences
 
@@ -23,7 +23,7 @@ def run_bench_hrg_ssa(
     sentences = demo_sentences()
     sentences = (sentences * (1 + (WARM + utterances) // len(sentences)))[: WARM + utterances]
     say("loading the model: batch sizes are proven")
-    alone, many = (Told.begin(find_checkpoint(model), count) for count in (1, BATCH))
+    alone, many = (Conversations.begin(find_checkpoint(model), count) for count in (1, BATCH))
     reencoding, spec = Reencoding(alone.predictor), alone.predictor.spec
     window = spec.recurrence.window
     clock, step, ratio, batched = time.perf_counter, [], [], []

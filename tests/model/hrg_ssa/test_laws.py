@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from model.hrg_ssa.collate import Talk, collate_talks
 from model.hrg_ssa.config import HrgSsaConfig
-from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks, elu, past_of
+from model.hrg_ssa.model import NO_LABEL, HrgSsa, WholeTalks, elu, past_of
 from model.study.ablations import network_of
 from state.window import Recurrence
 
@@ -109,7 +109,7 @@ def test_a_twin_may_keep_every_token_of_the_past() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 4, 16])
-def test_told_its_own_answers_one_pass_gives_them_again(window: int) -> None:
+def test_with_its_own_answers_as_history_one_pass_repeats_them(window: int) -> None:
     """In the order of time, each answer told to the later ones, and all at once."""
     by = model(window)
     talks = [talk(crowd(n, s, n), seed=n) for n, s in ((1, 1), (4, 1), (20, 2), (15, 5))]
@@ -127,7 +127,7 @@ def test_told_its_own_answers_one_pass_gives_them_again(window: int) -> None:
     starts=st.sets(st.integers(1, 13)),
     seed=st.integers(0, 1000),
 )
-def test_a_session_hears_nothing_of_the_one_before(
+def test_a_session_reads_nothing_of_the_one_before(
     speakers: list[str], starts: set[int], seed: int
 ) -> None:
     inside = sorted(t for t in starts if t < len(speakers))
@@ -164,9 +164,9 @@ def test_a_later_utterance_or_another_talk_changes_nothing_earlier(told: bool) -
     assert torch.allclose(beside, before, atol=1e-5)
 
 
-def test_what_was_said_of_the_past_changes_the_answer() -> None:
+def test_labels_of_the_past_change_the_answer() -> None:
     spoken = talk(crowd(6, 2), seed=3)
-    told = [torch.full((6,), label) for label in (0, 1, UNTOLD)]
+    told = [torch.full((6,), label) for label in (0, 1, NO_LABEL)]
     scores = [whole([spoken], model(), history).emotion for history in told]
     for one, two in itertools.combinations(scores, 2):
         assert torch.equal(one[0], two[0]), "the first utterance has no past"
@@ -201,7 +201,7 @@ def test_each_input_changes_the_answer_when_present(name: str) -> None:
         assert (one - two).abs().max() > 1e-3
 
 
-def test_what_is_absent_is_not_looked_at() -> None:
+def test_absent_inputs_are_not_read() -> None:
     spoken = talk(crowd(6, 2), absent=0.5)
     wild = replace(spoken, audio=spoken.audio.clone())
     wild.audio[~wild.present[:, 0]] = float("nan")
@@ -214,7 +214,7 @@ def test_without_a_word_the_voice_is_answered() -> None:
     assert whole([silent], model()).emotion.isfinite().all()
 
 
-def test_an_untrained_model_hears_nothing_of_the_past() -> None:
+def test_an_untrained_model_reads_nothing_of_the_past() -> None:
     """Both ways from it begin at zero; a trained one hears it both ways."""
     talks = [talk(crowd(9, 3), seed=3, absent=0.0)]
     told = torch.arange(9) % 3
@@ -274,7 +274,7 @@ def test_explicit_edges_are_itself_the_one_before_and_the_speakers_own() -> None
     assert not bias[2, 0][expected].any()
 
 
-def test_implicit_edges_point_from_the_past_and_are_kept_above_chance() -> None:
+def test_implicit_edges_point_from_the_past_and_open_above_chance() -> None:
     draw = torch.Generator().manual_seed(1)
     nodes, speaker = torch.randn(2, 6, 3, 16, generator=draw), torch.arange(6).expand(2, 6)
     explicit = torch.isfinite(edge(nodes, speaker, "no-implicit"))

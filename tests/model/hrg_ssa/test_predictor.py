@@ -188,7 +188,7 @@ def _offset(stored: Conversation | None) -> int:
     return -1 if stored is None else stored.offset
 
 
-def test_a_narrower_window_hears_less_and_a_wider_one_is_refused(
+def test_a_narrower_window_reads_less_and_a_wider_one_is_refused(
     folder: Path, encoder: Path, data: DataSet, served: HrgSsaPredictor
 ) -> None:
     narrow = HrgSsaPredictor.load(folder, ServingOptions(device=DEVICE, window=1, encoder=encoder))
@@ -230,7 +230,7 @@ def test_words_need_the_checkpoints_own_encoder(folder: Path, tmp_path: Path) ->
         by.predict([Turn(Window.empty(by.spec), "ann", {}, text="hello")])
 
 
-def test_a_voice_without_words_is_answered_and_says_so(served: HrgSsaPredictor) -> None:
+def test_a_voice_without_words_is_answered_and_named_as_the_input(served: HrgSsaPredictor) -> None:
     audio = Tensor("float32", (8,), np.ones(8, np.float32).tobytes())
     turn = Turn(Window.empty(served.spec), "ann", {"audio": audio})
     (answer,) = served.predict([turn])
@@ -287,7 +287,7 @@ def test_the_state_of_a_conversation_is_within_64_kib() -> None:
     assert {a.name for a in spec.utterance} == {"pooled", "nodes", "label_words"}
 
 
-def test_the_state_says_which_words_were_said(served: HrgSsaPredictor) -> None:
+def test_the_state_holds_the_predicted_label_words(served: HrgSsaPredictor) -> None:
     (answer,) = served.predict([Turn(Window.empty(served.spec), "ann", {}, text="hello")])
     numbers = answer.applied.row.view(np.float16)
     label = int(np.argmax(answer.probabilities))
@@ -296,7 +296,7 @@ def test_the_state_says_which_words_were_said(served: HrgSsaPredictor) -> None:
     assert sentiments[int(numbers[-1])] == served.info.sentiment[served.info.labels[label]]
 
 
-def test_what_it_says_of_itself(served: HrgSsaPredictor, folder: Path) -> None:
+def test_info_describes_the_checkpoint(served: HrgSsaPredictor, folder: Path) -> None:
     info = served.info
     assert (info.name, dict(info.inputs)) == ("hrg-ssa", {"audio": 8, "video": 17})
     assert info.digest == (folder / "digest").read_text().strip()
@@ -314,7 +314,7 @@ def test_weights_and_settings_must_fit(folder: Path, encoder: Path) -> None:
         HrgSsaPredictor(replace(whole, weights=MappingProxyType(without)), torch.device("cpu"))
 
 
-def test_the_shipped_one_is_found_by_its_name_and_says_what_it_is() -> None:
+def test_the_shipped_checkpoint_is_found_by_its_name_and_describes_itself() -> None:
     folder = default_checkpoint("hrg-ssa")
     assert find_checkpoint(Path("hrg-ssa")) == folder
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 45e6

@@ -17,7 +17,7 @@ from model.evaluate import evaluate
 from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.losses import alignment, primary_alignment
-from model.hrg_ssa.model import UNTOLD, HrgSsa
+from model.hrg_ssa.model import NO_LABEL, HrgSsa
 from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import HrgPlan, plan_hrg_ssa
 from model.hrg_ssa.recipe import HrgRecipe
@@ -79,7 +79,7 @@ def same(one: Trained[HrgSsa], two: Trained[HrgSsa]) -> bool:
 
 
 @pytest.mark.slow
-def test_it_learns_what_the_words_say(data: DataSet, encoder: Path) -> None:
+def test_emotions_are_learned_from_the_words(data: DataSet, encoder: Path) -> None:
     long = replace(RECIPE, epochs=8, patience=8, learning_rate=1e-2)
     chosen = trained(data, encoder, long).chosen
     assert chosen.dev_weighted_f1 > 0.5, "always neutral has about a quarter"
@@ -107,7 +107,7 @@ def test_equal_arguments_give_equal_weights_and_a_killed_run_goes_on_to_them(
     assert not same(whole, other)
 
 
-def test_the_test_split_is_never_asked_for(data: DataSet, encoder: Path) -> None:
+def test_the_test_split_is_never_read(data: DataSet, encoder: Path) -> None:
     class Guarded:
         name, labels, widths, extractors = data.name, data.labels, data.widths, data.extractors
 
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_another_label_set_is_not_scored(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("research", ["gold-history", "no-labels", "no-past"])
-def test_research_twins_are_told_what_they_should_be(
+def test_research_twins_read_the_history_they_should(
     research: str, data: DataSet, encoder: Path
 ) -> None:
     """Gold: the true labels. No labels: none. No past: nothing at all."""
@@ -189,24 +189,24 @@ def test_research_twins_are_told_what_they_should_be(
     batch = twin.collate(talks)
     truth = torch.cat([torch.from_numpy(d.labels) for d in dialogues])
     scores = run(twin, batch, truth).emotion
-    lied = run(twin, batch, (truth + 1) % 7).emotion
-    assert torch.equal(scores, lied) == (research != "gold-history")
+    wrong = run(twin, batch, (truth + 1) % 7).emotion
+    assert torch.equal(scores, wrong) == (research != "gold-history")
     assert bool((batch.past >= 0).any()) == (research != "no-past")
 
 
-def test_while_it_trains_it_is_told_what_it_said_or_nothing_and_never_the_truth(
+def test_past_labels_in_training_are_own_answers_or_none_and_never_the_truth(
     data: DataSet, encoder: Path
 ) -> None:
     training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU, HrgSsa)
     at = torch.arange(len(training.own))
     truth = torch.zeros_like(at)
-    assert (training._told(at, truth) == UNTOLD).all(), "it has said nothing yet"
+    assert (training._history(at, truth) == NO_LABEL).all(), "it has not answered yet"
     training.own.fill_(3)
-    told = training._told(at, truth)
-    assert set(told.tolist()) == {3, UNTOLD}
-    assert (told == UNTOLD).float().mean() == pytest.approx(RECIPE.untold, abs=0.1)
+    history = training._history(at, truth)
+    assert set(history.tolist()) == {3, NO_LABEL}
+    assert (history == NO_LABEL).float().mean() == pytest.approx(RECIPE.untold, abs=0.1)
     training.recipe = replace(RECIPE, untold=0.0, ramp=0.5)
-    assert (training._told(at, truth) == 0).all(), "a ramp begins with the truth"
+    assert (training._history(at, truth) == 0).all(), "a ramp begins with the truth"
     with pytest.raises(ValueError, match="untold is a share, not"):
         replace(RECIPE, untold=1.5)
 
@@ -255,7 +255,7 @@ def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_pat
 
 
 @pytest.mark.slow
-def test_what_is_pretrained_waits_for_what_is_new(data: DataSet, tmp_path: Path) -> None:
+def test_pretrained_weights_wait_for_new_ones(data: DataSet, tmp_path: Path) -> None:
     """Two stages: the pretrained decoder moves in the second alone."""
     folder = write_tiny_t5(tmp_path)
     start = t5_start(folder, data.labels)

@@ -57,7 +57,7 @@ def with_weights(seed: int, rows: int) -> tuple[Doubles, Ints]:
 WEIGHTED = Calibration(slope=0.6, offsets=(0.5, 0.5, 0.5, 0.5, -1.0))
 
 
-def test_the_confidence_map_cures_what_no_temperature_can() -> None:
+def test_the_confidence_map_corrects_errors_that_no_temperature_can() -> None:
     fitted = emotion_calibration(*with_weights(0, 4000))
     logits, labels = with_weights(1, 20000)  # unseen
     last, right = logits.argmax(1) == 4, logits.argmax(1) == labels
@@ -68,7 +68,7 @@ def test_the_confidence_map_cures_what_no_temperature_can() -> None:
     assert alone[last].mean() > right[last].mean() + 0.04
 
 
-def test_the_confidence_map_leaves_what_is_calibrated_alone() -> None:
+def test_the_confidence_map_leaves_calibrated_answers_alone() -> None:
     fitted = emotion_calibration(*sampled(2, 20000, 5))
     assert fitted.emotion == pytest.approx(1.0, abs=0.05)
     assert fitted.slope == pytest.approx(1.0, abs=0.07)
@@ -131,7 +131,7 @@ def test_the_weights_of_the_confidence_map_settle(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_shift_fit_undoes_a_scale_of_every_cell_and_a_bias_of_what_is_stated() -> None:
+def test_the_shift_fit_undoes_a_scale_of_every_cell_and_a_bias_of_the_stated_shift() -> None:
     logits, shifts = sampled(1, 20000, 9)
     shifted = moved(shifts)
     fitted = shift_calibration(2 * logits, shifts, 3)
@@ -178,7 +178,7 @@ def _best_temperature(logits: Doubles, shifted: Bools) -> float:
     return float(tried[int(np.argmin(errors))])
 
 
-def test_the_beta_map_leaves_what_is_calibrated_alone() -> None:
+def test_the_beta_map_leaves_calibrated_shifts_alone() -> None:
     rng = np.random.default_rng(5)
     stated = rng.random(20000)
     found = beta_map(stated, rng.random(20000) < stated)
@@ -224,7 +224,7 @@ def test_a_mapped_matrix_states_the_mapped_shift(
 
 
 @given(st.floats(0.01, 0.98), maps)
-def test_what_is_likelier_stays_likelier(p: float, by: tuple[float, ...]) -> None:
+def test_the_likelier_shift_stays_likelier(p: float, by: tuple[float, ...]) -> None:
     def stated(shift: float) -> float:
         stays, moves = (1 - shift) / 2, shift / 2
         return Calibration(shift_map=by).stated_shift([stays, moves, moves, stays])[1]
@@ -244,7 +244,7 @@ def test_a_certain_or_broken_matrix_is_left_as_it_is(
     assert shifts is None or probability == shifts
 
 
-def test_what_arrays_and_rows_state_is_the_same() -> None:
+def test_arrays_and_rows_state_the_same() -> None:
     logits, _ = sampled(6, 50, 9)
     fitted = replace(BENT, shift=0.7)
     found = shift_cells(logits, fitted)
@@ -312,7 +312,7 @@ def cut(dialogues: int, rows: int, seed: int) -> Answers:
     return Answers(logits, labels, number, joint, shifts, number, dialogues)
 
 
-def test_errors_out_of_fold_are_near_chance_for_what_a_temperature_can_cure() -> None:
+def test_errors_out_of_fold_are_near_chance_where_a_temperature_suffices() -> None:
     answers = cut(50, 5000, 7)
     distorted = replace(answers, emotion=3 * answers.emotion, shift=0.5 * answers.shift)
     for found in (out_of_fold_errors(answers), out_of_fold_errors(distorted)):
@@ -320,7 +320,7 @@ def test_errors_out_of_fold_are_near_chance_for_what_a_temperature_can_cure() ->
 
 
 @pytest.mark.slow
-def test_the_error_out_of_fold_is_of_what_the_beta_map_states() -> None:
+def test_the_error_out_of_fold_is_that_of_the_beta_map() -> None:
     joint, shifts = with_a_bend(8, 20000)
     answers = cut(50, 20000, 7)
     bent = replace(answers, shift=joint, shifts=shifts)

@@ -11,7 +11,7 @@ from sklearn import metrics
 from model.scoring.curves import calibration_floor, reliability, risk_coverage, thresholds
 
 
-def test_reliability_bins_count_what_was_stated_and_what_happened() -> None:
+def test_reliability_bins_count_stated_and_observed() -> None:
     stated = np.array([0.62, 0.64, 0.95, 1.0])
     happened = np.array([True, False, True, True])
     found = reliability(stated, happened)

@@ -79,7 +79,7 @@ def test_names_of_others_cannot_become_markup(report: Report) -> None:
     assert "&lt;calm&gt;" in page
 
 
-def test_the_page_says_what_was_scored_and_how_to_see_it_again(report: Report) -> None:
+def test_the_page_names_its_subject_and_the_command(report: Report) -> None:
     page = report_page(SUBJECT, report, PICTURES)
     for part in ("pcgnet 1", SUBJECT.digest, SUBJECT.command, SUBJECT.ledger, "dev split"):
         assert part in page
@@ -88,13 +88,13 @@ def test_the_page_says_what_was_scored_and_how_to_see_it_again(report: Report) -
     assert "e" * 64 in report_page(other, report, PICTURES, GAPS)
 
 
-def test_the_summary_tells_the_base_rate_beside_the_score(report: Report) -> None:
+def test_the_summary_has_the_base_rate_next_to_the_score(report: Report) -> None:
     first = summary(report)[0]
     assert f"{100 * report.accuracy.value:.0f} of 100 utterances" in first
     assert f"{100 * report.majority.accuracy:.0f}" in first
 
 
-def test_a_difference_is_told_with_its_interval_and_verdict() -> None:
+def test_a_difference_has_its_interval_and_verdict() -> None:
     gap = GAPS[1]
     assert difference_sentence(gap) == "weighted F1: +10.0 points (+2.0 to +20.0), better"
     assert difference_sentence(replace(gap, low=-0.1)).endswith("within noise")

@@ -44,7 +44,7 @@ def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 @pytest.mark.slow
-def test_every_picture_is_a_png_on_white_with_words_beside_it() -> None:
+def test_every_picture_is_a_png_on_white_with_heading_and_caption() -> None:
     pictures = report_pictures(made_up())
     names = [p.name for p in pictures]
     assert len(set(names)) == len(names) == 6

@@ -38,7 +38,7 @@ def report() -> Report:
     return score(ANSWERS, Calibration(), Thresholds(0.65, 0.5, 0.4), LABELS, resamples=50)
 
 
-def test_the_shift_is_judged_by_what_is_stated_of_it() -> None:
+def test_the_shift_is_scored_on_its_stated_probability() -> None:
     bent = Calibration(shift_map=(0.5, 1.4, -0.6))
     report = score(ANSWERS, bent, Thresholds(0.65, 0.6, 0.4), LABELS, resamples=5)
     odds = 0.5 * np.log(MOVED) - 1.4 * np.log(1 - MOVED) - 0.6
@@ -57,7 +57,7 @@ def test_the_classes_are_counted_by_hand(report: Report) -> None:
     assert report.macro_f1.value == pytest.approx((0.8 + 2 / 3) / 2)
 
 
-def test_base_rates_are_what_one_answer_for_everything_scores(report: Report) -> None:
+def test_base_rates_are_the_scores_of_one_answer_for_everything(report: Report) -> None:
     assert report.majority.answer == "neutral"
     assert report.majority.accuracy == pytest.approx(0.5)
     assert report.majority.weighted_f1 == pytest.approx(1 / 3)
@@ -92,7 +92,7 @@ def test_no_shift_is_the_commonest_pair_of_equal_emotions() -> None:
     assert (found.answer, found.accuracy) == ("joy → joy", 0.5)
 
 
-def test_calibration_is_told_before_and_after_the_temperature() -> None:
+def test_calibration_is_reported_before_and_after_the_temperature() -> None:
     report = score(ANSWERS, Calibration(2.0, 1.0, "dev"), Thresholds(), LABELS, resamples=5)
     assert report.emotion.temperature == 2.0
     other = score(ANSWERS, Calibration(2.0, 1.5, "dev"), Thresholds(), LABELS, resamples=5)
@@ -106,7 +106,7 @@ def test_calibration_is_told_before_and_after_the_temperature() -> None:
     assert repr(report.shift.after) == repr(report.shift.before)  # NaN equals itself
 
 
-def test_the_operating_point_lies_on_the_curve(report: Report) -> None:
+def test_the_operating_point_is_on_the_curve(report: Report) -> None:
     curve, alerts = report.shift_decisions, report.alerts
     at = int(np.flatnonzero(curve.threshold >= alerts.threshold)[-1])
     assert curve.recall[at] == pytest.approx(alerts.recall)
@@ -122,7 +122,7 @@ def test_the_whole_report_is_data(report: Report) -> None:
     assert len(data["emotion"]["after"]["bins"]) == 15
 
 
-def test_rows_name_the_base_rate_and_the_noise_floor_beside_the_score(report: Report) -> None:
+def test_rows_name_the_base_rate_and_the_noise_floor_next_to_the_score(report: Report) -> None:
     rows = goal_rows(report)
     assert "always neutral: 33.3" in rows["A1"]["reference"]
     assert "always neutral → neutral" in rows["A4_c2_wf1"]["reference"]

@@ -76,7 +76,7 @@ def test_auroc_without_both_kinds_is_not_a_number() -> None:
     assert np.isnan(average_precision(np.array([False]), np.array([0.1])))
 
 
-def test_a_forecast_that_is_right_as_often_as_it_says_has_no_calibration_error() -> None:
+def test_a_forecast_that_is_right_as_often_as_stated_has_no_calibration_error() -> None:
     stated = np.repeat(0.5, 1000)
     happened = np.arange(1000) % 2 == 0
     assert calibration_error(stated, happened) == pytest.approx(0.0)

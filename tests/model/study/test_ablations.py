@@ -51,7 +51,7 @@ def answers(network: Pcgnet, *talks: ConversationTensors) -> WholeOutput:
     return out
 
 
-def test_the_twin_hears_the_future_and_the_causal_model_does_not() -> None:
+def test_the_twin_reads_the_future_and_the_causal_model_does_not() -> None:
     whole = talk(0, "abab")
     for network, hears in ((model(), False), (model("bidirectional"), True)):
         early = answers(network, head(whole, 2)).emotion
@@ -104,7 +104,7 @@ def test_without_cross_task_edges_the_emotion_nodes_do_not_know_the_shift_task()
     assert int(cut.relation.max()) < TO_ES
 
 
-def test_without_evidence_the_shift_head_does_not_hear_the_utterance_alone() -> None:
+def test_without_evidence_the_shift_head_does_not_read_the_utterance_alone() -> None:
     for research, knows in (((), True), (("no-evidence",), False)):
         network = model(*research)
         before = answers(network, talk(0, "abab"))

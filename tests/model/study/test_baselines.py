@@ -45,13 +45,13 @@ def test_it_answers_the_rows_a_checkpoint_answers(name: BaselineName) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_test_split_is_read_only_when_it_is_asked_for(name: BaselineName) -> None:
+def test_the_test_split_is_read_only_on_request(name: BaselineName) -> None:
     watched = Watched(DATA)
     fit_baseline(name, watched, "dev")
     assert watched.asked == {"train", "dev"}
 
 
-def test_majority_always_says_the_commonest_class_of_train() -> None:
+def test_majority_always_answers_the_commonest_class_of_train() -> None:
     report = fit_baseline("majority", DATA, "dev").report(DATA.labels)
     train = np.concatenate([d.labels for d in DATA.split("train")])
     common = int(np.bincount(train).argmax())
@@ -62,7 +62,7 @@ def test_majority_always_says_the_commonest_class_of_train() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", "gru"])
-def test_what_leans_towards_its_emotion_is_learned(name: BaselineName) -> None:
+def test_vectors_that_lean_towards_their_emotion_are_learned(name: BaselineName) -> None:
     report = fit_baseline(name, DATA, "test").report(DATA.labels)
     assert report.accuracy.value > report.majority.accuracy + 0.2
     assert report.shift_auroc.value > 0.6
@@ -77,7 +77,7 @@ def test_equal_seeds_give_equal_answers(name: BaselineName) -> None:
 
 
 @pytest.mark.slow
-def test_a_chain_of_emotions_that_last_is_worth_hearing() -> None:
+def test_a_markov_chain_helps_where_emotions_last() -> None:
     data = restaged(murmured(generated_conversations(60, seed=6)), 0.8)
     alone, chained = (fit_baseline(n, data, "test").report(DATA.labels) for n in NAMES[1:3])
     assert chained.accuracy.value > alone.accuracy.value + 0.02
@@ -106,7 +106,7 @@ def test_the_chain_is_the_forward_filter_of_each_speaker() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["markov", "gru"])
-def test_what_hears_a_past_hears_the_past_only(name: BaselineName) -> None:
+def test_baselines_with_a_past_read_the_past_only(name: BaselineName) -> None:
     """Another last utterance changes the answer to it and to none before it."""
     baseline = fit_baseline(name, DATA, "test")
     changed = fit_baseline(name, with_other_last_rows(DATA), "test")
@@ -155,7 +155,7 @@ def test_inputs_that_are_not_named_are_not_read() -> None:
 
 
 @pytest.mark.slow
-def test_without_labels_or_pairs_it_says_what_it_needs_or_does_without() -> None:
+def test_missing_labels_are_refused_and_missing_pairs_are_not() -> None:
     silent = tuple(replace(d, labels=np.full_like(d.labels, UNLABELLED)) for d in DATA.split("dev"))
     with pytest.raises(DataError, match="dev split of generated"):
         fit_baseline("majority", replace(DATA, dialogues={**DATA.dialogues, "dev": silent}), "test")

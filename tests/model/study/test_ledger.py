@@ -70,7 +70,7 @@ def test_the_committed_ledger_can_be_continued() -> None:
     check_ledger(Path(__file__).parents[3] / "docs" / "test-ledger.csv")
 
 
-def test_what_is_no_ledger_is_not_overwritten(tmp_path: Path, report: Report) -> None:
+def test_a_file_that_is_no_ledger_is_not_overwritten(tmp_path: Path, report: Report) -> None:
     other = tmp_path / "notes.csv"
     other.write_text("name,age\nsomebody,3\n", "utf-8")
     for attempt in (check_ledger, lambda path: note_look(path, "x", "meld", report, now=NOW)):
@@ -86,9 +86,7 @@ def test_a_ledger_that_cannot_be_written_is_refused_before_the_look(tmp_path: Pa
         check_ledger(tmp_path)
 
 
-def test_readers_are_told_how_often_the_test_split_was_looked_at(
-    tmp_path: Path, report: Report
-) -> None:
+def test_the_sentence_on_looks_counts_them(tmp_path: Path, report: Report) -> None:
     ledger = tmp_path / "ledger.csv"
     assert "0 so far" in sentence_on_looks(ledger, "dev", "abc")
     for checkpoint in ("abc", "other", "abc"):

@@ -53,7 +53,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(60)  # the worker would sleep for longer
 def test_no_training_outlives_a_command_that_was_killed() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HELD], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WAITING], stdout=subprocess.PIPE, text=True
     ) as command:
         assert command.stdout is not None
         worker = int(command.stdout.readline())
@@ -62,7 +62,7 @@ def test_no_training_outlives_a_command_that_was_killed() -> None:
         assert command.stdout.read() == ""  # the end of what it wrote: the worker has ended too
 
 
-HELD = """
+WAITING = """
 import os, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -102,7 +102,7 @@ def test_a_runs_name_follows_from_everything_that_decides_it() -> None:
         replace(TINY, baseline="gru").run_name(0),
     }
     assert len(names) == 9
-    assert replace(TINY, says="in other words", minutes=9.0).run_name(0) == TINY.run_name(0)
+    assert replace(TINY, description="in other words", minutes=9.0).run_name(0) == TINY.run_name(0)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_cell_is_the_mean_over_seeds_and_a_row_less_itself_is_zero(runs: Path)
 
 
 @pytest.mark.slow
-def test_a_row_with_a_run_missing_says_so_and_one_without_any_is_no_row(runs: Path) -> None:
+def test_a_row_counts_its_missing_runs_and_one_without_any_is_no_row(runs: Path) -> None:
     found = scored(replace(TINY, seeds=3), "dev", runs)
     assert found is not None
     assert "| 2 of 3 |" in table([found])
@@ -135,7 +135,7 @@ def test_the_shipped_model_is_the_one_dev_prefers(runs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kept_answers_come_back(data: Path, runs: Path) -> None:
+def test_saved_answers_come_back(data: Path, runs: Path) -> None:
     job = Job(TINY, 0, data, runs)
     answers, calibration = load_answers(job.folder / "dev.npz")
     assert answers.dialogues == len(data_of(TINY, data).split("dev"))
@@ -155,7 +155,7 @@ def test_a_baseline_is_fitted_scored_and_noted_like_a_model(data: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_the_page_is_written_from_what_there_is(
+def test_the_page_is_written_from_the_finished_runs(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("model.study.rows.MAIN", (TINY,))
@@ -175,7 +175,7 @@ def test_every_row_of_the_study_has_a_name_of_its_own_and_the_main_ones_five_see
     assert all(row.seeds >= 3 for row in drawn if row.baseline in (None, "gru"))
 
 
-def test_a_set_is_cut_as_the_row_says(data: Path) -> None:
+def test_a_set_is_cut_as_the_row_has_it(data: Path) -> None:
     cut = data_of(replace(TINY, without=("video", "persona"), joined=40), data)
     assert set(cut.widths) == {"text", "audio"}
     assert min(len(dialogue) for dialogue in cut.split("train")) >= 40
@@ -194,17 +194,17 @@ def test_a_row_of_the_other_model_is_trained_and_has_a_table_of_its_own(
         "recipe": {"epochs": 1, "steps_at_least": 1},
     }  # fmt: skip
     own = Row("hrg-own", "its own answers", model=small, **common)
-    gold = Row("hrg-gold", "a leak", model={"research": ["gold-history"]}, weights=own, **common)
-    none = replace(gold, name="hrg-none", model={"research": ["no-labels"]})
-    explicit = replace(gold, name="hrg-explicit", model={"research": ["no-implicit"]})
-    rows = [gold, none, explicit]  # the row whose weights they ask comes along
+    gold = Row("hrg-gold", "a leak", model={"research": ("gold-history",)}, weights=own, **common)
+    none = replace(gold, name="hrg-none", model={"research": ("no-labels",)})
+    explicit = replace(gold, name="hrg-explicit", model={"research": ("no-implicit",)})
+    rows = [gold, none, explicit]  # the row of their weights comes along
     assert len(list(run_all(jobs_of(rows, data, tmp_path), 2, tmp_path / "l.csv"))) == 4
     trained = [job.row for job in jobs_of(rows, data, tmp_path) if (job.folder / "digest").exists()]
-    assert trained == [own], "the others ask its weights"
-    said = [load_answers(job.folder / "dev.npz")[0] for job in jobs_of(rows, data, tmp_path)]
-    for one, other in itertools.combinations(said, 2):
+    assert trained == [own], "the others use its weights"
+    answers = [load_answers(job.folder / "dev.npz")[0] for job in jobs_of(rows, data, tmp_path)]
+    for one, other in itertools.combinations(answers, 2):
         assert np.array_equal(one.labels, other.labels)
-        assert not np.array_equal(one.emotion, other.emotion), "each is told something else"
+        assert not np.array_equal(one.emotion, other.emotion), "each reads another history"
     monkeypatch.setattr("model.study.rows.HRG_HONESTY", (gold, own))
     monkeypatch.setattr("model.study.rows.HRG_OWN", own)
     monkeypatch.setattr("model.study.rows.HRG_PARTS", ())
