@@ -7,7 +7,7 @@ position: it is answered after what has been answered since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -23,34 +23,30 @@ AT_ONCE: Final = 500  # sent before the broker's answers are waited for
 
 
 def read_letters(
-    reader: LogReader,
-    settings: Settings,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    reader: LogReader, settings: Settings, progress: Callable[[int, int], None]
 ) -> Iterator[Letter]:
     """Yield the letters in the topic, partition by partition.
 
-    `progress` takes the records read, and of how many. Raises what `LogReader` does.
+    `progress` receives the number of records read and their total. Raises what `LogReader` does.
     """
     bounds = reader.bounds(settings.topics.dead_letters)
     total, done = sum(b.end - b.low for b in bounds.values()), 0
-    for partition, found in bounds.items():
-        for records in reader.read(settings.topics.dead_letters, partition, found):
+    for partition, part in bounds.items():
+        for records in reader.read(settings.topics.dead_letters, partition, part):
             yield from filter(None, map(letter_of, records))
-            progress(done + records[-1].offset + 1 - found.low, total)
-        done += found.end - found.low
+            progress(done + records[-1].offset + 1 - part.low, total)
+        done += part.end - part.low
 
 
-def already_requeued(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
+def already_requeued(reader: LogReader, letters: Sequence[Letter]) -> set[str]:
     """Return the ids of the letters whose records are in the log again.
 
     Reads each partition from the earliest of their records on. Raises what `LogReader` does.
     """
     earliest: dict[tuple[str, int], int] = {}
-    wanted = set()
     for letter in letters:
         at = (letter.topic, letter.partition)
         earliest[at] = min(earliest.get(at, letter.offset), letter.offset)
-        wanted.add(letter.id)
     marked: set[str] = set()
     for (topic, partition), offset in earliest.items():
         bounds = reader.bounds(topic).get(partition)
@@ -58,21 +54,17 @@ def already_requeued(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
             continue
         after = Bounds(min(max(bounds.low, offset), bounds.end), bounds.end)
         for records in reader.read(topic, partition, after):
-            # The last mark only: earlier ones are of earlier rounds.
+            # A record has one mark for each time it was requeued: only the last one is of now.
             marks = ([v for n, v in r.headers if n == REQUEUED] for r in records)
             marked |= {(m[-1] or b"").decode(errors="replace") for m in marks if m}
-    return marked & wanted
+    return marked & {letter.id for letter in letters}
 
 
-def send_again(
-    settings: Settings,
-    letters: Sequence[Letter],
-    sent: Callable[[int], None] = lambda _count: None,
-) -> None:
-    """Send letters' records in this order, all acknowledged on return.
+def send_again(settings: Settings, letters: Sequence[Letter], sent: Callable[[int], None]) -> None:
+    """Send the records of letters in this order; all are acknowledged on return.
 
-    `sent` takes the number acknowledged so far. Raises `NotDelivered` with that number: running the
-    command again sends only the others.
+    `sent` receives the number acknowledged so far. Raises `NotDelivered` with that number: running
+    the command again sends only the others.
     """
     failures: list[KafkaError] = []
     acknowledged = 0

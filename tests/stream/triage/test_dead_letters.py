@@ -1,4 +1,4 @@
-"""Dead letters as people deal with them."""
+"""Dead letters are chosen, counted and described without their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from stream.errors import ConfigError
 from stream.events.dead_letter import REQUEUED, Letter, dead_letter, letter_of, requeued
 from stream.events.poison import Poison, Reason
 from stream.ports import Record
-from stream.triage.dead_letters import Choice, Summary, cannot_requeue, in_log_order, preview, shape
+from stream.triage.dead_letters import (
+    Choice,
+    cannot_requeue,
+    count_letters,
+    in_log_order,
+    preview,
+    shape,
+)
 
 HOUR_MS = 3_600_000
 SECRET = b'{"text": "my words", "seq": [1, 2], "conversation_id": "c"'
@@ -83,14 +90,11 @@ def test_letters_are_counted_by_reason_and_by_time() -> None:
         letter(2, written_ms=HOUR_MS, reason=Reason.EMPTY_ID),
         letter(3, written_ms=HOUR_MS + 5, headers=((REQUEUED, b"x"),)),
     ]
-    by_reason, by_hour = Summary("reason"), Summary("hour")
-    for one in written:
-        by_reason.add(one)
-        by_hour.add(one)
-    bad = by_reason.piles["bad_json"]
+    bad = count_letters(written, "reason")["bad_json"]
     assert (bad.letters, bad.repeats, bad.again) == (2, 1, 1)
     assert (bad.first_ms, bad.last_ms) == (10, HOUR_MS + 5)
-    assert {name: pile.letters for name, pile in by_hour.piles.items()} == {
+    by_hour = count_letters(written, "hour")
+    assert {name: pile.letters for name, pile in by_hour.items()} == {
         "1970-01-01 00:00": 1,
         "1970-01-01 01:00": 2,
     }
