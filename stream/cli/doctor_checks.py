@@ -1,7 +1,7 @@
-"""Checks of all that a running tracker needs, each with its cure.
+"""Checks of everything that a running tracker needs, each with its cure.
 
-Each check is on its own: one that fails does not hide the next. Parts that a client machine does
-not need are `absent`, which is no failure.
+Checks are independent: one that fails does not hide the next. Parts that a client machine does not
+need are `absent`, which is no failure.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from http.client import HTTPException
 from importlib.util import find_spec
+from itertools import chain
 from typing import Final, Literal
 
 from stream.brokers.kafka_admin import connected_admin
@@ -28,7 +28,7 @@ NOT_A_WORKER: Final = f"a client needs none; for a worker: {WORKER_INSTALL}"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report: what was looked at, and what to do where it failed."""
+    """One line of the report; `says` has the finding or, after a failure, its cure."""
 
     name: str
     status: Status
@@ -36,31 +36,26 @@ class Check:
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Run the checks one after the other, each as it is done."""
-    broker = _checked("broker", lambda: _broker(settings))
+    """Run the checks one after the other and yield each result at once."""
+    broker = _result("broker", _broker, settings)
     yield broker
-    for name, look in (("topics", _topics), ("rights", _rights)):
+    for name, check in (("topics", _topics), ("rights", _rights)):
         if broker.status == "ok":
-            yield _checked(name, partial(look, settings))
+            yield _result(name, check, settings)
         else:
             yield Check(name, "fail", "not looked at: no broker answers us")
-    yield _redis(settings)
+    yield _result("redis", _redis, settings)
     yield from _model(settings)
     yield _port(settings)
 
 
-def healthy(checks: list[Check]) -> bool:
-    """Return true if nothing failed."""
-    return all(check.status != "fail" for check in checks)
-
-
 class _Absent(Exception):
-    """A part this machine does not need; the message says for what it would."""
+    """A part that this machine does not need; the message says what would need it."""
 
 
-def _checked(name: str, look: Callable[[], str]) -> Check:
+def _result(name: str, check: Callable[[Settings], str], settings: Settings) -> Check:
     try:
-        return Check(name, "ok", look())
+        return Check(name, "ok", check(settings))
     except EmotrackError as error:
         return Check(name, "fail", str(error))
     except _Absent as part:
@@ -83,17 +78,15 @@ def _topics(settings: Settings) -> str:
     )
     if settings.allow_create_time:  # a mock cluster describes nothing
         return f"the four topics {names.prefix}* exist"
-    found = describe(settings.bootstrap, plan(names), settings.security)
-    partitions = {report.partitions for report in found}
-    small = [
-        difference
-        for report in found
-        for difference in report.differs
-        if difference.startswith("max.message.bytes")
-    ]
-    said = f"the four topics {names.prefix}* exist, {sorted(partitions)} partitions"
-    said += "; producers must use murmur2 (librdkafka: partitioner=murmur2_random)"
-    return said + (f"; but {'; '.join(small)}" if small else "")
+    reports = describe(settings.bootstrap, plan(names), settings.security)
+    partitions = sorted({report.partitions for report in reports})
+    differences = chain.from_iterable(report.differs for report in reports)
+    small = [text for text in differences if text.startswith("max.message.bytes")]
+    return (
+        f"the four topics {names.prefix}* exist, {partitions} partitions; producers must use "
+        "murmur2 (librdkafka: partitioner=murmur2_random)"
+        f"{'; but ' if small else ''}{'; '.join(small)}"
+    )
 
 
 def _rights(settings: Settings) -> str:
@@ -107,20 +100,17 @@ def _rights(settings: Settings) -> str:
     return f"a worker of group {settings.group} may read utterances and write its answers"
 
 
-def _redis(settings: Settings) -> Check:
+def _redis(settings: Settings) -> str:
     if settings.in_memory:
-        return Check("redis", "absent", "state is kept in memory: a restart forgets it")
+        raise _Absent("state is kept in memory: a restart forgets it")
     if find_spec("redis") is None:
-        return Check("redis", "absent", NOT_A_WORKER)
+        raise _Absent(NOT_A_WORKER)
     from state.redis_store import LIBRARY
     from stream.serve import NO_STATE, open_redis
 
-    def look() -> str:
-        with closing(open_redis(settings, NO_STATE)) as store:
-            version, policy = store.version_and_policy()
-        return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
-
-    return _checked("redis", look)
+    with closing(open_redis(settings, NO_STATE)) as store:
+        version, policy = store.version_and_policy()
+    return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
 
 
 def _model(settings: Settings) -> Iterator[Check]:
@@ -138,34 +128,31 @@ def _model(settings: Settings) -> Iterator[Check]:
     info = predictor.info
     yield Check("model", "ok", f"{info.name} {info.version}, digest {info.digest}")
     yield Check("device", "ok", f"{predictor.device} (EMOTRACK_DEVICE={settings.device})")
-    yield _encoder(settings, predictor.can_encode_text())
-
-
-def _encoder(settings: Settings, can_encode: bool) -> Check:
-    if can_encode:
-        return Check("encoder", "ok", "raw text can be answered")
+    if predictor.can_encode_text():
+        yield Check("encoder", "ok", "raw text can be answered")
+        return
     from model.text.sentence_encoder import INSTALL
 
     says = f"raw text cannot be answered, text vectors can. To install it: {INSTALL}"
-    return Check("encoder", "fail" if settings.encoder else "absent", says)
+    yield Check("encoder", "fail" if settings.encoder else "absent", says)
 
 
 def _port(settings: Settings) -> Check:
-    """Check that a worker could show its metrics; one that does already is no fault."""
+    """Check that a worker could serve its metrics; another worker on the port is no failure."""
     host, port = settings.metrics_host, settings.metrics_port
     try:
         with socket.create_server((host, port)):
             return Check("port", "ok", f"{host}:{port} is free for /metrics")
     except OSError as error:
-        if answers_as_worker(host, port):
+        if _is_worker(host, port):
             says = f"a worker shows its metrics on {host}:{port}; give a second one another port"
             return Check("port", "ok", f"{says} (EMOTRACK_METRICS_PORT)")
         says = f"cannot listen on {host}:{port} for /metrics ({error.strerror}): choose another "
         return Check("port", "fail", says + "EMOTRACK_METRICS_HOST or EMOTRACK_METRICS_PORT")
 
 
-def answers_as_worker(host: str, port: int) -> bool:
-    """Return true if a worker of ours listens there."""
+def _is_worker(host: str, port: int) -> bool:
+    """Return true if one of our workers listens on this port."""
     try:
         with urllib.request.urlopen(f"http://{host}:{port}/version", timeout=1) as answer:
             return b'"emotrack"' in answer.read(4096)

@@ -73,7 +73,8 @@ def conversations_folder(folder: Path | None) -> Path:
 
 # Flags of settings: where one is absent, `load_settings` takes the variable, file or default.
 Bootstrap = Annotated[
-    str | None, typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP]")
+    str | None,
+    typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP, 127.0.0.1:9092]"),
 ]
 Prefix = Annotated[
     str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
