@@ -169,17 +169,12 @@ def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
         number = column in ("value", "first", "aim")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, *cells(row))
+        goals = ("" if row.get(goal) is None else f"{row[goal]:g}" for goal in ("first", "aim"))
+        runs = row.get("runs") or []
+        spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
+        table.add_row(name, f"{row['value']:.4g}", str(row["unit"]), *goals, spread)
     console.print(table)
     for name, row in rows.items():
         console.print(f"[dim]{name}: {row.get('reference', '')}[/]", soft_wrap=True)
     if file is not None:
         write_figures(file, rows, command=shlex.join(["emotrack", *sys.argv[1:]]))
-
-
-def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Return a row's value, unit, both goals, and the spread over its runs."""
-    first, aim = ("" if row.get(goal) is None else f"{row[goal]:g}" for goal in ("first", "aim"))
-    runs = row.get("runs") or []
-    spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
-    return f"{row['value']:.4g}", str(row["unit"]), first, aim, spread

@@ -7,7 +7,7 @@ of training options. The models are imported when the command runs: help needs n
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from inspect import Parameter, Signature, signature
@@ -60,18 +60,25 @@ def train(
     read = read_conversations(data, set_name)
     command = _command(kind, options, read.name)
     default = read.name if kind == DEFAULT_KIND else f"{read.name}-{kind}"
-    outcomes = []
-    with model_errors(), _no_such_model():
+    reports = []
+    with model_errors():
         for part, folder in _parts(read, runs / (name or default), options):
             with _listener(part) as listener:
                 run = Run(command=command, cache=runs / ".text", listener=listener)
-                plan = kind_named(kind).plan(part, options, run)
-                outcomes.append(_run(plan, folder, listener))
-            digest = outcomes[-1].digest[:16]
-            title = f"{part.name} dev, checkpoint {digest} in {outcomes[-1].folder}"
-            print_report(outcomes[-1].report, title)
+                try:
+                    outcome = _run(kind_named(kind).plan(part, options, run), folder, listener)
+                except ValueError as error:  # sizes that no model can have
+                    raise ConfigError(f"no such model: {error}") from error
+            title = f"{part.name} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
+            print_report(outcome.report, title)
+            reports.append(outcome.report)
     if options.folds:
-        _print_folds(outcomes)
+        scores = [100 * report.weighted_f1.value for report in reports]
+        each = ", ".join(f"{score:.1f}" for score in scores)
+        Console().print(
+            f"{len(scores)} folds, weighted F1 of the one left out: {each}; "
+            f"mean {mean(scores):.1f}, standard deviation {stdev(scores):.1f}"
+        )
 
 
 class _Train(TyperGroup):
@@ -157,15 +164,6 @@ def _command(kind: str, options: TrainingOptions, set_name: str) -> str:
     return shlex.join(words)
 
 
-@contextmanager
-def _no_such_model() -> Iterator[None]:
-    """Raise a `ValueError` for impossible sizes of a model as a `ConfigError`."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"no such model: {error}") from error
-
-
 def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[DataSet, Path]]:
     """Return the sets to train on, one or one a fold, each with the folder of its run."""
     from model.data.splits import k_folds, with_dev
@@ -187,15 +185,6 @@ def _run(plan: Plan, folder: Path, listener: Listener) -> Outcome:
     write_figures(folder / "metrics.json", rows | history, plan.command)
     finished(folder)
     return outcome
-
-
-def _print_folds(outcomes: Sequence[Outcome]) -> None:
-    scores = [100 * outcome.report.weighted_f1.value for outcome in outcomes]
-    each = ", ".join(f"{score:.1f}" for score in scores)
-    Console().print(
-        f"{len(scores)} folds, weighted F1 of the one left out: {each}; "
-        f"mean {mean(scores):.1f}, standard deviation {stdev(scores):.1f}"
-    )
 
 
 @contextmanager

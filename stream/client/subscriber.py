@@ -100,8 +100,7 @@ class _Subscriber(Generic[E]):
             self._consumer.position(partition)  # seeking is lazy: make "the end" mean now
 
     def __iter__(self) -> Iterator[E]:
-        for received in self.records():
-            yield received.event
+        return (received.event for received in self.records())
 
     def records(self) -> Iterator[Received[E]]:
         """Iterate with headers and positions. Raises `TopicUnfit` or `AccessRefused`."""

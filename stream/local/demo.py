@@ -13,7 +13,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
+from stream.client.sources import publish_all
 from stream.client.watch import Event
 from stream.errors import EmotrackError
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
@@ -53,9 +54,9 @@ class DemoFailed(EmotrackError):
 
 @dataclass(slots=True)
 class Tally:
-    """All utterances and answers of the demo; the publisher fills `utterances`."""
+    """The script's utterances by id, and all answers."""
 
-    utterances: dict[str, Utterance] = field(default_factory=dict)
+    utterances: Mapping[str, Utterance]
     predictions: list[PredictionEvent] = field(default_factory=list)
     alerts: list[ShiftAlert] = field(default_factory=list)
 
@@ -94,17 +95,6 @@ def embedded_store(directory: Path) -> Iterator[tuple[str, str]]:
             yield "memory://", "the worker's memory (redis-server is not installed)"
         else:
             yield running.url, f"redis-server on port {running.port}"
-
-
-def publish(bootstrap: str, script: Sequence[Utterance], tally: Tally, pace_s: float) -> None:
-    """Send the script, one utterance every `pace_s`."""
-    with Publisher(bootstrap, encoding="json") as publisher:
-        start = time.monotonic()
-        for number, utterance in enumerate(script):
-            time.sleep(max(0.0, start + number * pace_s - time.monotonic()))
-            tally.utterances[utterance.utterance_id] = utterance
-            publisher.publish(utterance)
-            publisher.flush()
 
 
 @contextlib.contextmanager
@@ -206,7 +196,7 @@ def run_demo(
         worker = stack.enter_context(local_worker(settings, scratch / "worker.log"))
         console.print(f"broker {bootstrap} (librdkafka's mock), state in {store}")
         events = stack.enter_context(subscribed(bootstrap))
-        tally = Tally()
+        tally = Tally({utterance.utterance_id: utterance for utterance in script})
         view = PlainView(console) if plain else LiveView(console, len(script))
         with view.live if isinstance(view, LiveView) else contextlib.nullcontext():
             play(events, tally, view, script, PACE_S / speed, bootstrap)
@@ -235,7 +225,8 @@ def play(
 
     def send() -> None:
         try:
-            publish(bootstrap, script, tally, pace_s)
+            with Publisher(bootstrap, encoding="json") as publisher:
+                publish_all(publisher, script, rate=1 / pace_s)
         except EmotrackError as error:
             failure.append(error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -58,22 +58,6 @@ def inputs_note(modalities: Sequence[str]) -> str:
     return there + (f" (no {', no '.join(absent)})" if absent else "")
 
 
-class View(Protocol):
-    """A display of the demo."""
-
-    def status(self, text: str) -> None:
-        """Show the current step of the demo."""
-        ...
-
-    def answer(self, answered: Answered) -> None:
-        """Show one answered utterance."""
-        ...
-
-    def alert(self, alert: ShiftAlert) -> None:
-        """Show a shift alert so that it stands out."""
-        ...
-
-
 class PlainView:
     """A view of plain lines, for pipes and logs."""
 
@@ -84,21 +68,24 @@ class PlainView:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
+        """Show the current step of the demo."""
         self._print(f"-- {text}")
 
     def answer(self, answered: Answered) -> None:
+        """Show one answered utterance."""
         u, p = answered.utterance, answered.prediction
         line = f"{u.conversation_id}  {u.speaker_id}: {u.text or '…'}"
         emotion = f"{p.emotion} {p.confidence:.0%}"
         self._print(f"{line}\n    {bar(p.confidence)} {emotion:14} {shift_mark(p)}")
 
     def alert(self, alert: ShiftAlert) -> None:
+        """Show a shift alert so that it stands out."""
         shift = f"{alert.speaker_id} {alert.from_}→{alert.to} {alert.probability:.0%}"
         self._print(f"!!! SHIFT ALERT {alert.conversation_id} {shift} ({alert.rule})")
 
 
 class LiveView:
-    """A live table of the latest utterances, with the alerts below it."""
+    """A live table of the latest utterances above the alerts, with the methods of `PlainView`."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._total = total
@@ -166,3 +153,6 @@ class LiveView:
             for a in list(self._alerts)
         ]
         return Panel(Group(*lines), title="[bold red]shift alerts[/]", border_style="red", height=6)
+
+
+View = PlainView | LiveView

@@ -8,7 +8,7 @@ position: it is answered after what has been answered since.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -66,41 +66,36 @@ def send_again(settings: Settings, letters: Sequence[Letter], sent: Callable[[in
     `sent` receives the number acknowledged so far. Raises `NotDelivered` with that number: running
     the command again sends only the others.
     """
-    failures: list[KafkaError] = []
+    failures: list[str] = []
     acknowledged = 0
 
     def delivered(error: KafkaError | None, _message: Message) -> None:
         nonlocal acknowledged
         if error is not None:
-            failures.append(error)
+            failures.append(error.str())
         else:
             acknowledged += 1
 
-    def refuse(why: str) -> NotDelivered:
-        return NotDelivered(
-            f"{acknowledged} of {len(letters)} dead letters are requeued, then: {why}. Run it "
-            "again: it sends only the others"
-        )
-
     producer = made(Producer, producer_config(settings))
     for start in range(0, len(letters), AT_ONCE):
-        for letter in letters[start : start + AT_ONCE]:
-            record = requeued(letter)
-            headers: Any = list(record.headers)
-            try:
+        try:
+            for letter in letters[start : start + AT_ONCE]:
+                record = requeued(letter)
                 producer.produce(
                     record.topic,
                     record.value,
                     record.key,
                     partition=letter.partition,
-                    headers=headers,
+                    headers=list(record.headers),
                     on_delivery=delivered,
                 )
-            except KafkaException as error:
-                raise refuse(said(error)) from None
-        unacknowledged = producer.flush(FLUSH_S)
+        except KafkaException as error:
+            failures.append(said(error))
+        if producer.flush(FLUSH_S):
+            failures.append(f"no answer from {settings.bootstrap} for {FLUSH_S:.0f} s")
         if failures:
-            raise refuse(failures[0].str())
-        if unacknowledged:
-            raise refuse(f"no answer from {settings.bootstrap} for {FLUSH_S:.0f} s")
+            raise NotDelivered(
+                f"{acknowledged} of {len(letters)} dead letters are requeued, then: "
+                f"{failures[0]}. Run it again: it sends only the others"
+            )
         sent(acknowledged)
