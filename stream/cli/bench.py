@@ -133,7 +133,7 @@ def real(
     jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
-    """Real conversations through Kafka, Redis and two workers, held to the oracle byte by byte."""
+    """Real conversations through Kafka, Redis and two workers, compared with the oracle byte by byte."""
     from stream.bench.conversations import run_bench_real
     from stream.client.sources import DataChoice
 
@@ -149,7 +149,7 @@ def rebuild(
     jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
-    """Lost states computed anew from the log by one worker (R8), features in and raw text in."""
+    """Lost states computed again from the log by one worker (R8), features in and raw text in."""
     from stream.bench.rebuild import Size, run_bench_rebuild
 
     finish(run_bench_rebuild(Size(conversations, utterances), say=say, jars=jars), json)

@@ -73,7 +73,7 @@ def text(
     out: Annotated[Path, typer.Option(help="write the vectors to this .npz")],
     encoder: Encoder = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="vectors as this checkpoint hears them (the shipped one)")
+        Path | None, typer.Option(help="vectors as this checkpoint reads them (the shipped one)")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="default: text or utterance")] = None,
 ) -> None:

@@ -54,7 +54,7 @@ def already_requeued(reader: LogReader, letters: Sequence[Letter]) -> set[str]:
             continue
         after = Bounds(min(max(bounds.low, offset), bounds.end), bounds.end)
         for records in reader.read(topic, partition, after):
-            # A record has one mark for each time it was requeued: only the last one is of now.
+            # A record has one mark for each time it was requeued: only the last one is current.
             marks = ([v for n, v in r.headers if n == REQUEUED] for r in records)
             marked |= {(m[-1] or b"").decode(errors="replace") for m in marks if m}
     return marked & {letter.id for letter in letters}
