@@ -9,7 +9,7 @@ ARGS ?=
 GPU_TESTS := tests/model/test_gpu.py $(addprefix tests/model/,pcgnet/test_laws.py pcgnet/test_raw_text_laws.py hrg_ssa/test_predictor.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test lint fmt audit bench gpu accuracy chaos servers kafka helm image lock wheel clean
+.PHONY: help install demo local check test lint fmt audit bench gpu accuracy chaos servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,11 @@ demo: install ## Watch three conversations live: embedded broker, worker, publis
 local: install kafka ## Run Kafka and Redis on this machine until Ctrl-C, to try it without Docker
 	@$(BIN)/emotrack local $(ARGS)
 
-test: install servers ## Run every test on real Kafka, Redis and Prometheus
-	@$(BIN)/pytest $(ARGS)
+check: lint ## Lint, and the tests that are fast and need no server (two minutes on 2 cores)
+	@$(BIN)/pytest -q -n 2 --quick $(ARGS)
+
+test: install servers ## Run every test on real Kafka, Redis and Prometheus (two processes; they mostly wait)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: install ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

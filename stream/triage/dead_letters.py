@@ -77,10 +77,10 @@ def cannot_requeue(letter: Letter, topic: str) -> str | None:
         return (
             f"it holds its record by reference only, without {' and '.join(letter.omitted)}: too "
             f"large; read {letter.topic}-{letter.partition}@{letter.offset} while retention still "
-            "has it, and publish it anew in smaller parts"
+            "has it, and publish it again in smaller parts"
         )
     if UNREADABLE in letter.headers:
-        return "its header names were no UTF-8 and are lost: publish it anew"
+        return "its header names were no UTF-8 and are lost: publish it again"
     return None
 
 

@@ -78,12 +78,14 @@ def same(one: Trained[HrgSsa], two: Trained[HrgSsa]) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_words_say(data: DataSet, encoder: Path) -> None:
     long = replace(RECIPE, epochs=8, patience=8, learning_rate=1e-2)
     chosen = trained(data, encoder, long).chosen
     assert chosen.dev_weighted_f1 > 0.5, "always neutral has about a quarter"
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_weights_and_a_killed_run_goes_on_to_them(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
@@ -118,6 +120,7 @@ def test_the_test_split_is_never_asked_for(data: DataSet, encoder: Path) -> None
     assert len(made.history) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_is_written_scored_and_served(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_checkpoint_of_another_label_set_is_not_scored(
         evaluate(load_any(other), data, "dev", encoder=encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("research", ["gold-history", "no-labels", "no-past"])
 def test_research_twins_are_told_what_they_should_be(
     research: str, data: DataSet, encoder: Path
@@ -229,6 +233,7 @@ def test_two_utterances_of_one_emotion_are_no_negatives_of_each_other() -> None:
     assert primary_alignment(nodes, texts, torch.tensor([[0, -1, -1]])) == 0
 
 
+@pytest.mark.slow
 def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_path: Path) -> None:
     folder = write_tiny_t5(tmp_path / "t5")
     plan = plan_hrg_ssa(
@@ -249,6 +254,7 @@ def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_pat
     assert served.can_encode_text()
 
 
+@pytest.mark.slow
 def test_what_is_pretrained_waits_for_what_is_new(data: DataSet, tmp_path: Path) -> None:
     """Two stages: the pretrained decoder moves in the second alone."""
     folder = write_tiny_t5(tmp_path)
