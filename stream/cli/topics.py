@@ -12,10 +12,7 @@ from stream.settings import load_settings
 if TYPE_CHECKING:
     from stream.brokers.topics import TopicReport
 
-Partitions = Annotated[int, typer.Option(min=1, help="partitions of each topic")]
-Replication = Annotated[int, typer.Option(min=1, help="replicas of each partition")]
 Days = Annotated[float, typer.Option(help="retention of utterances, predictions and alerts")]
-LetterDays = Annotated[float, typer.Option(help="retention of dead letters")]
 topics_app = typer.Typer(help="Create the four topics, or say how they differ.")
 
 
@@ -28,10 +25,10 @@ def topics(
     context: typer.Context,
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
-    partitions: Partitions = 4,
-    replication: Replication = 1,
+    partitions: Annotated[int, typer.Option(min=1, help="partitions of each topic")] = 4,
+    replication: Annotated[int, typer.Option(min=1, help="replicas of each partition")] = 1,
     retention_days: Days = 7,
-    dead_letter_days: LetterDays = 28,
+    dead_letter_days: Annotated[float, typer.Option(help="retention of dead letters")] = 28,
 ) -> None:
     """Create or describe the four topics, by the command's name, and report on each."""
     from stream.brokers.topics import create, describe, plan
