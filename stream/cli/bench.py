@@ -133,7 +133,7 @@ def real(
     jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
-    """Real conversations through Kafka, Redis and two workers, checked by the oracle byte by byte."""
+    """Real conversations through Kafka, Redis and two workers, bytes compared with the oracle's."""
     from stream.bench.conversations import run_bench_real
     from stream.client.sources import DataChoice
 

@@ -91,7 +91,8 @@ def _pile_table(piles: Mapping[str, Pile], by: str) -> Table:
         number = name in ("letters", "repeats")
         table.add_column(name, justify="right" if number else "left", overflow="fold")
     names = sorted(piles, key=lambda n: (-piles[n].letters if by == "reason" else 0, n))
-    for name, pile in ((name, piles[name]) for name in names):
+    for name in names:
+        pile = piles[name]
         counts = (str(pile.letters), str(pile.again), str(pile.repeats))
         moments = (when(ms).replace("T", " ").rstrip("Z") for ms in (pile.first_ms, pile.last_ms))
         table.add_row(name, *counts, *moments)

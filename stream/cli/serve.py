@@ -53,7 +53,7 @@ def serve(
     Start several with one group to share the partitions. SIGTERM drains and exits 0.
     """
     settings = settings_of(context)
-    gc.disable()  # imports make no garbage, and the collector's search for it costs a second
+    gc.disable()  # until all is loaded: imports make no garbage, and a search for it costs a second
     lines = configure_log(settings)
     try:
         from stream.serve import run_worker
