@@ -12,8 +12,8 @@ import pytest
 
 from stream import serve
 from stream.brokers.topics import create, plan
-from stream.cli import doctor_checks as doctor
-from stream.cli.doctor_checks import Check, examine
+from stream.cli import doctor
+from stream.cli.doctor import Check, examine
 from stream.events.topic_names import TopicNames
 from stream.local.servers import RunningKafka, RunningRedis, free_ports
 from stream.settings import Settings
