@@ -188,10 +188,10 @@ def requeue(
 
 def _without_requeued(settings: Settings, letters: list[Letter], console: Console) -> list[Letter]:
     """Return the letters whose records are not in the log again, after an interrupted requeue."""
-    from stream.brokers.topic_reader import LogReader
+    from stream.brokers.topic_reader import TopicReader
     from stream.triage.requeue import already_requeued
 
-    with LogReader(settings) as reader:
+    with TopicReader(settings) as reader:
         already = already_requeued(reader, letters)
     if already:
         console.print(f"left out {len(already)} that were requeued already (--again sends them)")
@@ -200,10 +200,10 @@ def _without_requeued(settings: Settings, letters: list[Letter], console: Consol
 
 def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
     """Yield the topic's letters that pass `choice`."""
-    from stream.brokers.topic_reader import LogReader
+    from stream.brokers.topic_reader import TopicReader
     from stream.triage.requeue import read_letters
 
-    with LogReader(settings) as reader, progress_bar("reading", transient=True) as progress:
+    with TopicReader(settings) as reader, progress_bar("reading", transient=True) as progress:
         for letter in read_letters(reader, settings, progress):
             if choice.takes(letter):
                 yield letter

@@ -12,8 +12,8 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream.brokers.kafka_config import made, producer_config, said
-from stream.brokers.topic_reader import Bounds, LogReader
+from stream.brokers.kafka_config import create_client, producer_config, text_of
+from stream.brokers.topic_reader import Bounds, TopicReader
 from stream.errors import NotDelivered
 from stream.events.dead_letter import REQUEUED, Letter, letter_of, requeued
 from stream.settings import Settings
@@ -23,11 +23,11 @@ AT_ONCE: Final = 500  # sent before the broker's answers are waited for
 
 
 def read_letters(
-    reader: LogReader, settings: Settings, progress: Callable[[int, int], None]
+    reader: TopicReader, settings: Settings, progress: Callable[[int, int], None]
 ) -> Iterator[Letter]:
     """Yield the letters in the topic, partition by partition.
 
-    `progress` receives the number of records read and their total. Raises what `LogReader` does.
+    `progress` receives the number of records read and their total. Raises what `TopicReader` does.
     """
     bounds = reader.bounds(settings.topics.dead_letters)
     total, done = sum(b.end - b.low for b in bounds.values()), 0
@@ -38,10 +38,10 @@ def read_letters(
         done += part.end - part.low
 
 
-def already_requeued(reader: LogReader, letters: Sequence[Letter]) -> set[str]:
+def already_requeued(reader: TopicReader, letters: Sequence[Letter]) -> set[str]:
     """Return the ids of the letters whose records are in the log again.
 
-    Reads each partition from the earliest of their records on. Raises what `LogReader` does.
+    Reads each partition from the earliest of their records on. Raises what `TopicReader` does.
     """
     earliest: dict[tuple[str, int], int] = {}
     for letter in letters:
@@ -76,7 +76,7 @@ def send_again(settings: Settings, letters: Sequence[Letter], sent: Callable[[in
         else:
             acknowledged += 1
 
-    producer = made(Producer, producer_config(settings))
+    producer = create_client(Producer, producer_config(settings))
     for start in range(0, len(letters), AT_ONCE):
         try:
             for letter in letters[start : start + AT_ONCE]:
@@ -90,7 +90,7 @@ def send_again(settings: Settings, letters: Sequence[Letter], sent: Callable[[in
                     on_delivery=delivered,
                 )
         except KafkaException as error:
-            failures.append(said(error))
+            failures.append(text_of(error))
         if producer.flush(FLUSH_S):
             failures.append(f"no answer from {settings.bootstrap} for {FLUSH_S:.0f} s")
         if failures:
