@@ -12,7 +12,7 @@ from msgspec import structs
 from model.interface import Predictor
 from state.codec import Codec, Entries
 from state.memory_store import MemoryStore
-from state.redis_reader import Held, held
+from state.redis_reader import StoredState, stored_state
 from state.store import Save, StoredOutput
 from state.window import NO_OFFSET, Change, Conversation, StateKey, apply_nothing
 from stream.answers.apply import Answer
@@ -124,11 +124,11 @@ class AnsweredLog:
         value = json.dumps(json.loads(record.value or b"") | fields, separators=(",", ":"))
         self.records(topic)[index] = structs.replace(record, value=value.encode())
 
-    def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
+    def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
         """`States`: what the store holds."""
         codec = Codec(self.predictor.spec)
         return [
-            held(codec, key, self.entries[key.conversation_id], (self.ttl_ms,))
+            stored_state(codec, key, self.entries[key.conversation_id], (self.ttl_ms,))
             if key.conversation_id in self.entries
             else None
             for key in keys

@@ -14,7 +14,7 @@ import pytest
 
 from model.interface import Predictor
 from state.codec import TOKEN
-from state.memory_store import Kept, MemoryStore
+from state.memory_store import Memory, MemoryStore
 from state.store import Loaded, StoreUnavailable
 from state.window import StateKey
 from stream.metrics.catalogue import Metrics
@@ -71,7 +71,7 @@ class Plant:
     predictor: Predictor
     partitions: int = 1
     clock: Clock = field(default_factory=Clock)
-    kept: Kept = field(default_factory=Kept)
+    memory: Memory = field(default_factory=Memory)
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Plant:
 
     def worker(self, *, first: bool = True) -> Running:
         source = Refusing(self.log, "utterances", "g", first=first)
-        store = FlakyStore(self.predictor.spec, now=self.clock.seconds, kept=self.kept)
+        store = FlakyStore(self.predictor.spec, now=self.clock.seconds, memory=self.memory)
         metrics, sink, health = Metrics(), LocalSink(self.log), Health(warmed=True)
         wanted = self.settings.delivery == "transactional"
         transactions = LocalTransactions(self.log, source) if wanted else None
@@ -367,7 +367,7 @@ def test_a_fenced_worker_the_broker_still_accepts_claims_again_and_goes_on(plant
 
 def stamp(plant: Plant, token: int) -> None:
     """Let a newer owner's token be what is stored with every state."""
-    for _, entries in plant.kept.states.values():
+    for _, entries in plant.memory.states.values():
         entries.fields[TOKEN] = b"%d" % token
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.interface import Predictor
-from state.memory_store import Kept
+from state.memory_store import Memory
 from state.window import Recurrence
 from stream.ports import LogUnavailable
 from tests.stream.worker.test_loop import Plant, Running
@@ -26,11 +26,11 @@ RECURRENCE = Recurrence(window=3, idle_s=IDLE_S, max_session_s=200.0, duplicate_
 Make = Callable[..., Predictor]
 
 
-def lose(plant: Plant, kept: Kept | None = None) -> None:
-    """The store comes back as another one: empty, or as it was at `kept`."""
-    kept = deepcopy(kept) if kept is not None else Kept()
-    plant.kept.states, plant.kept.fences = kept.states, kept.fences
-    plant.kept.identity = Kept().identity
+def lose(plant: Plant, memory: Memory | None = None) -> None:
+    """The store comes back as another one: empty, or as `memory`."""
+    memory = deepcopy(memory) if memory is not None else Memory()
+    plant.memory.states, plant.memory.fences = memory.states, memory.fences
+    plant.memory.identity = Memory().identity
 
 
 def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
@@ -100,7 +100,7 @@ def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: 
     plant.say("a", 3)
     plant.say("b", 1)
     settle(plant, running)
-    snapshot = deepcopy(plant.kept)
+    snapshot = deepcopy(plant.memory)
     plant.say("a", 2)
     settle(plant, running)
     lose(plant, snapshot)
@@ -157,7 +157,7 @@ def test_a_damaged_state_is_rebuilt(plant: Plant) -> None:
     plant.say("a", 3)
     settle(plant, running)
     running.source.take_away([0])
-    for _, entries in plant.kept.states.values():
+    for _, entries in plant.memory.states.values():
         entries.rows[-1] = b"\0" * len(entries.rows[-1])
     plant.say("a", 1)
     successor = plant.worker()
@@ -171,7 +171,7 @@ def test_a_damaged_state_of_a_session_that_is_over_is_left_behind(plant: Plant) 
     plant.say("a", 3)
     settle(plant, running)
     running.source.take_away([0])
-    for _, entries in plant.kept.states.values():
+    for _, entries in plant.memory.states.values():
         entries.fields[b"o"] = b"?"  # not even its position can be read
     plant.clock.ms += int(IDLE_S * 1000) + 1
     plant.say("b", 1)
@@ -253,7 +253,7 @@ def test_an_older_state_whose_continuation_left_the_log_is_not_gone_on_from(plan
     running = plant.worker()
     plant.say("a", 2)
     settle(plant, running)
-    snapshot = deepcopy(plant.kept)
+    snapshot = deepcopy(plant.memory)
     plant.say("a", 3)
     settle(plant, running)
     lose(plant, snapshot)  # it ends at 1
@@ -372,7 +372,7 @@ def test_no_story_of_losses_changes_an_answer(
         elif name == "empty":
             lose(plant)
         elif name == "snapshot":
-            snapshot = deepcopy(plant.kept)
+            snapshot = deepcopy(plant.memory)
         elif name == "roll back" and snapshot is not None:
             lose(plant, snapshot)
         elif name == "take over":
