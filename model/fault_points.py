@@ -1,7 +1,7 @@
 """Places where a worker can be made to die, so that tests break it where it hurts most.
 
 Each is named once in the code (`reach`), as in the failure table of docs/reliability.md, and does
-nothing unless armed, which only `stream.worker.faults` does.
+nothing unless armed, which only `stream.worker.signals` does.
 
 What is armed is a global of this module: handed down as an argument it would pass through the
 worker, the pipeline, the registry and both models' loaders, for something that no user has.

@@ -21,7 +21,7 @@ from stream.answers.shift_rule import rule_of
 from stream.events.cloudevents import Envelope
 from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder
-from stream.events.messages import Utterance
+from stream.events.messages import TopicNames, Utterance
 from stream.events.poison import Poison
 from stream.ports import Outgoing, Record
 from stream.verify.check import Verifier
@@ -31,8 +31,8 @@ from stream.verify.report import Expectations, Report
 from tests.fakes.memory_log import LocalLog
 from tests.fakes.predictor import SmallPredictor
 
-WIRE = Wire("predictions", "shift-alerts", "dead-letters", "json", "/test")
-TOPICS = (WIRE.predictions, WIRE.shift_alerts, WIRE.dead_letters)
+WIRE = Wire(TopicNames(""), "json", "/test")
+TOPICS = (WIRE.topics.predictions, WIRE.topics.shift_alerts, WIRE.topics.dead_letters)
 TOPIC_ID = "topic"
 HOUR_MS = 3_600_000
 
@@ -65,7 +65,7 @@ class AnsweredLog:
         """Write what answers `record`; a session that is `truncated` starts from nothing."""
         message = self.decoded(record)
         if isinstance(message, Poison):
-            self.write([dead_letter(record, message, topic=WIRE.dead_letters)])
+            self.write([dead_letter(record, message, topic=WIRE.topics.dead_letters)])
             return None
         assert isinstance(message, Utterance)
         known = None if truncated else self.known.get(message.conversation_id)

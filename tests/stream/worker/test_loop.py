@@ -20,9 +20,8 @@ from state.window import StateKey
 from stream.metrics.catalogue import Metrics
 from stream.ports import CommitRefused, LogUnavailable, Record
 from stream.settings import Settings
-from stream.worker.health import Health
 from stream.worker.loop import Worker
-from stream.worker.observe import Observer
+from stream.worker.observe import Health, Observer
 from tests.fakes.clock import Clock
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource, LocalTransactions
 
@@ -403,7 +402,7 @@ def test_a_drain_commits_what_is_done_and_leaves(plant: Plant) -> None:
     assert plant.answered() == {(0, o): 1 for o in range(4)}
 
 
-def test_a_drain_that_cannot_commit_ends_within_its_budget_and_says_so(plant: Plant) -> None:
+def test_a_drain_that_cannot_commit_ends_within_its_budget_and_returns_false(plant: Plant) -> None:
     running = plant.worker()
     running.source.refuse = LogUnavailable
     plant.say("a", 1)
@@ -581,7 +580,7 @@ def test_with_transactions_an_answer_above_the_watermark_waits_for_it(predictor:
     assert plant.answered() == {(0, o): 1 for o in range(3)}
 
 
-def test_a_conversation_that_fell_silent_is_no_longer_kept_at_hand(predictor: Predictor) -> None:
+def test_a_conversation_that_fell_silent_leaves_the_cache(predictor: Predictor) -> None:
     plant = Plant(predictor)
     plant.say("silent")
     running = plant.worker()

@@ -21,13 +21,13 @@ from state.store import Loaded, Save, Saved, SaveResult, StoreUnavailable
 from state.window import Recurrence, StateKey, StateSpec
 from stream.answers.outbox import Wire
 from stream.events.decode import Decoder
-from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
+from stream.events.messages import PredictionEvent, ShiftAlert, TopicNames, Utterance
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline, Result, Step
 from stream.worker.window_cache import WindowCache
 
-WIRE = Wire("p", "a", "d", "json", "/test")
+WIRE = Wire(TopicNames("test."), "json", "/test")
 T0 = 1_700_000_000_000
 READS = msgspec.json.Decoder(PredictionEvent)
 
@@ -174,7 +174,7 @@ def test_the_same_id_after_an_idle_gap_is_a_new_utterance(bench: Bench) -> None:
     assert bench.one(bench.item(utterance_id="same")).outcome != "duplicate"
 
 
-def test_a_session_ends_when_it_says_so_and_the_next_knows_nothing(bench: Bench) -> None:
+def test_a_session_ends_at_its_end_of_conversation_and_the_next_is_empty(bench: Bench) -> None:
     bench.one(bench.item())
     bench.one(bench.item(end_of_conversation=True))
     after = event(bench.one(bench.item()))
@@ -200,7 +200,7 @@ def test_an_applied_position_without_output_sends_nothing(bench: Bench) -> None:
 def test_poison_and_control_reach_no_conversation(bench: Bench) -> None:
     step = bench.step(bench.raw(b"{", b"c"), bench.raw(None, b"c"), bench.item())
     assert [r.outcome for r in step.results[:2]] == ["dead_lettered", "control"]
-    (letter,) = sent(step.results, "d")
+    (letter,) = sent(step.results, WIRE.topics.dead_letters)
     assert (letter.value, letter.key) == (b"{", b"c")
     assert len(bench.memory.states) == 1
 
@@ -255,7 +255,7 @@ def test_what_is_too_large_for_the_device_alone_is_dead_lettered(
     assert bench.one(bench.item()).reason == "device_exhausted"
 
 
-def test_raw_text_without_an_encoder_says_how_to_install_one(
+def test_raw_text_without_an_encoder_names_how_to_install_one(
     make_predictor: Callable[..., Predictor],
 ) -> None:
     bench = Bench(make_predictor(encodes_text=False))
@@ -331,7 +331,7 @@ def test_a_missing_state_is_new_only_where_that_is_proven(bench: Bench) -> None:
     assert not event(bench.one(old)).context.truncated
 
 
-def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
+def test_what_may_have_begun_in_a_cut_log_is_truncated(bench: Bench) -> None:
     before = bench.item("before")
     bench.now_ms += 1
     after = bench.item("after")
@@ -340,7 +340,7 @@ def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
     assert not event(bench.one(after)).context.truncated
 
 
-def test_a_state_older_than_a_gap_in_the_log_says_so(bench: Bench) -> None:
+def test_a_state_older_than_a_gap_in_the_log_is_truncated(bench: Bench) -> None:
     bench.one(bench.item())
     bench.lease = replace(bench.lease, cut_below=3, blind_until_ms=bench.now_ms + 1)
     bench.offset = 3
@@ -421,7 +421,10 @@ def test_an_alert_follows_its_prediction_and_names_it(bench: Bench) -> None:
             "features": {"text": {"tensor": [0, 6.0 * (i % 2), 6.0 * (1 - i % 2), 0]}}
         }
         results.append(bench.one(bench.item(**loud)))
-    alerts = [msgspec.json.decode(o.value or b"", type=ShiftAlert) for o in sent(results, "a")]
+    alerts = [
+        msgspec.json.decode(o.value or b"", type=ShiftAlert)
+        for o in sent(results, WIRE.topics.shift_alerts)
+    ]
     assert alerts, "such swings are what the rule is for"
     events = {event(r).prediction_id: event(r) for r in results}
     for alert in alerts:
@@ -430,7 +433,7 @@ def test_an_alert_follows_its_prediction_and_names_it(bench: Bench) -> None:
         assert (alert.from_, alert.to) == (of.shift.from_, of.shift.to)
         assert alert.probability >= bench.predictor.info.shift_threshold
         assert alert.utterance_id == of.utterance_id
-    headers = dict(sent(results, "a")[0].headers)
+    headers = dict(sent(results, WIRE.topics.shift_alerts)[0].headers)
     assert headers["ce_causationid"].startswith(b"u-0-")  # type: ignore[union-attr]
 
 

@@ -112,7 +112,7 @@ def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: 
     assert running.value("state_rebuilds_total", cause="missing_state") == 0
 
 
-def test_whoever_comes_next_sees_that_the_store_is_another_one(plant: Plant) -> None:
+def test_the_next_owner_sees_that_the_store_was_replaced(plant: Plant) -> None:
     first = plant.worker()
     plant.say("a", 3)
     settle(plant, first)
@@ -131,13 +131,13 @@ def test_a_store_that_lost_nothing_is_not_looked_through(plant: Plant) -> None:
     settle(plant, first)
     first.source.take_away([0])
     successor = plant.worker()
-    successor.worker._recovery._reader = None  # type: ignore[assignment] # whoever used it would fail
+    successor.worker._recovery.reader = None  # type: ignore[assignment] # whoever used it would fail
     plant.say("a", 1)
     settle(plant, successor)
     assert answers(plant) == of_oracle(plant)
 
 
-def test_another_model_s_states_are_computed_anew(plant: Plant, make_predictor: Make) -> None:
+def test_another_model_s_states_are_computed_again(plant: Plant, make_predictor: Make) -> None:
     first = plant.worker()
     plant.say("a", 4)
     settle(plant, first)
@@ -230,7 +230,7 @@ def test_a_state_that_expired_before_its_next_utterance_was_read(plant: Plant) -
     assert successor.value("state_rebuilds_total", cause="missing_state") == 1
 
 
-def test_a_start_that_retention_took_is_said_until_the_session_ends(plant: Plant) -> None:
+def test_a_start_that_retention_took_is_reported_until_the_session_ends(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 4)
     settle(plant, running)
@@ -264,7 +264,7 @@ def test_an_older_state_whose_continuation_left_the_log_is_not_gone_on_from(plan
     assert (said["truncated"], said["first_position"], said["utterances"]) == (True, 4, 1)
 
 
-def test_what_left_the_log_unread_is_counted_and_said(plant: Plant) -> None:
+def test_what_left_the_log_unread_is_counted_and_reported(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 2)
     settle(plant, running)
@@ -281,13 +281,13 @@ def test_a_log_that_cannot_be_read_holds_the_partition(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 3)
     settle(plant, running)
-    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    reader, running.worker._recovery.reader = running.worker._recovery.reader, Away()  # type: ignore[assignment]
     lose(plant)
     plant.say("a", 1)
     running.turns(50)
     assert len(plant.predictions()) == 3
     assert running.source.paused == {0}
-    running.worker._recovery._reader = reader
+    running.worker._recovery.reader = reader
     running.turns(50, step_ms=100)
     assert answers(plant) == of_oracle(plant)
 
@@ -296,13 +296,13 @@ def test_what_is_found_out_in_a_silence_holds_the_partition_too(plant: Plant) ->
     running = plant.worker()
     plant.say("a", 3)
     settle(plant, running)
-    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    reader, running.worker._recovery.reader = running.worker._recovery.reader, Away()  # type: ignore[assignment]
     lose(plant)
     running.turns(3, step_ms=1_000)  # nobody speaks: only the look once a second can tell
     plant.say("a", 1)
     running.turns(5, step_ms=1_000)
     assert len(plant.predictions()) == 3
-    running.worker._recovery._reader = reader
+    running.worker._recovery.reader = reader
     running.turns(50, step_ms=100)
     assert answers(plant) == of_oracle(plant)
 
