@@ -58,5 +58,5 @@ def started(
     """Run Apache Kafka and Redis until the block ends; yield them and a scratch folder."""
     with tempfile.TemporaryDirectory(prefix="emotrack-bench-") as name:
         say("starting Apache Kafka and Redis")
-        with kafka_and_redis(Path(name), jars) as stack:
-            yield Servers(stack.kafka.bootstrap, stack.redis.url, prefix), Path(name)
+        with kafka_and_redis(Path(name), jars) as (kafka, redis):
+            yield Servers(kafka.bootstrap, redis.url, prefix), Path(name)

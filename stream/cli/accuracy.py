@@ -1,23 +1,20 @@
-"""`emotrack accuracy`: train what the tables of docs/accuracy.md need, and write them."""
+"""`emotrack accuracy`: train the models of docs/accuracy.md and write its tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from model.study.figures import hush_torch_geometric
 from model.study.ledger import LEDGER, check_ledger, looks_at
 from stream.cli.options import Data, TrainingDevice, conversations_folder, model_errors
+from stream.cli.progress import progress_bar
 from stream.errors import ConfigError
-
-if TYPE_CHECKING:
-    from model.study.rows import Row
 
 PAGE: Final = Path("docs/accuracy.md")
 
@@ -45,7 +42,11 @@ def accuracy(
 
     check_ledger(ledger)
     folder = conversations_folder(data)
-    rows = _named(ROWS, only)
+    named = {row.name: row for row in ROWS}
+    for name in only or ():
+        if name not in named:
+            raise ConfigError(f"no row {name}: there are {', '.join(named)}")
+    rows = [row for row in ROWS if not only or row.name in only]
     jobs = jobs_of(rows, folder, runs, device)
     open_jobs = sum(not job.done for job in jobs)
     console = Console()
@@ -53,26 +54,14 @@ def accuracy(
         f"{len(jobs)} models, {open_jobs} to train: about {hours(jobs, workers):.1f} hours with "
         f"{workers} at once (as seen on a shared 2-core AMD EPYC)"
     )
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True),
-    ) as progress:  # fmt: skip
-        task = progress.add_task("training", total=len(jobs))
-        for job in run_all(jobs, workers, ledger):
-            progress.update(task, advance=1, description=f"done: {job.folder.name}")
+    columns = MofNCompleteColumn(), TimeElapsedColumn()
+    with progress_bar("training", *columns, total=len(jobs)) as progress:
+        for done, job in enumerate(run_all(jobs, workers, ledger), start=1):
+            progress(done, description=f"done: {job.folder.name}")
     if only:
         return
     from model.study.page import whole_page
 
-    looks = looks_at(ledger)
-    text = whole_page(runs, looks=looks, today=datetime.now(UTC).date())
+    text = whole_page(runs, looks=looks_at(ledger), today=datetime.now(UTC).date())
     page.write_text(text, "utf-8")
     console.print(f"tables: {page}")
-
-
-def _named(rows: Sequence[Row], only: Sequence[str] | None) -> list[Row]:
-    known = {row.name: row for row in rows}
-    for name in only or ():
-        if name not in known:
-            raise ConfigError(f"no row {name}: there are {', '.join(known)}")
-    return [row for row in rows if not only or row.name in only]

@@ -1,4 +1,4 @@
-"""`emotrack baseline`: a simple model on the same vectors, scored as a checkpoint is."""
+"""`emotrack baseline`: train a simple model on the same vectors, score it as a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,8 +9,18 @@ import typer
 
 from model.study.figures import hush_torch_geometric
 from model.study.ledger import LEDGER, note_look, sentence_on_looks
-from stream.cli.evaluate import Ledger, ReportFolder, SplitName, check_outputs, publish
-from stream.cli.options import Data, JsonFile, SetName, Threads, model_errors, read_conversations
+from stream.cli.evaluate import check_outputs, publish
+from stream.cli.options import (
+    Data,
+    JsonFile,
+    Ledger,
+    ReportFolder,
+    SetName,
+    SplitName,
+    Threads,
+    model_errors,
+    read_conversations,
+)
 from stream.cli.score_tables import print_report
 
 

@@ -1,4 +1,4 @@
-"""`emotrack bench`: every speed and size figure, as a table and with `--json`."""
+"""`emotrack bench`: measure speed and size, print a table, write figures with `--json`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from model.study.figures import machine, write_figures
-from stream.cli.options import Checkpoint
+from stream.cli.options import (
+    Checkpoint,
+    Data,
+    JsonFile,
+    KafkaJars,
+    SetName,
+    read_conversations,
+)
 from stream.errors import ModelUnfit
 from stream.local.servers import KAFKA_JARS, redis_server
 
 app = typer.Typer(
     no_args_is_help=True, help="Measure speed and size (alone on the machine, for honest figures)."
 )
-
-SHARED_DATA: Final = Path("../shared/data")
-JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
-Jars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` gets them")]
 
 
 @app.command()
@@ -67,14 +71,14 @@ def state(
     ] = None,
     json: JsonFile = None,
 ) -> None:
-    """What a conversation costs in Redis: bytes an utterance, memory (P7)."""
+    """A conversation's cost in Redis: bytes an utterance, memory (P7)."""
     from stream.bench.state import run_bench_state
 
-    if redis_url is not None:
-        return finish(run_bench_state(redis_url=redis_url), json)
-    with tempfile.TemporaryDirectory() as scratch, redis_server(Path(scratch)) as server:
-        rows = run_bench_state(redis_url=server.url)
-    return finish(rows, json)
+    with ExitStack() as stack:
+        if redis_url is None:
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            redis_url = stack.enter_context(redis_server(scratch)).url
+        finish(run_bench_state(redis_url=redis_url), json)
 
 
 @app.command()
@@ -83,7 +87,7 @@ def pipeline(
     runs: Annotated[int, typer.Option(min=1, help="open loops, after one to warm up")] = 5,
     utterances: Annotated[int, typer.Option(min=500, help="for the capacity")] = 8_000,
     conversations: Annotated[int, typer.Option(min=10, help="active ones, for P10")] = 10_000,
-    jars: Jars = KAFKA_JARS,
+    jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
     """The whole worker on Apache Kafka and Redis: capacity, latency, memory (P6, P8, P10)."""
@@ -96,7 +100,7 @@ def pipeline(
 @app.command()
 def start(
     runs: Annotated[int, typer.Option(min=1, help="cold and warm starts each")] = 5,
-    jars: Jars = KAFKA_JARS,
+    jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
     """From process start to ready, on Apache Kafka and Redis, with cold and warm files."""
@@ -108,10 +112,10 @@ def start(
 @app.command()
 def metrics(
     utterances: Annotated[int, typer.Option(min=20_000, help="answered in all")] = 200_000,
-    jars: Jars = KAFKA_JARS,
+    jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
-    """What observing costs: CPU of the worker's loop with its metrics and without, in turns."""
+    """The cost of observing: CPU of the worker's loop with its metrics and without, in turns."""
     from stream.bench.metrics import run_bench_metrics
 
     finish(run_bench_metrics(utterances=utterances, say=say, jars=jars), json)
@@ -119,45 +123,43 @@ def metrics(
 
 @app.command()
 def real(
-    data: Annotated[
-        Path, typer.Option(envvar="EMOTRACK_DATA", help="data-set folder")
-    ] = SHARED_DATA,
-    set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
+    data: Data = None,
+    set_name: SetName = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option()] = "test",
     limit_conversations: Annotated[int | None, typer.Option(min=1)] = None,
     model: Checkpoint = None,
-    jars: Jars = KAFKA_JARS,
+    jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
-    """Real conversations through Kafka, Redis and two workers, held to the oracle byte by byte."""
+    """Real conversations through Kafka, Redis and two workers, bytes compared with the oracle's."""
     from stream.bench.conversations import run_bench_real
-    from stream.client.sources import DataChoice, read_folder
+    from stream.client.sources import DataChoice
 
     choice = DataChoice(split, set_name, limit_conversations)
-    rows = run_bench_real(read_folder(data, set_name), choice, say=say, jars=jars, model=model)
-    finish(rows, json)
+    conversations = read_conversations(data, set_name)
+    finish(run_bench_real(conversations, choice, say=say, jars=jars, model=model), json)
 
 
 @app.command()
 def rebuild(
     conversations: Annotated[int, typer.Option(min=10, help="active ones")] = 1_000,
     utterances: Annotated[int, typer.Option(min=1, help="of each")] = 30,
-    jars: Jars = KAFKA_JARS,
+    jars: KafkaJars = KAFKA_JARS,
     json: JsonFile = None,
 ) -> None:
-    """Lost states computed anew from the log by one worker (R8), features in and raw text in."""
+    """Lost states computed again from the log by one worker (R8), features in and raw text in."""
     from stream.bench.rebuild import run_bench_rebuild
 
     finish(run_bench_rebuild(conversations, utterances, say=say, jars=jars), json)
 
 
 def say(line: str) -> None:
-    """Tell what is going on, beside the table."""
+    """Print a step of the work to stderr, apart from the table."""
     Console(stderr=True).print(f"[dim]{line}[/]", highlight=False)
 
 
 def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
-    """Print the rows, and write them where asked."""
+    """Print the rows, and write them to `file` if there is one."""
     here, console = machine(), Console(highlight=False)
     console.print(f"{here['cpu']}, {here['cores']} cores, Python {here['python']}")
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
@@ -165,17 +167,12 @@ def finish(rows: Mapping[str, Mapping[str, Any]], file: Path | None) -> None:
         number = column in ("value", "first", "aim")
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, *cells(row))
+        goals = ("" if row.get(goal) is None else f"{row[goal]:g}" for goal in ("first", "aim"))
+        runs = row.get("runs") or []
+        spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
+        table.add_row(name, f"{row['value']:.4g}", str(row["unit"]), *goals, spread)
     console.print(table)
     for name, row in rows.items():
         console.print(f"[dim]{name}: {row.get('reference', '')}[/]", soft_wrap=True)
     if file is not None:
         write_figures(file, rows, command=shlex.join(["emotrack", *sys.argv[1:]]))
-
-
-def cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
-    """Value, unit, both goals, and the spread over the runs."""
-    first, aim = ("" if row.get(goal) is None else f"{row[goal]:g}" for goal in ("first", "aim"))
-    runs = row.get("runs") or []
-    spread = f"{min(runs):.4g} … {max(runs):.4g} ({len(runs)})" if len(runs) > 1 else ""
-    return f"{row['value']:.4g}", str(row["unit"]), first, aim, spread

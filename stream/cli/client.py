@@ -1,15 +1,14 @@
-"""`emotrack publish | watch`: utterances in, predictions and alerts out."""
+"""`emotrack publish | watch`: send utterances, show predictions and alerts."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-from stream.cli.options import Bootstrap, Prefix
+from stream.cli.options import Bootstrap, FeatureFiles, Prefix, SetName
 from stream.cli.progress import progress_bar
 from stream.settings import load_settings
 
@@ -21,9 +20,7 @@ def publish(
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
     split: Annotated[Literal["train", "dev", "test"], typer.Option(help="of a data set")] = "test",
-    set_name: Annotated[
-        str | None, typer.Option("--set", help="which set of the folder, e.g. meld")
-    ] = None,
+    set_name: SetName = None,
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="utterances a second; none: as fast as it goes")
     ] = None,
@@ -33,10 +30,7 @@ def publish(
     at_once: Annotated[
         int, typer.Option(min=1, help="conversations of a data set sent side by side")
     ] = 32,
-    features: Annotated[
-        list[Path] | None,
-        typer.Option(help=".npz of vectors, row i for the i-th line; may be given several times"),
-    ] = None,
+    features: FeatureFiles = None,
     send: Annotated[
         str, typer.Option(help="what a data set sends: any of text,audio,video,persona")
     ] = "text,audio,video,persona",
@@ -62,6 +56,7 @@ def publish(
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
     opened = open_source(source, choice, features=vectors_in(features))
+    columns = MofNCompleteColumn(), TimeElapsedColumn()
     with (
         Publisher(
             settings.bootstrap,
@@ -70,12 +65,7 @@ def publish(
             timeout_s=timeout_s,
             security=settings.security,
         ) as publisher,
-        progress_bar(
-            f"publishing {opened.name}",
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            total=opened.total,
-        ) as sent,
+        progress_bar(f"publishing {opened.name}", *columns, total=opened.total) as sent,
     ):
         summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
     typer.echo(

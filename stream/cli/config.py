@@ -1,4 +1,4 @@
-"""`emotrack config`: the settings, and where each comes from; secrets are masked."""
+"""`emotrack config`: the settings and their origins; secrets are masked."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ config_app = typer.Typer(help="The settings, and where each comes from.")
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One setting: its value as it may be shown, and where it was found (a variable, a file)."""
+    """A setting, with secrets masked, and the flag, variable or file it comes from."""
 
     name: str
     value: str
     origin: Origin
-    where: str = ""
+    source: str = ""
 
 
 @config_app.command("show")
 def show_config(
+    context: typer.Context,
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
     redis_url: RedisUrl = None,
@@ -37,37 +38,37 @@ def show_config(
     config: ConfigFile = None,
 ) -> None:
     """Say each setting's value and where it comes from: flag, environment, file or default."""
-    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
-    for one in shown_settings({**flags, "model": model}, config):
-        origin = f"{one.origin} {one.where}".rstrip()
-        typer.echo(f"{one.name} = {one.value}  ({origin})")
+    flags = {name: value for name, value in context.params.items() if name != "config"}
+    for setting in shown_settings(flags, config):
+        origin = f"{setting.origin} {setting.source}".rstrip()
+        typer.echo(f"{setting.name} = {setting.value}  ({origin})")
 
 
 def shown_settings(flags: Mapping[str, Any], file: Path | None = None) -> list[Shown]:
-    """Every setting in the order of `Settings`. Raises `ConfigError` as `load_settings` does."""
+    """Return every setting in the order of `Settings`. Raises as `load_settings` does."""
     settings = load_settings(flags, file)
     path, from_file = settings_file(file)
     variables = {name.lower(): name for name, value in os.environ.items() if value}
     shown = []
     for name in Settings.model_fields:
-        given_as = name
+        key = name
         if name in SECRETS and getattr(settings, f"{name}_file", None) is not None:
-            given_as = f"{name}_file"  # the value is what that file holds
-        variable = variables.get(f"{PREFIX}{given_as}".lower())
-        value = masked(name, getattr(settings, name))
-        if flags.get(given_as) is not None:
-            shown.append(Shown(name, value, "flag", f"--{given_as.replace('_', '-')}"))
+            key = f"{name}_file"  # the value is the content of that file
+        variable = variables.get(f"{PREFIX}{key}".lower())
+        value = _masked(name, getattr(settings, name))
+        if flags.get(key) is not None:
+            shown.append(Shown(name, value, "flag", f"--{key.replace('_', '-')}"))
         elif variable is not None:
             shown.append(Shown(name, value, "environment", variable))
-        elif given_as in from_file:
+        elif key in from_file:
             shown.append(Shown(name, value, "file", str(path)))
         else:
             shown.append(Shown(name, value, "default"))
     return shown
 
 
-def masked(name: str, value: Any) -> str:
-    """A value as it may be shown: of a secret, only whether there is one."""
+def _masked(name: str, value: Any) -> str:
+    """Return a value as text; of a secret, only that there is one."""
     if value is None or value == {}:
         return "-"
     if name == "redis_url":

@@ -1,4 +1,4 @@
-"""`emotrack conversations show`: the stored state of one conversation."""
+"""`emotrack conversations show`: show the stored state of one conversation."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from stream.cli.options import AsJson, Bootstrap, Model, Prefix, RedisUrl
-from stream.settings import load_settings
+from stream.cli.options import AsJson, Bootstrap, Model, Prefix, RedisUrl, settings_of
 
-app = typer.Typer(help="Stored states of conversations.")
+app = typer.Typer()
 
 
 @app.callback()
@@ -21,6 +20,7 @@ def options() -> None:
 
 @app.command()
 def show(
+    context: typer.Context,
     conversation: Annotated[str, typer.Argument(help="its id", metavar="ID")],
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
@@ -36,8 +36,7 @@ def show(
     from stream.serve import load_model
     from stream.triage.conversation import as_data, find, print_state
 
-    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
-    settings = load_settings({**flags, "model": model})
+    settings = settings_of(context)
     spec = load_model(settings).spec
     state = as_data(find(settings, spec, conversation, partition), spec)
     if json_out:

@@ -1,4 +1,4 @@
-"""`emotrack data convert | check | import`: conversations in, a data-set folder or a table out."""
+"""`emotrack data convert | check | import | import-json`: make and check data-set folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stream.cli.options import model_errors
+from stream.cli.options import FeatureFiles, SetName, model_errors
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet, Dialogue
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Data sets: from your own conversations, from published features; checked.")
 
 Out = Annotated[Path, typer.Option(help="folder the data set is written to")]
-Features = Annotated[
-    list[Path] | None,
-    typer.Option(help=".npz of vectors, row i of the i-th utterance; may be given several times"),
-]
+Corpus = Annotated[Literal["meld", "iemocap"], typer.Argument(help="whose layout")]
 Share = typer.Option(min=0.0, max=0.9, help="share of the conversations, where no column says")
 
 
@@ -34,7 +31,7 @@ def convert(
     source: Annotated[Path, typer.Argument(help="a .csv, .tsv or .jsonl, one utterance a row")],
     out: Out,
     name: Annotated[str | None, typer.Option(help="of the set (default: the file's name)")] = None,
-    features: Features = None,
+    features: FeatureFiles = None,
     label_column: Annotated[str | None, typer.Option(help="default: emotion or label")] = None,
     speaker_column: Annotated[str | None, typer.Option(help="default: speaker_id or so")] = None,
     conversation_column: Annotated[
@@ -53,19 +50,24 @@ def convert(
     from model.data.convert import NO_FEATURES, Shares, to_data_set
     from model.data.table import read_table
 
-    flags = {"emotion": label_column, "speaker_id": speaker_column, "text": text_column}
-    flags["conversation_id"] = conversation_column
-    renamed = {ours: theirs for ours, theirs in flags.items() if theirs is not None}
+    columns = {
+        "conversation_id": conversation_column,
+        "speaker_id": speaker_column,
+        "text": text_column,
+        "emotion": label_column,
+    }
+    renames = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     vectors = vectors_in(features) or NO_FEATURES
+    shares = Shares(dev_share, test_share, seed)
     with model_errors():
-        named, shares = name or source.name.split(".")[0], Shares(dev_share, test_share, seed)
-        _write(to_data_set(named, read_table(source, renamed), vectors, shares), out)
+        rows = read_table(source, renames)
+        _write(to_data_set(name or source.name.split(".")[0], rows, vectors, shares), out)
 
 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="data-set folder")],
-    set_name: Annotated[str | None, typer.Option("--set", help="which set of the folder")] = None,
+    set_name: SetName = None,
 ) -> None:
     """Read a data set whole and say what is in it, or what does not fit."""
     from model.data.reader import read_data_set
@@ -76,7 +78,7 @@ def check(
 
 @app.command("import")
 def import_original(
-    corpus: Annotated[Literal["meld", "iemocap"], typer.Argument(help="whose layout")],
+    corpus: Corpus,
     features: Annotated[Path, typer.Option(help="MELD_features_raw1.pkl or IEMOCAP_features.pkl")],
     roberta: Annotated[Path, typer.Option(help="…_features_roberta.pkl")],
     out: Out,
@@ -92,7 +94,7 @@ def import_original(
 
 @app.command("import-json")
 def import_original_json(
-    corpus: Annotated[Literal["meld", "iemocap"], typer.Argument(help="whose layout")],
+    corpus: Corpus,
     folder: Annotated[Path, typer.Argument(help="with train_data.json, test_data.json and so on")],
     out: Out,
     audio: Annotated[str, typer.Option(help="which audio_features_….pkl")] = "opensmile",
@@ -106,7 +108,7 @@ def import_original_json(
 
 
 def vectors_in(files: Sequence[Path] | None) -> FeatureRows | None:
-    """The rows of feature files, where any are named. Raises `SourceError`."""
+    """Return the rows of feature files, None without files. Raises `SourceError`."""
     from model.data.feature_file import read_feature_rows
 
     with model_errors():
@@ -114,7 +116,7 @@ def vectors_in(files: Sequence[Path] | None) -> FeatureRows | None:
 
 
 def _write(data: DataSet, out: Path) -> None:
-    """Write a set that was read back from a place of its own first."""
+    """Write a set to `out` after a copy of it was written elsewhere and read back."""
     from model.data.reader import read_data_set
     from model.data.writer import write_data_set
 
@@ -139,15 +141,16 @@ def show(data: DataSet) -> None:
         table.add_row(name, *cells, end_section=last)
 
     add("dialogues", len)
-    add("utterances", lambda found: sum(map(len, found)))
-    add("longest dialogue", lambda found: max(map(len, found), default=0))
-    add("most speakers", lambda found: max((len(set(d.speakers)) for d in found), default=0), True)
+    add("utterances", lambda split: sum(map(len, split)))
+    add("longest dialogue", lambda split: max(map(len, split), default=0))
+    add("most speakers", lambda split: max((len(set(d.speakers)) for d in split), default=0), True)
     for i, (label, sentiment) in enumerate(sentiment_of(data.labels).items()):
         add(f"{escape(label)} ({sentiment})", partial(_labelled, i))
     add("unlabelled", partial(_labelled, UNLABELLED), True)
     for modality, width in data.widths.items():
-        add(f"{modality}, {width} numbers", partial(_with_vector, INPUTS.index(modality)))
-    add("with a sentence", lambda found: _share(found, lambda d: sum(map(bool, d.sentences))))
+        in_dialogue = partial(_with_vector, INPUTS.index(modality))
+        add(f"{modality}, {width} numbers", partial(_percent, in_dialogue))
+    add("with a sentence", partial(_percent, lambda d: sum(map(bool, d.sentences))))
     Console().print(table)
     if data.note:
         typer.echo(data.note)
@@ -157,11 +160,11 @@ def _labelled(label: int, dialogues: Sequence[Dialogue]) -> int:
     return sum(int((d.labels == label).sum()) for d in dialogues)
 
 
-def _with_vector(column: int, dialogues: Sequence[Dialogue]) -> str:
-    return _share(dialogues, lambda d: int(d.present[:, column].sum()))
+def _with_vector(column: int, dialogue: Dialogue) -> int:
+    return int(dialogue.present[:, column].sum())
 
 
-def _share(dialogues: Sequence[Dialogue], count: Callable[[Dialogue], int]) -> str:
-    """The share of utterances that `count` finds in each dialogue, in percent."""
+def _percent(count: Callable[[Dialogue], int], dialogues: Sequence[Dialogue]) -> str:
+    """Return the share of the utterances that `count` counts in each dialogue, in percent."""
     total = sum(map(len, dialogues))
     return f"{100 * sum(map(count, dialogues)) / total:.1f} %" if total else "-"

@@ -1,4 +1,4 @@
-"""`emotrack demo`."""
+"""`emotrack demo`: run everything on this machine and show it live."""
 
 from __future__ import annotations
 

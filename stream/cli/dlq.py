@@ -1,9 +1,9 @@
-"""`emotrack dlq list | show | requeue`: count dead letters, look at one, send them back."""
+"""`emotrack dlq list | show | requeue`: count dead letters, show one, send them back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -19,10 +19,9 @@ from stream.settings import Settings, load_settings
 from stream.triage.dead_letters import (
     Choice,
     Pile,
-    Summary,
     cannot_requeue,
+    count_letters,
     in_log_order,
-    missing_ids,
     preview,
     shape,
 )
@@ -55,30 +54,26 @@ def list_letters(
 ) -> None:
     """Count dead letters by reason or time. No word of a conversation is shown."""
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
-    choice = choice_of(None, reason, since, until)
-    summary, letters = Summary(by), []
-    for letter in read(settings, choice):
-        summary.add(letter)
-        if each:
-            letters.append(letter)
-    facts = [letter_data(letter) for letter in in_log_order(letters)]
+    letters: Iterable[Letter] = read(settings, choice_of(None, reason, since, until))
+    if each:
+        letters = list(letters)
+    piles = count_letters(letters, by)
+    facts = [_letter_data(letter) for letter in in_log_order(letters if each else ())]
     if json_out:
-        piles = {name: pile_data(summary.piles[name]) for name in sorted(summary.piles)}
-        body = {"by": by, "piles": piles} | ({"letters": facts} if each else {})
-        typer.echo(json.dumps(body, indent=2))
+        data = {"by": by, "piles": {name: _pile_data(piles[name]) for name in sorted(piles)}}
+        typer.echo(json.dumps(data | ({"letters": facts} if each else {}), indent=2))
         return
     console = Console(highlight=False)
     for fact in facts:
         again = f"  requeued before: {fact['requeued']}" if fact["requeued"] else ""
         line = f"{fact['id']}  {fact['written']}  {fact['reason']}  {fact['says']}{again}"
         console.print(line, markup=False, soft_wrap=True)
-    if summary.piles:
-        console.print(summary_table(summary, by))
-    console.print(f"{sum(pile.letters for pile in summary.piles.values())} dead letters")
+    if piles:
+        console.print(_pile_table(piles, by))
+    console.print(f"{sum(pile.letters for pile in piles.values())} dead letters")
 
 
-def pile_data(pile: Pile) -> dict[str, Any]:
-    """Return a pile as plain data."""
+def _pile_data(pile: Pile) -> dict[str, Any]:
     return {
         "letters": pile.letters,
         "repeats": pile.repeats,
@@ -89,16 +84,15 @@ def pile_data(pile: Pile) -> dict[str, Any]:
     }
 
 
-def summary_table(summary: Summary, by: str) -> Table:
-    """Return the piles as a table, the largest first; by time in order of time."""
+def _pile_table(piles: Mapping[str, Pile], by: str) -> Table:
+    """Return the piles as a table, by reason the largest first, else in order of time."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for name in (by, "letters", "requeued before", "repeats", "first, UTC", "last, UTC"):
-        justify: Literal["left", "right"] = "right" if name in ("letters", "repeats") else "left"
-        table.add_column(name, justify=justify, overflow="fold")
-    order = sorted(
-        summary.piles.items(), key=lambda p: (-p[1].letters, p[0]) if by == "reason" else p[0]
-    )
-    for name, pile in order:
+        number = name in ("letters", "repeats")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    names = sorted(piles, key=lambda n: (-piles[n].letters if by == "reason" else 0, n))
+    for name in names:
+        pile = piles[name]
         counts = (str(pile.letters), str(pile.again), str(pile.repeats))
         moments = (when(ms).replace("T", " ").rstrip("Z") for ms in (pile.first_ms, pile.last_ms))
         table.add_row(name, *counts, *moments)
@@ -123,7 +117,7 @@ def show_letter(
             f"no dead letter {id} in {settings.topics.dead_letters}: `emotrack dlq list --each` "
             "names them"
         )
-    facts = letter_data(letter) | contents_data(letter, settings.topics.utterances, body=body)
+    facts = _letter_data(letter) | _record_data(letter, settings.topics.utterances, body=body)
     if json_out:
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -164,12 +158,20 @@ def requeue(
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     choice = choice_of(ids, reason, since, until)
     letters = in_log_order(read(settings, choice))
-    if missing := missing_ids(choice.ids, letters):
+    if missing := sorted(choice.ids - {letter.id for letter in letters}):
         raise LetterUnfit(f"no dead letter {', '.join(missing)} in {settings.topics.dead_letters}")
     console = Console(stderr=True, highlight=False, markup=False)
-    fit = without_unfit(letters, settings.topics.utterances, console, named=bool(ids))
+    fit = []
+    for letter in letters:
+        why_not = cannot_requeue(letter, settings.topics.utterances)
+        if why_not is None:
+            fit.append(letter)
+        elif ids:
+            raise LetterUnfit(f"{letter.id} cannot be requeued: {why_not}")
+        else:
+            console.print(f"left out {letter.id}: {why_not}")
     if not again:
-        fit = without_sent(settings, fit, console)
+        fit = _without_requeued(settings, fit, console)
     typer.echo(f"{len(fit)} dead letters to send to {settings.topics.utterances}")
     if dry_run:
         for letter in fit:
@@ -184,27 +186,8 @@ def requeue(
     typer.echo(f"requeued {len(fit)}, all acknowledged")
 
 
-def without_unfit(
-    letters: list[Letter], topic: str, console: Console, *, named: bool
-) -> list[Letter]:
-    """Return those that can be sent; print why others cannot.
-
-    Raises `LetterUnfit` if letters were `named` and one cannot be sent.
-    """
-    fit = []
-    for letter in letters:
-        why_not = cannot_requeue(letter, topic)
-        if why_not is None:
-            fit.append(letter)
-        elif named:
-            raise LetterUnfit(f"{letter.id} cannot be requeued: {why_not}")
-        else:
-            console.print(f"left out {letter.id}: {why_not}")
-    return fit
-
-
-def without_sent(settings: Settings, letters: list[Letter], console: Console) -> list[Letter]:
-    """Return those that are not in the log again: an interrupted requeue sends only the others."""
+def _without_requeued(settings: Settings, letters: list[Letter], console: Console) -> list[Letter]:
+    """Return the letters whose records are not in the log again, after an interrupted requeue."""
     from stream.brokers.topic_reader import TopicReader
     from stream.triage.requeue import already_requeued
 
@@ -216,7 +199,7 @@ def without_sent(settings: Settings, letters: list[Letter], console: Console) ->
 
 
 def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
-    """Yield the letters of the topic that `choice` takes."""
+    """Yield the topic's letters that pass `choice`."""
     from stream.brokers.topic_reader import TopicReader
     from stream.triage.requeue import read_letters
 
@@ -226,8 +209,8 @@ def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
                 yield letter
 
 
-def letter_data(letter: Letter) -> dict[str, Any]:
-    """Return what a list shows of a letter, as plain data."""
+def _letter_data(letter: Letter) -> dict[str, Any]:
+    """Return a letter as a list shows it: not its record."""
     return {
         "id": letter.id,
         "written": when(letter.time_ms),
@@ -242,8 +225,8 @@ def when(epoch_ms: int) -> str:
     return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def contents_data(letter: Letter, topic: str, *, body: bool) -> dict[str, Any]:
-    """Return the record in a letter as plain data; of the body its shape, or its first words."""
+def _record_data(letter: Letter, topic: str, *, body: bool) -> dict[str, Any]:
+    """Return the record in a letter as plain data, with the shape or the beginning of its body."""
     headers = {
         name: (value or b"").decode(errors="replace")[:HEADER_CHARS]
         for name, value in letter.headers
@@ -259,9 +242,10 @@ def contents_data(letter: Letter, topic: str, *, body: bool) -> dict[str, Any]:
         "why_not": why_not,
     }
     if why_not is None and letter.error_class != "model":
-        # What was wrong with the record still is: only a worker that takes it helps.
-        note = "requeue sends the same bytes: this version of the worker refuses them again"
-        facts["note"] = note
+        # The bytes are the same: only a worker that accepts them helps.
+        facts["note"] = (
+            "requeue sends the same bytes: this version of the worker refuses them again"
+        )
     return facts
 
 

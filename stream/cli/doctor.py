@@ -1,26 +1,181 @@
-"""`emotrack doctor`: check what a worker needs."""
+"""`emotrack doctor`: check everything that a worker needs, each part with its cure.
+
+Checks are independent: one that fails does not hide the next. Parts that a client machine does not
+need are `absent`, which is no failure.
+"""
 
 from __future__ import annotations
 
+import socket
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.util import find_spec
+from itertools import chain
+from typing import Final, Literal
+
 import typer
 
-from stream.cli.options import Bootstrap, Model, Prefix, RedisUrl
-from stream.settings import load_settings
+from stream.cli.options import Bootstrap, Model, Prefix, RedisUrl, settings_of
+from stream.errors import EmotrackError
+from stream.settings import Settings
+
+Status = Literal["ok", "fail", "absent"]
+WORKER_INSTALL: Final = "pip install 'emotrack[worker]'"
+NOT_A_WORKER: Final = f"a client needs none; for a worker: {WORKER_INSTALL}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the report; `says` has the finding or, after a failure, its cure."""
+
+    name: str
+    status: Status
+    says: str
 
 
 def doctor(
+    context: typer.Context,
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
     redis_url: RedisUrl = None,
     model: Model = None,
 ) -> None:
     """Check broker, topics, rights, Redis, model, device and port; say how to cure them."""
-    from stream.cli.doctor_checks import Check, examine, healthy
-
-    flags = {"bootstrap": bootstrap, "topic_prefix": topic_prefix, "redis_url": redis_url}
-    checks: list[Check] = []
-    for check in examine(load_settings({**flags, "model": model})):
+    failed = False
+    for check in examine(settings_of(context)):
         typer.echo(f"{check.status.upper():6} {check.name}: {check.says}")
-        checks.append(check)
-    if not healthy(checks):
+        failed |= check.status == "fail"
+    if failed:
         raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Run the checks one after the other and yield each result at once."""
+    broker = _result("broker", _broker, settings)
+    yield broker
+    for name, check in (("topics", _topics), ("rights", _rights)):
+        if broker.status == "ok":
+            yield _result(name, check, settings)
+        else:
+            yield Check(name, "fail", "not looked at: no broker answers us")
+    yield _result("redis", _redis, settings)
+    yield from _model(settings)
+    yield _port(settings)
+
+
+class _Absent(Exception):
+    """A part that this machine does not need; the message says what would need it."""
+
+
+def _result(name: str, check: Callable[[Settings], str], settings: Settings) -> Check:
+    try:
+        return Check(name, "ok", check(settings))
+    except EmotrackError as error:
+        return Check(name, "fail", str(error))
+    except _Absent as part:
+        return Check(name, "absent", str(part))
+
+
+def _broker(settings: Settings) -> str:
+    from stream.brokers.kafka_admin import connected_admin
+
+    with connected_admin(settings.bootstrap, 5.0, settings.security):
+        who = f" as {settings.kafka_username}" if settings.kafka_username else ""
+        return f"{settings.bootstrap} answers over {settings.kafka_security}{who}"
+
+
+def _topics(settings: Settings) -> str:
+    from stream.brokers.topics import describe, plan, require_topics
+
+    names = settings.topics
+    require_topics(
+        settings.bootstrap,
+        names,
+        allow_create_time=settings.allow_create_time,
+        security=settings.security,
+    )
+    if settings.allow_create_time:  # a mock cluster describes nothing
+        return f"the four topics {names.prefix}* exist"
+    reports = describe(settings.bootstrap, plan(names), settings.security)
+    partitions = sorted({report.partitions for report in reports})
+    differences = chain.from_iterable(report.differs for report in reports)
+    small = [text for text in differences if text.startswith("max.message.bytes")]
+    return (
+        f"the four topics {names.prefix}* exist, {partitions} partitions; producers must use "
+        "murmur2 (librdkafka: partitioner=murmur2_random)"
+        f"{'; but ' if small else ''}{'; '.join(small)}"
+    )
+
+
+def _rights(settings: Settings) -> str:
+    if find_spec("confluent_kafka") is None:
+        raise _Absent(NOT_A_WORKER)
+    if settings.mock_broker:
+        raise _Absent("a mock cluster allows everything")
+    from stream.brokers.kafka_config import find_topic_id
+
+    find_topic_id(settings)
+    return f"a worker of group {settings.group} may read utterances and write its answers"
+
+
+def _redis(settings: Settings) -> str:
+    if settings.in_memory:
+        raise _Absent("state is kept in memory: a restart forgets it")
+    if find_spec("redis") is None:
+        raise _Absent(NOT_A_WORKER)
+    from state.redis_store import LIBRARY
+    from stream.serve import NO_STATE, open_redis
+
+    with closing(open_redis(settings, NO_STATE)) as store:
+        version, policy = store.version_and_policy()
+    return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
+
+
+def _model(settings: Settings) -> Iterator[Check]:
+    if find_spec("torch") is None:
+        for name in ("model", "device", "encoder"):
+            yield Check(name, "absent", NOT_A_WORKER)
+        return
+    from stream.serve import load_model
+
+    try:
+        predictor = load_model(settings)
+    except EmotrackError as error:
+        yield Check("model", "fail", str(error))
+        return
+    info = predictor.info
+    yield Check("model", "ok", f"{info.name} {info.version}, digest {info.digest}")
+    yield Check("device", "ok", f"{predictor.device} (EMOTRACK_DEVICE={settings.device})")
+    if predictor.can_encode_text():
+        yield Check("encoder", "ok", "raw text can be answered")
+        return
+    from model.text.sentence_encoder import INSTALL
+
+    says = f"raw text cannot be answered, text vectors can. To install it: {INSTALL}"
+    yield Check("encoder", "fail" if settings.encoder else "absent", says)
+
+
+def _port(settings: Settings) -> Check:
+    """Check that a worker could serve its metrics; another worker on the port is no failure."""
+    host, port = settings.metrics_host, settings.metrics_port
+    try:
+        with socket.create_server((host, port)):
+            return Check("port", "ok", f"{host}:{port} is free for /metrics")
+    except OSError as error:
+        if _is_worker(host, port):
+            says = f"a worker shows its metrics on {host}:{port}; give a second one another port"
+            return Check("port", "ok", f"{says} (EMOTRACK_METRICS_PORT)")
+        says = f"cannot listen on {host}:{port} for /metrics ({error.strerror}): choose another "
+        return Check("port", "fail", says + "EMOTRACK_METRICS_HOST or EMOTRACK_METRICS_PORT")
+
+
+def _is_worker(host: str, port: int) -> bool:
+    """Return true if one of our workers listens on this port."""
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/version", timeout=1) as answer:
+            return b'"emotrack"' in answer.read(4096)
+    except (OSError, ValueError, HTTPException):
+        return False

@@ -1,4 +1,4 @@
-"""`emotrack evaluate`: a checkpoint and a split in, tables and files out.
+"""`emotrack evaluate`: score a checkpoint on a split, print tables, write files.
 
 The models are imported when the command runs: `emotrack --help` needs no torch.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,7 +18,10 @@ from stream.cli.options import (
     Data,
     Encoder,
     JsonFile,
+    Ledger,
+    ReportFolder,
     SetName,
+    SplitName,
     Threads,
     model_errors,
     read_conversations,
@@ -29,21 +32,9 @@ from stream.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from model.checkpoint_files import LoadedCheckpoint
-    from model.data.dataset import DataSet, Split
     from model.scoring.bootstrap import Difference
     from model.scoring.html_page import Subject
     from model.scoring.report import Report
-
-Ledger = Annotated[Path, typer.Option(help="where looks at test are recorded")]
-SplitName = Annotated[
-    Literal["train", "dev", "test"],
-    typer.Option(help="each look at test is written to the ledger"),
-]
-ReportFolder = Annotated[
-    Path | None,
-    typer.Option("--report", help="write a page with pictures (report.html, report.json) here"),
-]
 
 
 @model_errors()
@@ -70,6 +61,7 @@ def evaluate(
     Causal, in the stored precision: the worker's answers to the same conversations.
     """
     hush_torch_geometric()
+    from model import evaluate as scoring
     from model.checkpoint_files import find_checkpoint
     from model.scoring.html_page import Subject
     from model.study.ablations import load
@@ -78,12 +70,19 @@ def evaluate(
     read = read_conversations(data, set_name)
     loaded = load(find_checkpoint(checkpoint))
     other = load(find_checkpoint(against)) if against else None
-    reports, differences = _scored(loaded, other, read, split, threads, encoder)
-    scored = [loaded] if other is None else [loaded, other]
+    differences: Sequence[Difference] = ()
+    if other is None:
+        report = scoring.evaluate(loaded, read, split, threads=threads, encoder=encoder)
+        scored = [(loaded, report)]
+    else:
+        report, other_report, differences = scoring.compare(
+            loaded, other, read, split, threads=threads, encoder=encoder
+        )
+        scored = [(loaded, report), (other, other_report)]
     if split == "test":
-        for model, report in zip(scored, reports, strict=True):
-            note_look(ledger, model.digest, read.name, report, now=datetime.now(UTC))
-    print_report(reports[0], f"{read.name} {split}, checkpoint {loaded.digest[:16]}")
+        for model, its_report in scored:
+            note_look(ledger, model.digest, read.name, its_report, now=datetime.now(UTC))
+    print_report(report, f"{read.name} {split}, checkpoint {loaded.digest[:16]}")
     command = f"emotrack evaluate --set {read.name} --split {split} --threads {threads}"
     subject = Subject(
         model=f"{loaded.name} {loaded.version}",
@@ -94,32 +93,15 @@ def evaluate(
         ledger=sentence_on_looks(ledger, split, loaded.digest),
         other=other.digest if other else "",
     )
-    publish(subject, reports[0], differences, json_file, report_folder)
+    publish(subject, report, differences, json_file, report_folder)
 
 
 def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
-    """Raise `ConfigError` before anything is computed that could not be recorded or written."""
+    """Raise `ConfigError` if the ledger or the report could not be written after the work."""
     if split == "test":
         check_ledger(ledger)
     if report_folder is not None and report_folder.exists() and not report_folder.is_dir():
         raise ConfigError(f"--report {report_folder} is a file: name a folder")
-
-
-def _scored(
-    checkpoint: LoadedCheckpoint,
-    other: LoadedCheckpoint | None,
-    data: DataSet,
-    split: Split,
-    threads: int,
-    encoder: Path | None,
-) -> tuple[list[Report], Sequence[Difference]]:
-    from model.evaluate import compare
-    from model.evaluate import evaluate as run
-
-    if other is None:
-        return [run(checkpoint, data, split, threads=threads, encoder=encoder)], ()
-    one, two, found = compare(checkpoint, other, data, split, threads=threads, encoder=encoder)
-    return [one, two], found
 
 
 def publish(
@@ -129,37 +111,30 @@ def publish(
     json_file: Path | None,
     report_folder: Path | None,
 ) -> None:
-    """Print the differences, write the figures and the page, where they are asked for."""
+    """Print the differences; write the figures and the report if they are requested.
+
+    A report is report.html (one page with its pictures) and report.json, both or none. Raises
+    `ConfigError` if its folder cannot be written.
+    """
     if differences:
         print_differences(differences, f"against {subject.other[:16]}, the same dialogues")
+    rows = score_rows(report, subject.data, subject.split, subject.digest, differences)
     if json_file:
-        rows = score_rows(report, subject.data, subject.split, subject.digest, differences)
         write_figures(json_file, rows, subject.command)
-    if report_folder:
-        write_report(report_folder, subject, report, differences)
-        Console().print(f"report: {report_folder / 'report.html'}")
-
-
-def write_report(
-    folder: Path, subject: Subject, report: Report, differences: Sequence[Difference] = ()
-) -> None:
-    """Write report.html (one page, pictures inside) and report.json, both whole or none.
-
-    Raises `ConfigError` when the folder cannot be written.
-    """
+    if not report_folder:
+        return
     from model.atomic_files import write_whole
     from model.scoring.html_page import report_page
     from model.scoring.pictures import report_pictures
     from model.scoring.report import report_data
 
-    rows = score_rows(report, subject.data, subject.split, subject.digest, differences)
     figures = figures_json(rows | {"report": report_data(report)}, subject.command)
     page = report_page(subject, report, report_pictures(report), differences)
-    files = {"report.json": figures.encode(), "report.html": page.encode()}
     try:
-        write_whole(folder, files)
+        write_whole(report_folder, {"report.json": figures.encode(), "report.html": page.encode()})
     except OSError as error:
         raise ConfigError(
-            f"the report cannot be written to {folder} ({error.strerror}): make room there or "
-            "name another folder with --report"
+            f"the report cannot be written to {report_folder} ({error.strerror}): make room there "
+            "or name another folder with --report"
         ) from error
+    Console().print(f"report: {report_folder / 'report.html'}")

@@ -1,22 +1,23 @@
-"""`emotrack extract audio | video | text`: features people can compute themselves.
+"""`emotrack extract audio | video | text`: compute the features of your own recordings.
 
-The recipes are those of the shipped checkpoint; docs/data.md writes them down.
+The extractors are those of the shipped checkpoint; docs/data.md describes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from stream.cli.options import Encoder, model_errors
+from stream.cli.progress import progress_bar
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Feature vectors of your own sound, video and text, one row an utterance.")
 
-T = TypeVar("T")
-SHOWN: Final = 6  # files of which the table shows the numbers
+SHOWN: Final = 6  # columns of the table: seventeen numbers do not fit next to each other
 SHIPPED: Final = "shipped"
 Out = Annotated[Path | None, typer.Option(help="write the vectors to this .npz")]
 Fill = Annotated[
@@ -47,8 +47,7 @@ def audio(
     from model.data.extractors import PRAAT, PRAAT_COLUMNS
     from model.features.praat import measure
 
-    rows = _rows(files, measure)
-    _finish("audio", files, rows, PRAAT_COLUMNS, PRAAT, out, fill_from)
+    _extract("audio", files, measure, PRAAT_COLUMNS, PRAAT, out, fill_from)
 
 
 @app.command()
@@ -64,8 +63,8 @@ def video(
     from model.data.extractors import ACTION_UNITS, OPENFACE
     from model.features.openface import mean_action_units
 
-    rows = _rows(files, lambda path: mean_action_units(path, confidence))
-    _finish("video", files, rows, ACTION_UNITS, OPENFACE, out, fill_from)
+    measure = partial(mean_action_units, confidence=confidence)
+    _extract("video", files, measure, ACTION_UNITS, OPENFACE, out, fill_from)
 
 
 @app.command()
@@ -74,7 +73,7 @@ def text(
     out: Annotated[Path, typer.Option(help="write the vectors to this .npz")],
     encoder: Encoder = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="vectors as this checkpoint hears them (the shipped one)")
+        Path | None, typer.Option(help="vectors as this checkpoint reads them (the shipped one)")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="default: text or utterance")] = None,
 ) -> None:
@@ -88,16 +87,16 @@ def text(
     if not texts:
         raise ConfigError(f"{file} holds no line to encode")
     with model_errors():
-        network, recipe = encoder_of(encoder, checkpoint)
-    step = iter(_tracked(range(len(texts)), "encoding"))
-    vectors = sentence_vectors(texts, network, lambda _count: next(step, None))
-    write_feature_rows(out, "text", names, vectors, recipe)
+        network, extractor = encoder_of(encoder, checkpoint)
+    with progress_bar("encoding", total=len(texts)) as progress:
+        vectors = sentence_vectors(texts, network, progress)
+    write_feature_rows(out, "text", names, vectors, extractor)
     absent = int(np.isnan(vectors).all(axis=1).sum())
     typer.echo(f"{len(texts)} rows of {vectors.shape[1]} numbers in {out}, {absent} without text")
 
 
 def _sentences(file: Path, column: str | None) -> tuple[list[str], list[str]]:
-    """Names and texts of a table's rows, or of plain lines."""
+    """Return the names and texts of a table's rows, or of plain lines."""
     from model.data.table import CSV_SUFFIXES, LINE_SUFFIXES, read_table
     from model.errors import DataError
 
@@ -115,25 +114,26 @@ def _sentences(file: Path, column: str | None) -> tuple[list[str], list[str]]:
     return names, [row.cells.get("text", "") for row in rows]
 
 
-def _rows(files: Sequence[Path], measure: Callable[[Path], Floats]) -> Floats:
-    """[files, width]"""
-    with model_errors():
-        return np.stack([measure(file) for file in _tracked(files, "measuring")])
-
-
-def _finish(
+def _extract(
     modality: str,
     files: Sequence[Path],
-    rows: Floats,
+    measure: Callable[[Path], Floats],
     columns: Sequence[str],
-    recipe: str,
+    extractor: str,
     out: Path | None,
     fill_from: str | None,
 ) -> None:
+    """Measure the files, show their numbers and write them to `out`."""
     from model.data.feature_file import write_feature_rows
 
+    vectors = []
+    with model_errors(), progress_bar("measuring", total=len(files)) as progress:
+        for file in files:
+            vectors.append(measure(file))
+            progress(len(vectors))
+        rows = np.stack(vectors)  # [files, width]
     if fill_from is not None:
-        from model.features.sentences import filled_as_trained  # torch, only where it is asked for
+        from model.features.sentences import filled_as_trained  # imports torch
 
         checkpoint = None if fill_from == SHIPPED else Path(fill_from)
         with model_errors():
@@ -141,29 +141,23 @@ def _finish(
     _show(files, rows, columns)
     if out is not None:
         _require_npz(out)
-        write_feature_rows(out, modality, [file.stem for file in files], rows, recipe)
+        write_feature_rows(out, modality, [file.stem for file in files], rows, extractor)
         typer.echo(f"{len(rows)} rows of {len(columns)} numbers in {out}")
 
 
 def _show(files: Sequence[Path], rows: Floats, columns: Sequence[str]) -> None:
-    """One column a file, because seventeen numbers do not fit beside each other."""
+    """Print the numbers, one column a file, and name the files without any."""
     table = Table("", *(escape(file.stem) for file in files[:SHOWN]))
     for i, column in enumerate(columns):
         table.add_row(column, *("-" if np.isnan(v) else f"{v:.2f}" for v in rows[:SHOWN, i]))
     Console().print(table)
     if len(files) > SHOWN:
         typer.echo(f"and {len(files) - SHOWN} more")
-    absent = [file for file, row in zip(files, rows, strict=True) if np.isnan(row).all()]
-    for file in absent:
-        typer.echo(f"{file}: nothing to measure, an absent vector (NaN)")
+    for file, row in zip(files, rows, strict=True):
+        if np.isnan(row).all():
+            typer.echo(f"{file}: nothing to measure, an absent vector (NaN)")
 
 
 def _require_npz(out: Path) -> None:
     if out.suffix != ".npz":
         raise ConfigError(f"--out {out}: give a name that ends in .npz")
-
-
-def _tracked(steps: Sequence[T], title: str) -> Iterable[T]:
-    """The steps, with a bar on a terminal's stderr."""
-    console = Console(stderr=True)
-    return track(steps, title, console=console, disable=not console.is_terminal)

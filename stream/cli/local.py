@@ -1,24 +1,21 @@
-"""`emotrack local`: a Kafka and a Redis on this machine, to try emotrack without Docker."""
+"""`emotrack local`: run Kafka and Redis on this machine, to try emotrack without Docker."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from threading import Event
 from typing import Annotated
 
 import typer
 
-from stream.local.servers import KAFKA_JARS, ChildServer, ServerFailed, answers, kafka_and_redis
+from stream.cli.options import KafkaJars
+from stream.local.servers import KAFKA_JARS, ServerFailed, answers, kafka_and_redis
 
 
 def local(
     kafka_port: Annotated[int, typer.Option(min=1, max=65_535)] = 9092,
     redis_port: Annotated[int, typer.Option(min=1, max=65_535)] = 6379,
-    jars: Annotated[
-        Path, typer.Option(help="Kafka's jars, as `make kafka` gets them")
-    ] = KAFKA_JARS,
+    jars: KafkaJars = KAFKA_JARS,
 ) -> None:
     """Run Kafka and Redis on loopback until Ctrl-C; then all that they hold is forgotten.
 
@@ -36,20 +33,16 @@ def local(
     typer.echo("starting Kafka and Redis …")
     with (
         tempfile.TemporaryDirectory(prefix="emotrack-local-") as directory,
-        kafka_and_redis(
-            Path(directory), jars, kafka_port=kafka_port, redis_port=redis_port
-        ) as both,
+        kafka_and_redis(Path(directory), jars, kafka_port=kafka_port, redis_port=redis_port) as (
+            kafka,
+            redis,
+        ),
     ):
         typer.echo(
-            f"Kafka answers on {both.kafka.bootstrap}, Redis on {both.redis.url}. Next: "
+            f"Kafka answers on {kafka.bootstrap}, Redis on {redis.url}. Next: "
             "`emotrack topics create`. Ctrl-C ends both"
         )
-        wait_for_stop(stop, [both.kafka.server, both.redis.server])
-
-
-def wait_for_stop(stop: Event, servers: Sequence[ChildServer]) -> None:
-    """Wait for `stop`. Raises `ServerFailed` with the log of a server that ends before."""
-    while not stop.wait(0.5):
-        for server in servers:
-            if server.ended():
-                raise ServerFailed(f"{server.name} ended by itself: {server.tail()}")
+        while not stop.wait(0.5):
+            for server in (kafka.server, redis.server):
+                if server.ended():
+                    raise ServerFailed(f"{server.name} ended by itself: {server.tail()}")

@@ -1,4 +1,4 @@
-"""Arguments that commands share, and the errors of the model as those of the console."""
+"""Options that commands share, and the mapping of the model's errors to the console's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from stream.errors import ConfigError, ModelUnfit, SourceError
+from stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
@@ -35,12 +36,26 @@ TrainingDevice = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),
 ]
+Ledger = Annotated[Path, typer.Option(help="where looks at test are recorded")]
+SplitName = Annotated[
+    Literal["train", "dev", "test"],
+    typer.Option(help="each look at test is written to the ledger"),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option("--report", help="write a page with pictures (report.html, report.json) here"),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures here too")]
+KafkaJars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` gets them")]
+FeatureFiles = Annotated[
+    list[Path] | None,
+    typer.Option(help=".npz of vectors, row i of the i-th utterance; may be given several times"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def read_conversations(folder: Path | None, name: str | None) -> DataSet:
-    """Read a set; raises `ConfigError` without a folder, `SourceError` when it cannot be read."""
+    """Read a set. Raises `ConfigError` without a folder, `SourceError` if it cannot be read."""
     from model.data.reader import read_data_set
 
     with model_errors():
@@ -48,7 +63,7 @@ def read_conversations(folder: Path | None, name: str | None) -> DataSet:
 
 
 def conversations_folder(folder: Path | None) -> Path:
-    """The folder given, else the shared one; raises `ConfigError` where neither is."""
+    """Return `folder`, by default the shared one. Raises `ConfigError` if there is neither."""
     if folder is not None:
         return folder
     if not SHARED_DATA.is_dir():
@@ -56,9 +71,10 @@ def conversations_folder(folder: Path | None) -> Path:
     return SHARED_DATA
 
 
-# Flags of settings; `load_settings` reads what is not given.
+# Flags of settings: where one is absent, `load_settings` takes the variable, file or default.
 Bootstrap = Annotated[
-    str | None, typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP]")
+    str | None,
+    typer.Option(help="brokers, host:port[,host:port] [EMOTRACK_BOOTSTRAP, 127.0.0.1:9092]"),
 ]
 Prefix = Annotated[
     str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
@@ -69,14 +85,25 @@ RedisUrl = Annotated[
 Model = Annotated[
     Path | None, typer.Option(help="checkpoint folder or name [EMOTRACK_MODEL, pcgnet]")
 ]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")
+]
+SettingThreads = Annotated[int | None, typer.Option(help="[EMOTRACK_THREADS, 1]")]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
 ]
 
 
+def settings_of(context: typer.Context) -> Settings:
+    """Read the settings, of which this command's flags win. Raises as `load_settings` does."""
+    flags = {name: value for name, value in context.params.items() if name in Settings.model_fields}
+    file = context.params.get("config")
+    return load_settings(flags, Path(file) if file else None)
+
+
 @contextmanager
 def model_errors() -> Iterator[None]:
-    """Raise errors of the model, its data and its ledger as those of the console."""
+    """Raise errors of the model, its data and its ledger as errors of the console."""
     from model.errors import CheckpointError, EncoderMissing, LedgerError, ModelError, RecipeError
 
     try:

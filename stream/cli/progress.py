@@ -1,4 +1,4 @@
-"""A progress bar for the commands that take long."""
+"""A progress bar for commands that take long."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def progress_bar(
 ) -> Iterator[Callable[..., None]]:
     """Show a bar on a terminal's stderr, nothing elsewhere.
 
-    Yields a function of the count so far and, where `total` was not known, the count at the end.
+    Yields a function of the count so far, the total if it was not known, and a new description.
     """
     console = Console(stderr=True)
     with Progress(
@@ -27,4 +27,6 @@ def progress_bar(
         transient=transient,
     ) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda done, end=None: progress.update(task, completed=done, total=end)
+        yield lambda done, end=None, description=None: progress.update(
+            task, completed=done, total=end, description=description
+        )

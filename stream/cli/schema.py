@@ -1,4 +1,4 @@
-"""`emotrack schema`: JSON Schemas of the events, AsyncAPI of the topics."""
+"""`emotrack schema`: write JSON Schemas of the events and the AsyncAPI document of the topics."""
 
 from __future__ import annotations
 

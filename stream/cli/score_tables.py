@@ -1,4 +1,4 @@
-"""Scores as tables for the console and as rows for a JSON file."""
+"""Scores as tables for the console."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_report(report: Report, title: str) -> None:
-    """Print the scores beside their goals and base rates."""
+    """Print the scores with their goals and base rates, and the scores of each class."""
     from model.scoring.report import goal_rows
 
     table = Table("", "value", "95 % interval", "first", "aim", "beside", title=title)
@@ -27,40 +27,37 @@ def print_report(report: Report, title: str) -> None:
     for c in report.classes:
         scores = (f"{100 * score:.1f}" for score in (c.precision, c.recall, c.f1))
         classes.add_row(c.label, *scores, f"{c.support:,}")
-    console = Console()
-    console.print(table, classes, _in_words(report))
+    Console().print(table, classes, _other_scores(report))
 
 
-def _in_words(report: Report) -> str:
+def _other_scores(report: Report) -> str:
     alerts, point, always = report.alerts, report.abstention, report.majority
-    said = [
+    parts = [
         f"accuracy {100 * report.accuracy.value:.1f} % (always {always.answer}: "
         f"{100 * always.accuracy:.1f} %)",
         f"macro F1 {100 * report.macro_f1.value:.1f} %",
         f"AURC {report.risk.area:.3f}",
     ]
     if report.pairs:
-        said.append(f"(from, to) accuracy {100 * report.shift_c2_accuracy.value:.1f} %")
-        said.append(
+        parts += [
+            f"(from, to) accuracy {100 * report.shift_c2_accuracy.value:.1f} %",
             f"alerts find {100 * alerts.recall:.1f} % of shifts with {alerts.false_per_100:.1f} "
-            "false alarms per 100 pairs"
-        )
+            "false alarms per 100 pairs",
+        ]
     if point.abstained:
-        said.append(
+        parts.append(
             f"{100 * point.abstained:.1f} % abstained ({100 * point.abstained_accuracy:.1f} % of "
             "those right)"
         )
-    return "; ".join(said)
+    return "; ".join(parts)
 
 
 def print_differences(differences: Sequence[Difference], title: str) -> None:
-    """Print score by score how far apart two models are, and whether that is more than noise."""
+    """Print the differences of two models, score by score, and whether the main one is noise."""
     from model.scoring.html_page import DIFFERENCE_HEADER, difference_row, difference_sentence
 
     table = Table(*DIFFERENCE_HEADER, title=title)
-    for found in differences:
-        table.add_row(*difference_row(found))
-    console = Console()
-    console.print(table)
+    for difference in differences:
+        table.add_row(*difference_row(difference))
     main = next(d for d in differences if d.score == "weighted_f1")
-    console.print(difference_sentence(main))
+    Console().print(table, difference_sentence(main))

@@ -1,14 +1,21 @@
-"""`emotrack serve`: follow the utterances topic until SIGTERM or Ctrl-C, then drain."""
+"""`emotrack serve`: answer the utterances topic until SIGTERM or Ctrl-C, then drain."""
 
 from __future__ import annotations
 
 import gc
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from stream.settings import load_settings
+from stream.cli.options import (
+    Bootstrap,
+    ConfigFile,
+    Device,
+    Model,
+    Prefix,
+    SettingThreads,
+    settings_of,
+)
 from stream.worker.logs import configure_log
 from stream.worker.signals import arm_from_environment, stop_on_signals
 
@@ -17,26 +24,16 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command()
 def serve(
-    bootstrap: Annotated[
-        str | None, typer.Option(help="Kafka brokers [EMOTRACK_BOOTSTRAP, 127.0.0.1:9092]")
-    ] = None,
+    context: typer.Context,
+    bootstrap: Bootstrap = None,
     redis_url: Annotated[
         str | None, typer.Option(help="redis://... or memory:// [EMOTRACK_REDIS_URL]")
     ] = None,
     group: Annotated[str | None, typer.Option(help="consumer group [EMOTRACK_GROUP]")] = None,
-    topic_prefix: Annotated[
-        str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="checkpoint folder, or a model's name [EMOTRACK_MODEL, the shipped PCGNet]"
-        ),
-    ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="[EMOTRACK_THREADS, 1]")] = None,
+    topic_prefix: Prefix = None,
+    model: Model = None,
+    device: Device = None,
+    threads: SettingThreads = None,
     metrics_port: Annotated[
         int | None, typer.Option(help="0: any free port [EMOTRACK_METRICS_PORT, 9464]")
     ] = None,
@@ -47,29 +44,15 @@ def serve(
         Literal["native", "faust"] | None,
         typer.Option(help="who reads the topic [EMOTRACK_RUNTIME, native]"),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
-    ] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Answer utterances with predictions and shift alerts.
 
     Every setting can be given as EMOTRACK_NAME or in a TOML file; these flags win over both.
     Start several with one group to share the partitions. SIGTERM drains and exits 0.
     """
-    flags = {
-        "bootstrap": bootstrap,
-        "redis_url": redis_url,
-        "group": group,
-        "topic_prefix": topic_prefix,
-        "model": model,
-        "device": device,
-        "threads": threads,
-        "metrics_port": metrics_port,
-        "allow_create_time": allow_create_time,
-        "runtime": runtime,
-    }
-    settings = load_settings(flags, config)
-    gc.disable()  # until all is loaded: imports make no garbage, and looking for it costs a second
+    settings = settings_of(context)
+    gc.disable()  # until all is loaded: imports make no garbage, and a search for it costs a second
     lines = configure_log(settings)
     try:
         from stream.serve import run_worker

@@ -12,10 +12,7 @@ from stream.settings import load_settings
 if TYPE_CHECKING:
     from stream.brokers.topics import TopicReport
 
-Partitions = Annotated[int, typer.Option(min=1, help="partitions of each topic")]
-Replication = Annotated[int, typer.Option(min=1, help="replicas of each partition")]
 Days = Annotated[float, typer.Option(help="retention of utterances, predictions and alerts")]
-LetterDays = Annotated[float, typer.Option(help="retention of dead letters")]
 topics_app = typer.Typer(help="Create the four topics, or say how they differ.")
 
 
@@ -28,12 +25,12 @@ def topics(
     context: typer.Context,
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
-    partitions: Partitions = 4,
-    replication: Replication = 1,
+    partitions: Annotated[int, typer.Option(min=1, help="partitions of each topic")] = 4,
+    replication: Annotated[int, typer.Option(min=1, help="replicas of each partition")] = 1,
     retention_days: Days = 7,
-    dead_letter_days: LetterDays = 28,
+    dead_letter_days: Annotated[float, typer.Option(help="retention of dead letters")] = 28,
 ) -> None:
-    """Do what the command's name says with the four topics as planned, and report on each."""
+    """Create or describe the four topics, by the command's name, and report on each."""
     from stream.brokers.topics import create, describe, plan
     from stream.errors import TopicMissing
 
@@ -48,7 +45,7 @@ def topics(
     creates = context.command.name == "create"
     reports = (create if creates else describe)(settings.bootstrap, plans, settings.security)
     for report in reports:
-        typer.echo(f"{report.name}: {state_of(report, creates=creates)}")
+        typer.echo(f"{report.name}: {_state(report, creates=creates)}")
         for difference in report.differs:
             typer.echo(f"  {difference}")
     missing = [report.name for report in reports if not report.exists]
@@ -58,11 +55,11 @@ def topics(
         )
 
 
-def state_of(report: TopicReport, *, creates: bool) -> str:
-    """Return what became of a topic that was to be created, or how one is, in a line."""
+def _state(report: TopicReport, *, creates: bool) -> str:
+    """Return in a line whether a topic was created, or its partitions and configuration."""
     if creates:
         return "created" if report.created else "already there"
     if not report.exists:
         return "missing"
-    settled = " ".join(f"{name}={value}" for name, value in report.config.items())
-    return f"{report.partitions} partitions, {settled}"
+    config = " ".join(f"{name}={value}" for name, value in report.config.items())
+    return f"{report.partitions} partitions, {config}"

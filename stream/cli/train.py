@@ -1,4 +1,4 @@
-"""`emotrack train`: arguments in, a folder with a checkpoint, its card, figures and curves out.
+"""`emotrack train`: train a model; write its checkpoint, card, figures and curves to a folder.
 
 Each model of `model.registry.KINDS` is a sub-command, whose options are the fields of its dataclass
 of training options. The models are imported when the command runs: help needs no torch.
@@ -7,7 +7,7 @@ of training options. The models are imported when the command runs: help needs n
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from inspect import Parameter, Signature, signature
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from model.train_run import Outcome
     from model.training.progress import Epoch, Listener
 
-ALWAYS_WRITTEN: Final = ("seed", "threads")  # a run follows from them, whatever the defaults are
-NEVER_WRITTEN: Final = ("encoder",)  # where something is on this machine
+ALWAYS_WRITTEN: Final = ("seed", "threads")  # a run depends on them, whatever the defaults are
+NEVER_WRITTEN: Final = ("encoder",)  # a place on this machine
 HELP: Final = """\
 Train this model on a data set; write runs/NAME: checkpoint, card, metrics.json, curves.
 
@@ -55,25 +55,34 @@ def train(
     ] = None,
     runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs"),
 ) -> None:
-    """Train a model of the kind on a data set; write `runs`/NAME."""
+    """Train a model of this kind on a data set; write `runs`/NAME."""
     hush_torch_geometric()
     read = read_conversations(data, set_name)
     command = _command(kind, options, read.name)
     default = read.name if kind == DEFAULT_KIND else f"{read.name}-{kind}"
-    with model_errors(), _no_such_model():
-        outcomes = []
+    reports = []
+    with model_errors():
         for part, folder in _parts(read, runs / (name or default), options):
             with _listener(part) as listener:
                 run = Run(command=command, cache=runs / ".text", listener=listener)
-                plan = kind_named(kind).plan(part, options, run)
-                outcomes.append(_run(plan, folder, listener))
-            print_outcome(outcomes[-1], part.name)
+                try:
+                    outcome = _run(kind_named(kind).plan(part, options, run), folder, listener)
+                except ValueError as error:  # sizes that no model can have
+                    raise ConfigError(f"no such model: {error}") from error
+            title = f"{part.name} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
+            print_report(outcome.report, title)
+            reports.append(outcome.report)
     if options.folds:
-        _print_folds(outcomes)
+        scores = [100 * report.weighted_f1.value for report in reports]
+        each = ", ".join(f"{score:.1f}" for score in scores)
+        Console().print(
+            f"{len(scores)} folds, weighted F1 of the one left out: {each}; "
+            f"mean {mean(scores):.1f}, standard deviation {stdev(scores):.1f}"
+        )
 
 
 class _Train(TyperGroup):
-    """One sub-command for each registered model; the default one where none is named."""
+    """One sub-command for each registered model; without a name, the default one."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(KINDS)
@@ -88,7 +97,7 @@ class _Train(TyperGroup):
 
 
 class _TrainKind(TyperCommand):
-    """A sub-command that says whose option it was given by mistake."""
+    """A sub-command that refuses another model's option by that model's name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {name for parameter in self.params for name in parameter.opts}
@@ -110,12 +119,12 @@ def _sub_command(kind: str) -> Any:
     options = kind_named(kind).options
     shown = _shown(options)
 
-    def run(**given: Any) -> None:
-        chosen = options(**{name: given.pop(name) for name in shown})
-        train(kind, chosen, **given)
+    def run(**arguments: Any) -> None:
+        own = options(**{name: arguments.pop(name) for name in shown})
+        train(kind, own, **arguments)
 
-    ours = signature(train, eval_str=True).parameters.values()
-    parameters = [p for p in ours if p.kind is Parameter.KEYWORD_ONLY]
+    shared = signature(train, eval_str=True).parameters.values()
+    parameters = [p for p in shared if p.kind is Parameter.KEYWORD_ONLY]
     parameters[-1:-1] = shown.values()
     setattr(run, "__signature__", Signature(parameters))  # noqa: B010 -- a checker would refuse it
     single = typer.Typer(add_completion=False)
@@ -124,22 +133,17 @@ def _sub_command(kind: str) -> Any:
 
 
 def _shown(options: type[TrainingOptions]) -> dict[str, Parameter]:
-    """The options of a kind as parameters of its sub-command, by name and in order."""
+    """Return a kind's options as parameters of its sub-command, by name and in order."""
     hints = get_type_hints(options, include_extras=True)
     order: list[str] = []
     shown = {}
     for field in fields(options):
-        kind, option = get_args(hints[field.name])
+        name = field.name
+        type_, option = get_args(hints[name])
         assert isinstance(option, Option)
-        order.insert(order.index(option.before) if option.before else len(order), field.name)
-        shown[field.name] = Parameter(
-            field.name,
-            Parameter.KEYWORD_ONLY,
-            annotation=kind,
-            default=typer.Option(
-                field.default, _flag(field.name), help=option.help, min=option.least
-            ),
-        )
+        order.insert(order.index(option.before) if option.before else len(order), name)
+        default = typer.Option(field.default, _flag(name), help=option.help, min=option.least)
+        shown[name] = Parameter(name, Parameter.KEYWORD_ONLY, annotation=type_, default=default)
     return {name: shown[name] for name in order}
 
 
@@ -148,7 +152,7 @@ def _flag(name: str) -> str:
 
 
 def _command(kind: str, options: TrainingOptions, set_name: str) -> str:
-    """Return the command that gives this run again, less where files are."""
+    """Return the command that repeats this run, without the places of files."""
     words = ["emotrack", "train", *([kind] if kind != DEFAULT_KIND else []), "--set", set_name]
     default = type(options)()
     for name in _shown(type(options)):
@@ -160,17 +164,8 @@ def _command(kind: str, options: TrainingOptions, set_name: str) -> str:
     return shlex.join(words)
 
 
-@contextmanager
-def _no_such_model() -> Iterator[None]:
-    """Raise `ConfigError` for sizes that no model can have."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"no such model: {error}") from error
-
-
 def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[DataSet, Path]]:
-    """The sets to train on and where each run goes: one, or one a fold."""
+    """Return the sets to train on, one or one a fold, each with the folder of its run."""
     from model.data.splits import k_folds, with_dev
 
     if options.folds is None:
@@ -180,7 +175,7 @@ def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[
 
 
 def _run(plan: Plan, folder: Path, listener: Listener) -> Outcome:
-    """Carry a plan out and write metrics.json beside the checkpoint."""
+    """Carry out a plan and write metrics.json next to the checkpoint."""
     from model.study.ablations import ablated, load
     from model.train_run import carry_out, finished
 
@@ -192,24 +187,9 @@ def _run(plan: Plan, folder: Path, listener: Listener) -> Outcome:
     return outcome
 
 
-def print_outcome(outcome: Outcome, data: str) -> None:
-    """Say on one table how good what was saved is on dev."""
-    title = f"{data} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
-    print_report(outcome.report, title)
-
-
-def _print_folds(outcomes: Sequence[Outcome]) -> None:
-    scores = [100 * outcome.report.weighted_f1.value for outcome in outcomes]
-    each = ", ".join(f"{score:.1f}" for score in scores)
-    Console().print(
-        f"{len(scores)} folds, weighted F1 of the one left out: {each}; "
-        f"mean {mean(scores):.1f}, standard deviation {stdev(scores):.1f}"
-    )
-
-
 @contextmanager
 def _listener(data: DataSet) -> Iterator[Listener]:
-    """A progress bar on stderr that says what is going on."""
+    """Show a progress bar on stderr with the phase, the share done and the last epoch's score."""
     from model.training.progress import Listener
 
     if data.note:

@@ -1,30 +1,39 @@
-"""`emotrack verify`: recompute every answer from the log and report broken promises."""
+"""`emotrack verify`: recompute every answer from the log and report violated promises."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
-from stream.cli.options import Bootstrap, ConfigFile, Model, Prefix, RedisUrl
+from stream.cli.options import (
+    Bootstrap,
+    ConfigFile,
+    Device,
+    Model,
+    Prefix,
+    RedisUrl,
+    SettingThreads,
+    settings_of,
+)
 from stream.cli.progress import progress_bar
 from stream.errors import EmotrackError
-from stream.settings import load_settings
 
 VIOLATIONS: Final = 1
 
 
 class CannotVerify(EmotrackError):
-    """Verifying could not run; nothing is known about the topics."""
+    """The verification could not run: it says nothing about the topics."""
 
     exit_code = 2
 
 
 def verify(
+    context: typer.Context,
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
     group: Annotated[
@@ -32,10 +41,8 @@ def verify(
     ] = None,
     redis_url: RedisUrl = None,
     model: Model = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="[EMOTRACK_THREADS, 1]")] = None,
+    device: Device = None,
+    threads: SettingThreads = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -59,18 +66,9 @@ def verify(
     Reads what the topics held when it began, and changes nothing. Exit code 0: no violations; 1:
     violations; 2: it cannot run.
     """
-    flags = {
-        "bootstrap": bootstrap,
-        "topic_prefix": topic_prefix,
-        "group": group,
-        "redis_url": redis_url,
-        "model": model,
-        "device": device,
-        "threads": threads,
-    }
     try:
-        check_writable(json_file)
-        settings = load_settings(flags, config)
+        _require_writable(json_file)
+        settings = settings_of(context)
         from stream.serve import load_model
         from stream.verify.run import verify_topics
 
@@ -94,8 +92,8 @@ def verify(
         raise typer.Exit(VIOLATIONS)
 
 
-def check_writable(file: Path | None) -> None:
-    """Check that the report can be written, before the long work. Raises `CannotVerify`."""
+def _require_writable(file: Path | None) -> None:
+    """Raise `CannotVerify` before the long work if the report could not be written after it."""
     if file is None:
         return
     try:

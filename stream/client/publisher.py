@@ -16,14 +16,13 @@ from stream.events.poison import MAX_VALUE_BYTES, Reason, Rejected
 from stream.security import PLAINTEXT, KafkaSecurity
 
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
-METADATA_MS: Final = 5_000
 
 
 class Publisher:
     """Publishes utterances, keyed by conversation so that each conversation keeps its order.
 
-    Delivery is idempotent (a retry is not a second record). `publish` hands over and returns; only
-    `flush`, and leaving the context, wait until the broker has everything.
+    Delivery is idempotent (a retry is not a second record). `publish` returns at once; only `flush`
+    and the end of the context wait until the broker has everything.
     """
 
     def __init__(
@@ -63,8 +62,9 @@ class Publisher:
     ) -> None:
         """Send one utterance; `traceparent` (W3C) is passed on to its prediction and alerts.
 
-        Raises `InvalidUtterance` for what the worker would dead-letter (sizes of vectors excepted:
-        only the model knows them), `NotDelivered` when an earlier one has failed or none gets out.
+        Raises `InvalidUtterance` for one that the worker would dead-letter (sizes of vectors
+        excepted: only the model knows them), `NotDelivered` if an earlier one failed or the
+        producer's buffer stays full.
         """
         self._raise_failure()
         encoding = encoding or self._encoding
@@ -93,7 +93,7 @@ class Publisher:
             self._failure = error
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Wait until the broker has everything. Raises `NotDelivered` when it has not."""
+        """Wait until the broker has everything. Raises `NotDelivered` if it has not in time."""
         try:
             self._producer.flush(timeout=self._timeout_s if timeout_s is None else timeout_s)
         except kafka.errors.KafkaError as error:
@@ -127,15 +127,15 @@ class Publisher:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
-        else:  # what is in flight may still go out, but must not hide the error
+        else:  # records in flight may still be sent, but a failure there must not hide the error
             self._producer.close(timeout=1)
 
 
 def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:
     try:
         check(utterance, {})
-    except Rejected as met:
-        raise InvalidUtterance(met.poison.reason, met.poison.sentence) from None
+    except Rejected as error:
+        raise InvalidUtterance(error.poison.reason, error.poison.sentence) from None
     value = encode(utterance, encoding)
     if len(value) > MAX_VALUE_BYTES:
         raise InvalidUtterance(

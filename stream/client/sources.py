@@ -1,8 +1,7 @@
-"""Where published utterances come from, and how fast they go out.
+"""Sources of published utterances, and their pace.
 
-Sources: JSON lines (a file or standard input), one utterance event a line; a CSV file, one a row;
-or a data-set folder (`model.data.dataset` has the format). Pure except for the reading itself; the
-clock is a parameter.
+A source is JSON lines (a file or standard input), one utterance event a line; a CSV file, one a
+row; or a data-set folder (`model.data.dataset` has the format). The clock is a parameter.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PERSONA: Final = "persona"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Utterances in the order to publish; `total` is None where only the end tells."""
+    """Utterances in the order to publish; `total` is None if unknown before the end."""
 
     name: str
     utterances: Iterator[Utterance]
@@ -41,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class DataChoice:
-    """Which part of a data-set folder is sent, and in what form."""
+    """The part of a data-set folder to send, and its form."""
 
     split: Split = "test"
     set_name: str | None = None
@@ -56,13 +55,11 @@ class DataChoice:
             raise ConfigError(
                 f"unknown feature {', '.join(sorted(unknown))}: choose from {', '.join(INPUTS)}"
             )
-        if self.at_once < 1:
-            raise ConfigError(f"at least 1 conversation at once, not {self.at_once}")
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """What was published."""
+class PublishSummary:
+    """Counts and duration of one `publish_all`."""
 
     utterances: int
     conversations: int
@@ -74,7 +71,7 @@ class Summary:
 
 
 class Publishes(Protocol):
-    """What `publish_all` needs of a `Publisher`."""
+    """The part of a `Publisher` that `publish_all` uses."""
 
     def publish(self, utterance: Utterance) -> None: ...
 
@@ -89,21 +86,19 @@ def publish_all(
     sent: Callable[[int], None] = lambda _count: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Summary:
+) -> PublishSummary:
     """Publish everything and wait until the broker has it.
 
-    With a `rate` (utterances a second) it is an open loop: the n-th is due n/rate after the start,
-    whatever became of those before. Raises what the publisher and the source raise; an invalid
-    utterance names its place.
+    With a `rate` (utterances a second) it is an open loop: the n-th is due n/rate seconds after the
+    start, even if those before are late. Raises what the publisher and the source raise; an
+    `InvalidUtterance` names the place of the utterance.
     """
     start = clock()
     conversations: set[str] = set()
     count = 0
     for utterance in utterances:
-        if rate is not None:
-            ahead = start + count / rate - clock()
-            if ahead > 0:
-                sleep(ahead)
+        if rate is not None and (ahead := start + count / rate - clock()) > 0:
+            sleep(ahead)
         try:
             publisher.publish(utterance)
         except InvalidUtterance as error:
@@ -114,7 +109,7 @@ def publish_all(
         conversations.add(utterance.conversation_id)
         sent(count)
     publisher.flush()
-    return Summary(count, len(conversations), clock() - start)
+    return PublishSummary(count, len(conversations), clock() - start)
 
 
 def open_source(
@@ -123,17 +118,20 @@ def open_source(
     stdin: BinaryIO | None = None,
     features: FeatureRows | None = None,
 ) -> Source:
-    """`-` is standard input, a folder a data set, .csv or .tsv a table, anything else JSON lines.
+    """Open standard input (`-`), a data-set folder, a table (.csv, .tsv) or a file of JSON lines.
 
-    `features` go to the lines, the i-th row to the i-th; a file is then read once before, so that
-    what does not fit is said before anything is sent. Raises `SourceError`; without `features`,
-    lines are read, and refused, as they are published.
+    Row i of `features` is attached to the i-th line; a file is then read once before, so that a
+    misfit is raised before anything is sent. Raises `SourceError`; without `features`, lines are
+    read, and refused, as they are published.
     """
     path = Path(source)
     if path.is_dir():
         if features is not None:
             raise ConfigError("a data set has vectors of its own: leave out --features")
-        return from_data_set(read_folder(path, choice.set_name), choice)
+        try:
+            return from_data_set(read_data_set(path, choice.set_name), choice)
+        except DataError as error:
+            raise SourceError(str(error)) from error
     if source == "-":
         name, lines = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
     else:
@@ -146,31 +144,9 @@ def open_source(
 
 
 def _file_utterances(path: Path) -> Iterator[Utterance]:
-    return csv_utterances(path) if is_table(path) else _file_lines(path)
-
-
-def read_folder(folder: Path, set_name: str | None) -> DataSet:
-    """Read a data-set folder. Raises `SourceError`."""
-    try:
-        return read_data_set(folder, set_name)
-    except DataError as error:
-        raise SourceError(str(error)) from error
-
-
-def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
-    """Parse JSON lines; blank ones are skipped. Raises `SourceError` naming the line."""
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if len(line) > MAX_VALUE_BYTES:
-            raise SourceError(f"{name}, line {number}: {len(line)} bytes, more than 1 MiB")
-        try:
-            yield parse(line, "json")
-        except Rejected as met:
-            raise SourceError(f"{name}, line {number}: {met.poison.sentence}") from None
-
-
-def _file_lines(path: Path) -> Iterator[Utterance]:
+    if is_table(path):
+        yield from csv_utterances(path)
+        return
     try:
         with path.open("rb") as file:
             yield from read_lines(file, path.name)
@@ -181,20 +157,33 @@ def _file_lines(path: Path) -> Iterator[Utterance]:
         ) from error
 
 
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
+    """Parse JSON lines and skip blank lines. Raises `SourceError` naming the line."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        if len(line) > MAX_VALUE_BYTES:
+            raise SourceError(f"{name}, line {number}: {len(line)} bytes, more than 1 MiB")
+        try:
+            yield parse(line, "json")
+        except Rejected as error:
+            raise SourceError(f"{name}, line {number}: {error.poison.sentence}") from None
+
+
 def _first_conversations(utterances: Iterator[Utterance], limit: int | None) -> Iterator[Utterance]:
-    """Only utterances of the first `limit` conversations met."""
+    """Yield only the utterances of the first `limit` conversations."""
     if limit is None:
         yield from utterances
         return
-    met: set[str] = set()
+    first: set[str] = set()
     for utterance in utterances:
-        if utterance.conversation_id in met or len(met) < limit:
-            met.add(utterance.conversation_id)
+        if utterance.conversation_id in first or len(first) < limit:
+            first.add(utterance.conversation_id)
             yield utterance
 
 
 def from_data_set(data: DataSet, choice: DataChoice) -> Source:
-    """The utterances of one split, `at_once` conversations side by side as live ones are."""
+    """Return the utterances of one split, `at_once` conversations in turns, as live ones are."""
     dialogues = data.split(choice.split)[: choice.limit_conversations]
     if not dialogues:
         raise SourceError(f"{data.name} has no conversations in its {choice.split} split")
@@ -207,7 +196,7 @@ def from_data_set(data: DataSet, choice: DataChoice) -> Source:
 
 
 def conversation_of(data: DataSet, dialogue: Dialogue, choice: DataChoice) -> list[Utterance]:
-    """One dialogue as events, each vector exactly as the data set has it.
+    """Return a dialogue as events, each vector exactly as the data set has it.
 
     The conversation id is `<set>-<dialogue id>`; the last utterance ends the conversation.
     """
@@ -228,33 +217,31 @@ def conversation_of(data: DataSet, dialogue: Dialogue, choice: DataChoice) -> li
 
 
 def side_by_side(conversations: Iterable[Sequence[Utterance]], at_once: int) -> Iterator[Utterance]:
-    """Take turns among `at_once` conversations; one that ends makes room for the next."""
-    waiting = iter(conversations)
-    live = [iter(one) for one in islice(waiting, at_once)]
+    """Take turns among `at_once` conversations; one that ends is replaced by the next."""
+    waiting = map(iter, conversations)
+    live = list(islice(waiting, at_once))
     while live:
-        going = []
-        for conversation in live:
+        for conversation in tuple(live):
             utterance = next(conversation, None)
-            if utterance is not None:
+            if utterance is None:
+                live.remove(conversation)
+            else:
                 yield utterance
-                going.append(conversation)
-        fresh = islice(waiting, at_once - len(going))
-        live = going + [iter(one) for one in fresh]
+        live += islice(waiting, at_once - len(live))
 
 
 def _features(data: DataSet, dialogue: Dialogue, i: int, choice: DataChoice) -> Features | None:
     wanted: Set[str] = choice.modalities - ({"text"} if choice.raw_text else set())
-    found: dict[Modality, FeatureVector] = {}
+    vectors: dict[Modality, FeatureVector] = {}
     for column, modality in enumerate(MODALITIES):
         if modality in wanted and modality in dialogue.features and dialogue.present[i, column]:
             values = dialogue.features[modality][i]
-            found[modality] = FeatureVector(pack_exactly(values), data.extractors[modality])
-    return Features(**found) if found else None
+            vectors[modality] = FeatureVector(pack_exactly(values), data.extractors[modality])
+    return Features(**vectors) if vectors else None
 
 
 def _persona(dialogue: Dialogue, i: int, choice: DataChoice) -> list[float] | None:
-    if PERSONA not in choice.modalities or PERSONA not in dialogue.features:
-        return None
-    if not dialogue.present[i, INPUTS.index(PERSONA)]:
-        return None
-    return [float(value) for value in dialogue.features[PERSONA][i]]
+    wanted = PERSONA in choice.modalities and PERSONA in dialogue.features
+    if wanted and dialogue.present[i, INPUTS.index(PERSONA)]:
+        return [float(value) for value in dialogue.features[PERSONA][i]]
+    return None

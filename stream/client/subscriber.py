@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Generic, Self, TypeVar
 
 import kafka
@@ -12,7 +14,7 @@ import kafka.errors
 import msgspec
 
 from stream.brokers.kafka_admin import client_arguments, not_allowed, require_topic
-from stream.client.publisher import DEFAULT_BOOTSTRAP, METADATA_MS
+from stream.client.publisher import DEFAULT_BOOTSTRAP
 from stream.errors import AccessRefused, TopicUnfit
 from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, open_record
 from stream.events.messages import DEFAULT_PREFIX, PredictionEvent, ShiftAlert
@@ -20,12 +22,13 @@ from stream.events.poison import Rejected
 from stream.security import PLAINTEXT, KafkaSecurity
 
 _POLL_MS: Final = 200
+_METADATA_MS: Final = 5_000
 E = TypeVar("E", PredictionEvent, ShiftAlert)
 
 
 @dataclass(frozen=True, slots=True)
 class Received(Generic[E]):
-    """An event with what its record says: timing and trace are in the headers."""
+    """An event with its record's headers (timing, trace), time and position."""
 
     event: E
     headers: tuple[tuple[str, bytes], ...]
@@ -39,9 +42,9 @@ class _Subscriber(Generic[E]):
 
     Without a `group` every partition is read from the end (`from_beginning`: from the start), and
     nothing written after the constructor returned is missed. With one, subscribers of that group
-    share the partitions and go on where the group stopped: after a crash the last seconds of events
-    come again. Iteration ends when nothing came for `timeout_s` (None: never). Records that are not
-    events of this type are skipped and counted in `skipped`.
+    share the partitions and continue where the group stopped: after a crash the events of the last
+    seconds are repeated. Iteration ends after `timeout_s` without a record (None: never). Records
+    that are not events of this type are skipped and counted in `skipped`.
     """
 
     _event: type[E]
@@ -76,9 +79,9 @@ class _Subscriber(Generic[E]):
             enable_auto_commit=group is not None,
             allow_auto_create_topics=False,
             fetch_max_wait_ms=50,
-            # A group leader that assigns before it has heard of the partitions assigns none, and
-            # looks again only when its metadata is old: 5 minutes by default.
-            metadata_max_age_ms=METADATA_MS,
+            # A group leader that assigns before it knows the partitions assigns none, and tries
+            # again only when its metadata is old: 5 minutes by default.
+            metadata_max_age_ms=_METADATA_MS,
         )
         if group is None:
             self._assign_all(from_beginning)
@@ -96,24 +99,22 @@ class _Subscriber(Generic[E]):
             self._consumer.position(partition)  # seeking is lazy: make "the end" mean now
 
     def __iter__(self) -> Iterator[E]:
-        for received in self.records():
-            yield received.event
+        return (received.event for received in self.records())
 
     def records(self) -> Iterator[Received[E]]:
         """Iterate with headers and positions. Raises `TopicUnfit` or `AccessRefused`."""
         last = time.monotonic()
         while self._timeout_s is None or time.monotonic() - last < self._timeout_s:
-            for records in self._poll().values():
-                for record in records:
-                    received = self._received(record)
-                    if received is not None:
-                        yield received
-                    last = time.monotonic()
+            for record in self._poll():
+                received = self._received(record)
+                if received is not None:
+                    yield received
+                last = time.monotonic()
 
-    def _poll(self) -> dict[Any, list[Any]]:
+    def _poll(self) -> list[Any]:
         """Wait for records, a fifth of a second at most."""
         try:
-            polled: dict[Any, list[Any]] = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
+            polled = self._consumer.poll(timeout_ms=_POLL_MS, max_records=500)
         except kafka.errors.KafkaError as error:
             if sentence := not_allowed(error, self._bootstrap, self._security):
                 raise AccessRefused(sentence) from error
@@ -122,21 +123,17 @@ class _Subscriber(Generic[E]):
                 "record there that is none of ours, read on from the end (without from_beginning), "
                 "or with a new group"
             ) from error
-        return polled
+        return list(chain.from_iterable(polled.values()))
 
     def _received(self, record: Any) -> Received[E] | None:
-        try:
+        """Return the event of a record; None, counted, for a record of another kind."""
+        with suppress(Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             envelope, data = open_record(record.headers, record.value or b"")
-            if record.value is None or envelope.type != self._event_type:
-                self.skipped += 1
-                return None
-            event = self._decoders[envelope.encoding](data)
-        except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self.skipped += 1
-            return None
-        return Received(
-            event, tuple(record.headers), record.timestamp, record.partition, record.offset
-        )
+            if record.value is not None and envelope.type == self._event_type:
+                event, headers = self._decoders[envelope.encoding](data), tuple(record.headers)
+                return Received(event, headers, record.timestamp, record.partition, record.offset)
+        self.skipped += 1
+        return None
 
     def close(self) -> None:
         """Disconnect; with a group, commit what was read. Idempotent."""

@@ -1,4 +1,4 @@
-"""Utterances of a CSV file, and vectors of a feature file attached to them row by row."""
+"""Utterances of a CSV file, and the vectors of a feature file, attached to them row by row."""
 
 from __future__ import annotations
 
@@ -28,47 +28,45 @@ from stream.events.messages import (
 from stream.events.poison import Rejected
 
 NUMBERS: Final = ("seq", "start_ms", "end_ms")
-NOT_SENT: Final = ("emotion", "split")  # an answer, and a cut, that no live utterance has
+NOT_SENT: Final = ("emotion", "split")  # labels of a data set that no live utterance has
 
 
 def csv_utterances(path: Path) -> Iterator[Utterance]:
-    """Each row as an utterance; without utterance ids they are numbered in their conversation.
+    """Yield each row as an utterance, numbered in its conversation if there are no utterance ids.
 
     Raises `SourceError` naming the line.
     """
-    met: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     try:
         for row in read_table(path):
-            yield _utterance(row, met)
+            conversation = row.cells.get("conversation_id", "")
+            yield _utterance(row, counts[conversation])
+            counts[conversation] += 1
     except DataError as error:
         raise SourceError(str(error)) from error
 
 
-def _utterance(row: TableRow, met: Counter[str]) -> Utterance:
-    event: dict[str, Any] = {k: v for k, v in row.cells.items() if k not in NOT_SENT}
-    conversation = event.get("conversation_id", "")
-    event.setdefault("utterance_id", str(met[conversation]))
-    met[conversation] += 1
+def _utterance(row: TableRow, number: int) -> Utterance:
+    event: dict[str, Any] = {"utterance_id": str(number), **row.cells}
+    for name in NOT_SENT:
+        event.pop(name, None)
     for name in NUMBERS:
         if name in event:
-            event[name] = _whole(row, name, event[name])
+            try:
+                event[name] = int(event[name])
+            except ValueError:
+                cell = f"`{name}` is {event[name]!r}"
+                raise SourceError(f"{row.place}: {cell}, not a whole number") from None
     try:
         return parse(json.dumps(event).encode(), "json")
-    except Rejected as refused:
-        raise SourceError(f"{row.place}: {refused.poison.sentence}") from None
-
-
-def _whole(row: TableRow, name: str, cell: str) -> int:
-    try:
-        return int(cell)
-    except ValueError:
-        raise SourceError(f"{row.place}: `{name}` is {cell!r}, not a whole number") from None
+    except Rejected as error:
+        raise SourceError(f"{row.place}: {error.poison.sentence}") from None
 
 
 def require_sendable(features: FeatureRows, lines: int | None, name: str) -> None:
-    """Raise `SourceError` unless there is a row for each of `lines` and none has a hole.
+    """Raise `SourceError` unless there is a row for each of `lines` and none is NaN in part.
 
-    A row that is NaN as a whole is an absent vector and fine. `lines` None: not known yet.
+    A row of NaN alone is an absent vector, which is allowed. `lines` is None if not yet known.
     """
     if lines is not None and lines != features.rows:
         raise SourceError(_uneven(features, name, str(lines)))
@@ -90,9 +88,10 @@ def require_sendable(features: FeatureRows, lines: int | None, name: str) -> Non
 def attached(
     utterances: Iterable[Utterance], features: FeatureRows, name: str
 ) -> Iterator[Utterance]:
-    """The i-th utterance with the i-th row of each array; one it already carries is refused.
+    """Yield the i-th utterance with the i-th row of each array.
 
-    Raises `SourceError` when utterances and rows do not end together.
+    Raises `SourceError` for a vector that an utterance already carries, and if there are more
+    utterances than rows or fewer.
     """
     count = 0
     for count, utterance in enumerate(utterances, start=1):
@@ -112,7 +111,7 @@ def _uneven(features: FeatureRows, name: str, lines: str) -> str:
 
 def _with_row(utterance: Utterance, features: FeatureRows, row: int, name: str) -> Utterance:
     carried = vectors_of(utterance)
-    found = {modality: vector for modality, vector in carried.items()}
+    vectors = dict(carried)
     for modality in MODALITIES:
         if modality not in features.vectors or not features.present(modality)[row]:
             continue
@@ -122,17 +121,17 @@ def _with_row(utterance: Utterance, features: FeatureRows, row: int, name: str) 
                 f"{features.source}: give one of them"
             )
         packed = pack_exactly(features.vectors[modality][row])
-        found[modality] = FeatureVector(packed, features.extractors.get(modality))
+        vectors[modality] = FeatureVector(packed, features.extractors.get(modality))
     persona = utterance.persona
     if "persona" in features.vectors and features.present("persona")[row]:
         persona = [float(number) for number in features.vectors["persona"][row]]
     return msgspec.structs.replace(
-        utterance, features=Features(**found) if found else None, persona=persona
+        utterance, features=Features(**vectors) if vectors else None, persona=persona
     )
 
 
 def pack_exactly(values: NDArray[np.float32]) -> PackedTensor:
-    """float16 where that loses nothing (sentence vectors are stored so), else float32.
+    """Return float16 if it loses nothing (sentence vectors are stored so), else float32.
 
     Raw pitch near 300 Hz has steps of 0.25 in float16: not the number the model was trained on.
     """

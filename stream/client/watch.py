@@ -1,15 +1,15 @@
-"""Watch predictions or alerts: a live table in a terminal, plain lines or JSON lines elsewhere."""
+"""Display of predictions or alerts: a live table in a terminal, else lines of text or JSON."""
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -41,55 +41,46 @@ def watch(
     jsonl: bool = False,
     out: TextIO | None = None,
 ) -> int:
-    """Show events until there are no more, `limit` are shown, or Ctrl-C; return how many."""
+    """Show events until their end, `limit` of them, or Ctrl-C; return the number shown."""
     shown = 0
-    try:
-        for _ in _shown(events, console, limit, jsonl, out or sys.stdout):
+    with suppress(KeyboardInterrupt):  # the usual way to stop watching
+        for _ in _show(islice(events, limit), console, jsonl, out):
             shown += 1
-    except KeyboardInterrupt:
-        pass  # the usual way to stop watching
     return shown
 
 
-def _shown(
-    events: Iterable[Event], console: Console, limit: int | None, jsonl: bool, out: TextIO
+def _show(
+    events: Iterable[Event], console: Console, jsonl: bool, out: TextIO | None
 ) -> Iterator[None]:
     """Show each event, then yield."""
-    wanted = islice(events, limit)
     if jsonl:
-        for event in wanted:
-            out.write(encode(event.event).decode() + "\n")
-            out.flush()
+        for event in events:
+            print(encode(event.event).decode(), file=out, flush=True)
             yield
     elif console.is_terminal:
-        yield from _live(wanted, console)
+        latest: deque[Event] = deque(maxlen=max(5, min(_ROWS, console.height - 5)))
+        with Live(_table(latest), console=console, refresh_per_second=8) as live:
+            for event in events:
+                latest.append(event)
+                live.update(_table(latest))
+                yield
     else:
-        for number, event in enumerate(wanted):
+        for number, event in enumerate(events):
             if number == 0:
                 console.print(" | ".join(_COLUMNS), soft_wrap=True)
-            console.print(Text("  ").join(cells(event)), soft_wrap=True)
+            console.print(Text("  ").join(_cells(event)), soft_wrap=True)
             yield
 
 
-def _live(events: Iterator[Event], console: Console) -> Iterator[None]:
-    latest: deque[Event] = deque(maxlen=max(5, min(_ROWS, console.height - 5)))
-    with Live(table(latest), console=console, refresh_per_second=8) as live:
-        for event in events:
-            latest.append(event)
-            live.update(table(latest))
-            yield
-
-
-def table(events: Iterable[Event]) -> RenderableType:
-    """The latest events, oldest first."""
-    drawn = Table(*_COLUMNS, expand=True, caption="Ctrl-C ends")
+def _table(events: Iterable[Event]) -> Table:
+    table = Table(*_COLUMNS, expand=True, caption="Ctrl-C ends")
     for event in events:
-        drawn.add_row(*cells(event))
-    return drawn
+        table.add_row(*_cells(event))
+    return table
 
 
-def cells(received: Event) -> list[Text]:
-    """One event as the seven cells of a row."""
+def _cells(received: Event) -> list[Text]:
+    """Return the seven cells of an event's row."""
     event = received.event
     head = [
         Text(f"{datetime.fromtimestamp(received.timestamp_ms / 1000, UTC):%H:%M:%S}"),
@@ -97,31 +88,25 @@ def cells(received: Event) -> list[Text]:
         Text(event.speaker_id),
     ]
     body = _prediction(event) if isinstance(event, PredictionEvent) else _alert(event)
-    return [*head, *body, Text(_latency(received))]
+    latency_ms = dict(received.headers).get(END_TO_END_MS)  # from broker time to produced
+    return [*head, *body, Text("" if latency_ms is None else f"{float(latency_ms):.1f}")]
 
 
 def _prediction(event: PredictionEvent) -> list[Text]:
     name = f"({event.reason or 'abstained'})" if event.abstained else event.emotion
     shift = Text("-", style="dim")
     if event.shift is not None:
-        moved = f"{event.shift.from_} -> {event.shift.to}"
-        shift = Text(f"{event.shift.probability:.2f} {moved}")
+        shift = Text(f"{event.shift.probability:.2f} {event.shift.from_} -> {event.shift.to}")
     return [Text(name, style="dim" if event.abstained else "bold"), bar(event.confidence), shift]
 
 
 def _alert(event: ShiftAlert) -> list[Text]:
     style = _SEVERITY_STYLE[event.severity]
-    moved = f"{event.from_} -> {event.to}"
-    return [Text(event.to, style=style), bar(event.probability), Text(f"ALERT {moved}", style)]
+    shift = Text(f"ALERT {event.from_} -> {event.to}", style)
+    return [Text(event.to, style=style), bar(event.probability), shift]
 
 
 def bar(probability: float) -> Text:
-    """`######.... 0.61`: ten marks and the number."""
+    """Return ten marks and the number, as in `######.... 0.61`."""
     full = round(max(0.0, min(1.0, probability)) * BAR)
     return Text("#" * full, "green") + Text("." * (BAR - full), "dim") + f" {probability:.2f}"
-
-
-def _latency(received: Event) -> str:
-    """Milliseconds from broker time to produced, as the worker says in the headers."""
-    said = dict(received.headers).get(END_TO_END_MS)
-    return f"{float(said):.1f}" if said is not None else ""

@@ -13,7 +13,7 @@ CONVERSATIONS: Final = ("call", "attic", "kitchen")
 
 
 def conversations() -> dict[str, list[Utterance]]:
-    """The demo's conversations by name, in spoken order."""
+    """Return the demo's conversations by name, in spoken order."""
     decoder = msgspec.json.Decoder(Utterance)
     folder = files("stream.local") / "demo_conversations"
     return {
@@ -23,5 +23,5 @@ def conversations() -> dict[str, list[Utterance]]:
 
 
 def demo_sentences() -> list[str]:
-    """All sentences of the demo's conversations."""
+    """Return all sentences of the demo's conversations."""
     return [u.text for spoken in conversations().values() for u in spoken if u.text]

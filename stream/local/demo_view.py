@@ -1,11 +1,11 @@
-"""Views of the demo: a live table in a terminal, plain lines elsewhere. Pure over `Heard`."""
+"""Views of the demo: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -29,23 +29,21 @@ COLOURS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """One utterance with its answer; `millis` from publishing to the prediction in our hands."""
+class Answered:
+    """One utterance and its prediction."""
 
     utterance: Utterance
     prediction: PredictionEvent
-    millis: float
 
 
-def bar(probability: float, cells: int = BAR_CELLS) -> str:
-    """Draw a probability as a bar of `cells` characters."""
-    eighths = round(max(0.0, min(1.0, probability)) * cells * 8)
-    full, part = divmod(eighths, 8)
-    return ("█" * full + (EIGHTHS[part] if part else "")).ljust(cells)
+def bar(probability: float) -> str:
+    """Return a probability as a bar of `BAR_CELLS` characters."""
+    full, part = divmod(round(max(0.0, min(1.0, probability)) * BAR_CELLS * 8), 8)
+    return ("█" * full + EIGHTHS[part]).ljust(BAR_CELLS)[:BAR_CELLS]
 
 
 def shift_mark(prediction: PredictionEvent) -> str:
-    """Say whether this speaker's emotion moved: `⇄ joy→anger 81%`; a first utterance has none."""
+    """Return the shift as in `⇄ joy→anger 81%`, with the mark from 50 %; a first one has none."""
     if prediction.shift is None:
         return "· first words"
     shift = prediction.shift
@@ -54,30 +52,14 @@ def shift_mark(prediction: PredictionEvent) -> str:
 
 
 def inputs_note(modalities: Sequence[str]) -> str:
-    """Name what was there and what was not."""
+    """Return the names of the inputs that were there, and of those that were not."""
     absent = [m for m in ("text", "audio", "video") if m not in modalities]
     there = "+".join(m for m in ("text", "audio", "video", "persona") if m in modalities)
     return there + (f" (no {', no '.join(absent)})" if absent else "")
 
 
-class View(Protocol):
-    """A place where the demo shows what happens."""
-
-    def status(self, text: str) -> None:
-        """Say what is going on now."""
-        ...
-
-    def heard(self, heard: Heard) -> None:
-        """Show one answered utterance."""
-        ...
-
-    def alert(self, alert: ShiftAlert) -> None:
-        """Make a shift alert stand out."""
-        ...
-
-
 class PlainView:
-    """One line a fact, for pipes and logs."""
+    """A view of plain lines, for pipes and logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -86,27 +68,30 @@ class PlainView:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
+        """Show the current step of the demo."""
         self._print(f"-- {text}")
 
-    def heard(self, heard: Heard) -> None:
-        u, p = heard.utterance, heard.prediction
-        say = f"{u.conversation_id}  {u.speaker_id}: {u.text or '…'}"
+    def answer(self, answered: Answered) -> None:
+        """Show one answered utterance."""
+        u, p = answered.utterance, answered.prediction
+        line = f"{u.conversation_id}  {u.speaker_id}: {u.text or '…'}"
         emotion = f"{p.emotion} {p.confidence:.0%}"
-        self._print(f"{say}\n    {bar(p.confidence)} {emotion:14} {shift_mark(p)}")
+        self._print(f"{line}\n    {bar(p.confidence)} {emotion:14} {shift_mark(p)}")
 
     def alert(self, alert: ShiftAlert) -> None:
-        what = f"{alert.speaker_id} {alert.from_}→{alert.to} {alert.probability:.0%}"
-        self._print(f"!!! SHIFT ALERT {alert.conversation_id} {what} ({alert.rule})")
+        """Show a shift alert so that it stands out."""
+        shift = f"{alert.speaker_id} {alert.from_}→{alert.to} {alert.probability:.0%}"
+        self._print(f"!!! SHIFT ALERT {alert.conversation_id} {shift} ({alert.rule})")
 
 
 class LiveView:
-    """A live table of the latest utterances, with the alerts below it."""
+    """A live table of the latest utterances above the alerts, with the methods of `PlainView`."""
 
     def __init__(self, console: Console, total: int) -> None:
         self._total = total
         self._answered = 0
         self._status = ""
-        self._rows: deque[Heard] = deque(maxlen=max(8, console.height - 14))
+        self._rows: deque[Answered] = deque(maxlen=max(8, console.height - 14))
         self._alerts: deque[ShiftAlert] = deque(maxlen=4)
         self._alerted: set[str] = set()
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=12)
@@ -114,8 +99,8 @@ class LiveView:
     def status(self, text: str) -> None:
         self._status = text
 
-    def heard(self, heard: Heard) -> None:
-        self._rows.append(heard)
+    def answer(self, answered: Answered) -> None:
+        self._rows.append(answered)
         self._answered += 1
 
     def alert(self, alert: ShiftAlert) -> None:
@@ -123,15 +108,15 @@ class LiveView:
         self._alerted.add(alert.utterance_id)
 
     def render(self) -> RenderableType:
-        """Lay out table, alerts and status line."""
+        """Return the table, the alerts and the status line."""
         table = Table(expand=True, box=None, pad_edge=False, header_style="dim")
         table.add_column("conversation", no_wrap=True)
         table.add_column("speaker", no_wrap=True)
         table.add_column("says", ratio=1, no_wrap=True, overflow="ellipsis")
         table.add_column("emotion", no_wrap=True, width=BAR_CELLS + 14)
         table.add_column("shift", no_wrap=True, min_width=24)
-        for heard in list(self._rows):  # drawn by another thread than fills it
-            table.add_row(*self._row(heard))
+        for answered in list(self._rows):  # rendered on one thread, filled on another
+            table.add_row(*self._row(answered))
         count = f"{self._answered} of {self._total} utterances answered"
         return Group(
             Panel(table, title="[bold]emotrack[/] · live", border_style="grey42"),
@@ -139,8 +124,8 @@ class LiveView:
             Text(f"{count} · {self._status}", style="dim"),
         )
 
-    def _row(self, heard: Heard) -> list[Text]:
-        u, p = heard.utterance, heard.prediction
+    def _row(self, answered: Answered) -> list[Text]:
+        u, p = answered.utterance, answered.prediction
         colour = COLOURS.get(p.emotion, "cyan")
         shifted = p.shift is not None and p.shift.probability >= 0.5
         alerted = u.utterance_id in self._alerted
@@ -168,3 +153,6 @@ class LiveView:
             for a in list(self._alerts)
         ]
         return Panel(Group(*lines), title="[bold red]shift alerts[/]", border_style="red", height=6)
+
+
+View = PlainView | LiveView

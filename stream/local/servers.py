@@ -1,7 +1,7 @@
 """Real servers on loopback for tests and benchmarks: Kafka (KRaft) and redis-server.
 
-Each runs as our own child on free ports, in its own directory, and is ended by its own handle. What
-is missing raises `ServerMissing` with the line that gets it. Not for production: see `deploy/`.
+Each is a child process on free ports with its own directory. A missing program raises
+`ServerMissing` with the command that installs it. Not for production: see `deploy/`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ STOP_S: Final = 20.0
 
 
 class ServerMissing(Exception):
-    """The server's program is not on this machine; the message says how to get it."""
+    """The server's program is not on this machine; the message has its installation."""
 
 
 class ServerFailed(Exception):
-    """The server did not come up; the message holds the end of its log."""
+    """The server did not start or ended; the message has the end of its log."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -59,7 +59,7 @@ def says_ok(url: str) -> bool:
 
 
 class ChildServer:
-    """One child process with a log file; a context manager that ends it."""
+    """One child process with a log file; its owner calls `stop`."""
 
     def __init__(self, name: str, argv: list[str], directory: Path) -> None:
         self.name, self.argv, self.directory = name, argv, directory
@@ -67,7 +67,7 @@ class ChildServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready: Callable[[], bool], start_s: float = START_S) -> None:
-        """Start the child and wait until `ready`; raises `ServerFailed` with its last lines."""
+        """Start the child and wait until `ready`. Raises `ServerFailed` with the end of its log."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.argv, cwd=self.directory, stdout=log, stderr=log, start_new_session=True
@@ -86,11 +86,11 @@ class ChildServer:
         return self.process is not None and self.process.poll() is not None
 
     def tail(self) -> str:
-        """The last lines of the child's log."""
+        """Return the end of the child's log."""
         return self.log.read_text(errors="replace")[-2000:]
 
     def stop(self, *, hard: bool = False) -> None:
-        """End the child: SIGTERM, then SIGKILL after a while (at once when `hard`)."""
+        """End the child: SIGTERM, then SIGKILL after `STOP_S`; if `hard`, SIGKILL at once."""
         if self.process is None:
             return
         (self.process.kill if hard else self.process.terminate)()
@@ -113,10 +113,10 @@ class RunningKafka:
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Settings of a broker besides plain TCP: listeners (name -> security protocol) and the rest.
+    """Listeners of a broker besides plain TCP (name -> security protocol), and their settings.
 
     `properties` win over ours; `format_with` are arguments of the storage tool; `advertised` are
-    ports that clients of a listener are sent to instead of its own: a proxy's.
+    ports that a listener advertises instead of its own, for a proxy.
     """
 
     protocols: Mapping[str, str]
@@ -130,7 +130,7 @@ PLAIN: Final = Listeners({}, {})
 
 @dataclass(frozen=True, slots=True)
 class RunningRedis:
-    """A redis-server that answers on `url`; `port` for tests that talk to it directly."""
+    """A redis-server that answers on `url` and `port`."""
 
     url: str
     port: int
@@ -138,30 +138,30 @@ class RunningRedis:
 
 
 def need(program: str, cure: str) -> str:
-    """Return the program's path or raise `ServerMissing` with the cure."""
+    """Return the program's path. Raises `ServerMissing` with the cure."""
     path = shutil.which(program)
     if path is None:
         raise ServerMissing(f"{program} is not on PATH: {cure}")
     return path
 
 
-def kafka_properties(
-    directory: Path, ports: Mapping[str, int], controller_port: int, told: Listeners = PLAIN
+def _kafka_properties(
+    directory: Path, ports: Mapping[str, int], controller_port: int, listeners: Listeners
 ) -> str:
-    """Settings of a one-node KRaft broker that answers fast and creates nothing by itself."""
-    given = ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
-    reached = {**ports, **told.advertised}
-    advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in reached.items())
-    protocols = ",".join(f"{name}:{protocol}" for name, protocol in told.protocols.items())
+    """Return settings of a one-node KRaft broker that starts fast and creates no topics itself."""
+
+    def addresses(ports: Mapping[str, int]) -> str:
+        return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+    protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", **listeners.protocols}
     lines = {
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-        "listeners": f"{given},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": advertised,
+        "listeners": addresses({**ports, "CONTROLLER": controller_port}),
+        "advertised.listeners": addresses({**ports, **listeners.advertised}),
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
-        + (f",{protocols}" if protocols else ""),
+        "listener.security.protocol.map": ",".join(map(":".join, protocols.items())),
         "log.dirs": str(directory / "data"),
-        **told.properties,
+        **listeners.properties,
     }
     fixed = (files("stream.local") / "kafka.properties").read_text()
     return fixed + "".join(f"{key}={value}\n" for key, value in lines.items())
@@ -169,32 +169,34 @@ def kafka_properties(
 
 @contextlib.contextmanager
 def apache_kafka(
-    directory: Path, jars: Path = KAFKA_JARS, told: Listeners = PLAIN, port: int | None = None
+    directory: Path,
+    jars: Path = KAFKA_JARS,
+    listeners: Listeners = PLAIN,
+    port: int | None = None,
 ) -> Iterator[RunningKafka]:
-    """Run Apache Kafka in KRaft mode under `directory` until the block ends; any free port."""
+    """Run Apache Kafka in KRaft mode until the block ends, by default on a free port."""
     java = need("java", "install a JRE, version 17 or newer (Debian: openjdk-17-jre-headless)")
     if not list(jars.glob("kafka_2.13-*.jar")):
         raise ServerMissing(f"no Kafka jars under {jars}: run `make kafka` (Maven) once")
-    controller_port, *free = free_ports(2 + len(told.protocols))
-    ports = dict(zip(("PLAINTEXT", *told.protocols), free, strict=True))
+    controller_port, *free = free_ports(2 + len(listeners.protocols))
+    ports = dict(zip(("PLAINTEXT", *listeners.protocols), free, strict=True))
     if port is not None:
         ports["PLAINTEXT"] = port
     properties = directory / "server.properties"
-    properties.write_text(kafka_properties(directory, ports, controller_port, told))
+    properties.write_text(_kafka_properties(directory, ports, controller_port, listeners))
     java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
-    # One id in 64 would begin with "-", which the tool takes for an option.
+    # Without the "k", one id in 64 would begin with "-", which the tool takes for an option.
     cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
     tool = [*java_argv, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
-    formatted = subprocess.run(
-        [*tool, *told.format_with], capture_output=True, text=True, timeout=START_S, check=False
-    )
+    tool += listeners.format_with
+    formatted = subprocess.run(tool, capture_output=True, text=True, timeout=START_S, check=False)
     if formatted.returncode:
         raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
     server = ChildServer("kafka", [*java_argv, "kafka.Kafka", str(properties)], directory)
     try:
         server.start(lambda: all(answers(port) for port in ports.values()))
-        at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
-        yield RunningKafka(at.pop("PLAINTEXT"), server, at)
+        addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        yield RunningKafka(addresses.pop("PLAINTEXT"), server, addresses)
     finally:
         server.stop()
 
@@ -216,14 +218,6 @@ def redis_server(directory: Path, *extra: str, port: int | None = None) -> Itera
         server.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """A running Kafka and Redis."""
-
-    kafka: RunningKafka
-    redis: RunningRedis
-
-
 @contextlib.contextmanager
 def kafka_and_redis(
     directory: Path,
@@ -231,12 +225,12 @@ def kafka_and_redis(
     *,
     kafka_port: int | None = None,
     redis_port: int | None = None,
-) -> Iterator[Stack]:
-    """Run Kafka and Redis until the block ends, on free ports where none are named."""
+) -> Iterator[tuple[RunningKafka, RunningRedis]]:
+    """Run Kafka and Redis until the block ends, by default on free ports."""
     for name in ("kafka", "redis"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     with (
         redis_server(directory / "redis", port=redis_port) as redis,
         apache_kafka(directory / "kafka", jars, port=kafka_port) as kafka,
     ):
-        yield Stack(kafka, redis)
+        yield kafka, redis

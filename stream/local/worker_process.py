@@ -21,7 +21,7 @@ DRAIN_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class RunningWorker:
-    """A worker that said it is ready (or is about to, see `local_worker`)."""
+    """A worker that is ready, or still starts (see `local_worker`)."""
 
     process: subprocess.Popen[bytes]
     url: str  # of its HTTP endpoints, without a path
@@ -32,12 +32,12 @@ class RunningWorker:
         return f"{self.url}/metrics"
 
     def kill(self) -> None:
-        """End it as a crash would: SIGKILL."""
+        """Kill it, as a crash would."""
         self.process.kill()
         self.process.wait(DRAIN_S)
 
     def stop(self) -> int:
-        """End it as Kubernetes would: SIGTERM, then wait; returns the exit code."""
+        """Stop it as Kubernetes does: SIGTERM, SIGKILL after `DRAIN_S`. Return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -47,11 +47,11 @@ class RunningWorker:
             return self.process.wait(DRAIN_S)
 
     def is_ready(self) -> bool:
-        """Whether /readyz says so."""
+        """Return true if /readyz answers with success."""
         return says_ok(f"{self.url}/readyz")
 
     def log_tail(self, characters: int = 1500) -> str:
-        """The end of what it logged."""
+        """Return the end of its log."""
         return self.log.read_text(errors="replace")[-characters:]
 
 
@@ -64,26 +64,26 @@ def local_worker(
     module: str = "stream.main",
     directory: Path | None = None,
 ) -> Iterator[RunningWorker]:
-    """Run `emotrack serve` with these settings alone; wait until it is ready; SIGTERM at the end.
+    """Run `emotrack serve` with these settings alone until the block ends; wait until it is ready.
 
-    `settings` are field names of `stream.settings.Settings`. Raises `ServerFailed` with the end of
-    its log. With `ready_s` = 0 it is handed over while it still starts. `module` is what is run, of
-    the packages in `directory` where one is named.
+    The names of `settings` are fields of `stream.settings.Settings`. With `ready_s` = 0 the worker
+    is yielded while it still starts. `directory` has the packages in which `module` is found.
+    Raises `ServerFailed` with the end of the worker's log.
     """
     (port,) = free_ports(1)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("EMOTRACK_")}
-    named = {"metrics_port": port, **settings}
-    given = {f"EMOTRACK_{name.upper()}": str(value) for name, value in named.items()}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("EMOTRACK_")}
+    settings = {"metrics_port": port, **settings}
+    environment |= {f"EMOTRACK_{name.upper()}": str(value) for name, value in settings.items()}
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", module, "serve"],
-            env=kept | given,
+            env=environment,
             cwd=directory,
             stdout=out,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C ends its owner first, and then the worker
+            start_new_session=True,  # Ctrl-C ends this process, which then stops the worker
         )
-    worker = RunningWorker(process, f"http://127.0.0.1:{named['metrics_port']}", log)
+    worker = RunningWorker(process, f"http://127.0.0.1:{settings['metrics_port']}", log)
     try:
         wait_ready(worker, ready_s)
         yield worker
@@ -92,7 +92,7 @@ def local_worker(
 
 
 def wait_ready(worker: RunningWorker, ready_s: float = READY_S) -> None:
-    """Return once it is ready. Raises `ServerFailed` with the end of its log."""
+    """Wait until the worker is ready. Raises `ServerFailed` with the end of its log."""
     deadline = time.monotonic() + ready_s
     while time.monotonic() < deadline:
         if worker.process.poll() is not None:

@@ -1,6 +1,6 @@
 """`emotrack conversations show`: find one conversation's state and print it.
 
-No sentence of the conversation is in it: none is stored.
+No sentence of the conversation is shown: none is stored.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ KINDS = {"p": "prediction", "a": "shift alert", "d": "dead letter"}
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A conversation's state, and where else it has one."""
+    """A conversation's state, and the other partitions that have one."""
 
     key: StateKey
     state: StoredState
     keyed_to: int  # the partition that murmur2, our clients' partitioner, gives
     noted: int | None  # the partition its last worker noted
-    elsewhere: tuple[int, ...]  # partitions that hold an older state of it
+    elsewhere: tuple[int, ...]  # partitions with an older state of it
 
 
 def find(settings: Settings, spec: StateSpec, conversation: str, partition: int | None) -> Found:
-    """Look a conversation up on every partition, or on one.
+    """Find a conversation's state on every partition, or on one.
 
     Of several states (its partition changed, and the older one has not expired), the one its last
     worker noted is shown, else the one our partitioner would have chosen. Raises `StateMissing`,
@@ -54,10 +54,9 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
         topic_id = reader.topic_id(settings.topics.utterances)
     if partition is not None and partition not in partitions:
         raise ConfigError(f"{settings.topics.utterances} has partitions 0 to {partitions[-1]}")
-    wanted = partitions if partition is None else [partition]
-    keyed_to = partition_of(conversation.encode(), len(partitions))
+    searched = partitions if partition is None else [partition]
+    keys = [StateKey(conversation, topic_id, p) for p in searched]
     with open_states(settings, spec) as states:
-        keys = [StateKey(conversation, topic_id, p) for p in wanted]
         stored = {k.partition: s for k, s in zip(keys, states.read(keys), strict=True) if s}
         noted = states.pointer(keys[0])
     if not stored:
@@ -67,6 +66,7 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
             "check the id and --topic-prefix; one that was silent for twice "
             f"{spec.recurrence.idle_s:g} s has expired"
         )
+    keyed_to = partition_of(conversation.encode(), len(partitions))
     chosen = next((p for p in (noted, keyed_to) if p in stored), min(stored))
     elsewhere = tuple(p for p in sorted(stored) if p != chosen)
     key = StateKey(conversation, topic_id, chosen)
@@ -75,14 +75,14 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
 
 def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
     """Return the state as plain data; without session and window where it cannot be read."""
-    stored = found.state.loaded.conversation
-    return _place_data(found, spec) | (_session_data(stored) if stored is not None else {})
-
-
-def _place_data(found: Found, spec: StateSpec) -> dict[str, Any]:
-    """Return the state's place, its fill, and what waits to be sent again."""
-    state, loaded, r = found.state, found.state.loaded, spec.recurrence
-    return {
+    state, loaded, limits = found.state, found.state.loaded, spec.recurrence
+    problem = loaded.corrupt
+    if problem is None and loaded.foreign:
+        problem = (
+            "written by another model or with other WINDOW, IDLE_S or MAX_SESSION_S: name the "
+            "workers' settings"
+        )
+    data = {
         "conversation_id": found.key.conversation_id,
         "topic_id": found.key.topic_id,
         "partition": found.key.partition,
@@ -94,13 +94,14 @@ def _place_data(found: Found, spec: StateSpec) -> dict[str, Any]:
         "expires_in_s": round(min(state.ttl_ms, default=0) / 1000, 1),
         "digest": spec.digest,
         "readable": loaded.conversation is not None,
-        "problem": problem(state),
+        "problem": problem,
         "rows": state.rows,
-        "rows_at_most": r.window,
+        "rows_at_most": limits.window,
         "utterance_ids": state.ids,
-        "utterance_ids_at_most": r.duplicate_horizon,
-        "outputs": [output_data(at, o) for at, o in sorted(loaded.outputs.items())],
+        "utterance_ids_at_most": limits.duplicate_horizon,
+        "outputs": [_output_data(at, o) for at, o in sorted(loaded.outputs.items())],
     }
+    return data | (_session_data(loaded.conversation) if loaded.conversation is not None else {})
 
 
 def _session_data(conversation: Conversation) -> dict[str, Any]:
@@ -124,39 +125,27 @@ def _session_data(conversation: Conversation) -> dict[str, Any]:
         ],
         "speakers": [
             {
-                "speaker_id": who,
-                "last_index": s.last_index,
-                "last_utterance_id": s.last_utterance_id,
+                "speaker_id": speaker,
+                "last_index": last.last_index,
+                "last_utterance_id": last.last_utterance_id,
             }
-            for who, s in window.speakers.items()
+            for speaker, last in window.speakers.items()
         ],
         "ids_heard": len(conversation.recent) // HASH_BYTES,
     }
 
 
-def problem(state: StoredState) -> str | None:
-    """Return why a state cannot be read, None where it can."""
-    if state.loaded.corrupt is not None:
-        return state.loaded.corrupt
-    if state.loaded.foreign:
-        return (
-            "written by another model or with other WINDOW, IDLE_S or MAX_SESSION_S: name the "
-            "workers' settings"
-        )
-    return None
-
-
-def output_data(offset: int, stored: StoredOutput) -> dict[str, Any]:
-    """Return a stored output as plain data: what is sent again if its record is redelivered."""
+def _output_data(offset: int, stored: StoredOutput) -> dict[str, Any]:
+    """Return a stored output, which is sent again if its record is redelivered, as plain data."""
     try:
-        sent = [f"{KINDS[one.kind]} {one.id}" for one in sent_before(stored)]
+        sent = [f"{KINDS[output.kind]} {output.id}" for output in sent_before(stored)]
     except msgspec.DecodeError:
         sent = ["unreadable"]
     return {"position": offset, "outcome": stored.outcome, "sends": sent}
 
 
 def when(epoch_ms: int) -> str | None:
-    """Format broker time; None for none."""
+    """Return broker time as text; None if there is none."""
     if epoch_ms == NO_CLOCK:
         return None
     return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
@@ -165,19 +154,19 @@ def when(epoch_ms: int) -> str | None:
 def print_state(state: dict[str, Any], console: Console) -> None:
     """Print `as_data` as tables."""
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in facts_of(state):
+    for name, value in _facts(state):
         facts.add_row(name, value)
     console.print(facts)
     if state["problem"]:
         console.print(f"not readable: {state['problem']}", markup=False)
     _table(console, "window, oldest first", state.get("window", []))
     _table(console, "speakers, least recently heard first", state.get("speakers", []))
-    waiting = [one | {"sends": ", ".join(one["sends"])} for one in state["outputs"]]
+    waiting = [output | {"sends": ", ".join(output["sends"])} for output in state["outputs"]]
     _table(console, "outputs kept until their offset is committed", waiting)
 
 
-def facts_of(state: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the single facts, as rows of name and value."""
+def _facts(state: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts that are not lists, as rows of name and value."""
     rows = [
         ("conversation", state["conversation_id"]),
         ("partition", f"{state['partition']} of topic {state['topic_id']}"),
@@ -192,8 +181,7 @@ def facts_of(state: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("note", f"murmur2 would have chosen partition {state['keyed_to']}"))
     if state["also_on"]:
         rows.append(("note", f"it has an older state on {state['also_on']}: its partition changed"))
-    session = state.get("session")
-    if session is not None:
+    if session := state.get("session"):
         flags = [name for name in ("truncated", "ended") if session[name]]
         rows += [
             ("clock", state["clock"] or "none"),

@@ -1,13 +1,13 @@
-"""Dead letters for people: choose, count and describe them.
+"""Choice, counts and descriptions of dead letters. Pure.
 
-Pure. A letter's id is topic-partition-offset of the record it holds: one written twice is one.
+A letter's id is topic-partition-offset of its record, so a letter written twice is one letter.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -28,7 +28,7 @@ class Choice:
     until_ms: int | None = None
 
     def takes(self, letter: Letter) -> bool:
-        """True if a letter passes every filter."""
+        """Return true if the letter passes every filter."""
         return (
             (not self.ids or letter.id in self.ids)
             and (not self.reasons or letter.reason in self.reasons)
@@ -49,46 +49,38 @@ class Pile:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
-class Summary:
-    """Counts letters into piles."""
-
-    def __init__(self, by: By) -> None:
-        self._by = by
-        self._seen: set[str] = set()
-        self.piles: dict[str, Pile] = {}
-
-    def add(self, letter: Letter) -> None:
-        """Count one letter, as read from the topic."""
-        pile = self.piles.setdefault(self._name(letter), Pile(first_ms=letter.time_ms))
-        if letter.id in self._seen:
+def count_letters(letters: Iterable[Letter], by: By) -> dict[str, Pile]:
+    """Return the piles of letters as read from the topic, by reason, hour or day (UTC)."""
+    piles: dict[str, Pile] = {}
+    seen: set[str] = set()
+    for letter in letters:
+        at = datetime.fromtimestamp(letter.time_ms / 1000, UTC)
+        names = {"reason": letter.reason, "hour": f"{at:%Y-%m-%d %H:00}", "day": f"{at:%Y-%m-%d}"}
+        pile = piles.setdefault(names[by], Pile(first_ms=letter.time_ms))
+        if letter.id in seen:
             pile.repeats += 1
-            return
-        self._seen.add(letter.id)
+            continue
+        seen.add(letter.id)
         pile.letters += 1
         pile.again += bool(letter.requeued)
         pile.reasons[letter.reason] += 1
         pile.first_ms = min(pile.first_ms, letter.time_ms)
         pile.last_ms = max(pile.last_ms, letter.time_ms)
-
-    def _name(self, letter: Letter) -> str:
-        if self._by == "reason":
-            return letter.reason
-        at = datetime.fromtimestamp(letter.time_ms / 1000, UTC)
-        return f"{at:%Y-%m-%d %H:00}" if self._by == "hour" else f"{at:%Y-%m-%d}"
+    return piles
 
 
 def cannot_requeue(letter: Letter, topic: str) -> str | None:
-    """Return why a letter cannot be sent again, in a sentence; None where it can."""
+    """Return the reason a letter cannot be sent again, in a sentence; None if it can."""
     if letter.topic != topic:
         return f"its record came from {letter.topic}, this prefix's topic is {topic}"
     if letter.omitted:
         return (
             f"it holds its record by reference only, without {' and '.join(letter.omitted)}: too "
             f"large; read {letter.topic}-{letter.partition}@{letter.offset} while retention still "
-            "has it, and publish it anew in smaller parts"
+            "has it, and publish it again in smaller parts"
         )
     if UNREADABLE in letter.headers:
-        return "its header names were no UTF-8 and are lost: publish it anew"
+        return "its header names were no UTF-8 and are lost: publish it again"
     return None
 
 
@@ -97,11 +89,11 @@ def in_log_order(letters: Iterable[Letter]) -> list[Letter]:
     first: dict[str, Letter] = {}
     for letter in letters:
         first.setdefault(letter.id, letter)
-    return sorted(first.values(), key=lambda one: (one.partition, one.offset))
+    return sorted(first.values(), key=lambda letter: (letter.partition, letter.offset))
 
 
 def shape(value: bytes | None) -> str:
-    """Describe a body without a word of it: an object's fields, their types and sizes."""
+    """Describe a body by the fields of its object, their types and sizes: none of its text."""
     if value is None:
         return "no body"
     try:
@@ -121,15 +113,10 @@ def _shape(body: Any, depth: int = 2) -> str:
 
 
 def preview(value: bytes | None) -> str:
-    """Return the first words of a body: text where it is text, else hexadecimal."""
+    """Return the beginning of a body: as text if it is UTF-8, else in hexadecimal."""
     if value is None:
         return ""
     text = value.decode(errors="replace")
     if "�" in text[:PREVIEW_CHARS]:
         return value[: PREVIEW_CHARS // 2].hex(" ")
     return text[:PREVIEW_CHARS] + (" …" if len(text) > PREVIEW_CHARS else "")
-
-
-def missing_ids(wanted: Iterable[str], found: Sequence[Letter]) -> list[str]:
-    """Return the ids that no letter has."""
-    return sorted(set(wanted) - {letter.id for letter in found})

@@ -7,8 +7,8 @@ position: it is answered after what has been answered since.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -23,34 +23,30 @@ AT_ONCE: Final = 500  # sent before the broker's answers are waited for
 
 
 def read_letters(
-    reader: TopicReader,
-    settings: Settings,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    reader: TopicReader, settings: Settings, progress: Callable[[int, int], None]
 ) -> Iterator[Letter]:
     """Yield the letters in the topic, partition by partition.
 
-    `progress` takes the records read, and of how many. Raises what `TopicReader` does.
+    `progress` receives the number of records read and their total. Raises what `TopicReader` does.
     """
     bounds = reader.bounds(settings.topics.dead_letters)
     total, done = sum(b.end - b.low for b in bounds.values()), 0
-    for partition, found in bounds.items():
-        for records in reader.read(settings.topics.dead_letters, partition, found):
+    for partition, part in bounds.items():
+        for records in reader.read(settings.topics.dead_letters, partition, part):
             yield from filter(None, map(letter_of, records))
-            progress(done + records[-1].offset + 1 - found.low, total)
-        done += found.end - found.low
+            progress(done + records[-1].offset + 1 - part.low, total)
+        done += part.end - part.low
 
 
-def already_requeued(reader: TopicReader, letters: Iterable[Letter]) -> set[str]:
+def already_requeued(reader: TopicReader, letters: Sequence[Letter]) -> set[str]:
     """Return the ids of the letters whose records are in the log again.
 
     Reads each partition from the earliest of their records on. Raises what `TopicReader` does.
     """
     earliest: dict[tuple[str, int], int] = {}
-    wanted = set()
     for letter in letters:
         at = (letter.topic, letter.partition)
         earliest[at] = min(earliest.get(at, letter.offset), letter.offset)
-        wanted.add(letter.id)
     marked: set[str] = set()
     for (topic, partition), offset in earliest.items():
         bounds = reader.bounds(topic).get(partition)
@@ -58,57 +54,48 @@ def already_requeued(reader: TopicReader, letters: Iterable[Letter]) -> set[str]
             continue
         after = Bounds(min(max(bounds.low, offset), bounds.end), bounds.end)
         for records in reader.read(topic, partition, after):
-            # The last mark only: earlier ones are of earlier rounds.
+            # A record has one mark for each time it was requeued: only the last one is current.
             marks = ([v for n, v in r.headers if n == REQUEUED] for r in records)
             marked |= {(m[-1] or b"").decode(errors="replace") for m in marks if m}
-    return marked & wanted
+    return marked & {letter.id for letter in letters}
 
 
-def send_again(
-    settings: Settings,
-    letters: Sequence[Letter],
-    sent: Callable[[int], None] = lambda _count: None,
-) -> None:
-    """Send letters' records in this order, all acknowledged on return.
+def send_again(settings: Settings, letters: Sequence[Letter], sent: Callable[[int], None]) -> None:
+    """Send the records of letters in this order; all are acknowledged on return.
 
-    `sent` takes the number acknowledged so far. Raises `NotDelivered` with that number: running the
-    command again sends only the others.
+    `sent` receives the number acknowledged so far. Raises `NotDelivered` with that number: running
+    the command again sends only the others.
     """
-    failures: list[KafkaError] = []
+    failures: list[str] = []
     acknowledged = 0
 
     def delivered(error: KafkaError | None, _message: Message) -> None:
         nonlocal acknowledged
         if error is not None:
-            failures.append(error)
+            failures.append(error.str())
         else:
             acknowledged += 1
 
-    def refuse(why: str) -> NotDelivered:
-        return NotDelivered(
-            f"{acknowledged} of {len(letters)} dead letters are requeued, then: {why}. Run it "
-            "again: it sends only the others"
-        )
-
     producer = create_client(Producer, producer_config(settings))
     for start in range(0, len(letters), AT_ONCE):
-        for letter in letters[start : start + AT_ONCE]:
-            record = requeued(letter)
-            headers: Any = list(record.headers)
-            try:
+        try:
+            for letter in letters[start : start + AT_ONCE]:
+                record = requeued(letter)
                 producer.produce(
                     record.topic,
                     record.value,
                     record.key,
                     partition=letter.partition,
-                    headers=headers,
+                    headers=list(record.headers),
                     on_delivery=delivered,
                 )
-            except KafkaException as error:
-                raise refuse(text_of(error)) from None
-        unacknowledged = producer.flush(FLUSH_S)
+        except KafkaException as error:
+            failures.append(text_of(error))
+        if producer.flush(FLUSH_S):
+            failures.append(f"no answer from {settings.bootstrap} for {FLUSH_S:.0f} s")
         if failures:
-            raise refuse(failures[0].str())
-        if unacknowledged:
-            raise refuse(f"no answer from {settings.bootstrap} for {FLUSH_S:.0f} s")
+            raise NotDelivered(
+                f"{acknowledged} of {len(letters)} dead letters are requeued, then: "
+                f"{failures[0]}. Run it again: it sends only the others"
+            )
         sent(acknowledged)

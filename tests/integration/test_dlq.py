@@ -25,7 +25,7 @@ Start = Callable[[Settings], ThreadWorker]
 
 
 def dlq(site: Site, *arguments: str, answer: str | None = None) -> Result:
-    """Run a command; what a person can cure is raised."""
+    """Run a command; raise what the console would report."""
     where = [
         f"--bootstrap={site.settings.bootstrap}",
         f"--topic-prefix={site.settings.topic_prefix}",
@@ -57,12 +57,12 @@ def test_letters_of_every_kind_are_counted_and_shown_without_a_word(
         site.send(value, key, headers)
     send_packed(site, b" " * 1_048_577)
     committed(site)
-    told = json.loads(dlq(site, "list", "--each", "--json").stdout)
-    assert {name: pile["letters"] for name, pile in told["piles"].items()} == dict.fromkeys(
+    listed = json.loads(dlq(site, "list", "--each", "--json").stdout)
+    assert {name: pile["letters"] for name, pile in listed["piles"].items()} == dict.fromkeys(
         (*POISONS, "too_large"), 1
     )
     assert dlq(site, "list", "--reason=bad_json").stdout.count("bad_json") == 1
-    by_reason = {one["reason"]: one["id"] for one in told["letters"]}
+    by_reason = {one["reason"]: one["id"] for one in listed["letters"]}
     shown: dict[str, Any] = json.loads(dlq(site, "show", by_reason["wrong_key"], "--json").stdout)
     assert shown["key"] == "somebody" and shown["can_be_requeued"]
     assert "text: str(2)" in shown["body"] and "hm" not in shown["body"]
@@ -84,7 +84,7 @@ def test_letters_of_every_kind_are_counted_and_shown_without_a_word(
 def test_what_is_requeued_after_a_fix_is_answered_as_the_oracle_says(
     site: Site, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker without a sentence encoder buries raw text; the next one has it."""
+    """A worker without a sentence encoder dead-letters raw text; the next one has it."""
     bare = start_with(start, site, monkeypatch, SmallPredictor(encodes_text=False))
     for n in range(6):
         for c in range(8):
@@ -131,16 +131,16 @@ def test_what_is_requeued_after_a_fix_is_answered_as_the_oracle_says(
     assert report.counts["dead_letters"] == 25
 
 
-def test_a_letter_that_comes_back_unmended_shows_as_a_loop(site: Site, start: Start) -> None:
+def test_a_letter_that_fails_again_shows_as_a_loop(site: Site, start: Start) -> None:
     start(site.settings)
     site.send(b"{", b"c")
     committed(site)
     dlq(site, "requeue", "--all", "--yes")
     committed(site)
-    told = json.loads(dlq(site, "list", "--each", "--json").stdout)
-    assert told["piles"]["bad_json"]["letters"] == 2
-    assert told["piles"]["bad_json"]["requeued_before"] == 1
-    assert [one["requeued"] for one in told["letters"]] == [0, 1]
+    listed = json.loads(dlq(site, "list", "--each", "--json").stdout)
+    assert listed["piles"]["bad_json"]["letters"] == 2
+    assert listed["piles"]["bad_json"]["requeued_before"] == 1
+    assert [one["requeued"] for one in listed["letters"]] == [0, 1]
 
 
 def start_with(

@@ -165,7 +165,7 @@ def test_each_value_is_shown_with_its_origin_and_no_secret(
     monkeypatch.setenv("EMOTRACK_REDIS_URL", "redis://h/?password=hunter2")
     shown = {one.name: one for one in shown_settings({"bootstrap": "b:1"}, file)}
     assert list(shown) == list(Settings.model_fields)
-    said = {name: (one.value, one.origin, one.where) for name, one in shown.items()}
+    said = {name: (one.value, one.origin, one.source) for name, one in shown.items()}
     assert said["bootstrap"] == ("b:1", "flag", "--bootstrap")
     assert said["threads"] == ("3", "environment", "EMOTRACK_THREADS")
     assert said["group"] == ("file", "file", str(file))

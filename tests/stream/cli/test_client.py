@@ -1,4 +1,4 @@
-"""The commands of the base install, as a person meets them."""
+"""The commands of the base install, as a user runs them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_vectors_of_a_file_arrive_with_the_rows_of_a_table(
 
 
 def records_of(bootstrap: str, topic: str, count: int) -> list[bytes]:
-    """Up to `count` values of a topic, in order, of those that it holds now."""
+    """Return up to `count` values that a topic has now, in order."""
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap, api_version=(2, 3), consumer_timeout_ms=120_000
     )
@@ -101,8 +101,8 @@ def records_of(bootstrap: str, topic: str, count: int) -> list[bytes]:
         parts = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
         consumer.assign(parts)
         consumer.seek_to_beginning()
-        held = min(count, sum(consumer.end_offsets(parts).values()))
-        return [record.value for _, record in zip(range(held), consumer, strict=False)]
+        available = min(count, sum(consumer.end_offsets(parts).values()))
+        return [record.value for _, record in zip(range(available), consumer, strict=False)]
     finally:
         consumer.close()
 

@@ -1,4 +1,4 @@
-"""`emotrack data` as a person types it: own conversations in, a folder that trains out."""
+"""`emotrack data` as a user types it: own conversations in, a folder that trains out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TALKS, TURNS = 10, 6
 
 
 def run(*arguments: str) -> str:
-    """What a command prints; what it raises is raised here."""
+    """Return the output of a command; raise what it raises."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def refused(*arguments: str) -> str:
-    """What the console says in a process of its own, when it ends with an error."""
+    """Return the error message of a command run in its own process."""
     done = subprocess.run(
         [sys.executable, "-m", "stream.main", *arguments],
         capture_output=True, timeout=60, check=False, text=True,
@@ -53,9 +53,9 @@ def talk(tmp_path: Path) -> Path:
 
 
 def test_a_csv_of_ten_conversations_becomes_a_set_that_reads(talk: Path, tmp_path: Path) -> None:
-    said = run("data", "convert", str(talk), "--out", str(tmp_path / "set"))
-    assert "emotrack train --data" in said
-    assert "held out (seed 0)" in said
+    output = run("data", "convert", str(talk), "--out", str(tmp_path / "set"))
+    assert "emotrack train --data" in output
+    assert "held out (seed 0)" in output
     data = read_data_set(tmp_path / "set")
     assert (data.name, data.labels, data.widths) == ("calls", ("calm", "glad", "mad"), {})
     assert sum(len(d) for d in data.split("train")) == 6 * TURNS
@@ -74,7 +74,7 @@ def test_a_csv_with_text_vectors_trains(talk: Path, tmp_path: Path) -> None:
 
 
 def test_the_json_of_published_code_becomes_a_set_that_reads(tmp_path: Path) -> None:
-    said = {
+    row = {
         str(n): {
             "utterance": f"Anna: turn {n}",
             "speaker": "Anna",
@@ -83,7 +83,7 @@ def test_the_json_of_published_code_becomes_a_set_that_reads(tmp_path: Path) -> 
         }
         for n in range(2)
     }
-    content = json.dumps({"2": {"0": said, "1": said}})
+    content = json.dumps({"2": {"0": row, "1": row}})
     (tmp_path / "train_data.json").write_text(content, "utf-8")
     out = tmp_path / "set"
     run("data", "import-json", "meld", str(tmp_path), "--out", str(out))
@@ -93,11 +93,11 @@ def test_the_json_of_published_code_becomes_a_set_that_reads(tmp_path: Path) -> 
 def test_a_check_counts_what_is_there(tmp_path: Path) -> None:
     data = generated_conversations(20, seed=1)
     write_data_set(tmp_path, data)
-    said = run("data", "check", str(tmp_path))
+    output = run("data", "check", str(tmp_path))
     total = sum(len(d) for d in data.split("train"))
-    assert str(total) in said
-    assert "audio, 8 numbers" in said
-    assert "100.0 %" in said
+    assert str(total) in output
+    assert "audio, 8 numbers" in output
+    assert "100.0 %" in output
 
 
 @pytest.mark.slow
@@ -105,11 +105,11 @@ def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     talk: Path, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "t.npz", audio=np.ones((7, 3)))
-    said = refused(
+    output = refused(
         *("data", "convert", str(talk), "--out", str(tmp_path / "set")),
         *("--features", str(tmp_path / "t.npz")),
     )
-    assert f"has 7 rows, the conversations have {TALKS * TURNS} utterances" in said
+    assert f"has 7 rows, the conversations have {TALKS * TURNS} utterances" in output
     assert not (tmp_path / "set").exists()
     assert "no column 'mood'" in refused(
         *("data", "convert", str(talk), "--out", str(tmp_path / "set"), "--label-column", "mood")
@@ -122,9 +122,9 @@ def test_a_hostile_pickle_is_refused_by_what_it_asks_for(tmp_path: Path) -> None
     bad.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     good = tmp_path / "good.pkl"
     good.write_bytes(pickle.dumps((None,) * 11, 2))
-    said = refused(
+    output = refused(
         *("data", "import", "meld", "--features", str(bad), "--roberta", str(good)),
         *("--out", str(tmp_path / "set")),
     )
-    assert "asks for os.system: nothing of it was run or read" in said
+    assert "asks for os.system: nothing of it was run or read" in output
     assert not (tmp_path / "set").exists()

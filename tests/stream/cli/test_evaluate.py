@@ -1,4 +1,4 @@
-"""`emotrack evaluate` and `baseline` as a person types them, on generated conversations."""
+"""`emotrack evaluate` and `baseline` as a user types them, on generated conversations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATA = generated_conversations(20, seed=3)
 
 
 def run(*arguments: str) -> str:
-    """Run a command and return what it printed; what it raises is raised here."""
+    """Run a command and return what it printed; raise what it raises."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return " ".join(result.output.split())
@@ -79,12 +79,12 @@ def test_two_checkpoints_are_compared_in_a_table_and_in_the_figures(
 ) -> None:
     figures = tmp_path / "figures.json"
     one, other = map(str, pair)
-    said = run("evaluate", one, "--data", data, "--against", other, "--json", str(figures))
-    assert f"against {load_checkpoint(pair[1]).digest[:16]}" in said
+    output = run("evaluate", one, "--data", data, "--against", other, "--json", str(figures))
+    assert f"against {load_checkpoint(pair[1]).digest[:16]}" in output
     rows = json.loads(figures.read_text("utf-8"))["against"]
     gap = rows["weighted_f1"]
     assert gap["value"] == pytest.approx(gap["one"] - gap["other"])
-    assert gap["verdict"] in said
+    assert gap["verdict"] in output
     run("evaluate", one, "--data", data, "--against", one, "--json", str(figures))
     itself = json.loads(figures.read_text("utf-8"))["against"]
     assert {row["value"] for row in itself.values()} == {0.0}
@@ -119,8 +119,8 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
 @pytest.mark.slow
 def test_a_baseline_is_scored_as_a_checkpoint_is(data: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    said = run("baseline", "logistic", "--data", data, "--json", str(figures), "--text-only")
-    assert "inverse penalty" in said
+    output = run("baseline", "logistic", "--data", data, "--json", str(figures), "--text-only")
+    assert "inverse penalty" in output
     rows = json.loads(figures.read_text("utf-8"))
     assert rows["A1"]["checkpoint"] == "baseline-logistic-text-seed0"
     assert rows["command"].startswith("emotrack baseline logistic --set generated --split dev")

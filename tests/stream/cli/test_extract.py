@@ -1,4 +1,4 @@
-"""`emotrack extract` as a person types it: files in, row-aligned vectors and a table out."""
+"""`emotrack extract` as a user types it: files in, row-aligned vectors and a table out."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_sounds_become_rows_in_the_order_given_with_the_models_recipe(tmp_path: 
     loud = spoken(tmp_path / "1.wav", "What a lovely surprise!")
     silent = made(tmp_path / "3.wav", "trim", "0", "1")
     out = tmp_path / "audio.npz"
-    said = run("extract", "audio", *map(str, (whisper, loud, silent)), "--out", str(out))
-    assert "avg_pitch" in said
-    assert f"{silent}: nothing to measure" in said.replace("\n", "")
+    output = run("extract", "audio", *map(str, (whisper, loud, silent)), "--out", str(out))
+    assert "avg_pitch" in output
+    assert f"{silent}: nothing to measure" in output.replace("\n", "")
     with np.load(out) as arrays:
         assert arrays["name"].tolist() == ["2", "1", "3"]
         assert arrays["audio"].shape == (3, 8)
@@ -54,7 +54,7 @@ def test_sounds_become_rows_in_the_order_given_with_the_models_recipe(tmp_path: 
         assert str(arrays["audio_extractor"]) == shipped.extractors["audio"]
 
 
-def test_what_could_not_be_measured_becomes_the_checkpoints_train_mean(tmp_path: Path) -> None:
+def test_missing_measurements_become_the_checkpoints_train_mean(tmp_path: Path) -> None:
     whisper = spoken(tmp_path / "w.wav", "this is a secret", voice="en+whisper")
     silent = made(tmp_path / "s.wav", "trim", "0", "1")
     out = tmp_path / "audio.npz"

@@ -1,4 +1,4 @@
-"""`emotrack train` and `evaluate` as a person types them, on generated conversations."""
+"""`emotrack train` and `evaluate` as a user types them, on generated conversations."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ app.add_typer(cli_data.app, name="data")
 
 
 def invoke(*arguments: str) -> str:
-    """Run a command and return what it printed; what it raises is raised here."""
+    """Run a command and return what it printed; raise what it raises."""
     result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def run(*arguments: str) -> None:
-    """Run a command; what it raises is raised here."""
+    """Run a command; raise what it raises."""
     invoke(*arguments)
 
 
@@ -66,7 +66,7 @@ def test_training_leaves_a_checkpoint_its_card_and_its_metrics(trained: Path) ->
     card = (trained / "README.md").read_text("utf-8")
     assert metrics["command"] in card
     assert "inner state" in card
-    assert "television" not in card  # that is said of MELD only
+    assert "television" not in card  # the card of MELD alone mentions it
     assert len(metrics["epochs"]["value"]) == 1
     assert (trained / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
     assert not (trained / "progress.pt").exists()  # of no use once the run has ended
@@ -153,8 +153,8 @@ def test_ten_conversations_in_a_csv_become_a_model(tmp_path: Path) -> None:
     lines = ["conversation_id,speaker_id,text,emotion"]
     for talk in range(10):
         for turn in range(6):
-            said, felt = [("That is great", "joy"), ("I hate it", "anger")][(talk + turn) % 2]
-            lines.append(f"talk {talk},{'ann' if turn % 2 else 'bob'},{said},{felt}")
+            text, emotion = [("That is great", "joy"), ("I hate it", "anger")][(talk + turn) % 2]
+            lines.append(f"talk {talk},{'ann' if turn % 2 else 'bob'},{text},{emotion}")
     table = tmp_path / "talks.csv"
     table.write_text("\n".join(lines), "utf-8")
     encoder = write_tiny_encoder(tmp_path / "encoder")

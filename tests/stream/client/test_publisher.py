@@ -137,16 +137,16 @@ def headers_of(kind: str, encoding: Encoding = "json", *more: tuple[str, bytes])
 def test_the_worker_decodes_what_the_client_publishes(
     kafka: RunningKafka, names: TopicNames, encoding: Encoding
 ) -> None:
-    said = [Utterance(f"c{i % 5}", f"u{i}", "s", text="hi") for i in range(50)]
+    utterances = [Utterance(f"c{i % 5}", f"u{i}", "s", text="hi") for i in range(50)]
     with Publisher(kafka.bootstrap, topic=names.utterances, encoding=encoding) as publisher:
-        for utterance in said:
+        for utterance in utterances:
             publisher.publish(utterance, traceparent="00-ab-cd-01")
     assert (publisher.sent, publisher.acknowledged) == (50, 50)
     came = records(kafka.bootstrap, names.utterances, 50)
     read = [Record(r.topic(), 0, 0, 0, r.key(), r.value(), tuple(r.headers())) for r in came]
     decoded = [Decoder({}).decode(record).message for record in read]
-    for conversation in {u.conversation_id for u in said}:
-        sent = [u for u in said if u.conversation_id == conversation]
+    for conversation in {u.conversation_id for u in utterances}:
+        sent = [u for u in utterances if u.conversation_id == conversation]
         got = [u for u in decoded if isinstance(u, Utterance) and u.conversation_id == conversation]
         assert got == sent
     assert {dict(r.headers())["traceparent"] for r in came} == {b"00-ab-cd-01"}
@@ -222,7 +222,7 @@ class NoUtf8(str):
 
 
 @pytest.mark.integration
-def test_a_record_kafka_python_cannot_read_is_said_and_not_hung_upon(
+def test_a_record_kafka_python_cannot_read_is_an_error_and_no_hang(
     kafka: RunningKafka, names: TopicNames
 ) -> None:
     producer: Any = kafka_python.KafkaProducer(
@@ -252,7 +252,7 @@ def test_without_a_group_nothing_written_after_subscribing_is_missed_and_nothing
 
 
 @pytest.mark.integration
-def test_a_group_goes_on_where_it_stopped(kafka: RunningKafka, names: TopicNames) -> None:
+def test_a_group_continues_where_it_stopped(kafka: RunningKafka, names: TopicNames) -> None:
     seen: list[str] = []
     for turn in ("first", "second"):
         value = encode(ALERT).replace(b'"a1"', f'"{turn}"'.encode())
@@ -269,7 +269,7 @@ def test_a_group_goes_on_where_it_stopped(kafka: RunningKafka, names: TopicNames
 
 
 @pytest.mark.integration
-def test_iteration_ends_after_the_silence_asked_for(kafka: RunningKafka, names: TopicNames) -> None:
+def test_iteration_ends_after_the_timeout(kafka: RunningKafka, names: TopicNames) -> None:
     with AlertSubscriber(kafka.bootstrap, topic=names.shift_alerts, timeout_s=0.3) as alerts:
         assert list(alerts) == []
 
@@ -346,7 +346,7 @@ def test_no_broker_is_one_sentence_at_once() -> None:
 
 
 @pytest.mark.slow
-def test_something_that_is_no_broker_is_said_to_be_none() -> None:
+def test_a_server_that_is_no_broker_is_named_as_such() -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -362,7 +362,7 @@ def test_a_port_may_be_left_out() -> None:
 def test_the_client_brings_no_heavy_import() -> None:
     code = (
         "import sys, stream.client, stream.client.sources, stream.client.watch, stream.cli.client, "
-        "stream.brokers.topics, stream.cli.doctor_checks, stream.events.schemas\n"
+        "stream.brokers.topics, stream.cli.doctor, stream.events.schemas\n"
         "heavy = {'torch', 'redis', 'confluent_kafka', 'prometheus_client', 'sklearn'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

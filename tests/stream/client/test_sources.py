@@ -1,4 +1,4 @@
-"""What is published is what the source has, in order, no faster than asked."""
+"""The utterances of a source are published in order, no faster than the rate."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NUMPY = {"float16": "<f2", "float32": "<f4"}
 
 @dataclass
 class HandClock:
-    """A clock that only sleeping and working move."""
+    """A clock that only sleep and work move."""
 
     now: float = 100.0
     slept: list[float] = field(default_factory=list)
@@ -193,7 +193,7 @@ def test_vectors_are_exactly_those_of_the_folder(data_folder: Path | None, tmp_p
     assert len({(u.conversation_id, u.utterance_id) for u in sent}) == total
 
 
-def test_what_is_sent_is_decoded_by_the_worker_as_it_was() -> None:
+def test_the_worker_decodes_what_is_sent_unchanged() -> None:
     for utterance in from_data_set(DATA, DataChoice("train")).utterances:
         key = utterance.conversation_id.encode()
         headers = (("content-type", b"application/msgpack"),)

@@ -56,7 +56,7 @@ def test_an_absent_row_attaches_nothing() -> None:
     assert second.persona == [1] * 5
 
 
-def test_vectors_already_carried_are_kept_and_doubled_ones_refused() -> None:
+def test_vectors_already_carried_stay_and_duplicates_are_refused() -> None:
     carried = Utterance("c", "u", "s")
     for utterance in attached([carried], rows(audio=[[1, 2]]), "x"):
         (again,) = attached([utterance], rows(text=[[5]]), "x")
@@ -122,7 +122,7 @@ def csv_file(folder: Path, text: str) -> Path:
     return folder / "talk.csv"
 
 
-def test_a_csv_row_is_an_utterance_and_its_emotion_stays_at_home(tmp_path: Path) -> None:
+def test_a_csv_row_is_an_utterance_and_its_emotion_is_not_sent(tmp_path: Path) -> None:
     path = csv_file(
         tmp_path,
         "dialogue_id,speaker,utterance,emotion,start_ms,role\n7,ann,hi,joy,1500,agent\n"
@@ -136,7 +136,7 @@ def test_a_csv_row_is_an_utterance_and_its_emotion_stays_at_home(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("conversation_id,text\nc,hi\n", "line 2: .*speaker_id"),
         (
@@ -146,6 +146,6 @@ def test_a_csv_row_is_an_utterance_and_its_emotion_stays_at_home(tmp_path: Path)
         ("conversation_id,speaker_id,text\nc,s,hi,there\n", "line 2: 4 cells, the header has 3"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(SourceError, match=said):
+def test_a_bad_row_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
         list(csv_utterances(csv_file(tmp_path, text)))

@@ -1,4 +1,4 @@
-"""What a watcher sees."""
+"""Predictions and alerts as `emotrack watch` shows them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def shown(event: Event, *, terminal: bool = False) -> str:
     return out.getvalue()
 
 
-def test_a_line_holds_who_what_how_sure_the_shift_and_the_latency() -> None:
+def test_a_line_has_speaker_emotion_confidence_shift_and_latency() -> None:
     head, line, rest = shown(received(PREDICTION, ("emotrack_end_to_end_ms", b"12.345"))).split(
         "\n"
     )
@@ -91,7 +91,7 @@ def test_a_limit_ends_the_watch_without_asking_for_more() -> None:
     def endless() -> Iterator[Event]:
         yield received(PREDICTION)
         yield received(PREDICTION)
-        raise AssertionError("a third event was asked for")
+        raise AssertionError("a third event was requested")
 
     assert watch(endless(), Console(file=io.StringIO()), limit=2) == 2
 

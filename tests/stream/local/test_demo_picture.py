@@ -7,9 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from matplotlib import rc_context
 from typer.testing import CliRunner
 
+from model.scoring.pictures import STYLE
 from stream.events.messages import (
     Context,
     InputRef,
@@ -70,9 +70,13 @@ ALERT = ShiftAlert(
 )
 
 
-def test_the_picture_names_speakers_emotions_and_the_words_of_an_alert(tmp_path: Path) -> None:
-    with rc_context({"svg.fonttype": "none"}):  # letters, not their outlines
-        draw(tmp_path / "a.svg", {"call": UTTERANCES}, ANSWERS, [ALERT])
+def test_the_picture_names_speakers_emotions_and_the_words_of_an_alert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    style = tmp_path / "letters.mplstyle"  # with letters, not their outlines
+    style.write_text(STYLE.read_text("utf-8") + "svg.fonttype: none\n", "utf-8")
+    monkeypatch.setattr("stream.local.demo_picture.STYLE", style)
+    draw(tmp_path / "a.svg", {"call": UTTERANCES}, ANSWERS, [ALERT])
     drawn = (tmp_path / "a.svg").read_text("utf-8")
     for words in ("call", "Ann", "Ben", "joy", "anger", "Ann: joy → anger", "“Broken? And you say"):
         assert f">{words}" in drawn

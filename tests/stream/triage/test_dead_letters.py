@@ -1,4 +1,4 @@
-"""Dead letters as people deal with them."""
+"""Dead letters are chosen, counted and described without their text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from stream.errors import ConfigError
 from stream.events.dead_letter import REQUEUED, Letter, dead_letter, letter_of, requeued
 from stream.events.poison import Poison, Reason
 from stream.ports import Record
-from stream.triage.dead_letters import Choice, Summary, cannot_requeue, in_log_order, preview, shape
+from stream.triage.dead_letters import (
+    Choice,
+    cannot_requeue,
+    count_letters,
+    in_log_order,
+    preview,
+    shape,
+)
 
 HOUR_MS = 3_600_000
 SECRET = b'{"text": "my words", "seq": [1, 2], "conversation_id": "c"'
@@ -27,7 +34,7 @@ def letter(
     value: bytes | None = SECRET,
     headers: tuple[tuple[str, bytes | None], ...] = (("a", b"1"), ("a", None)),
 ) -> Letter:
-    """A letter as it is read back from the topic."""
+    """Return a letter as it is read back from the topic."""
     record = Record("utterances", partition, offset, 0, b"c", value, headers)
     written = dead_letter(record, Poison(reason, "mend it"), topic="dead-letters")
     read = Record("dead-letters", 0, 0, written_ms, written.key, written.value, written.headers)
@@ -36,7 +43,7 @@ def letter(
     return found
 
 
-def test_a_letter_gives_back_the_record_as_it_came_with_one_mark() -> None:
+def test_a_letter_gives_back_the_record_unchanged_with_one_mark() -> None:
     again = requeued(letter())
     assert (again.topic, again.key, again.value) == ("utterances", b"c", SECRET)
     assert again.headers == (("a", b"1"), ("a", None), (REQUEUED, b"utterances-0-7"))
@@ -51,7 +58,7 @@ def test_a_loop_is_seen_by_its_marks() -> None:
     assert third.requeued == ("utterances-0-7", "utterances-0-19")
 
 
-def test_other_peoples_records_are_no_letters() -> None:
+def test_records_of_others_are_no_letters() -> None:
     assert letter_of(Record("dead-letters", 0, 0, 0, b"k", b"v")) is None
     half = (("emotrack_dlq_partition", b"x"), ("emotrack_dlq_offset", b"1"))
     assert letter_of(Record("dead-letters", 0, 0, 0, b"k", b"v", half)) is None
@@ -66,7 +73,7 @@ def test_letters_are_sent_in_the_order_of_their_log_and_once() -> None:
     ]
 
 
-def test_what_is_there_by_reference_says_why_it_cannot_be_sent() -> None:
+def test_a_letter_by_reference_says_why_it_cannot_be_sent() -> None:
     large = letter(reason=Reason.TOO_LARGE)
     why = cannot_requeue(large, "utterances")
     assert why is not None and "without body" in why and "utterances-0@7" in why
@@ -83,14 +90,11 @@ def test_letters_are_counted_by_reason_and_by_time() -> None:
         letter(2, written_ms=HOUR_MS, reason=Reason.EMPTY_ID),
         letter(3, written_ms=HOUR_MS + 5, headers=((REQUEUED, b"x"),)),
     ]
-    by_reason, by_hour = Summary("reason"), Summary("hour")
-    for one in written:
-        by_reason.add(one)
-        by_hour.add(one)
-    bad = by_reason.piles["bad_json"]
+    bad = count_letters(written, "reason")["bad_json"]
     assert (bad.letters, bad.repeats, bad.again) == (2, 1, 1)
     assert (bad.first_ms, bad.last_ms) == (10, HOUR_MS + 5)
-    assert {name: pile.letters for name, pile in by_hour.piles.items()} == {
+    by_hour = count_letters(written, "hour")
+    assert {name: pile.letters for name, pile in by_hour.items()} == {
         "1970-01-01 00:00": 1,
         "1970-01-01 01:00": 2,
     }
@@ -107,11 +111,11 @@ def test_a_choice_takes_what_fits_all_its_filters() -> None:
 
 
 def test_a_body_is_described_without_a_word_of_it() -> None:
-    told = shape(SECRET + b"}")
-    assert told == "59 bytes of JSON: {text: str(8), seq: list(2), conversation_id: str(1)}"
+    text = shape(SECRET + b"}")
+    assert text == "59 bytes of JSON: {text: str(8), seq: list(2), conversation_id: str(1)}"
     assert shape(SECRET) == "58 bytes, no JSON"
     assert shape(None) == "no body"
-    assert "words" not in told
+    assert "words" not in text
     assert preview(SECRET).startswith('{"text": "my words"')
     assert preview(b"\xff\x00") == "ff 00"
     assert len(preview(b"x" * 5_000)) < 600
