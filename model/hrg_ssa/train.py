@@ -7,7 +7,7 @@ own mistakes when it is served, and not lean on them. The test split is never as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,10 @@ from model.training.loop import (
     TrainingLoop,
     as_saved,
     class_weight,
-    normalise,
-    require_labels,
+    normalise_inputs,
 )
 from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
-from model.training.progress import Epoch
+from model.training.progress import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ def train_hrg_ssa(
     cache: Path | None = None,
     network: type[HrgSsa] = HrgSsa,
     progress: Path | None = None,
-    on_step: Callable[[float], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    listener: Listener = Listener(),
 ) -> Trained[HrgSsa]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
@@ -68,13 +66,12 @@ def train_hrg_ssa(
     they are trained only after what is new (docs/models.md B6). On a CUDA `device` runs of equal
     arguments are equal but for the order in which it adds up.
     """
-    require_labels(data)
     with forked_random(device), thread_count(threads), device_errors():
         torch.manual_seed(seed)
         training = _Training(
             data, config, recipe, seed, encoder, cache, start or {}, device, network
         )
-        found = training.run(progress, on_step, on_epoch)
+        found = training.run(progress, listener)
         return replace(found, model=found.model.cpu(), text=encoder.text, cut=encoder.cut)
 
 
@@ -97,7 +94,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         self.config, self.recipe, self.device = config, recipe, device
         model = network(config)
         model.load_state_dict(dict(start), strict=False)
-        normalise(model, config.widths, dialogues, FELT)
+        normalise_inputs(model, dialogues, FELT)
         model.to(device)
         self.pretrained = [p for n, p in model.named_parameters() if n in start]
         train_talks, self.dev_talks = (

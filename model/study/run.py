@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from model.serving.calibration import Calibration
     from model.study.baselines import BaselineName
     from model.study.rows import Row
-    from model.train_run import Outcome
+    from model.train_run import TrainedRun
 
 NOTED: Final = "look-noted"
 
@@ -125,7 +125,7 @@ def run_one(job: Job) -> None:
         return
     from model.evaluate import answers_of
     from model.study.ablations import load
-    from model.train_run import finished
+    from model.train_run import drop_progress
 
     data = data_of(job.row, job.data)
     command = f"emotrack accuracy --only {job.row.name}"
@@ -137,13 +137,13 @@ def run_one(job: Job) -> None:
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)
         save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
-    finished(job.folder)
+    drop_progress(job.folder)
 
 
-def _trained(job: Job, data: DataSet, command: str) -> Outcome:
+def _trained(job: Job, data: DataSet, command: str) -> TrainedRun:
     """Train the row's model into the job's folder."""
     from model.study.ablations import ablated, load
-    from model.train_run import carry_out
+    from model.train_run import train_and_save
 
     row, kind = job.row, kind_named(job.row.kind)
     text: TextMode = "vectors" if "text" in row.without else row.text
@@ -157,7 +157,7 @@ def _trained(job: Job, data: DataSet, command: str) -> Outcome:
             cache=job.runs / ".text",
         ),
     )
-    return carry_out(ablated(plan), job.folder, load=load)
+    return train_and_save(ablated(plan), job.folder, load=load)
 
 
 def _ask(job: Job, weights: Row) -> None:

@@ -138,8 +138,8 @@ def through_kafka(
     say("verifying: emotrack verify")
     verified = verify(settings, served)
     events = [msgspec.json.decode(p.value or b"", type=PredictionEvent) for p in predictions]
-    told = {_named(event, data): data.labels.index(event.emotion) for event in events}
-    whole = whole_answers(servers.model, dialogues, told=told)
+    labels = {_named(event, data): data.labels.index(event.emotion) for event in events}
+    whole = whole_answers(servers.model, dialogues, labels=labels)
     largest, ties = compare_whole(events, whole, data)
     return Outcome(
         utterances=total,

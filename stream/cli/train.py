@@ -31,7 +31,7 @@ from stream.errors import ConfigError
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
     from model.kind import Plan
-    from model.train_run import Outcome
+    from model.train_run import TrainedRun
     from model.training.progress import Epoch, Listener
 
 ALWAYS_WRITTEN: Final = ("seed", "threads")  # a run follows from them, whatever the defaults are
@@ -179,26 +179,26 @@ def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[
     return [(part, folder / f"fold-{number}") for number, part in parts]
 
 
-def _run(plan: Plan, folder: Path, listener: Listener) -> Outcome:
+def _run(plan: Plan, folder: Path, listener: Listener) -> TrainedRun:
     """Carry a plan out and write metrics.json beside the checkpoint."""
     from model.study.ablations import ablated, load
-    from model.train_run import carry_out, finished
+    from model.train_run import drop_progress, train_and_save
 
-    outcome = carry_out(ablated(plan), folder, listener, load)
+    outcome = train_and_save(ablated(plan), folder, listener, load)
     rows = score_rows(outcome.report, plan.data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(folder / "metrics.json", rows | history, plan.command)
-    finished(folder)
+    drop_progress(folder)
     return outcome
 
 
-def print_outcome(outcome: Outcome, data: str) -> None:
+def print_outcome(outcome: TrainedRun, data: str) -> None:
     """Say on one table how good what was saved is on dev."""
     title = f"{data} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
     print_report(outcome.report, title)
 
 
-def _print_folds(outcomes: Sequence[Outcome]) -> None:
+def _print_folds(outcomes: Sequence[TrainedRun]) -> None:
     scores = [100 * outcome.report.weighted_f1.value for outcome in outcomes]
     each = ", ".join(f"{score:.1f}" for score in scores)
     Console().print(

@@ -16,12 +16,13 @@ from model.errors import CheckpointError
 from model.evaluate import answers_of, compare, evaluate
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.pcgnet.model import Pcgnet
-from model.pcgnet.train import fitting_config, normalise_inputs
+from model.pcgnet.train import fitting_config
 from model.pcgnet.whole import answer
 from model.scoring.bootstrap import SCORES
 from model.scoring.calibrate import shift_cells
 from model.scoring.report import goal_rows, report_data, score
 from model.serving.calibration import Calibration, Thresholds
+from model.training.loop import normalise_inputs
 from model.whole_conversation import whole_answers
 from tests.fakes.conversations import generated_conversations
 

@@ -29,7 +29,7 @@ from model.registry import load_any, load_predictor
 from model.serving.device import CPU
 from model.study.ablations import network_of
 from model.text.token_encoder import TokenEncoder, token_states
-from model.train_run import carry_out
+from model.train_run import train_and_save
 from model.training.loop import Trained
 from model.training.options import Run
 from state.window import Recurrence
@@ -97,7 +97,7 @@ def test_equal_arguments_give_equal_weights_and_a_killed_run_goes_on_to_them(
         raise Killed
 
     with pytest.raises(Killed):
-        trained(data, encoder, progress=progress, on_epoch=kill)
+        trained(data, encoder, progress=progress, listener=Listener(on_epoch=kill))
     again = trained(data, encoder, progress=progress, cache=tmp_path / "cache")
     assert same(whole, again)
     assert [e.number for e in again.history] == [1, 2]
@@ -122,7 +122,7 @@ def test_a_folder_is_written_scored_and_served(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(data, encoder)
-    outcome = carry_out(plan, tmp_path)
+    outcome = train_and_save(plan, tmp_path)
     loaded = load_any(tmp_path)
     assert isinstance(loaded, HrgCheckpoint) and loaded.digest == outcome.digest
     again = evaluate(loaded, data, "dev", encoder=encoder)
@@ -244,7 +244,7 @@ def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_pat
     assert plan.recipe.mixed_layers == 1
     known = HrgSsa(plan.config).state_dict()
     assert all(known[name].shape == value.shape for name, value in plan.start.items())
-    carry_out(plan, tmp_path / "run")
+    train_and_save(plan, tmp_path / "run")
     served = load_predictor(tmp_path / "run", ServingOptions(device="cpu", encoder=folder))
     assert served.can_encode_text()
 
