@@ -72,7 +72,7 @@ class PcgnetPredictor:
         self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
         self._computing = Lock()  # one batch computes at a time: they share the scratch
         self._background = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
-        self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
+        self._steps: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
         scratch = max(candidates) * scratch_per_row(config)
         self._scratch = torch.empty(scratch, device=device)  # of all batches, one at a time
@@ -95,10 +95,10 @@ class PcgnetPredictor:
 
     @property
     def info(self) -> ModelInfo:
-        c = self.checkpoint
-        inputs = {name: width for name, width in c.config.widths.items() if width}
-        tuned = frozenset({"text"} if c.text is not None and c.text.delta else ())
-        return c.info(inputs, tuned)
+        inputs = {name: width for name, width in self._config.widths.items() if width}
+        text = self.checkpoint.text
+        tuned = frozenset({"text"} if text is not None and text.delta else ())
+        return self.checkpoint.info(inputs, tuned)
 
     @property
     def spec(self) -> StateSpec:
@@ -110,7 +110,7 @@ class PcgnetPredictor:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Numbers of rows that batches are padded to: proven to give a row the same bytes."""
+        """The numbers of rows that batches are padded to, proven to give a row the same bytes."""
         return self._sizes
 
     def warm_up(self) -> None:
@@ -129,7 +129,6 @@ class PcgnetPredictor:
             return False
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
-        """Predict a batch, see `model.interface.Predictor.predict`."""
         with device_errors():
             turns = self._with_text(turns)
             return self._all_read((c, self._compute(c)) for c in self._chunks(turns))
@@ -138,7 +137,7 @@ class PcgnetPredictor:
         """Predict in another thread, see `model.interface.Predictor.begin`."""
         with device_errors():
             turns = self._with_text(turns)
-            # Filled here: another thread would wait for this one at every array it writes.
+            # Filled here: another thread would wait for the GIL at every array it writes.
             pending = [
                 (chunk, self._background.submit(self._run, self._filled(chunk), len(chunk)))
                 for chunk in self._chunks(turns)
@@ -169,7 +168,6 @@ class PcgnetPredictor:
         return predictions
 
     def device_memory_bytes(self) -> int:
-        """Device memory in use; 0 on CPU."""
         if self._device.type != "cuda":
             return 0
         return int(torch.cuda.memory_allocated(self._device))
@@ -196,41 +194,40 @@ class PcgnetPredictor:
         with self._computing, torch.inference_mode():
             inputs = buffer.on(self._device)
             reach("F3")
-            if size not in self._traced:
-                answer = self._answer_of(size)
-                on_cpu = self._device.type == "cpu"
-                self._traced[size] = traced(answer, inputs) if on_cpu else answer
-            numbers, stored = self._traced[size](*inputs)
-            reach("F4")  # on a device, the answer is still on its way
+            on_cpu = self._device.type == "cpu"
+            if size not in self._steps:
+                step = self._step_of(size)
+                self._steps[size] = traced(step, inputs) if on_cpu else step
+            numbers, stored = self._steps[size](*inputs)
+            reach("F4")  # a device may still be computing
             stored = stored.view(torch.uint8)
-            if self._device.type != "cpu":
-                numbers, stored = _moved_together(numbers, stored)
+            if not on_cpu:  # probabilities and bytes in one transfer
+                cut, dtype = numbers.shape[1] * numbers.element_size(), numbers.dtype
+                both = torch.cat((numbers.view(torch.uint8), stored), dim=1).cpu()
+                numbers, stored = both[:, :cut].contiguous().view(dtype), both[:, cut:]
         self._buffers[size].append(buffer)
         return numbers.numpy()[:count], stored.numpy()[:count]
 
-    def _answer_of(self, rows: int) -> Answer:
-        """Return the step of a batch size; the size is a plain number in the recording."""
+    def _step_of(self, rows: int) -> Answer:
+        """Return the step of a batch size, which is a plain number in a recording.
 
-        def answer(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return self._answer(rows, *inputs)
-
-        return answer
-
-    def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute probabilities before their maps [B, C + C * C] and the values to store."""
-        out = self._step(StepInput(*inputs), rows)
+        It returns probabilities before their maps [B, C + C * C] and the values to store.
+        """
         temperature = self.checkpoint.calibration
-        emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
-        shift = torch.softmax(out.shift / temperature.shift, dim=1)
-        return torch.cat((emotion, shift), dim=1), out.stored
+
+        def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            out = self._step(StepInput(*inputs), rows)
+            emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
+            shift = torch.softmax(out.shift / temperature.shift, dim=1)
+            return torch.cat((emotion, shift), dim=1), out.stored
+
+        return step
 
     def _read(
-        self,
-        turns: Sequence[Turn],
-        numbers: NDArray[np.float32],
-        stored: NDArray[np.uint8],
+        self, turns: Sequence[Turn], numbers: NDArray[np.float32], stored: NDArray[np.uint8]
     ) -> list[Prediction]:
-        classes, calibration = self._config.classes, self.checkpoint.calibration
+        widths, classes = self._config.widths, self._config.classes
+        calibration = self.checkpoint.calibration
         row_end = self._spec.row_bytes
         conversation_end = row_end + self._spec.conversation_bytes
         predictions = []
@@ -240,13 +237,14 @@ class PcgnetPredictor:
             applied = Applied(  # views of the batch: `Window.push` copies them
                 row[:row_end], row[row_end:conversation_end], row[conversation_end:]
             )
-            used = _used(turn, self._config)
-            stated = calibration.stated(values[:classes])
-            predictions.append(Prediction(stated, shift, moved, used, applied))
+            used = [name for name in MODALITIES if name in turn.features and widths[name]]
+            used += ["persona"] if turn.persona is not None else []
+            emotion = calibration.stated(values[:classes])
+            predictions.append(Prediction(emotion, shift, moved, tuple(used), applied))
         return predictions
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-        """Encode raw text where no text vector came with it."""
+        """Encode the raw text of turns without a text vector."""
         raw = [i for i, t in enumerate(turns) if t.text is not None and "text" not in t.features]
         if not raw or not self._config.text:
             return turns
@@ -284,14 +282,8 @@ class PcgnetPredictor:
         return proven_sizes(compute, len(turns), candidates)
 
 
-def _used(turn: Turn, config: PcgnetConfig) -> tuple[str, ...]:
-    widths = config.widths
-    used = [name for name in MODALITIES if name in turn.features and widths[name]]
-    return (*used, "persona") if turn.persona is not None else tuple(used)
-
-
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
-    """Make different turns for proving sizes: windows of every length, any subset of inputs."""
+    """Create different turns to prove sizes with: windows of every length, any subset of inputs."""
     draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
     dtype, turns = STORE_DTYPES[config.store_dtype], []
     for i in range(rows):
@@ -304,12 +296,3 @@ def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn
         persona = tuple(draw.uniform(size=config.persona).tolist()) if i % 3 else None
         turns.append(Turn(window, f"speaker {i % 4}", features, persona))
     return turns
-
-
-def _moved_together(
-    numbers: torch.Tensor, stored: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring probabilities and bytes to the CPU in one transfer."""
-    cut = numbers.shape[1] * numbers.element_size()
-    both = torch.cat((numbers.view(torch.uint8), stored), dim=1).cpu()
-    return both[:, :cut].contiguous().view(numbers.dtype), both[:, cut:]

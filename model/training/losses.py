@@ -126,7 +126,7 @@ def shift_contrast(
 
 
 def _supervised_contrast(similar: Tensor, relation: Tensor) -> Tensor:
-    """Return -log(sum over alike / sum over others), a term an anchor, rare relations count more."""
+    """Return -log(sum over alike / sum over others), a term an anchor, rare ones weigh more."""
     itself = torch.eye(len(relation), dtype=torch.bool)
     alike = (relation[:, None] == relation[None, :]) & ~itself
     anchors = alike.any(1)

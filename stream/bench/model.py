@@ -53,7 +53,7 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
 
     rows: dict[str, Row] = {}
     say(f"H={CUDA_HIDDEN}: proving batch sizes")
-    predictor = bench.cuda_predictor(CUDA_HIDDEN)
+    predictor = bench.random_predictor(CUDA_HIDDEN, "cuda")
     for batch in CUDA_BATCHES:
         say(f"P5: batches of {batch}")
         talks = bench.Talks.begin(predictor, batch)

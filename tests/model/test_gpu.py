@@ -41,7 +41,7 @@ except DeviceLost as error:
 
 
 def test_a_full_device_is_said_and_the_next_batch_is_answered() -> None:
-    by = bench.random_predictor(200, device=torch.device("cuda"))
+    by = bench.random_predictor(200, "cuda")
     talks = bench.Talks.begin(by, max(by.batch_sizes))
     turns = talks.turns(0)
     before = by.predict(turns[:1])

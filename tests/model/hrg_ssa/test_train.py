@@ -32,6 +32,7 @@ from model.text.token_encoder import TokenEncoder, token_states
 from model.train_run import train_and_save
 from model.training.loop import Trained
 from model.training.options import Run
+from model.training.progress import Listener
 from state.window import Recurrence
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder

@@ -37,7 +37,7 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
     by._sizes = (rows,)
     talks = bench.Talks.begin(by, 1)
     seen.clear()
-    by._traced.clear()  # recorded anew, so that Python runs once more
+    by._steps.clear()  # recorded again, so that Python runs once more
     talks.step(talks.turns(0), lambda: 0.0)
     products = sum(seen) // rows
     expected = multiply_adds(preset("meld", hidden=100, persona_heads=2))
