@@ -172,7 +172,7 @@ class FullRecompute:
         ]
 
     def seconds(self, clock: Clock) -> float:
-        """Return the seconds of one pass; to the reference's favour, without laying out the batch."""
+        """Return the seconds of one pass, less laying out the batch, in the reference's favour."""
         with torch.inference_mode():
             return _timed(clock, lambda: [self._model(batch) for batch in self._batches])
 

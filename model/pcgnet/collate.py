@@ -81,8 +81,13 @@ def collate_conversations(
     pairs = np.stack((runs.previous[has_previous], here[has_previous]), axis=1)
     usable = torch.tensor([width > 0 for width in config.widths.values()])
     present = torch.cat([c.present for c in conversations]).bool() & usable
+    inputs = {}
+    for column, name in enumerate(INPUTS):
+        values = torch.cat([getattr(c, name) for c in conversations]).float()
+        # where, not a product: absent rows may be NaN
+        inputs[name] = torch.where(present[:, column, None], values, torch.zeros(()))
     return Batch(
-        inputs=_inputs(conversations, present),
+        inputs=inputs,
         present=present,
         context=_pack(runs.session),
         speaker=_pack(runs.run),
@@ -107,15 +112,6 @@ def _pack(run: Ints) -> Sequences:
     place[order] = np.arange(len(order))
     sizes = tuple(int(n) for n in np.bincount(step))
     return Sequences(torch.from_numpy(order), torch.from_numpy(place), sizes)
-
-
-def _inputs(conversations: Sequence[ConversationTensors], present: Tensor) -> dict[str, Tensor]:
-    inputs = {}
-    for column, name in enumerate(INPUTS):
-        values = torch.cat([getattr(c, name) for c in conversations]).float()
-        # where, not a product: absent rows may be NaN
-        inputs[name] = torch.where(present[:, column, None], values, torch.zeros(()))
-    return inputs
 
 
 def _check(number: int, c: ConversationTensors, config: PcgnetConfig) -> None:

@@ -10,7 +10,8 @@ from model.data.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from model.interface import INPUTS, MODALITIES, StoreDType
 from state.window import Recurrence
 
-TEXT, AUDIO, VIDEO, PERSONA = range(4)
+TEXT: Final = INPUTS.index("text")
+PERSONA: Final = INPUTS.index("persona")
 SLOPE: Final = 0.2  # of LeakyReLU in both attentions
 
 

@@ -19,7 +19,6 @@ from model.fault_points import reach
 from model.interface import (
     MODALITIES,
     Modality,
-    ModelInfo,
     Prediction,
     ServingOptions,
     Tensor,
@@ -67,7 +66,11 @@ class PcgnetPredictor:
         self._config, self._device = config, device
         self._encoder_folder = encoder
         self._encoder: SentenceEncoder | None = None
-        self._spec = state_spec(config, checkpoint.digest)
+        self.spec = state_spec(config, checkpoint.digest)
+        self.device = str(device)
+        tuned = {"text"} if checkpoint.text is not None and checkpoint.text.delta else ()
+        inputs = {name: width for name, width in config.widths.items() if width}
+        self.info = checkpoint.info(inputs, frozenset(tuned))
         self._step = PcgnetStep(config, checkpoint.weights, device)
         self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
         self._computing = Lock()  # one batch computes at a time: they share the scratch
@@ -76,7 +79,15 @@ class PcgnetPredictor:
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
         scratch = max(candidates) * scratch_per_row(config)
         self._scratch = torch.empty(scratch, device=device)  # of all batches, one at a time
-        self._sizes = self._prove(candidates)
+        # Numbers of rows that batches are padded to, proven to give a row the same bytes.
+        self.batch_sizes: tuple[int, ...] = candidates
+        turns = _sample_turns(self.spec, config, max(candidates))
+
+        def compute(numbers: Sequence[int]) -> list[bytes]:
+            answers, stored = self._compute([turns[i] for i in numbers])
+            return [a.tobytes() + s.tobytes() for a, s in zip(answers, stored, strict=True)]
+
+        self.batch_sizes = proven_sizes(compute, len(turns), candidates)
 
     @classmethod
     def load(cls, path: Path, serving: ServingOptions) -> Self:
@@ -93,31 +104,11 @@ class PcgnetPredictor:
         with device_errors(), weights_that_fit(path):
             return cls(replace(checkpoint, config=config), chosen, serving.encoder)
 
-    @property
-    def info(self) -> ModelInfo:
-        inputs = {name: width for name, width in self._config.widths.items() if width}
-        text = self.checkpoint.text
-        tuned = frozenset({"text"} if text is not None and text.delta else ())
-        return self.checkpoint.info(inputs, tuned)
-
-    @property
-    def spec(self) -> StateSpec:
-        return self._spec
-
-    @property
-    def device(self) -> str:
-        return str(self._device)
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """The numbers of rows that batches are padded to, proven to give a row the same bytes."""
-        return self._sizes
-
     def warm_up(self) -> None:
         """Run each batch size once, and load and run the sentence encoder where there is one."""
         with device_errors():
-            for size in self._sizes:
-                self._compute([empty_turn(self._spec)] * size)
+            for size in self.batch_sizes:
+                self._compute([empty_turn(self.spec)] * size)
         if self.can_encode_text():
             self._encode(["Hello."])
 
@@ -150,7 +141,7 @@ class PcgnetPredictor:
         return end
 
     def _chunks(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
-        largest = self._sizes[-1]
+        largest = self.batch_sizes[-1]
         return [turns[at : at + largest] for at in range(0, len(turns), largest)]
 
     def _all_read(self, answers: Iterable[tuple[Sequence[Turn], Computed]]) -> list[Prediction]:
@@ -176,12 +167,12 @@ class PcgnetPredictor:
         return self._run(self._filled(turns), len(turns))
 
     def _filled(self, turns: Sequence[Turn]) -> TurnBuffer:
-        size = next(s for s in self._sizes if s >= len(turns))
+        size = next(s for s in self.batch_sizes if s >= len(turns))
         if size not in self._buffers:
             self._buffers[size] = []
             self._step.prepare(size)
         free = self._buffers[size]
-        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._scratch)
+        buffer = free.pop() if free else TurnBuffer(size, self._config, self.spec, self._scratch)
         buffer.fill(turns)
         return buffer
 
@@ -228,8 +219,8 @@ class PcgnetPredictor:
     ) -> list[Prediction]:
         widths, classes = self._config.widths, self._config.classes
         calibration = self.checkpoint.calibration
-        row_end = self._spec.row_bytes
-        conversation_end = row_end + self._spec.conversation_bytes
+        row_end = self.spec.row_bytes
+        conversation_end = row_end + self.spec.conversation_bytes
         predictions = []
         for turn, values, row in zip(turns, numbers.tolist(), stored, strict=True):
             known = turn.speaker_id in turn.window.speakers
@@ -237,8 +228,11 @@ class PcgnetPredictor:
             applied = Applied(  # views of the batch: `Window.push` copies them
                 row[:row_end], row[row_end:conversation_end], row[conversation_end:]
             )
-            used = [name for name in MODALITIES if name in turn.features and widths[name]]
-            used += ["persona"] if turn.persona is not None else []
+            used: list[str] = [
+                name for name in MODALITIES if name in turn.features and widths[name]
+            ]
+            if turn.persona is not None:
+                used.append("persona")
             emotion = calibration.stated(values[:classes])
             predictions.append(Prediction(emotion, shift, moved, tuple(used), applied))
         return predictions
@@ -270,16 +264,6 @@ class PcgnetPredictor:
             folder = find_encoder(self._encoder_folder)
             self._encoder = SentenceEncoder.load(folder, self.checkpoint.text)
         return self._encoder
-
-    def _prove(self, candidates: Sequence[int]) -> tuple[int, ...]:
-        turns = _sample_turns(self._spec, self._config, max(candidates))
-        self._sizes = tuple(candidates)
-
-        def compute(numbers: Sequence[int]) -> list[bytes]:
-            answers, stored = self._compute([turns[i] for i in numbers])
-            return [a.tobytes() + s.tobytes() for a, s in zip(answers, stored, strict=True)]
-
-        return proven_sizes(compute, len(turns), candidates)
 
 
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:

@@ -463,7 +463,8 @@ class PcgnetStep:
         return inputs, RowLinears(states, torch.cat(biases)[:, None]), n_biases
 
     def _cells(self, end: str) -> list[RowLinear]:
-        h, cells = self.config.hidden, []
+        h = self.config.hidden
+        cells: list[RowLinear] = []
         for gru, n in (("context", 1), ("speaker", M)):
             weight = self._take(f"{gru}.w_{end}", n, 3 * h, h)
             cells += map(row_linear, weight, self._take(f"{gru}.b_{end}", n, 3 * h))

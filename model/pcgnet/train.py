@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model.data.dataset import DataSource, Dialogue
 from model.interface import INPUTS
 from model.pcgnet.collate import Batch, ConversationTensors
-from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.config import TEXT, PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.whole import answer, conversation_tensors
@@ -46,8 +46,6 @@ from model.training.losses import (
 )
 from model.training.progress import Listener
 from state.window import Recurrence
-
-TEXT: Final = INPUTS.index("text")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,23 +33,15 @@ def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> Conversati
 
 
 @torch.no_grad()
-def answer(model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = True) -> Answers:
+def answer(model: Pcgnet, dialogues: Sequence[Dialogue]) -> Answers:
     """Run `model` over whole dialogues; utterances without a label are read but not scored."""
-    training = model.training
-    model.eval()
-
-    def run(part: slice) -> WholeOutput:
-        return whole_output(model, dialogues[part], rounding=rounding)
-
-    answers = answers_to(dialogues, model.config.classes, run)
-    model.train(training)
-    return answers
+    return answers_to(
+        dialogues, model.config.classes, lambda part: whole_output(model, dialogues[part])
+    )
 
 
-def whole_output(
-    model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = True
-) -> WholeOutput:
-    """Run `model` once over the dialogues, laid out as one batch."""
+def whole_output(model: Pcgnet, dialogues: Sequence[Dialogue]) -> WholeOutput:
+    """Run `model` once over the dialogues, laid out as one batch, in evaluation mode."""
     tensors = [conversation_tensors(d, model.config) for d in dialogues]
-    out: WholeOutput = model(model.collate(tensors), rounding=rounding)
+    out: WholeOutput = model.eval()(model.collate(tensors))
     return out

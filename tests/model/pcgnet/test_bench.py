@@ -34,7 +34,7 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
     monkeypatch.setattr(FullLinear, "multiply", counting_too)
     by = bench.random_predictor(100)
     rows = 4  # of fewer, some products would be computed for four
-    by._sizes = (rows,)
+    by.batch_sizes = (rows,)
     talks = bench.Talks.begin(by, 1)
     seen.clear()
     by._steps.clear()  # recorded again, so that Python runs once more
