@@ -1,4 +1,4 @@
-"""What a model's folder offers the rest of the project: how to add a model.
+"""The interface between a model's folder and the rest of the project; how to add a model.
 
 1. Write `model/<folder>/kind.py` with `KIND`, an instance of a class derived from `Kind`.
 2. Add the model's name and its folder to `model.registry.KINDS`.

@@ -444,7 +444,7 @@ class PcgnetStep:
         return row_linear(torch.cat((weight, evidence.repeat(classes, 1)), dim=1), bias)
 
     def _recurrent_layers(self) -> tuple[list[RowLinears], RowLinears, list[Tensor]]:
-        """Return the GRUs' products of inputs, by layer, and of all old states; n's biases, by layer.
+        """Return products of inputs, by layer, and of all old states; n's biases, by layer.
 
         The old states do not wait for the layer below, so their products are one call. Biases of r
         and z are summed into it; n's bias is added apart, because r scales the old state's.

@@ -88,7 +88,7 @@ def test_no_label_reaches_an_answer(checkpoint: Checkpoint) -> None:
     assert not np.array_equal(honest.labels, scrambled.labels)
 
 
-def test_unlabelled_utterances_are_heard_but_not_scored(checkpoint: Checkpoint) -> None:
+def test_unlabelled_utterances_are_read_but_not_scored(checkpoint: Checkpoint) -> None:
     def forget_first(dialogue: Dialogue) -> Dialogue:
         labels = dialogue.labels.copy()
         labels[0] = UNLABELLED
@@ -114,7 +114,7 @@ def test_the_report_is_what_the_answers_say(checkpoint: Checkpoint) -> None:
     assert list(report.class_f1) == list(DATA.labels)
 
 
-def test_goal_rows_are_json_with_their_goals_beside_them(checkpoint: Checkpoint) -> None:
+def test_goal_rows_are_json_with_their_goals(checkpoint: Checkpoint) -> None:
     rows = goal_rows(evaluate(checkpoint, DATA, "dev"))
     assert set(rows) == {"A1", "A4_auroc", "A4_c2_wf1", "A5_emotion", "A5_shift"}
     for row in json.loads(json.dumps(rows)).values():
@@ -187,7 +187,7 @@ def test_checkpoints_of_different_labels_cannot_be_compared(
 
 
 def test_the_shipped_checkpoint_scores_what_its_metrics_say(data_folder: Path | None) -> None:
-    """metrics.json beside the shipped weights was written by `emotrack train` on dev."""
+    """metrics.json next to the shipped weights was written by `emotrack train` on dev."""
     folder = default_checkpoint()
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     shipped = load_checkpoint(folder)

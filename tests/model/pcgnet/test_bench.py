@@ -1,4 +1,4 @@
-"""What is timed is what it says: sizes, turns and counted work."""
+"""The benchmark times what it reports: sizes, turns and counted work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
     assert products in (expected, 2 * expected)  # recording runs it once or twice
 
 
-def test_talks_go_on_from_turn_to_turn() -> None:
+def test_each_step_extends_the_windows() -> None:
     talks = bench.Talks.begin(bench.random_predictor(100), 2)
     clock = count()
     for t in range(3):
