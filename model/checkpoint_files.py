@@ -187,7 +187,7 @@ def save_model(
         named = {"base": text.base, "name": text.name, "layers": text.layers}
         config["text_encoder"] = named | {"tuned": bool(tuned)}
     described = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
-    digest = _digest(weights, described, tuned)
+    digest = hashlib.sha256(weights + described + tuned).hexdigest()
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: described, CARD_FILE: card.encode()}
     files |= ({ENCODER_FILE: tuned} if tuned else {}) | {DIGEST_FILE: f"{digest}\n".encode()}
     _write(folder, files, remove=() if tuned else (ENCODER_FILE,))
@@ -227,7 +227,7 @@ def _opened(folder: Path) -> Iterator[_Files]:
     """
     weights, settings = _read(folder, WEIGHTS_FILE), _read(folder, CONFIG_FILE)
     tuned = _read(folder, ENCODER_FILE) if (folder / ENCODER_FILE).exists() else b""
-    digest = _digest(weights, settings, tuned)
+    digest = hashlib.sha256(weights + settings + tuned).hexdigest()
     recorded = _read(folder, DIGEST_FILE).decode(errors="replace").strip()
     if recorded != digest:
         raise CheckpointError(
@@ -313,7 +313,3 @@ def _read(folder: Path, name: str) -> bytes:
             f"{folder / name} cannot be read ({error.strerror}): a checkpoint is a folder with "
             f"{WEIGHTS_FILE}, {CONFIG_FILE} and {DIGEST_FILE}, as `emotrack train` writes it"
         ) from error
-
-
-def _digest(weights: bytes, settings: bytes, tuned: bytes) -> str:
-    return hashlib.sha256(weights + settings + tuned).hexdigest()

@@ -2,6 +2,7 @@
 
 1. Write `model/<folder>/kind.py` with `KIND`, an instance of a class derived from `Kind`.
 2. Add the model's name and its folder to `model.registry.KINDS`.
+3. Add the folder to the contract "floors of model" in `pyproject.toml`.
 
 Training, evaluation, serving and the command line (`emotrack train <name>`, `--model <name>`) then
 find it by its name; a row in `model/study/rows.py` compares it with the others, and a checkpoint in

@@ -191,9 +191,7 @@ class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric
     def message(
         self, v_j: Tensor, source_j: Tensor, target_i: Tensor, index: Tensor, size_i: int
     ) -> Tensor:
-        score = F.leaky_relu(source_j + target_i, SLOPE)
-        weight: Tensor = softmax(score, index, num_nodes=size_i)
-        return _weighted(v_j, weight)
+        return _attend(v_j, source_j + target_i, index, size_i)
 
 
 class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
@@ -245,14 +243,15 @@ class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric i
         index: Tensor,
         size_i: int,
     ) -> Tensor:
-        score = F.leaky_relu(source_j + target_i + bias, SLOPE)
-        weight: Tensor = softmax(score, index, num_nodes=size_i)
-        return _weighted(v_j, weight)
+        return _attend(v_j, source_j + target_i + bias, index, size_i)
 
 
-def _weighted(values: Tensor, weight: Tensor) -> Tensor:
-    """Multiply values [E, ..., D] by weights [E, ...], in place where no gradient needs them."""
-    weight = weight[..., None]
+def _attend(values: Tensor, score: Tensor, target: Tensor, nodes: int) -> Tensor:
+    """Multiply values [E, ..., D] by the softmax of LeakyReLU(score [E, ...]) over each target.
+
+    In place where no gradient needs the values.
+    """
+    weight: Tensor = softmax(F.leaky_relu(score, SLOPE), target, num_nodes=nodes)[..., None]
     return values * weight if torch.is_grad_enabled() else values.mul_(weight)
 
 

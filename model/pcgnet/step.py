@@ -233,7 +233,7 @@ class PcgnetStep:
         )
 
     def _inputs(self, x: StepInput, rows: int) -> tuple[Tensor, Tensor]:
-        """#3: normalised and projected modalities [M, B, H]; the persona [B, persona] as stored.
+        """#3: normalise and project the modalities [M, B, H]; the persona [B, persona] as stored.
 
         All inputs are normalised by one operation, on whole cache lines.
         """
@@ -253,7 +253,7 @@ class PcgnetStep:
         return projected, persona.to(self.store)
 
     def _recurrent(self, x: Tensor, hidden: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """#4, 5: context [M, B, H], speaker [M, B, H] and the new states [B, 8 H] of four GRUs.
+        """#4, 5: return context [M, B, H], speaker [M, B, H] and new states [B, 8 H] of four GRUs.
 
         Cells: context (text), speaker text, speaker audio, speaker video. The context is `x`,
         to whose text the first cell's output is added in place.
@@ -272,7 +272,7 @@ class PcgnetStep:
         return x, y.narrow(0, 1, M), torch.stack(layers, dim=2).view(rows, 8 * h)
 
     def _with_persona(self, f: Tensor, persona: Tensor, ring: Ring, rows: int) -> Tensor:
-        """#7-9: persona attention r and gate z = sigmoid(.f) * f + sigmoid(.r) * r: [B, M, H]."""
+        """#7-9: attend by persona (r), and gate: sigmoid(.f) * f + sigmoid(.r) * r: [B, M, H]."""
         h, now = self.config.hidden, self.config.recurrence.window
         value, gate_f = self._persona_first(f, rows).split_with_sizes((h, h), dim=2)
         value = value.to(self.store).transpose(0, 1)
@@ -284,7 +284,7 @@ class PcgnetStep:
         return z.transpose(0, 1).contiguous()
 
     def _persona_attention(self, ring: Ring, rows: int) -> Tensor:
-        """A2.1: attention with gated personas as keys, over the past in reach and itself.
+        """A2.1: attend with gated personas as keys, over the past in reach and itself.
 
         Returns sum_j softmax_j(LeakyReLU(source_j + target)) v_j + bias: [B, M, H].
         """
@@ -305,7 +305,7 @@ class PcgnetStep:
         return y.view(rows, M, h).add_(self._persona_bias)
 
     def _with_graph(self, z: Tensor, ring: Ring, rows: int) -> Tensor:
-        """#10-12: graph attention of both tasks' nodes z + t, and their gate.
+        """#10-12: attend over the graph for both tasks' nodes z + t, and gate them.
 
         [B, M, H] -> [B, 2, M, H]. By linearity W (z + t) = W z + W t: the task's part of each
         product was computed in advance.
@@ -321,7 +321,7 @@ class PcgnetStep:
         return _gated(gate_node, node, gate_y, y)
 
     def _graph_attention(self, ring: Ring, rows: int) -> Tensor:
-        """A2.2: sum_j weight_j (u_j + W t_j) + bias of the utterance's nodes: [B, 2, M, H].
+        """A2.2: return sum_j weight_j (u_j + W t_j) + bias of the utterance's nodes: [B, 2, M, H].
 
         A source of the other task has the same u, only its W t differs. So the two weights of the
         previous utterance are summed, and W t is added last: the own task's, and its difference
@@ -342,7 +342,7 @@ class PcgnetStep:
         return y.view(rows, 2, M, h)
 
     def _graph_weights(self, u: Tensor, own: Tensor, ring: Ring, rows: int) -> Tensor:
-        """Softmax of LeakyReLU(source_j + target + bias_j): [B, W + 5, 2, M, heads].
+        """Return the softmax of LeakyReLU(source_j + target + bias_j): [B, W + 5, 2, M, heads].
 
         Sources: W past utterances of the same task; of the other task the utterance itself (W) and
         the previous one (W + 1); the M modalities of the utterance.
@@ -481,5 +481,5 @@ def _gru_cell(x_gates: Tensor, h_gates: Tensor, n_bias: Tensor, h: Tensor, width
 
 
 def _gated(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
-    """sigmoid(first) * x + sigmoid(second) * y."""
+    """Return sigmoid(first) * x + sigmoid(second) * y."""
     return (torch.sigmoid(first) * x).addcmul_(second.sigmoid_(), y)

@@ -89,13 +89,10 @@ def fitting_config(
     data: DataSource, *, hidden: int = 128, window: int = 10, input_dropout: float = 0.4
 ) -> PcgnetConfig:
     """Return settings that fit a set's labels and vector widths; a missing input has width 0."""
-    widths = data.widths
+    widths: dict[str, Any] = {"text": 0, "audio": 0, "video": 0, **data.widths}
     return PcgnetConfig(
-        labels=data.labels,
-        text=widths.get("text", 0),
-        audio=widths.get("audio", 0),
-        video=widths.get("video", 0),
-        persona=widths.get("persona", 5),  # a set without personas: never present
+        data.labels,
+        **widths,  # of a set without personas, theirs is the default
         hidden=hidden,
         input_dropout=input_dropout,
         recurrence=Recurrence(window=window),

@@ -163,7 +163,9 @@ def assert_forms_agree(
     speakers: int = 32,
 ) -> None:
     source = checkpoint((window, store, speakers))
-    answers = list(itertools.chain(*step_through(predictor(window, store, speakers), conversations)))
+    answers = list(
+        itertools.chain(*step_through(predictor(window, store, speakers), conversations))
+    )
     out = whole_pass(source, conversations)
     emotion = torch.softmax(out.emotion / source.calibration.emotion, 1)
     stepped = torch.tensor([s.probabilities for s in answers])
