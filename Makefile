@@ -9,7 +9,7 @@ ARGS ?=
 GPU_TESTS := tests/model/test_gpu.py $(addprefix tests/model/,pcgnet/test_laws.py pcgnet/test_raw_text_laws.py hrg_ssa/test_predictor.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo local test lint fmt audit bench gpu accuracy chaos servers kafka helm image lock wheel clean
+.PHONY: help install demo local check test lint fmt audit bench gpu accuracy chaos servers kafka helm image lock wheel clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ demo: install ## Watch three conversations live: embedded broker, worker, publis
 
 local: install kafka ## Run Kafka and Redis on this machine until Ctrl-C, to try it without Docker
 	@$(BIN)/emotrack local $(ARGS)
+
+check: lint ## Lint, and the tests that are fast and need no server (two minutes on 2 cores)
+	@$(BIN)/pytest -q -n 2 --quick $(ARGS)
 
 test: install servers ## Run every test on real Kafka, Redis and Prometheus
 	@$(BIN)/pytest $(ARGS)

@@ -29,7 +29,7 @@ class TrainedRun:
     trained: Trained[Any] = field(repr=False)
 
 
-def train_and_save(
+def carry_out(
     plan: Plan,
     folder: Path,
     listener: Listener = Listener(),
@@ -58,6 +58,6 @@ def train_and_save(
     return TrainedRun(folder, digest, report, trained)
 
 
-def drop_progress(folder: Path) -> None:
+def finished(folder: Path) -> None:
     """Remove the file that only a resumed run needs."""
     (folder / PROGRESS).unlink(missing_ok=True)

@@ -20,6 +20,8 @@ from tests.servers import redis_cluster
 
 Server = TypeVar("Server")
 ROOT = Path(__file__).parent.parent
+SERVERS = {"kafka", "redis_server", "cluster_url"}  # fixtures
+NOT_QUICK = ("integration", "chaos", "slow", "gpu")  # markers
 
 
 def enter(server: AbstractContextManager[Server]) -> Server:
@@ -64,12 +66,26 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.__exit__(None, None, None)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs an accelerator where there is none, CI too."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare --quick, which `make check` gives."""
+    parser.addoption("--quick", action="store_true", help="only what is fast and needs no server")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what --quick excludes; skip what needs an accelerator where there is none."""
+    if config.getoption("--quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not quick(item)])
+        items[:] = [item for item in items if quick(item)]
     on_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if on_gpu and not accelerated():
         for item in on_gpu:
             item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+
+
+def quick(item: pytest.Item) -> bool:
+    """Return whether a test takes under a second and needs neither a server nor a GPU."""
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    return SERVERS.isdisjoint(fixtures) and not any(map(item.get_closest_marker, NOT_QUICK))
 
 
 def accelerated() -> bool:

@@ -235,7 +235,7 @@ def measured() -> list[Figure]:
     return [
         Figure("circles of files", "2", 0, len(loops), tuple(loops)),
         Figure("imports of a higher floor", "5", 0, len(up), tuple(up)),
-        Figure("files without a floor", "–", 0, len(alone), tuple(alone)),
+        Figure("files without a floor", "-", 0, len(alone), tuple(alone)),
         Figure("files directly in stream/", "102", 8, len(flat["stream"])),
         Figure("files directly in model/", "71", 12, len(flat["model"])),
         Figure("files named one by one in contracts", "45", 10, len(named), tuple(named)),

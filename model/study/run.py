@@ -125,7 +125,7 @@ def run_one(job: Job) -> None:
         return
     from model.evaluate import answers_of
     from model.study.ablations import load
-    from model.train_run import drop_progress
+    from model.train_run import finished
 
     data = data_of(job.row, job.data)
     command = f"emotrack accuracy --only {job.row.name}"
@@ -137,13 +137,13 @@ def run_one(job: Job) -> None:
     for split in job.splits:
         answers = answers_of(checkpoint, data, split)
         save_answers(job.folder / f"{split}.npz", answers, checkpoint.calibration)
-    drop_progress(job.folder)
+    finished(job.folder)
 
 
 def _trained(job: Job, data: DataSet, command: str) -> TrainedRun:
     """Train the row's model into the job's folder."""
     from model.study.ablations import ablated, load
-    from model.train_run import train_and_save
+    from model.train_run import carry_out
 
     row, kind = job.row, kind_named(job.row.kind)
     text: TextMode = "vectors" if "text" in row.without else row.text
@@ -157,7 +157,7 @@ def _trained(job: Job, data: DataSet, command: str) -> TrainedRun:
             cache=job.runs / ".text",
         ),
     )
-    return train_and_save(ablated(plan), job.folder, load=load)
+    return carry_out(ablated(plan), job.folder, load=load)
 
 
 def _ask(job: Job, weights: Row) -> None:

@@ -182,13 +182,13 @@ def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[
 def _run(plan: Plan, folder: Path, listener: Listener) -> TrainedRun:
     """Carry a plan out and write metrics.json beside the checkpoint."""
     from model.study.ablations import ablated, load
-    from model.train_run import drop_progress, train_and_save
+    from model.train_run import carry_out, finished
 
-    outcome = train_and_save(ablated(plan), folder, listener, load)
+    outcome = carry_out(ablated(plan), folder, listener, load)
     rows = score_rows(outcome.report, plan.data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(folder / "metrics.json", rows | history, plan.command)
-    drop_progress(folder)
+    finished(folder)
     return outcome
 
 

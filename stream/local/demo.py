@@ -213,9 +213,15 @@ What to try next
 
 
 def run_demo(
-    *, speed: float, keep: bool, plain: bool, console: Console, model: Path | None = None
+    *,
+    speed: float,
+    keep: bool,
+    plain: bool,
+    console: Console,
+    model: Path | None = None,
+    picture: Path | None = None,
 ) -> None:
-    """Run the demo to its end, on the shipped PCGNet or another `model`.
+    """Run the demo to its end, on the shipped PCGNet or another `model`, and draw a `picture`.
 
     Raises `DemoFailed` when an utterance stays without an answer.
     """
@@ -239,6 +245,12 @@ def run_demo(
             raise DemoFailed(
                 f"{missing} utterances got no answer; the worker's log says:\n{worker.log_tail()}"
             )
+        if picture:
+            from stream.local.demo_picture import draw
+
+            answers = {p.utterance_id: p for p in tally.predictions}
+            draw(picture, conversations(), answers, tally.alerts)
+            console.print(f"the timeline is in {picture}", highlight=False, soft_wrap=True)
         console.print(NEXT, highlight=False, soft_wrap=True)
         if keep:
             keep_running(console, bootstrap, worker.metrics, tally, events)

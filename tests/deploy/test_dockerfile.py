@@ -160,6 +160,7 @@ def test_the_image_gets_exactly_what_the_worker_needs_at_the_tested_versions() -
     assert len(needed) > 50 and needed <= ours.keys()
 
 
+@pytest.mark.slow
 def test_the_image_size_is_told_a_layer_at_a_time() -> None:
     ran = subprocess.run(
         [sys.executable, ROOT / "deploy/dev/image_size.py"],

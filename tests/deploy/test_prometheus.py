@@ -68,6 +68,7 @@ def test_every_alert_fires_in_a_unit_test_and_is_quiet_in_another(name: str) -> 
     assert set(fired) == {True, False}
 
 
+@pytest.mark.slow
 def test_no_unit_test_passes_without_its_alert(tmp_path: Path) -> None:
     """The test of the test: alerts that cannot fire are found out, each of them."""
     broken = yaml.safe_load((DEPLOY / "rules/alerts.yml").read_text())

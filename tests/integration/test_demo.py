@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,11 @@ from stream.local.conversations import conversations
 from stream.local.demo import interleaved
 
 
-def test_the_demo_answers_every_utterance_and_sums_up() -> None:
+@pytest.mark.slow
+def test_the_demo_answers_every_utterance_and_sums_up(tmp_path: Path) -> None:
+    picture = tmp_path / "demo.svg"
     ran = subprocess.run(
-        [sys.executable, "-m", "stream.main", "demo", "--speed", "20"],
+        [sys.executable, "-m", "stream.main", "demo", "--speed", "20", "--picture", picture],
         capture_output=True,
         text=True,
         timeout=120,
@@ -26,6 +29,7 @@ def test_the_demo_answers_every_utterance_and_sums_up() -> None:
     assert "call: text (no audio, no video)" in ran.stdout, "it says what was absent"
     assert "kitchen: text+audio+video" in ran.stdout
     assert "end to end" in ran.stdout and "What to try next" in ran.stdout
+    assert picture.stat().st_size > 50_000 and f"the timeline is in {picture}" in ran.stdout
     alerted = "SHIFT ALERT" in ran.stdout
     assert alerted != ("no alert in this run" in ran.stdout), "a run without an alert says so"
 

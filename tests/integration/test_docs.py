@@ -28,13 +28,7 @@ from tests.integration.workers import ThreadWorker
 
 pytestmark = pytest.mark.integration
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
-LASTING: Final = (
-    "make local",
-    "source ",
-    "emotrack serve",
-    "emotrack watch",
-    "prometheus ",
-)  # a worker runs already
+LASTING: Final = ("source ", "emotrack serve", "emotrack watch")  # a worker runs already
 
 
 def block(page: str, language: str) -> str:

@@ -130,6 +130,7 @@ def test_a_checkpoint_that_cannot_be_used_says_why_and_what_to_do(
     assert str(tmp_path) in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_recurrence_given_at_loading_is_part_of_the_states_digest(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     stored = load_predictor(folder, ServingOptions(device="cpu"))
@@ -139,6 +140,7 @@ def test_the_recurrence_given_at_loading_is_part_of_the_states_digest(tmp_path: 
     assert stored.info.digest == other.info.digest
 
 
+@pytest.mark.slow
 def test_the_shipped_checkpoint_loads_and_is_small() -> None:
     folder = default_checkpoint()
     assert sum(f.stat().st_size for f in folder.iterdir()) <= 16 * 2**20

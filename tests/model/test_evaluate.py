@@ -186,6 +186,7 @@ def test_checkpoints_of_different_labels_cannot_be_compared(
         compare(checkpoint, saved(Pcgnet(config), tmp_path), DATA, "dev")
 
 
+@pytest.mark.slow
 def test_the_shipped_checkpoint_scores_what_its_metrics_say(data_folder: Path | None) -> None:
     """metrics.json next to the shipped weights was written by `emotrack train` on dev."""
     folder = default_checkpoint()

@@ -18,7 +18,7 @@ from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import plan_hrg_ssa
 from model.pcgnet import bench
 from model.registry import load_any
-from model.train_run import train_and_save
+from model.train_run import carry_out
 from model.training.options import Run
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -77,7 +77,7 @@ def test_what_is_trained_there_is_served_anywhere(tmp_path: Path) -> None:
             model_changes={**small, "text": 16},
         ),
     )  # fmt: skip
-    outcome = train_and_save(plan, tmp_path / "run")
+    outcome = carry_out(plan, tmp_path / "run")
     assert outcome.trained.chosen.dev_weighted_f1 > 0.5
     on_cpu = evaluate(load_any(tmp_path / "run"), data, "dev", encoder=tmp_path / "encoder")
     assert on_cpu.weighted_f1.value == pytest.approx(

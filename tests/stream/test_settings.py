@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from stream.cli.config import shown_settings
 from stream.errors import ConfigError
 from stream.settings import Settings, load_settings
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -178,6 +180,14 @@ def test_an_empty_secret_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError, match="empty is empty"):
         load_settings({"redis_password_file": tmp_path / "empty"})
+
+
+def test_the_page_names_only_settings_that_exist() -> None:
+    page = (ROOT / "docs/operations.md").read_text("utf-8")
+    (table,) = re.findall(r"^\| setting \|.*?\n\n", page, re.M | re.S)
+    named = re.findall(r"`([A-Z][A-Z_]+)`", table)
+    assert len(named) > 15
+    assert {name.lower() for name in named} <= set(Settings.model_fields)
 
 
 def test_settings_never_change() -> None:

@@ -88,6 +88,7 @@ def keeping_all(kept: int) -> HrgSsa:
     return made.eval()
 
 
+@pytest.mark.slow
 def test_a_twin_may_keep_every_token_of_the_past() -> None:
     """Room for more changes nothing, too little room cuts the end, and each token counts."""
     talks = [talk(crowd(9, 3), seed=3), talk(crowd(5, 2), seed=4)]
@@ -106,6 +107,7 @@ def test_a_twin_may_keep_every_token_of_the_past() -> None:
         assert not torch.equal(out.emotion[longest + 1], other.emotion[longest + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 4, 16])
 def test_told_its_own_answers_one_pass_gives_them_again(window: int) -> None:
     """In the order of time, each answer told to the later ones, and all at once."""
@@ -118,6 +120,7 @@ def test_told_its_own_answers_one_pass_gives_them_again(window: int) -> None:
     assert (own.shift - again.shift).abs().max() <= 10 * EXACT
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(
     speakers=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=14),
@@ -141,6 +144,7 @@ def test_a_session_hears_nothing_of_the_one_before(
     assert difference.abs().max() <= EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False])
 def test_a_later_utterance_or_another_talk_changes_nothing_earlier(told: bool) -> None:
     mine, other = talk(crowd(9, 3), seed=5), talk(crowd(12, 4), seed=7)
@@ -180,6 +184,7 @@ def test_an_utterances_own_label_never_reaches_its_answer() -> None:
     assert (one[4:] - two[4:]).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["states", "audio", "video"])
 def test_each_input_changes_the_answer_when_present(name: str) -> None:
     spoken = talk(crowd(6, 2), absent=0.0)
@@ -299,6 +304,7 @@ def test_the_scorer_of_implicit_edges_is_trained() -> None:
     assert by.graph.relation.grad is not None and by.graph.relation.grad.any()
 
 
+@pytest.mark.slow
 def test_scores_under_the_forced_prefix_are_those_of_free_generation() -> None:
     """Where greedy decoding follows the template, its emotion is the best-scored label word."""
     torch.manual_seed(0)

@@ -35,6 +35,7 @@ from tests.fakes.device import DEVICE
 from tests.fakes.encoder import write_tiny_encoder
 from tests.fakes.hrg_ssa import write_small_hrg_ssa
 
+pytestmark = pytest.mark.slow  # loading one proves which batch sizes are exact: seconds
 STORED = 2e-3  # the model law under the stored precision (architecture §3a)
 NAMES: tuple[Modality, ...] = ("audio", "video")
 

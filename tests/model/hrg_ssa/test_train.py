@@ -29,7 +29,7 @@ from model.registry import load_any, load_predictor
 from model.serving.device import CPU
 from model.study.ablations import network_of
 from model.text.token_encoder import TokenEncoder, token_states
-from model.train_run import train_and_save
+from model.train_run import carry_out
 from model.training.loop import Trained
 from model.training.options import Run
 from model.training.progress import Listener
@@ -79,12 +79,14 @@ def same(one: Trained[HrgSsa], two: Trained[HrgSsa]) -> bool:
     return all(torch.equal(value, weights(two)[name]) for name, value in weights(one).items())
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_words_say(data: DataSet, encoder: Path) -> None:
     long = replace(RECIPE, epochs=8, patience=8, learning_rate=1e-2)
     chosen = trained(data, encoder, long).chosen
     assert chosen.dev_weighted_f1 > 0.5, "always neutral has about a quarter"
 
 
+@pytest.mark.slow
 def test_equal_arguments_give_equal_weights_and_a_killed_run_goes_on_to_them(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
@@ -119,11 +121,12 @@ def test_the_test_split_is_never_asked_for(data: DataSet, encoder: Path) -> None
     assert len(made.history) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_is_written_scored_and_served(
     data: DataSet, encoder: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(data, encoder)
-    outcome = train_and_save(plan, tmp_path)
+    outcome = carry_out(plan, tmp_path)
     loaded = load_any(tmp_path)
     assert isinstance(loaded, HrgCheckpoint) and loaded.digest == outcome.digest
     again = evaluate(loaded, data, "dev", encoder=encoder)
@@ -171,6 +174,7 @@ def test_a_checkpoint_of_another_label_set_is_not_scored(
         evaluate(load_any(other), data, "dev", encoder=encoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("research", ["gold-history", "no-labels", "no-past"])
 def test_research_twins_are_told_what_they_should_be(
     research: str, data: DataSet, encoder: Path
@@ -230,6 +234,7 @@ def test_two_utterances_of_one_emotion_are_no_negatives_of_each_other() -> None:
     assert primary_alignment(nodes, texts, torch.tensor([[0, -1, -1]])) == 0
 
 
+@pytest.mark.slow
 def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_path: Path) -> None:
     folder = write_tiny_t5(tmp_path / "t5")
     plan = plan_hrg_ssa(
@@ -245,11 +250,12 @@ def test_a_t5_folder_gives_encoder_decoder_and_vocabulary(data: DataSet, tmp_pat
     assert plan.recipe.mixed_layers == 1
     known = HrgSsa(plan.config).state_dict()
     assert all(known[name].shape == value.shape for name, value in plan.start.items())
-    train_and_save(plan, tmp_path / "run")
+    carry_out(plan, tmp_path / "run")
     served = load_predictor(tmp_path / "run", ServingOptions(device="cpu", encoder=folder))
     assert served.can_encode_text()
 
 
+@pytest.mark.slow
 def test_what_is_pretrained_waits_for_what_is_new(data: DataSet, tmp_path: Path) -> None:
     """Two stages: the pretrained decoder moves in the second alone."""
     folder = write_tiny_t5(tmp_path)

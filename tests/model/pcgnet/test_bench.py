@@ -13,6 +13,7 @@ from model.pcgnet.step import multiply_adds
 from model.serving.row_stable import FullLinear
 
 
+@pytest.mark.slow
 def test_counted_products_of_a_step_are_those_it_multiplies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -44,6 +45,7 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
     assert products in (expected, 2 * expected)  # recording runs it once or twice
 
 
+@pytest.mark.slow
 def test_each_step_extends_the_windows() -> None:
     talks = bench.Talks.begin(bench.random_predictor(100), 2)
     clock = count()
@@ -52,6 +54,7 @@ def test_each_step_extends_the_windows() -> None:
     assert [w.count for w in talks.windows] == [3, 3]
 
 
+@pytest.mark.slow
 def test_the_reference_counts_every_utterance_once() -> None:
     by = bench.random_predictor(100)
     one, many = bench.FullRecompute(by, 1, 6), bench.FullRecompute(by, 17, 6)

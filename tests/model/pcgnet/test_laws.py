@@ -186,6 +186,7 @@ def as_bytes(prediction: seam.Prediction) -> bytes:
     return numbers + arrays.row.tobytes() + arrays.arrays.tobytes() + arrays.speaker.tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [1, 10, 16, 64])
 @pytest.mark.parametrize(
     ("store", "tolerance"), [("float32", EXACT), ("float16", STORED), ("bfloat16", 8 * STORED)]
@@ -199,12 +200,14 @@ def test_step_by_step_equals_one_pass(window: int, store: str, tolerance: float)
     assert_forms_agree(talks, tolerance, window, store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", list(itertools.product([False, True], repeat=4)))
 def test_forms_agree_on_any_subset_of_inputs(subset: tuple[bool, ...]) -> None:
     conversation = replace(talk(crowd(8, 2)), present=torch.tensor([subset] * 8))
     assert_forms_agree([conversation], EXACT)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     speakers=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20),
@@ -236,6 +239,7 @@ def pool() -> tuple[list[seam.Turn], list[bytes]]:
     return turns, [as_bytes(by.predict([turn])[0]) for turn in turns]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_a_rows_bytes_do_not_depend_on_its_batch(data: st.DataObject) -> None:
@@ -248,6 +252,7 @@ def test_a_rows_bytes_do_not_depend_on_its_batch(data: st.DataObject) -> None:
     assert [as_bytes(answer) for answer in together] == [alone[i] for i in chosen]
 
 
+@pytest.mark.slow
 def test_the_serving_law_holds_without_the_float16_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """On another processor: float32 products, and single rows where no size can be proven."""
     monkeypatch.setattr("model.serving.row_stable.has_half_kernel", lambda: False)
@@ -282,6 +287,7 @@ def test_the_serving_law_holds_at_full_size(name: str) -> None:
         assert [as_bytes(answer) for answer in together] == [alone[i] for i in chosen]
 
 
+@pytest.mark.slow
 def test_a_later_utterance_changes_nothing_earlier_when_stepping() -> None:
     short = talk(crowd(12, 3), seed=5)
     by = predictor(store="float16")
@@ -306,6 +312,7 @@ def test_a_later_utterance_or_another_talk_changes_nothing_earlier_in_one_pass()
     assert not torch.allclose(after[-1], before[-1], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text", "audio", "video", "persona"])
 def test_each_input_changes_the_answer_when_present(name: str) -> None:
     conversation = talk(crowd(6, 2), absent=0.0)
@@ -330,6 +337,7 @@ def test_what_is_absent_is_not_looked_at() -> None:
     assert torch.equal(same, whole_pass(checkpoint(), [conversation]).emotion)
 
 
+@pytest.mark.slow
 def test_the_33rd_speaker_makes_the_first_one_a_stranger() -> None:
     """A returning speaker starts cold in both forms, though their words may still be in reach."""
     speakers = [f"speaker {i}" for i in range(33)] + ["speaker 32", "speaker 1", "speaker 0"]
@@ -339,6 +347,7 @@ def test_the_33rd_speaker_makes_the_first_one_a_stranger() -> None:
     assert_forms_agree([conversation], EXACT, 64)
 
 
+@pytest.mark.slow
 def test_a_session_starts_from_nothing() -> None:
     talks = [talk(crowd(9, 2, 1), seed=1), talk(crowd(9, 2, 1), seed=1, starts=[5])]
     assert_forms_agree(talks, EXACT)
@@ -412,6 +421,7 @@ def test_a_persona_edge_removed_changes_the_output() -> None:
         assert (model(batch).emotion - model(less).emotion).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 def test_answers_of_a_known_model_stay_what_they_were() -> None:
     """Golden values: a change of the mathematics must be meant (and retrain the checkpoint)."""
     answers = step_through(predictor(), [talk(["a", "b", "a"], seed=9, absent=0.0)])[0]
@@ -431,6 +441,7 @@ def test_state_written_an_utterance_is_as_small_as_stated() -> None:
         assert written / 1024 == pytest.approx(kib, abs=0.01)
 
 
+@pytest.mark.slow
 def test_state_does_not_grow_with_the_conversation() -> None:
     by = predictor(3, "float16", 2)
     window = Window.empty(by.spec)

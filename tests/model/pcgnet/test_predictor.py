@@ -76,6 +76,7 @@ def pushed(turn: Turn, answer: Prediction) -> Window:
     )[0]
 
 
+@pytest.mark.slow
 def test_it_is_a_predictor() -> None:
     served: Predictor = predictor()
     assert served.device == "cpu"
@@ -84,6 +85,7 @@ def test_it_is_a_predictor() -> None:
     assert served.spec.model_digest == served.info.digest
 
 
+@pytest.mark.slow
 def test_no_turns_no_predictions() -> None:
     assert predictor().predict([]) == []
 
@@ -115,6 +117,7 @@ def test_wire_types_of_the_same_numbers_give_the_same_answer(dtype: str) -> None
     assert first.probabilities == second.probabilities
 
 
+@pytest.mark.slow
 def test_it_states_the_calibrated_confidence() -> None:
     checkpoint = predictor().checkpoint
     mapped = Calibration(1.0, 1.0, "dev", 0.5, (0.3, -0.2), shift_map=(0.5, 1.4, -0.6))

@@ -101,6 +101,7 @@ def test_training_does_not_see_the_emotions_in_what_is_answered_of_a_pair(
     assert np.isfinite(run.history[-1].train_loss)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_weights_and_others_differ() -> None:
     short = replace(RECIPE, epochs=1, contrast_weight=0.05)
     one, same, other = (train(data(), config(), short, seed=seed) for seed in (3, 3, 4))
@@ -157,6 +158,7 @@ def test_a_model_trained_on_all_inputs_answers_text_alone() -> None:
     assert (found.emotion.argmax(1) == found.labels).mean() > majority + 0.1
 
 
+@pytest.mark.slow
 def test_each_balance_of_the_losses_trains_and_weighs_otherwise() -> None:
     short = replace(RECIPE, epochs=2, contrast_weight=0.05)
     ends = set()
@@ -171,6 +173,7 @@ class Killed(Exception):
     """Stands for a kill of the process."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     """Every generator, the optimiser and the average must come back, or the ends differ."""
     recipe = replace(RECIPE, epochs=4, balance="uncertainty", contrast_weight=0.05)

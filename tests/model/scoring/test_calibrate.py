@@ -130,6 +130,7 @@ def test_the_weights_of_the_confidence_map_settle(seed: int) -> None:
     np.testing.assert_allclose(slope_of_the_loss, 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_shift_fit_undoes_a_scale_of_every_cell_and_a_bias_of_what_is_stated() -> None:
     logits, shifts = sampled(1, 20000, 9)
     shifted = moved(shifts)
@@ -157,6 +158,7 @@ def moved(shifts: Ints) -> Bools:
     return np.asarray(shifts // 3 != shifts % 3)
 
 
+@pytest.mark.slow
 def test_the_beta_map_undoes_a_bend_that_no_temperature_can() -> None:
     fitted = shift_calibration(*with_a_bend(3, 40000), 3)
     logits, shifts = with_a_bend(4, 40000)  # unseen
@@ -317,6 +319,7 @@ def test_errors_out_of_fold_are_near_chance_for_what_a_temperature_can_cure() ->
         assert max(found) < 0.035
 
 
+@pytest.mark.slow
 def test_the_error_out_of_fold_is_of_what_the_beta_map_states() -> None:
     joint, shifts = with_a_bend(8, 20000)
     answers = cut(50, 20000, 7)

@@ -43,6 +43,7 @@ def pixels(png: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_picture_is_a_png_on_white_with_words_beside_it() -> None:
     pictures = report_pictures(made_up())
     names = [p.name for p in pictures]
@@ -84,6 +85,7 @@ def test_learning_curves_that_cannot_be_written_leave_nothing(tmp_path: Path) ->
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_display_and_importing_no_matplotlib() -> None:
     code = "import sys, model.scoring.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0

@@ -60,6 +60,7 @@ def test_majority_always_says_the_commonest_class_of_train() -> None:
     assert report.shift_auroc.value == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", "gru"])
 def test_what_leans_towards_its_emotion_is_learned(name: BaselineName) -> None:
     report = fit_baseline(name, DATA, "test").report(DATA.labels)
@@ -67,6 +68,7 @@ def test_what_leans_towards_its_emotion_is_learned(name: BaselineName) -> None:
     assert report.shift_auroc.value > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", "gru"])
 def test_equal_seeds_give_equal_answers(name: BaselineName) -> None:
     one, two = (fit_baseline(name, DATA, "dev", seed=3) for _ in range(2))
@@ -74,6 +76,7 @@ def test_equal_seeds_give_equal_answers(name: BaselineName) -> None:
     assert (one.calibration, one.thresholds) == (two.calibration, two.thresholds)
 
 
+@pytest.mark.slow
 def test_a_chain_of_emotions_that_last_is_worth_hearing() -> None:
     data = restaged(murmured(generated_conversations(60, seed=6)), 0.8)
     alone, chained = (fit_baseline(n, data, "test").report(DATA.labels) for n in NAMES[1:3])
@@ -101,6 +104,7 @@ def test_the_chain_is_the_forward_filter_of_each_speaker() -> None:
     np.testing.assert_allclose(found, course / course.sum(), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["markov", "gru"])
 def test_what_hears_a_past_hears_the_past_only(name: BaselineName) -> None:
     """Another last utterance changes the answer to it and to none before it."""
@@ -150,6 +154,7 @@ def test_inputs_that_are_not_named_are_not_read() -> None:
     np.testing.assert_array_equal(one.answers.emotion, two.answers.emotion)
 
 
+@pytest.mark.slow
 def test_without_labels_or_pairs_it_says_what_it_needs_or_does_without() -> None:
     silent = tuple(replace(d, labels=np.full_like(d.labels, UNLABELLED)) for d in DATA.split("dev"))
     with pytest.raises(DataError, match="dev split of generated"):

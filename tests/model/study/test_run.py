@@ -75,6 +75,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing_and_looks_at_test_no_more(data: Path, runs: Path) -> None:
     jobs = jobs_of([TINY], data, runs)
     assert hours(jobs, 1) == 0
@@ -104,6 +105,7 @@ def test_a_runs_name_follows_from_everything_that_decides_it() -> None:
     assert replace(TINY, says="in other words", minutes=9.0).run_name(0) == TINY.run_name(0)
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_mean_over_seeds_and_a_row_less_itself_is_zero(runs: Path) -> None:
     found = scored(TINY, "dev", runs)
     assert found is not None
@@ -115,6 +117,7 @@ def test_a_cell_is_the_mean_over_seeds_and_a_row_less_itself_is_zero(runs: Path)
     assert nothing.verdict == "within noise"
 
 
+@pytest.mark.slow
 def test_a_row_with_a_run_missing_says_so_and_one_without_any_is_no_row(runs: Path) -> None:
     found = scored(replace(TINY, seeds=3), "dev", runs)
     assert found is not None
@@ -122,6 +125,7 @@ def test_a_row_with_a_run_missing_says_so_and_one_without_any_is_no_row(runs: Pa
     assert scored(replace(TINY, model={"hidden": 9}), "dev", runs) is None
 
 
+@pytest.mark.slow
 def test_the_shipped_model_is_the_one_dev_prefers(runs: Path) -> None:
     found = scored(TINY, "dev", runs)
     assert found is not None
@@ -130,6 +134,7 @@ def test_the_shipped_model_is_the_one_dev_prefers(runs: Path) -> None:
     assert folder.name == TINY.run_name(seed)
 
 
+@pytest.mark.slow
 def test_kept_answers_come_back(data: Path, runs: Path) -> None:
     job = Job(TINY, 0, data, runs)
     answers, calibration = load_answers(job.folder / "dev.npz")
@@ -139,6 +144,7 @@ def test_kept_answers_come_back(data: Path, runs: Path) -> None:
     assert len(calibration.offsets) == 7
 
 
+@pytest.mark.slow
 def test_a_baseline_is_fitted_scored_and_noted_like_a_model(data: Path, tmp_path: Path) -> None:
     row = replace(TINY, name="majority", baseline="majority", seeds=1)
     list(run_all(jobs_of([row], data, tmp_path), 1, tmp_path / "ledger.csv"))
@@ -148,6 +154,7 @@ def test_a_baseline_is_fitted_scored_and_noted_like_a_model(data: Path, tmp_path
     assert "always neutral" not in table([found])
 
 
+@pytest.mark.slow
 def test_the_page_is_written_from_what_there_is(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +183,7 @@ def test_a_set_is_cut_as_the_row_says(data: Path) -> None:
     assert {speaker for d in staged.split("train") for speaker in d.speakers} == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_a_row_of_the_other_model_is_trained_and_has_a_table_of_its_own(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_worker_that_cannot_start_is_no_figure(tmp_path: Path) -> None:
         measure(settings, tmp_path / "worker.log")
 
 
+@pytest.mark.slow
 def test_a_worker_imports_nothing_that_only_training_or_text_needs() -> None:
     """Each of these takes from a tenth of a second to two; the encoder imports its own."""
     look = (

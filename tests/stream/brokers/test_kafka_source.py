@@ -75,6 +75,7 @@ def test_a_persons_options_win() -> None:
     assert producer_config(settings)["linger.ms"] == "5"
 
 
+@pytest.mark.slow
 def test_an_unreachable_broker_is_named() -> None:
     (port,) = free_ports(1)
     settings = Settings(bootstrap=f"127.0.0.1:{port}", mock_broker=True)

@@ -120,6 +120,7 @@ def test_an_unreachable_broker_is_one_sentence(arguments: list[str]) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_schemas_come_out_as_one_document_or_as_files(tmp_path: Path) -> None:
     done = emotrack("schema", "export", "-")
     assert set(json.loads(done.stdout)) == {*EVENT_TYPES, "asyncapi"}

@@ -100,6 +100,7 @@ def test_a_check_counts_what_is_there(tmp_path: Path) -> None:
     assert "100.0 %" in said
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_one_sentence_and_nothing_is_written(
     talk: Path, tmp_path: Path
 ) -> None:

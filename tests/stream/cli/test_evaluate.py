@@ -59,6 +59,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return checkpoint(folder / "one", 8), checkpoint(folder / "other", 16)
 
 
+@pytest.mark.slow
 def test_a_report_is_a_page_with_its_pictures_and_its_figures(
     data: str, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_comparing_on_test_is_a_look_of_both(
     assert looked == [*digests, "baseline-majority-seed0"]
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
     data: str, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -115,6 +117,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
     assert (tmp_path / "file").read_text("utf-8") == "kept"
 
 
+@pytest.mark.slow
 def test_a_baseline_is_scored_as_a_checkpoint_is(data: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     said = run("baseline", "logistic", "--data", data, "--json", str(figures), "--text-only")

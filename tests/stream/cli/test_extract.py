@@ -80,6 +80,7 @@ def test_openface_files_become_rows(tmp_path: Path) -> None:
         assert str(arrays["video_extractor"]) == shipped.extractors["video"]
 
 
+@pytest.mark.slow
 def test_sentences_of_lines_and_tables_become_the_encoders_vectors(tmp_path: Path) -> None:
     try:
         shipped = load_checkpoint(default_checkpoint())
@@ -102,6 +103,7 @@ def test_sentences_of_lines_and_tables_become_the_encoders_vectors(tmp_path: Pat
             assert str(arrays["text_extractor"]) == shipped.extractors["text"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_one_sentence_and_nothing_is_written(tmp_path: Path) -> None:
     bad = tmp_path / "a.wav"
     bad.write_bytes(b"no sound")

@@ -122,6 +122,7 @@ def test_wrong_folders_are_one_clear_message(data: Path, trained: Path, tmp_path
         run("evaluate", str(tmp_path), "--data", str(data))
 
 
+@pytest.mark.slow
 def test_the_encoder_is_tuned_with_the_graph_and_evaluated_from_sentences(
     data: Path, tmp_path: Path
 ) -> None:
@@ -148,7 +149,7 @@ def test_the_encoder_is_tuned_with_the_graph_and_evaluated_from_sentences(
 
 
 def test_ten_conversations_in_a_csv_become_a_model(tmp_path: Path) -> None:
-    """The README's three commands, with a model as small as can be."""
+    """The commands of docs/data.md, with a model as small as can be."""
     lines = ["conversation_id,speaker_id,text,emotion"]
     for talk in range(10):
         for turn in range(6):
@@ -168,6 +169,7 @@ def test_ten_conversations_in_a_csv_become_a_model(tmp_path: Path) -> None:
     assert (checkpoint.config.audio, checkpoint.config.video) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_set_without_dev_is_trained_with_dialogues_held_out(
     tmp_path: Path,
 ) -> None:
@@ -238,6 +240,7 @@ model: {width: 16, heads: 2, head_width: 8, graph_heads: 2, feed_forward: 16, te
 """
 
 
+@pytest.mark.slow
 def test_the_other_model_is_trained_and_scored_by_the_same_commands(
     data: Path, tmp_path: Path
 ) -> None:

@@ -321,6 +321,7 @@ def test_a_record_the_broker_refuses_is_not_lost_in_silence(
     publisher.close()
 
 
+@pytest.mark.slow
 def test_the_client_speaks_to_the_mock_cluster_too(mock_broker: str) -> None:
     """Its answer to a version probe is one that kafka-python waits on for 30 s: we send none."""
     with Publisher(mock_broker) as publisher:
@@ -344,6 +345,7 @@ def test_no_broker_is_one_sentence_at_once() -> None:
         require_broker("127.0.0.1:http")
 
 
+@pytest.mark.slow
 def test_something_that_is_no_broker_is_said_to_be_none() -> None:
     import socket
 

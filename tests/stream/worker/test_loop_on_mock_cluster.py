@@ -14,6 +14,7 @@ from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import ThreadWorker, wait_for
 
 
+@pytest.mark.slow
 def test_utterances_are_answered_on_the_mock_cluster_with_state_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

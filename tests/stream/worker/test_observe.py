@@ -26,6 +26,7 @@ STAGES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ten_thousand_conversations_and_speakers_add_no_series(predictor: Predictor) -> None:
     log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
     metrics, worker = worker_on(log, predictor)

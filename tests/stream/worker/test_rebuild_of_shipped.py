@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from model.registry import load_predictor
 from stream.worker.rebuild import READY_AHEAD, REPLAYED_AT_ONCE
@@ -13,6 +14,7 @@ CONVERSATIONS = 2 * READY_AHEAD * REPLAYED_AT_ONCE + 5  # more than can be under
 WIDTHS = {"text": 384, "audio": 8, "video": 17}
 
 
+@pytest.mark.slow
 def test_rebuilt_states_are_those_that_were_served() -> None:
     plant = Plant(load_predictor())
     draw = np.random.default_rng(7)

@@ -125,6 +125,7 @@ def test_a_conversation_is_a_hash_unless_it_may_be_named(collector: Collector) -
     assert attributes(span.links[0])["emotrack.conversation.id"] == "call-7"
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_is_said_once_and_holds_nobody_up() -> None:
     address = f"http://127.0.0.1:{free_ports(1)[0]}"
     with capture_logs() as logs:
