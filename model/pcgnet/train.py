@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,12 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             normalise_inputs(networks.model, dialogues, ("audio", "video", "persona"))
             flat = torch.ones(tuned.width)
             networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
-        self.class_weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        self.emotion_loss = partial(
+            focal_loss,
+            gamma=recipe.gamma,
+            class_weight=class_weight(dialogues, config.classes, recipe.class_weight_power),
+            smoothing=recipe.smoothing,
+        )
         super().__init__(
             recipe,
             networks,
@@ -187,7 +193,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         shifts = shift_labels(labels, out.pairs, classes)
         weights = {"emotion": 1.0, "shift": r.shift_weight, "moved": r.moved_weight}
         losses = {
-            "emotion": self._emotion_loss(out.emotion, labels),
+            "emotion": self.emotion_loss(out.emotion, labels),
             "shift": shift_loss(out.shift_alone, shifts, smoothing=r.shift_smoothing),
             "moved": moved_loss(out.shift_alone, shifts, classes),
         }
@@ -205,16 +211,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         if vectors is None or self.network.text_head is None:
             return total
         logits = self.network.text_head(vectors * vectors.shape[1] ** 0.5)
-        return total + r.text_weight * self._emotion_loss(logits, labels)
-
-    def _emotion_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(
-            logits,
-            labels,
-            gamma=self.recipe.gamma,
-            class_weight=self.class_weight,
-            smoothing=self.recipe.smoothing,
-        )
+        return total + r.text_weight * self.emotion_loss(logits, labels)
 
     def _thinned(self, batch: Batch) -> Tensor:
         """Remove inputs at random, so that the model learns to answer any subset: [N, 4] bool."""
