@@ -10,6 +10,7 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from model.interface import ServingOptions
 from state.window import Recurrence
 from stream import main, serve
 from tests.fakes.predictor import SmallPredictor
@@ -34,8 +35,8 @@ def serve_small() -> None:
         more["digest"] = digest
     more |= {name: int(value) for name, value in told.items() if value}
 
-    def load_small(*_args: object, **settings: Any) -> SmallPredictor:
-        return small_model(settings["idle_s"], **more)
+    def load_small(_path: object, serving: ServingOptions) -> SmallPredictor:
+        return small_model(serving.idle_s, **more)
 
     setattr(serve, "load_predictor", load_small)  # noqa: B010 -- a checker would refuse it
     main.main()
