@@ -1,4 +1,4 @@
-"""Speed and size, measured: what `emotrack bench` prints.
+"""The benchmarks of speed and size behind `emotrack bench`.
 
 May import every room but cli.
 Begin with `rows` (one measured figure) and `pipeline`.

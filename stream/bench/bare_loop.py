@@ -2,12 +2,11 @@
 
 Run as a child process (`python -m stream.bench.bare_loop JSON`), so that the CPU of the clients'
 own threads is counted on both sides. Saves are encoded before the clock starts; there is no model,
-no decoding, no metric.
+no decoding, no metric. Prints CPU microseconds a record.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from typing import Any, Final
@@ -16,7 +15,7 @@ import msgspec
 from confluent_kafka import Consumer, Message, Producer
 
 from state.redis_store import RedisStore
-from stream.bench.state import Talk, open_store, spec_of
+from stream.bench.state import SaveScript, open_store, spec_of
 
 CONVERSATIONS: Final = 1_000
 HIDDEN: Final = 200
@@ -28,24 +27,27 @@ class Arguments(msgspec.Struct, frozen=True):
 
     bootstrap: str
     redis_url: str
-    source: str  # topic that already holds at least `count` records
+    source: str  # topic that already has at least `count` records
     sink: str
     count: int
     batch: int
     answer_bytes: int
 
 
-def bare_loop(arguments: Arguments) -> dict[str, float]:
-    """Run the loop; CPU microseconds and records a second."""
+def bare_loop(arguments: Arguments) -> float:
+    """Run the loop; return CPU microseconds a record."""
     store = open_store(spec_of(HIDDEN), arguments.redis_url)
     store.check()
     calls = encoded_saves(store, arguments.count)
-    consumer, producer = clients(arguments)
+    producer = Producer(
+        {"bootstrap.servers": arguments.bootstrap, "enable.idempotence": True, "linger.ms": 0}
+    )
+    consumer = joined_consumer(arguments)
     answer = bytes(arguments.answer_bytes)
     done = 0
     deadline = time.monotonic() + WAIT_S
-    pending = wait_for_first(consumer, deadline)
-    cpu, wall = time.process_time(), time.monotonic()
+    pending = first_record(consumer, deadline)
+    cpu = time.process_time()
     while done < arguments.count and time.monotonic() < deadline:
         messages = [m for m in pending or consumer.consume(arguments.batch, 0.1) if not m.error()]
         pending = []
@@ -57,14 +59,14 @@ def bare_loop(arguments: Arguments) -> dict[str, float]:
         producer.flush()
         consumer.commit(asynchronous=True)
         done += len(messages)
-    cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+    cpu = time.process_time() - cpu
     consumer.close()
     if done < arguments.count:
         raise TimeoutError(f"only {done} of {arguments.count} records within {WAIT_S:.0f} s")
-    return {"cpu_us": cpu / done * 1e6, "per_s": done / wall}
+    return cpu / done * 1e6
 
 
-def wait_for_first(consumer: Consumer, deadline: float) -> list[Message]:
+def first_record(consumer: Consumer, deadline: float) -> list[Message]:
     """Join the group and return its first record: joining is not part of the loop."""
     while time.monotonic() < deadline:
         if messages := consumer.consume(1, 0.1):
@@ -73,17 +75,17 @@ def wait_for_first(consumer: Consumer, deadline: float) -> list[Message]:
 
 
 def encoded_saves(store: RedisStore, count: int) -> list[tuple[Any, ...]]:
-    """FCALLs of `count` utterances of many conversations, encoded."""
+    """Return encoded FCALLs of `count` utterances of many conversations."""
     token = store.claim("bench-bare", 0)
-    talk = Talk(spec_of(HIDDEN), CONVERSATIONS, 0, f"bench-bare-{token:x}")
+    saves = SaveScript(spec_of(HIDDEN), CONVERSATIONS, 0, f"bench-bare-{token:x}")
     calls: list[tuple[Any, ...]] = []
     while len(calls) <= count:
-        calls += [store.encoded(save) for save in talk.next_batch(token)]
+        calls += [store.encoded(save) for save in saves.next_batch(token)]
     return calls
 
 
-def clients(arguments: Arguments) -> tuple[Consumer, Producer]:
-    """A group member that reads from the start, and a producer; settings as the worker's."""
+def joined_consumer(arguments: Arguments) -> Consumer:
+    """Return a group member that reads from the start, with the worker's settings."""
     consumer = Consumer(
         {
             "bootstrap.servers": arguments.bootstrap,
@@ -95,11 +97,8 @@ def clients(arguments: Arguments) -> tuple[Consumer, Producer]:
         }
     )
     consumer.subscribe([arguments.source])
-    producer = Producer(
-        {"bootstrap.servers": arguments.bootstrap, "enable.idempotence": True, "linger.ms": 0}
-    )
-    return consumer, producer
+    return consumer
 
 
 if __name__ == "__main__":
-    print(json.dumps(bare_loop(msgspec.json.decode(sys.argv[1], type=Arguments))))
+    print(bare_loop(msgspec.json.decode(sys.argv[1], type=Arguments)))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from model.checkpoint_files import find_checkpoint
+from model.hrg_ssa.bench import Reencoding, Told
 from stream.bench.rows import Row, figure
 from stream.local.conversations import demo_sentences
 
@@ -18,32 +20,24 @@ def run_bench_hrg_ssa(
     model: Path, *, utterances: int, say: Callable[[str], None]
 ) -> dict[str, Row]:
     """Measure on one thread, the two forms in turns; sentences are the demo's."""
-    from model.checkpoint_files import find_checkpoint
-    from model.hrg_ssa.bench import Reencoding, Told
-
     sentences = demo_sentences()
     sentences = (sentences * (1 + (WARM + utterances) // len(sentences)))[: WARM + utterances]
     say("loading the model: batch sizes are proven")
     alone, many = (Told.begin(find_checkpoint(model), count) for count in (1, BATCH))
-    again = Reencoding(alone.predictor)
-    window = alone.predictor.spec.recurrence.window
-    clock, step, anew, batched = time.perf_counter, [], [], []
+    reencoding, spec = Reencoding(alone.predictor), alone.predictor.spec
+    window = spec.recurrence.window
+    clock, step, ratio, batched = time.perf_counter, [], [], []
     for at, sentence in enumerate(sentences):
-        taken = alone.step(sentence, clock)
-        if at < WARM:
-            many.step(sentence, clock)
-            continue
-        step.append(1e3 * taken)
-        anew.append(1e3 * again.seconds(sentences[at - window : at + 1], clock))
-        batched.append(1e3 * many.step(sentence, clock) / BATCH)
-    spec = alone.predictor.spec
+        one_s, many_s = alone.step(sentence, clock), many.step(sentence, clock)
+        if at >= WARM:
+            step.append(1e3 * one_s)
+            ratio.append(reencoding.seconds(sentences[at - window : at + 1], clock) / one_s)
+            batched.append(1e3 * many_s / BATCH)
     rows = window * spec.row_bytes
     speakers = spec.recurrence.max_speakers * spec.speaker_bytes
-    ratio = [a / s for a, s in zip(anew, step, strict=True)]
-    what = f"{utterances} sentences of the demo, one thread, words to answer"
-
+    note = f"one conversation, {utterances} sentences of the demo, one thread, words to answer"
     return {
-        "hrg_step_p50_ms": figure(step, "ms", f"one conversation, {what}", 30.0),
+        "hrg_step_p50_ms": figure(step, "ms", note, 30.0),
         "hrg_reencode_ratio": figure(
             ratio, "x", f"encoding all {window + 1} utterances of the window / step, in turns", 4.0
         ),

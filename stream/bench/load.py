@@ -1,4 +1,4 @@
-"""The benchmarks' own ends of the log: a script of messages, an open-loop sender, a collector.
+"""The benchmarks' own Kafka clients: a script of messages, an open-loop sender, a collector.
 
 Talks to Kafka through confluent-kafka directly: nothing of emotrack's own clients is in the timed
 path. Loads are bounded in count and go to loopback.
@@ -6,7 +6,6 @@ path. Loads are bounded in count and go to loopback.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, e
 from stream.events.messages import Features, FeatureVector, PackedTensor, Utterance, encode
 from stream.events.topic_names import TopicNames
 
-SHIPPED_WIDTHS: Final = (384, 8, 17)  # inputs of the shipped PCGNet
+PAPER_WIDTHS: Final = (1024, 300, 342)  # inputs of the paper's PCGNet: text, audio, video
+SHIPPED_WIDTHS: Final = (384, 8, 17)  # of the shipped one
 FEATURE_POOL: Final = 64  # different vectors; each message has one of them
 PARTITION_READ_S: Final = 10.0
 DRAIN_S: Final = 120.0  # for the answers of a flood
@@ -31,7 +31,7 @@ Name = tuple[bytes, str]  # key and utterance id
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class UtteranceMessage:
     """One utterance event, ready to send."""
 
     name: Name
@@ -39,22 +39,41 @@ class Message:
     headers: list[tuple[str, str | bytes | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptPlan:
-    """Shape of a script of utterances: conversations take turns, two speakers each."""
+def script(
+    prefix: str,
+    conversations: int,
+    utterances: int,
+    *,
+    widths: tuple[int, int, int] = PAPER_WIDTHS,
+    sentences: Sequence[str] = (),
+    seed: int = 0,
+) -> list[UtteranceMessage]:
+    """Return `utterances` events of conversations that take turns, two speakers each.
 
-    prefix: str  # of conversation ids: a new one never meets old state
-    conversations: int
-    utterances: int  # in all
-    widths: tuple[int, int, int] | None = (1024, 300, 342)  # text, audio, video; None: raw text
-    sentences: Sequence[str] = ()  # for raw text
-
-
-def script(plan: ScriptPlan, seed: int = 0) -> list[Message]:
-    """Make the messages of a plan: MessagePack with float16 vectors, or JSON with raw text."""
+    MessagePack with float16 vectors of `widths` (text, audio, video), or JSON with raw text where
+    there are `sentences`. Conversation ids start with `prefix`: a new one never meets old state.
+    """
     rng = np.random.default_rng(seed)
-    pool = [_features(rng, plan.widths) for _ in range(FEATURE_POOL)] if plan.widths else []
-    return [_message(plan, number, pool) for number in range(plan.utterances)]
+    pool = [] if sentences else [_features(rng, widths) for _ in range(FEATURE_POOL)]
+    encoding: Encoding = "msgpack" if pool else "json"
+    messages = []
+    for number in range(utterances):
+        turn, which = divmod(number, conversations)
+        utterance = Utterance(
+            conversation_id=f"{prefix}-{which:05d}",
+            utterance_id=f"{prefix}#{number}",
+            speaker_id="customer" if turn % 2 else "agent",
+            seq=turn,
+            text=None if pool else sentences[number % len(sentences)],
+            features=pool[number * 7 % len(pool)] if pool else None,
+            persona=[0.33, 0.25, 0.27, 0.32, 0.29] if pool else None,
+        )
+        headers = event_headers(
+            id=utterance.utterance_id, type=UTTERANCE_TYPE, source=CLIENT_SOURCE, encoding=encoding
+        )
+        name = utterance.conversation_id.encode(), utterance.utterance_id
+        messages.append(UtteranceMessage(name, encode(utterance, encoding), [*headers]))
+    return messages
 
 
 def _features(rng: np.random.Generator, widths: tuple[int, int, int]) -> Features:
@@ -65,28 +84,8 @@ def _features(rng: np.random.Generator, widths: tuple[int, int, int]) -> Feature
     return Features(*vectors)
 
 
-def _message(plan: ScriptPlan, number: int, pool: Sequence[Features]) -> Message:
-    turn, which = divmod(number, plan.conversations)
-    conversation = f"{plan.prefix}-{which:05d}"
-    utterance = Utterance(
-        conversation_id=conversation,
-        utterance_id=f"{plan.prefix}#{number}",
-        speaker_id="customer" if turn % 2 else "agent",
-        seq=turn,
-        text=None if pool else plan.sentences[number % len(plan.sentences)],
-        features=pool[number * 7 % len(pool)] if pool else None,
-        persona=[0.33, 0.25, 0.27, 0.32, 0.29] if pool else None,
-    )
-    encoding: Encoding = "msgpack" if pool else "json"
-    headers = event_headers(
-        id=utterance.utterance_id, type=UTTERANCE_TYPE, source=CLIENT_SOURCE, encoding=encoding
-    )
-    value = encode(utterance, encoding)
-    return Message((conversation.encode(), utterance.utterance_id), value, [*headers])
-
-
 class Sender:
-    """Sends utterances as fast as the broker takes them, or at a fixed rate whatever comes back."""
+    """A sender of utterances, as fast as the broker takes them or at a fixed rate."""
 
     def __init__(self, bootstrap: str, topics: TopicNames) -> None:
         self._bootstrap, self._topics = bootstrap, topics
@@ -100,21 +99,23 @@ class Sender:
             }
         )
 
-    def flood(self, messages: Sequence[Message]) -> None:
-        """Send everything and wait for the last acknowledgement."""
+    def flood(self, messages: Sequence[UtteranceMessage]) -> None:
+        """Send all messages and wait for the last acknowledgement."""
         for message in messages:
             self._send(message)
         self._producer.flush(60)
 
-    def answered(self, messages: Sequence[Message], timeout_s: float = DRAIN_S) -> Collector:
-        """Send everything at once and return when all is answered. Raises `TimeoutError`."""
+    def answered(
+        self, messages: Sequence[UtteranceMessage], timeout_s: float = DRAIN_S
+    ) -> Collector:
+        """Send all messages and return when all are answered. Raises `TimeoutError`."""
         with collecting(self._bootstrap, self._topics.predictions) as collector:
             self.flood(messages)
             collector.wait_for(len(messages), timeout_s)
             return collector
 
-    def open_loop(self, messages: Sequence[Message], rate: float) -> dict[Name, float]:
-        """Send `rate` a second; returns each message's due time (monotonic), late or not.
+    def open_loop(self, messages: Sequence[UtteranceMessage], rate: float) -> dict[Name, float]:
+        """Send `rate` a second; return each message's due time (monotonic), late or not.
 
         Latency counted from the due time is free of coordinated omission.
         """
@@ -128,7 +129,7 @@ class Sender:
         self._producer.flush(60)
         return due
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: UtteranceMessage) -> None:
         key, _ = message.name
         while True:
             try:
@@ -156,7 +157,7 @@ class Collector:
     sizes: list[int] = field(default_factory=list)  # bytes of each value
 
     def collect(self, consumer: Consumer, stop: threading.Event) -> None:
-        """Note answers until `stop` is set."""
+        """Record answers until `stop` is set."""
         decoder = msgspec.json.Decoder(_Answer)
         while not stop.is_set():
             message = consumer.poll(0.1)
@@ -168,7 +169,7 @@ class Collector:
             self.sizes.append(len(value))
 
     def wait_for(self, count: int, timeout_s: float) -> None:
-        """Return when `count` answers came. Raises `TimeoutError`."""
+        """Return when `count` answers have arrived. Raises `TimeoutError`."""
         deadline = time.monotonic() + timeout_s
         while len(self.arrived) < count:
             if time.monotonic() > deadline:
@@ -177,7 +178,7 @@ class Collector:
             time.sleep(0.01)
 
     def per_s(self) -> float:
-        """Answers a second, from the first to the last."""
+        """Return answers a second, from the first to the last."""
         times = self.arrived.values()
         return (len(times) - 1) / max(max(times) - min(times), 1e-9)
 
@@ -191,7 +192,7 @@ def collecting(bootstrap: str, topic: str) -> Iterator[Collector]:
             "group.id": "bench-collector",
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 5,
-            "log_level": 0,  # it outlives the broker by a moment
+            "log_level": 0,  # it closes a moment after the broker
         }
     )
     consumer.assign(ends_of(consumer, topic))
@@ -207,15 +208,8 @@ def collecting(bootstrap: str, topic: str) -> Iterator[Collector]:
 
 
 def latencies_ms(due: Mapping[Name, float], arrived: Mapping[Name, float]) -> list[float]:
-    """Milliseconds from due to arrived, for what arrived, ascending."""
-    return sorted((at - due[name]) * 1000 for name, at in arrived.items() if name in due)
-
-
-def quantile(ascending: Sequence[float], q: float) -> float:
-    """The value that a share `q` of the sample does not exceed; NaN for no sample."""
-    if not ascending:
-        return math.nan
-    return ascending[min(len(ascending) - 1, math.ceil(q * len(ascending)) - 1)]
+    """Return milliseconds from due to arrived, of the messages that arrived."""
+    return [(at - due[name]) * 1000 for name, at in arrived.items() if name in due]
 
 
 def commit_all(bootstrap: str, group: str, topic: str) -> None:
@@ -226,7 +220,7 @@ def commit_all(bootstrap: str, group: str, topic: str) -> None:
 
 
 def ends_of(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    """The present end of each partition."""
+    """Return the present end of each partition."""
     ends = []
     for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
         at = TopicPartition(topic, partition)

@@ -1,8 +1,8 @@
-"""`emotrack bench metrics`: what observing costs a worker, on Apache Kafka and Redis.
+"""`emotrack bench metrics`: a worker's cost of observing, on Apache Kafka and Redis.
 
-One worker is flooded; its loop observes in slices, see `bench_in_turns`. The loop is one thread and
-bounds the throughput, so the cost is its CPU time an utterance, of slices with observations against
-their neighbours without. What a scrape costs is measured beside it.
+One worker is flooded; its loop observes in slices, see `worker_in_turns`. The loop is one thread
+and bounds the throughput, so the cost is its CPU time an utterance, of slices with observations
+against their neighbours without. The cost of a scrape is measured too.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from stream.bench.load import ScriptPlan, Sender, script
+from stream.bench.load import Sender, script
 from stream.bench.pipeline import random_checkpoint, unique
 from stream.bench.rows import Row, figure
 from stream.bench.servers import started
@@ -50,15 +50,14 @@ def run_bench_metrics(
             sender = Sender(servers.bootstrap, servers.topics)
             floods = math.ceil(utterances / FLOOD)
             for seed in range(floods):
-                wanted = ScriptPlan(unique("metrics"), CONVERSATIONS, FLOOD)
-                sender.answered(script(wanted, seed=seed))
+                sender.answered(script(unique("metrics"), CONVERSATIONS, FLOOD, seed=seed))
                 say(f"flood {seed + 1} of {floods}, {FLOOD} utterances each")
             scrape_ms = cost_of_a_scrape(worker) * 1000
         return rows(costs(slices_in(log)), scrape_ms)
 
 
 def cost_of_a_scrape(worker: RunningWorker) -> float:
-    """CPU seconds of the whole worker, which does nothing else."""
+    """Return CPU seconds of the whole worker, which is idle otherwise."""
     began = process_cpu_s(worker.process.pid)
     for _ in range(SCRAPES):
         scrape(worker.metrics)
@@ -66,7 +65,7 @@ def cost_of_a_scrape(worker: RunningWorker) -> float:
 
 
 def process_cpu_s(pid: int) -> float:
-    """CPU seconds of another process, to the nanosecond (Linux)."""
+    """Return CPU seconds of another process, to the nanosecond (Linux)."""
     return time.clock_gettime((~pid << 3) | CPU_OF_A_PROCESS)
 
 
@@ -77,26 +76,23 @@ def slices_in(log: Path) -> list[Slice]:
 
 
 def costs(slices: Sequence[Slice]) -> list[tuple[float, float]]:
-    """CPU microseconds an utterance with and without, of neighbours in the midst of a flood."""
-    return list(_pairs(slices[LEFT_OUT:]))
+    """Return CPU microseconds an utterance with and without, of neighbours within a flood."""
+    pairs = []
+    for pair in zip(slices[LEFT_OUT::2], slices[LEFT_OUT + 1 :: 2], strict=False):
+        without, with_ = sorted(pair)  # by the flag
+        if min(without[2], with_[2]) >= FULL:
+            pairs.append((with_[1] / with_[2] * 1e6, without[1] / without[2] * 1e6))
+    return pairs
 
 
-def _pairs(slices: Sequence[Slice]) -> Iterator[tuple[float, float]]:
-    for first, second in zip(slices[::2], slices[1::2], strict=False):
-        if min(first[2], second[2]) < FULL:
-            continue
-        with_, without = (first, second) if first[0] else (second, first)
-        yield with_[1] / with_[2] * 1e6, without[1] / without[2] * 1e6
-
-
-def rows(found: Sequence[tuple[float, float]], scrape_ms: float) -> dict[str, Row]:
-    """The cost in percent, and the upper 95 % bound of its mean."""
-    differences = [with_ - without for with_, without in found]
-    base = statistics.mean(without for _, without in found)
+def rows(pairs: Sequence[tuple[float, float]], scrape_ms: float) -> dict[str, Row]:
+    """Return the cost in percent, and the upper 95 % bound of its mean."""
+    differences = [with_ - without for with_, without in pairs]
+    base = statistics.mean(without for _, without in pairs)
     mean = statistics.mean(differences) / base * 100
     spread = statistics.stdev(differences) / math.sqrt(len(differences)) / base * 100
     note = (
-        f"mean of {len(found)} pairs of neighbouring slices, features in, H=200: "
+        f"mean of {len(pairs)} pairs of neighbouring slices, features in, H=200: "
         f"{mean * base / 100:.0f} us of CPU of the loop an utterance, {base:.0f} without; load of "
         f"the machine {os.getloadavg()[0]:.1f}"
     )

@@ -1,5 +1,6 @@
-"""`emotrack bench model`: the model's speed, each figure a ratio or beside what it was measured
-with (P1, P3, P4, P9 of the goals). One thread; the model's own tests hold its correctness.
+"""`emotrack bench model`: the model's speed, as ratios or with their reference (goals P1 to P9).
+
+One thread; the model's own tests check its correctness.
 """
 
 from __future__ import annotations
@@ -7,12 +8,15 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from model.pcgnet import bench
+from model.pcgnet.predictor import PcgnetPredictor
+from state.window import Window
 from stream.bench.rows import Row, figure
 
 Say = Callable[[str], None]
-
+CLOCK: Final = time.perf_counter
 TURN: Final = 50
 CONVERSATIONS: Final = 64
 BATCH: Final = 256
@@ -25,43 +29,36 @@ CUDA_WARM, CUDA_STEPS = 12, 20  # steps: before the windows are full; timed in e
 GOALS: Final = {200: (1.2, 0.5), 400: (3.0, 1.3)}  # P3, ms: first, aim
 
 
-def run_bench_model(*, say: Say = lambda line: None) -> dict[str, Row]:
+def run_bench_model(*, say: Say) -> dict[str, Row]:
     """Measure P1, P3, P4 and P9 and return their rows; about a minute on an idle core."""
-    from model.pcgnet import bench
-
     bench.use_threads(1)
     rows: dict[str, Row] = {}
     for hidden in GOALS:
         say(f"H={hidden}: proving batch sizes, then P3 and P4")
         predictor = bench.random_predictor(hidden)
-        rows |= _single(bench, predictor, hidden)
-        rows |= _batched(bench, predictor, hidden)
+        rows |= _single(predictor, hidden)
+        rows |= _batched(predictor, hidden)
         if hidden == 200:
             say(f"P1: step against full recompute at turn {TURN}, {CONVERSATIONS} conversations")
-            rows |= _against_recompute(bench, predictor)
+            rows |= _against_recompute(predictor)
             say("P9: one conversation of 10,000 utterances")
-            rows |= _late_against_early(bench, predictor)
+            rows |= _late_against_early(predictor)
     return dict(sorted(rows.items()))
 
 
-def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
-    """Measure P5: the model on a GPU, its inputs' way there and its answers' way back counted.
-
-    Raises `ModelError` where there is none.
-    """
-    from model.pcgnet import bench
-
+def run_bench_cuda(*, say: Say) -> dict[str, Row]:
+    """Measure P5: the model on a GPU, both transfers included. Raises `ModelError` without one."""
     rows: dict[str, Row] = {}
     say(f"H={CUDA_HIDDEN}: proving batch sizes")
     predictor = bench.random_predictor(CUDA_HIDDEN, "cuda")
     for batch in CUDA_BATCHES:
         say(f"P5: batches of {batch}")
         talks = bench.Talks.begin(predictor, batch)
-        talks.steps(range(CUDA_WARM), time.perf_counter)
+        talks.steps(range(CUDA_WARM), CLOCK)
         turns = talks.turns(CUDA_WARM)
         runs = []
         for _ in range(RUNS):
-            taken = [talks.step(turns, time.perf_counter) for _ in range(CUDA_STEPS)]
+            taken = [talks.step(turns, CLOCK) for _ in range(CUDA_STEPS)]
             runs.append(statistics.median(taken))
         proven = ", ".join(map(str, predictor.batch_sizes))
         reference = (
@@ -76,17 +73,17 @@ def run_bench_cuda(*, say: Say = lambda line: None) -> dict[str, Row]:
     return rows
 
 
-def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
+def _against_recompute(predictor: PcgnetPredictor) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, CONVERSATIONS)
-    talks.steps(range(TURN - 1), time.perf_counter)
+    talks.steps(range(TURN - 1), CLOCK)
     turns = talks.turns(TURN - 1)
     whole = bench.FullRecompute(predictor, CONVERSATIONS, TURN)
-    whole.seconds(time.perf_counter)
+    whole.seconds(CLOCK)
     passes, steps, products = [], [], []
-    for _ in range(RUNS):  # interleaved: what else the machine does meets all three alike
-        products.append(bench.sgemm_gflops(time.perf_counter))
-        passes.append(whole.seconds(time.perf_counter))
-        steps.append(min(talks.step(turns, time.perf_counter) for _ in range(3)))
+    for _ in range(RUNS):  # interleaved: other load of the machine affects all three alike
+        products.append(bench.sgemm_gflops(CLOCK))
+        passes.append(whole.seconds(CLOCK))
+        steps.append(min(talks.step(turns, CLOCK) for _ in range(3)))
     runs = [a / b for a, b in zip(passes, steps, strict=True)]
     reached = [whole.gflop / s for s in passes]
     share = [r / p for r, p in zip(reached, products, strict=True)]
@@ -104,26 +101,26 @@ def _against_recompute(bench: Any, predictor: Any) -> dict[str, Row]:
     }  # fmt: skip
 
 
-def _single(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
+def _single(predictor: PcgnetPredictor, hidden: int) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, 1)
-    talks.steps(range(20), time.perf_counter)
+    talks.steps(range(20), CLOCK)
     runs = []
     for block in range(RUNS):
         at = 20 + block * SINGLE_STEPS
-        taken = talks.steps(range(at, at + SINGLE_STEPS), time.perf_counter)
+        taken = talks.steps(range(at, at + SINGLE_STEPS), CLOCK)
         runs.append(1e3 * statistics.median(taken))
     reference = f"p50 of {SINGLE_STEPS} steps, one conversation, one thread, H={hidden}"
     return {f"P3_h{hidden}": figure(runs, "ms", reference, *GOALS[hidden])}
 
 
-def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
+def _batched(predictor: PcgnetPredictor, hidden: int) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, BATCH)
-    talks.steps(range(12), time.perf_counter)
+    talks.steps(range(12), CLOCK)
     turns = talks.turns(12)
     runs, rates = [], []
     for _ in range(RUNS):
-        product = bench.sgemm_gflops(time.perf_counter)
-        seconds = min(talks.step(turns, time.perf_counter) for _ in range(3))
+        product = bench.sgemm_gflops(CLOCK)
+        seconds = min(talks.step(turns, CLOCK) for _ in range(3))
         rates.append(BATCH / seconds)
         runs.append(BATCH * bench.step_gflop(predictor) / seconds / product)
     reference = (
@@ -133,7 +130,7 @@ def _batched(bench: Any, predictor: Any, hidden: int) -> dict[str, Row]:
     return {f"P4_h{hidden}": figure(runs, "of sgemm", reference, 0.5, 0.8)}
 
 
-def _late_against_early(bench: Any, predictor: Any) -> dict[str, Row]:
+def _late_against_early(predictor: PcgnetPredictor) -> dict[str, Row]:
     talks = bench.Talks.begin(predictor, 1)
     talks.steps(range(EARLY), time.process_time)
     early = bench.Talks(predictor, list(talks.windows))
@@ -145,14 +142,13 @@ def _late_against_early(bench: Any, predictor: Any) -> dict[str, Row]:
         before.append(sum(first))
         after.append(sum(then))
         runs.append(sum(then) / sum(first))
-    if state_bytes(early.windows[0]) != state_bytes(talks.windows[0]):
+    if _state_bytes(early.windows[0]) != _state_bytes(talks.windows[0]):
         raise RuntimeError("the state of a long conversation is larger than that of a short one")
     row = figure(runs, "x", "CPU of utterances 9001-10000 against 101-1100", 1.10, 1.03)
     row["value"] = sum(after) / sum(before)
     return {"P9": row}
 
 
-def state_bytes(window: Any) -> int:
-    """Bytes of arrays a window holds."""
+def _state_bytes(window: Window) -> int:
     arrays = 0 if window.arrays is None else window.arrays.nbytes
-    return int(window.rows.nbytes + arrays + sum(s.arrays.nbytes for s in window.speakers.values()))
+    return window.rows.nbytes + arrays + sum(s.arrays.nbytes for s in window.speakers.values())

@@ -1,13 +1,12 @@
 """`emotrack bench pipeline`: the whole worker on Apache Kafka and Redis (P6, P8, P10).
 
-Broker, store, worker and load share this machine's cores. Everything is measured in one run: the
-capacity with a full queue, latency in an open loop at half of it, CPU beside a bare loop of the
-same bytes, memory with many conversations. Order of the phases: read `run_bench_pipeline`.
+Broker, store, worker and load share this machine's cores. One run measures everything: capacity
+with a full queue, latency in an open loop at half of it, CPU against a bare loop of the same bytes,
+memory with many conversations. `run_bench_pipeline` has the order of the phases.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -18,15 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+import numpy as np
+
+from stream.bench.bare_loop import Arguments
 from stream.bench.load import (
     DRAIN_S,
     SHIPPED_WIDTHS,
     Collector,
-    ScriptPlan,
     Sender,
     collecting,
     latencies_ms,
-    quantile,
     script,
 )
 from stream.bench.rows import Row, figure
@@ -39,43 +40,39 @@ from stream.local.worker_process import RunningWorker
 from stream.metrics.scrape import Page, scrape
 
 WARM_UP: Final = 600
-RUNS: Final = 5
 WARM_LOOPS: Final = 3
-FLOOD: Final = 8_000
 OPEN_LOOP_S: Final = 6.0
 CONVERSATIONS: Final = 1_000
 ALERTS_S: Final = 0.5  # for the alerts of the last batch
-MANY: Final = 10_000
-BARE_TOPIC: Final = "bench.bare"  # what the bare loop writes
+UTTERANCES_OF_MANY: Final = 10  # of each of many conversations
+BARE_TOPIC: Final = "bench.bare"  # the bare loop's output
 GIB: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Amounts to send; the defaults take about six minutes on two cores."""
+class LoadPlan:
+    """Amounts to send."""
 
-    partitions: int = 2
-    flood: int = FLOOD
-    runs: int = RUNS
-    open_loop_s: float = OPEN_LOOP_S
-    many_conversations: int = MANY
-    many_utterances: int = 10
+    partitions: int
+    flood: int  # utterances, for the capacity
+    runs: int
+    many_conversations: int
 
 
 @dataclass(slots=True)
 class Bench:
-    """The servers and what was measured so far."""
+    """The servers and the figures measured so far."""
 
     servers: Servers
     scratch: Path
-    plan: Plan
+    plan: LoadPlan
     say: Callable[[str], None]
     rows: dict[str, Row] = field(default_factory=dict)
 
     def row(
         self, name: str, runs: Sequence[float], unit: str, note: str, *goals: float | None
     ) -> None:
-        """Add a row, summarised by its median, and say it; `goals` are first and aim."""
+        """Add a row, summarised by its median, and print it; `goals` are first and aim."""
         self.rows[name] = figure(runs, unit, note, *goals, digits=3)
         self.say(f"{name}: {self.rows[name]['value']:.2f} {unit}")
 
@@ -88,13 +85,13 @@ class Bench:
 
 
 def run_bench_pipeline(
-    *, plan: Plan, say: Callable[[str], None], jars: Path = KAFKA_JARS
+    *, plan: LoadPlan, say: Callable[[str], None], jars: Path = KAFKA_JARS
 ) -> dict[str, Row]:
     """Measure P6, P8 and P10; `say` gets a line at each step."""
     with started(jars, say) as (servers, scratch):
         bench = Bench(servers, scratch, plan, say)
-        four = list(topic_plans(servers.topics, partitions=plan.partitions))
-        create(servers.bootstrap, [*four, replace(four[0], name=BARE_TOPIC)])
+        topics = topic_plans(servers.topics, partitions=plan.partitions)
+        create(servers.bootstrap, [*topics, replace(topics[0], name=BARE_TOPIC)])
         checkpoint = random_checkpoint(scratch / "random-h200")
         with bench.worker(model=checkpoint) as worker:
             features(bench, worker, checkpoint)
@@ -105,9 +102,9 @@ def run_bench_pipeline(
 
 
 def random_checkpoint(folder: Path) -> Path:
-    """A checkpoint of the paper's sizes (H=200) with random weights, made in a child process.
+    """Write a checkpoint of the paper's sizes (H=200) with random weights, in a child process.
 
-    Its alert threshold is the median of its own shift probabilities, so that alerts do happen.
+    Its alert threshold is the median of its own shift probabilities, so that it raises alerts.
     """
     code = (
         "import sys; from pathlib import Path; "
@@ -119,7 +116,7 @@ def random_checkpoint(folder: Path) -> Path:
 
 
 def features(bench: Bench, worker: RunningWorker, checkpoint: Path) -> None:
-    """Features in, H=200: capacity, CPU beside a bare loop, latency at half capacity."""
+    """Measure features in, H=200: capacity, CPU against a bare loop, latency at half capacity."""
     sender = bench.sender()
     flood(sender, WARM_UP)
     before = scrape(worker.metrics)
@@ -128,16 +125,17 @@ def features(bench: Bench, worker: RunningWorker, checkpoint: Path) -> None:
     bench.row("P6_utterances_per_s", [rate], "1/s", "features in, H=200, full queue")
     cpu(bench, before, after, checkpoint, answers.sizes)
     note = f"features in, H=200, open loop at {rate / 2:.0f}/s, half of the measured capacity"
-    keep_latency(bench, open_loops(bench, sender, rate / 2), "P8", note, (15, 8), (50, 20))
+    add_latency(bench, open_loops(bench, sender, rate / 2), "P8", note, (15, 8), (50, 20))
 
 
 def flood(sender: Sender, count: int, sentences: Sequence[str] = ()) -> Collector:
     """Send `count` at once; return their answers."""
-    return sender.answered(script(script_plan("flood", count, sentences), seed=1))
+    messages = script(unique("flood"), CONVERSATIONS, count, sentences=sentences, seed=1)
+    return sender.answered(messages)
 
 
 def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequence[int]) -> None:
-    """P6: CPU an utterance beyond the model, against a bare loop of the same bytes."""
+    """Measure P6: CPU an utterance beyond the model, against a bare loop of the same bytes."""
     utterances, batches = (
         after.histogram(name).minus(before.histogram(name))
         for name in ("emotrack_inference_seconds", "emotrack_batch_utterances")
@@ -160,7 +158,7 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
 
 
 def model_cost_us(checkpoint: Path, batch: int) -> float:
-    """CPU of the model alone for an utterance in batches of this size."""
+    """Return the CPU of the model alone for an utterance in batches of this size."""
     code = (
         "import sys, time; from pathlib import Path; from model.pcgnet.bench import batch_cost_us; "
         "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
@@ -169,29 +167,30 @@ def model_cost_us(checkpoint: Path, batch: int) -> float:
 
 
 def bare_loop_us(bench: Bench, batch: int, answer_bytes: int) -> float:
-    """CPU of the bare loop for an utterance, in a child process (its threads counted too)."""
-    arguments = {
-        "bootstrap": bench.servers.bootstrap,
-        "redis_url": bench.servers.redis_url,
-        "source": bench.servers.topics.utterances,
-        "sink": BARE_TOPIC,
-        "count": bench.plan.flood,
-        "batch": batch,
-        "answer_bytes": answer_bytes,
-    }
-    printed = in_child("-m", "stream.bench.bare_loop", json.dumps(arguments))
-    return float(json.loads(printed)["cpu_us"])
+    """Return the CPU of the bare loop for an utterance, its threads included."""
+    arguments = Arguments(
+        bootstrap=bench.servers.bootstrap,
+        redis_url=bench.servers.redis_url,
+        source=bench.servers.topics.utterances,
+        sink=BARE_TOPIC,
+        count=bench.plan.flood,
+        batch=batch,
+        answer_bytes=answer_bytes,
+    )
+    return float(in_child("-m", "stream.bench.bare_loop", msgspec.json.encode(arguments).decode()))
 
 
 def in_child(*arguments: str) -> str:
-    """Run Python in a process of its own, so that CPU is counted apart; return what it prints."""
-    asked = [sys.executable, "-W", "ignore", *arguments]
-    return subprocess.run(asked, check=True, timeout=300, stdout=subprocess.PIPE, text=True).stdout
+    """Run Python in a process of its own, so that its CPU counts apart; return its output."""
+    command = [sys.executable, "-W", "ignore", *arguments]
+    return subprocess.run(
+        command, check=True, timeout=300, stdout=subprocess.PIPE, text=True
+    ).stdout
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyRun:
-    """One open loop: milliseconds from due to received, ascending."""
+    """One open loop: milliseconds from due to received."""
 
     predictions: list[float]
     alerts: list[float]
@@ -201,33 +200,33 @@ class LatencyRun:
 def open_loops(
     bench: Bench, sender: Sender, rate: float, sentences: Sequence[str] = ()
 ) -> list[LatencyRun]:
-    """Open loops at `rate`; the first ones warm up (the broker's JVM compiles) and do not count."""
-    count = max(50, round(rate * bench.plan.open_loop_s))
-    wanted = WARM_LOOPS + bench.plan.runs
-    return [open_loop(bench, sender, rate, count, sentences) for _ in range(wanted)][WARM_LOOPS:]
+    """Run open loops at `rate`; the first ones warm up (the broker's JVM compiles) and are dropped.
 
-
-def open_loop(
-    bench: Bench, sender: Sender, rate: float, count: int, sentences: Sequence[str]
-) -> LatencyRun:
-    """Send `count` at `rate` a second and collect what comes back."""
-    messages = script(script_plan("open", count, sentences), seed=2)
+    Raises `TimeoutError` where answers are missing.
+    """
+    count = max(50, round(rate * OPEN_LOOP_S))
     bootstrap, topics = bench.servers.bootstrap, bench.servers.topics
-    with (
-        collecting(bootstrap, topics.predictions) as predictions,
-        collecting(bootstrap, topics.shift_alerts) as alerts,
-    ):
-        due = sender.open_loop(messages, rate)
-        predictions.wait_for(count, DRAIN_S)
-        time.sleep(ALERTS_S)
-    return LatencyRun(
-        latencies_ms(due, predictions.arrived),
-        latencies_ms(due, alerts.arrived),
-        predictions.per_s(),
-    )
+    runs = []
+    for _ in range(WARM_LOOPS + bench.plan.runs):
+        messages = script(unique("open"), CONVERSATIONS, count, sentences=sentences, seed=2)
+        with (
+            collecting(bootstrap, topics.predictions) as predictions,
+            collecting(bootstrap, topics.shift_alerts) as alerts,
+        ):
+            due = sender.open_loop(messages, rate)
+            predictions.wait_for(count, DRAIN_S)
+            time.sleep(ALERTS_S)
+        runs.append(
+            LatencyRun(
+                latencies_ms(due, predictions.arrived),
+                latencies_ms(due, alerts.arrived),
+                predictions.per_s(),
+            )
+        )
+    return runs[WARM_LOOPS:]
 
 
-def keep_latency(
+def add_latency(
     bench: Bench,
     runs: Sequence[LatencyRun],
     name: str,
@@ -235,55 +234,47 @@ def keep_latency(
     p50: tuple[float | None, float | None],
     p99: tuple[float | None, float | None],
 ) -> None:
-    """Keep publish -> alert (the goal) and publish -> prediction, p50 and p99 of each run."""
+    """Add publish -> alert (the goal) and publish -> prediction, p50 and p99 of each run."""
     achieved = statistics.median(r.achieved for r in runs)
-    counted = f"{note}; {achieved:.0f}/s achieved; {len(runs)} runs"
-    for what, of in (
-        ("", [r.alerts for r in runs]),
+    note = f"{note}; {achieved:.0f}/s achieved; {len(runs)} runs"
+    for kind, samples in (
+        ("", [r.alerts for r in runs if r.alerts]),
         ("_prediction", [r.predictions for r in runs]),
     ):
-        enough = [sample for sample in of if sample]
-        if not enough:
-            bench.say(f"{name}{what}: no alert in these runs, nothing to measure")
+        if not samples:
+            bench.say(f"{name}{kind}: no alert in these runs, nothing to measure")
             continue
-        seen = f"{counted}, {min(len(s) for s in enough)} or more in each"
+        counted = f"{note}, {min(len(s) for s in samples)} or more in each"
         for share, goal, label in ((0.5, p50, "p50"), (0.99, p99, "p99")):
-            values = [quantile(sample, share) for sample in enough]
-            bench.row(f"{name}{what}_{label}_ms", values, "ms", seen, *goal)
+            values = [float(np.quantile(s, share, method="inverted_cdf")) for s in samples]
+            bench.row(f"{name}{kind}_{label}_ms", values, "ms", counted, *goal)
 
 
 def raw_text(bench: Bench) -> None:
-    """Raw text in, the shipped model: the worker's encoder is in the path."""
+    """Measure raw text in, the shipped model: the worker's encoder is in the path."""
     sender, sentences = bench.sender(), demo_sentences()
     flood(sender, WARM_UP // 4, sentences)
     rate = flood(sender, bench.plan.flood // 8, sentences).per_s()
     bench.row("P8_text_utterances_per_s", [rate], "1/s", "raw text in, shipped model, full queue")
     note = f"raw text in, shipped model, open loop at {rate / 2:.0f}/s, half of the capacity"
     runs = open_loops(bench, sender, rate / 2, sentences)
-    keep_latency(bench, runs, "P8_text", note, (None, None), (None, 40))
+    add_latency(bench, runs, "P8_text", note, (None, None), (None, 40))
 
 
 def memory(bench: Bench, worker: RunningWorker) -> None:
-    """P10: resident memory with many active conversations, model and encoder loaded."""
-    count = bench.plan.many_conversations * bench.plan.many_utterances
-    bench.say(f"sending {count} utterances of {bench.plan.many_conversations} conversations")
-    wanted = ScriptPlan(unique("many"), bench.plan.many_conversations, count, SHIPPED_WIDTHS)
-    bench.sender().answered(script(wanted, seed=3), 5 * DRAIN_S)
+    """Measure P10: resident memory with many active conversations, model and encoder loaded."""
+    conversations = bench.plan.many_conversations
+    count = conversations * UTTERANCES_OF_MANY
+    bench.say(f"sending {count} utterances of {conversations} conversations")
+    messages = script(unique("many"), conversations, count, widths=SHIPPED_WIDTHS, seed=3)
+    bench.sender().answered(messages, 5 * DRAIN_S)
     page = scrape(worker.metrics)
-    held = page.value("emotrack_conversations_active")
+    active = page.value("emotrack_conversations_active")
     resident = page.value("process_resident_memory_bytes") / GIB
-    note = f"{held:.0f} conversations in the owner's cache, text encoder loaded"
+    note = f"{active:.0f} conversations in the owner's cache, text encoder loaded"
     bench.row("P10", [resident], "GiB", note, 1.5, 1.0)
 
 
-def script_plan(name: str, count: int, sentences: Sequence[str]) -> ScriptPlan:
-    """Vectors of the paper's sizes, or raw text where there are sentences."""
-    prefix = unique(name)
-    if sentences:
-        return ScriptPlan(prefix, CONVERSATIONS, count, None, sentences)
-    return ScriptPlan(prefix, CONVERSATIONS, count)
-
-
 def unique(name: str) -> str:
-    """A conversation prefix that no earlier run of this machine used."""
+    """Return a conversation prefix that no earlier run of this machine used."""
     return f"{name}-{time.time_ns():x}"

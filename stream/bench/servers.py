@@ -16,7 +16,7 @@ from stream.local.worker_process import RunningWorker, local_worker
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """A broker and a store; topics of its own prefix keep runs apart."""
+    """A broker and a store; a prefix of topics separates runs."""
 
     bootstrap: str
     redis_url: str
@@ -36,9 +36,9 @@ class Servers:
         create(self.bootstrap, list(plan(self.topics, partitions=partitions)))
 
     def worker_settings(self, **more: object) -> dict[str, object]:
-        """Return what a worker on these servers needs, and `more`."""
-        named = {} if self.model is None else {"model": str(self.model)}
-        return named | {
+        """Return the settings of a worker on these servers, and `more`."""
+        model = {} if self.model is None else {"model": str(self.model)}
+        return model | {
             "bootstrap": self.bootstrap,
             "redis_url": self.redis_url,
             "topic_prefix": self.prefix,

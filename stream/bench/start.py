@@ -1,7 +1,7 @@
-"""`emotrack bench start`: how long a worker takes from process start to ready, and its CPU time.
+"""`emotrack bench start`: a worker's time from process start to ready, and its CPU time.
 
 Real Kafka and Redis, the shipped model, raw text included (the sentence encoder is loaded before
-`/readyz` says yes). Cold means: the files a worker reads were dropped from the page cache first.
+`/readyz` answers 200). Cold: the files a worker reads were dropped from the page cache first.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from stream.local.worker_process import READY_S, local_worker
 from stream.metrics.scrape import scrape
 
 READY_FIRST_S: Final = 10.0
-LOOK_S: Final = 0.01
+POLL_S: Final = 0.01
 CODE: Final = frozenset({".py", ".pyc", ".so", ".safetensors", ".json", ".txt", ".lua"})
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartTimes:
     """One start: seconds until ready, and the CPU seconds spent until then."""
 
     ready_s: float
@@ -37,18 +37,15 @@ class Start:
 
 
 def run_bench_start(
-    *,
-    runs: int = 5,
-    say: Callable[[str], None] = lambda line: None,
-    jars: Path = KAFKA_JARS,
+    *, runs: int, say: Callable[[str], None], jars: Path = KAFKA_JARS
 ) -> dict[str, Row]:
     """Start workers one after another, cold and warm in turn, and return the rows by name."""
-    cold: list[Start] = []
-    warm: list[Start] = []
+    cold: list[StartTimes] = []
+    warm: list[StartTimes] = []
     with started(jars, say, "start.") as (servers, scratch):
         servers.create_topics(2)
         settings, log = servers.worker_settings(), scratch / "worker.log"
-        measure(settings, log)  # the first of all compiles what is not compiled yet
+        measure(settings, log)  # the first start compiles missing bytecode
         for number in range(runs):
             dropped = drop_file_cache()
             say(f"start {number + 1} of {runs}: cold ({dropped} files dropped), then warm")
@@ -57,37 +54,33 @@ def run_bench_start(
     return rows_of(cold, warm)
 
 
-def measure(settings: Mapping[str, object], log: Path) -> Start:
-    """Start one worker, wait until /readyz says yes, drain it. Raises `ServerFailed`."""
+def measure(settings: Mapping[str, object], log: Path) -> StartTimes:
+    """Start one worker, wait until it is ready, drain it. Raises `ServerFailed`."""
     began = time.monotonic()
     with local_worker(settings, log, ready_s=0) as worker:
         while not worker.is_ready():
             if worker.process.poll() is not None or time.monotonic() - began > READY_S:
                 raise ServerFailed(f"the worker was not ready:\n{worker.log_tail()}")
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         ready_s = time.monotonic() - began
-        return Start(ready_s, scrape(worker.metrics).value("process_cpu_seconds_total"))
+        return StartTimes(ready_s, scrape(worker.metrics).value("process_cpu_seconds_total"))
 
 
 def drop_file_cache() -> int:
-    """Ask the system to forget what a worker reads; returns how many files that was.
+    """Drop a worker's files from the page cache; return their number.
 
     Pages that other processes have mapped stay: run it alone on the machine.
     """
     dropped = 0
     for file in files_read():
-        with contextlib.suppress(OSError):
-            descriptor = os.open(file, os.O_RDONLY)
-            try:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError), file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             dropped += 1
     return dropped
 
 
 def files_read() -> Iterator[Path]:
-    """The installed packages, Python's own library, and this package with its checkpoint."""
+    """Yield files of the installed packages, Python's library, and ours with its checkpoint."""
     ours = str(Path(__file__).parents[2])
     for folder in (*site.getsitepackages(), sysconfig.get_path("stdlib"), ours):
         for place, below, names in os.walk(folder):
@@ -95,17 +88,19 @@ def files_read() -> Iterator[Path]:
             yield from (Path(place, n) for n in names if Path(n).suffix in CODE or ".so." in n)
 
 
-def rows_of(cold: list[Start], warm: list[Start]) -> dict[str, Row]:
-    """Medians of the runs."""
-    load = "" if not hasattr(os, "getloadavg") else f"; load average {os.getloadavg()[0]:.1f}"
-    what = f"process start to /readyz 200, shipped model and sentence encoder{load}"
+def rows_of(cold: list[StartTimes], warm: list[StartTimes]) -> dict[str, Row]:
+    """Return the medians of the runs."""
+    note = (
+        "process start to /readyz 200, shipped model and sentence encoder; load average "
+        f"{os.getloadavg()[0]:.1f}"
+    )
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     return {
         "start_cold_s": figure(
-            [s.ready_s for s in cold], "s", f"files dropped; {what}", READY_FIRST_S, digits=2
+            [s.ready_s for s in cold], "s", f"files dropped; {note}", READY_FIRST_S, digits=2
         ),
         "start_warm_s": figure(
-            [s.ready_s for s in warm], "s", f"files cached; {what}", READY_FIRST_S, digits=2
+            [s.ready_s for s in warm], "s", f"files cached; {note}", READY_FIRST_S, digits=2
         ),
         "start_cpu_s": figure(
             [s.cpu_s for s in warm], "s", f"CPU time until then, warm; {python}", digits=2

@@ -1,7 +1,7 @@
-"""`emotrack serve` that observes in turns: what `bench metrics` measures.
+"""`emotrack serve` that observes in turns, for `bench metrics`.
 
-Run as a child process. Batches with and without observations, the slices, follow each other within
-one flood, so that whatever else slows the machine down meets both. At its end it prints each slice.
+Run as a child process. Batches with and without observations, the slices, alternate within one
+flood, so that other load of the machine affects both alike. At its end it prints each slice.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from stream.worker.logs import configure_log
 from stream.worker.observe import Observer
 from stream.worker.signals import stop_on_signals
 
-ORDER: Final = (True, False, False, True)  # what drifts meets both alike
+ORDER: Final = (True, False, False, True)  # a drift affects both alike
 HEAD: Final = "slices: "
 
 
 class InTurns:
-    """Passes facts of the loop on to the real observer, or forgets them."""
+    """An observer that passes facts of the loop to the real one in every other slice."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -33,14 +33,14 @@ class InTurns:
 
     @property
     def observes(self) -> bool:
-        """Whether this slice is one with observations."""
+        """True while this slice is one with observations."""
         return ORDER[len(self.slices) % len(ORDER)]
 
     def __getattr__(self, fact: str) -> Any:
-        return getattr(self._real, fact) if self.observes else ignore
+        return getattr(self._real, fact) if self.observes else lambda *_, **__: None
 
     def answered(self, step: Any, *times: float) -> None:
-        """The end of a batch."""
+        """End a slice: a batch has been answered."""
         if self.observes:
             self._real.answered(step, *times)
         now = time.thread_time()
@@ -48,17 +48,13 @@ class InTurns:
         self._began = now
 
 
-def ignore(*_unused: object, **_also_unused: object) -> None:
-    """Do nothing."""
-
-
 def serve_in_turns() -> int:
     """Serve; print (observed, CPU seconds of the loop's thread, utterances) of each slice."""
-    made: list[InTurns] = []
+    observers: list[InTurns] = []
 
     def observer(metrics: Metrics, info: ModelInfo) -> Observer:
-        made.append(InTurns(Observer(metrics, info)))
-        return cast(Observer, made[0])
+        observers.append(InTurns(Observer(metrics, info)))
+        return cast(Observer, observers[0])
 
     settings = load_settings({})
     lines = configure_log(settings)
@@ -66,7 +62,7 @@ def serve_in_turns() -> int:
         return run_worker(settings, stop=stop_on_signals(), observer=observer)
     finally:
         lines.close()
-        print(f"\n{HEAD}{json.dumps(made[0].slices if made else [])}", flush=True)
+        print(f"\n{HEAD}{json.dumps(observers[0].slices if observers else [])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,18 +4,18 @@ For teams that run Faust. Faust joins the group, fetches and commits; its one ag
 only hands records over, and `FaustSource` is the `Source` that the worker's loop polls. So batches,
 `Pipeline.step`, fencing, replays, metrics and drain are the worker's own. Faust's acknowledgements
 are off (`acks=False`): Faust acknowledges an event whose agent raised, and one that it skips after
-a rebalance, and would commit past them. Committed is the worker's contiguous watermark alone, and
+a rebalance, and would commit past them. Only the worker's contiguous watermark is committed, and
 each commit is read back from the broker before outputs below it are dropped. No tables, no
 `exactly_once`, topics are never created.
 
-What it cannot promise:
+Limits:
 - A rebalance is eager: every partition of every member stops for a moment, and a revoke commits
   what is done within Faust's session timeout or leaves it to be replayed.
 - A commit carries no metadata, so every assignment has its states checked against the log.
-- A record whose header names are no UTF-8 cannot be read by aiokafka and stops the app.
+- aiokafka cannot read a record whose header names are not UTF-8: it stops the app.
 - Records of aborted transactions are read (Faust's consumer is `read_uncommitted`).
-- A paused partition can hold up the others of this worker: one agent reads them all.
-- While a broker is away it waits and goes on by itself, but a crash inside Faust ends the process.
+- A paused partition can delay the others of this worker: one agent reads them all.
+- It waits while a broker is away, and continues by itself; a crash inside Faust ends the process.
 - It cannot share a group with the native runtime: drain one before the other starts.
 - `kafka_options` and `group_protocol` do not reach it; it reads a few thousand records a second.
 """
@@ -30,30 +30,29 @@ from bisect import bisect_left
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import TimeoutError as NotInTime
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import faust
 from faust.types import TP
 
 from stream.brokers.kafka_admin import broker_addresses
-from stream.brokers.topic_reader import LogReader
+from stream.brokers.topic_reader import TopicReader
 from stream.errors import BrokerUnreachable
 from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
 from stream.settings import Settings
 
 STOP_S: Final = 20.0
 CALL_S: Final = 10.0
-LOOK_S: Final = 0.05  # how often the app is looked after
+CHECK_S: Final = 0.05  # interval at which the app's state is checked
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
-class Held:
-    """Records of one partition, from the committed one on: delivered below `at`, waiting above.
+class PartitionBuffer:
+    """Records of one partition from the committed one on: delivered before index `at`, else not.
 
-    Faust cannot be trusted to read a record again, so a seek goes back in here.
+    Faust does not reliably read a record again, so a seek goes back within this buffer.
     """
 
     position: int = -1  # offset to be delivered next; -1: not known before the first record
@@ -61,7 +60,7 @@ class Held:
     at: int = 0
 
     def take(self, count: int) -> list[Record]:
-        """The next records, which count as delivered."""
+        """Return the next records, which count as delivered."""
         taken = self.records[self.at : self.at + count]
         self.at += len(taken)
         if taken:
@@ -74,34 +73,34 @@ class Held:
         self.position = offset
 
     def committed(self, offset: int) -> None:
-        """Nothing below `offset` is asked for again."""
-        gone = min(self._first_from(offset), self.at)
-        del self.records[:gone]
-        self.at -= gone
+        """Drop delivered records below `offset`."""
+        done = min(self._first_from(offset), self.at)
+        del self.records[:done]
+        self.at -= done
 
     def _first_from(self, offset: int) -> int:
         return bisect_left(self.records, offset, key=lambda record: record.offset)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """Partitions that came or are about to leave; `told` is set when the worker knows."""
+class OwnershipChange:
+    """Partitions assigned or about to be revoked; `handled` is set when the worker is done."""
 
-    came: bool
-    held: Mapping[int, Held]
-    told: threading.Event = field(default_factory=threading.Event)
+    assigned: bool
+    buffers: Mapping[int, PartitionBuffer]
+    handled: threading.Event = field(default_factory=threading.Event)
 
 
 class FaustSource:
-    """A `Source` fed by a Faust app, which lives on a thread and a loop of its own."""
+    """A `Source` fed by a Faust app, which runs on a thread and a loop of its own."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._settings, self._topic, self._topic_id = settings, settings.topics.utterances, topic_id
-        self._reader = LogReader(settings)
+        self._reader = TopicReader(settings)
         self._listener: Assignments | None = None
-        self._held: dict[int, Held] = {}
+        self._buffers: dict[int, PartitionBuffer] = {}
         self._paused: set[int] = set()
-        self._changes: list[Change] = []
+        self._changes: list[OwnershipChange] = []
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._fault: str | None = None
@@ -117,53 +116,54 @@ class FaustSource:
         self._listener = assignments
         self._thread.start()
 
-    # What the worker asks, on its thread.
+    # Called on the worker's thread.
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._changes or self._fault or self._waiting(), timeout_s
+                lambda: self._changes or self._fault or self._has_records(), timeout_s
             )
             changes, self._changes = self._changes, []
         for n, change in enumerate(changes):
             try:
-                self._tell(change)
-            except BrokerUnreachable:  # where reading begins is not known: ask again, in this order
+                self._handle(change)
+            except BrokerUnreachable:  # the starting offsets are unknown: retry, in this order
                 with self._changed:
                     self._changes[:0] = changes[n:]
                 return []
-        if self._fault is not None:
-            raise LogUnavailable(f"the Faust app has ended: {self._fault}")
+        self._require_app()
         records: list[Record] = []
         with self._changed:
-            for number, held in self._held.items():
-                if number not in self._paused:
-                    records += held.take(max_records - len(records))
+            for p, buffer in self._buffers.items():
+                if p not in self._paused:
+                    records += buffer.take(max_records - len(records))
             self._changed.notify_all()
         return records
 
-    def _waiting(self) -> bool:
-        return any(
-            held.at < len(held.records) for p, held in self._held.items() if p not in self._paused
-        )
+    def _require_app(self) -> None:
+        if self._fault is not None:
+            raise LogUnavailable(f"the Faust app has ended: {self._fault}")
 
-    def _tell(self, change: Change) -> None:
+    def _has_records(self) -> bool:
+        return any(b.at < len(b.records) for p, b in self._buffers.items() if p not in self._paused)
+
+    def _handle(self, change: OwnershipChange) -> None:
         assert self._listener is not None
-        if change.came:
+        if change.assigned:
             bounds = self._reader.bounds(self._topic)
             committed = self._reader.committed(self._topic, bounds)
-            starts = {p: Start(committed[p], bounds[p].low) for p in change.held}
+            starts = {p: Start(committed[p], bounds[p].low) for p in change.buffers}
             for p, start in starts.items():
-                change.held[p].position = max(start.committed, start.low)
+                change.buffers[p].position = max(start.committed, start.low)
             self._listener.assigned(starts)
         else:
-            self._listener.revoked(tuple(change.held))
+            self._listener.revoked(tuple(change.buffers))
             with self._changed:
-                for p, held in change.held.items():
-                    if self._held.get(p) is held:  # else it has come back meanwhile
-                        del self._held[p]
+                for p, buffer in change.buffers.items():
+                    if self._buffers.get(p) is buffer:  # else it was assigned again meanwhile
+                        del self._buffers[p]
                         self._paused.discard(p)
-        change.told.set()
+        change.handled.set()
 
     def pause(self, partitions: Sequence[int]) -> None:
         self._paused.update(partitions)
@@ -173,14 +173,13 @@ class FaustSource:
 
     def seek(self, partition: int, offset: int) -> None:
         with self._changed:
-            if partition in self._held:
-                self._held[partition].seek(offset)
+            if partition in self._buffers:
+                self._buffers[partition].seek(offset)
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
-        if self._fault is not None:
-            raise LogUnavailable(f"the Faust app has ended: {self._fault}")
+        self._require_app()
         wanted = {TP(self._topic, p): offset for p, offset in offsets.items()}
-        # Faust leaves out what is not assigned, and says that all was committed.
+        # Faust skips partitions that are not assigned, and reports that all was committed.
         if not wanted.keys() <= self._app.consumer.assignment():
             raise CommitRefused(f"not ours any more: {sorted(offsets)}")
         if not self._call(self._app.consumer._commit(wanted)):
@@ -193,54 +192,50 @@ class FaustSource:
             raise CommitRefused(f"the broker holds {found}, not {dict(offsets)}")
         with self._changed:
             for p, offset in offsets.items():
-                if p in self._held:
-                    self._held[p].committed(offset)
+                if p in self._buffers:
+                    self._buffers[p].committed(offset)
 
     def lag(self) -> Mapping[int, int]:
-        lags: dict[int, int] = {}
-        for p, held in self._held.items():
-            end = self._app.consumer.highwater(TP(self._topic, p)) or 0
-            if held.position >= 0:
-                lags[p] = max(0, end - held.position)
-        return lags
+        return {
+            p: max(0, (self._app.consumer.highwater(TP(self._topic, p)) or 0) - buffer.position)
+            for p, buffer in self._buffers.items()
+            if buffer.position >= 0
+        }
 
     def reachable(self) -> bool:
         return self._fault is None
 
     def close(self) -> None:
-        if self._held and self._listener is not None:
-            self._listener.revoked(tuple(self._held))
-            self._held.clear()
+        if self._buffers and self._listener is not None:
+            self._listener.revoked(tuple(self._buffers))
+            self._buffers.clear()
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
         self._reader.close()
 
-    def _call(self, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Run something on the app's loop and wait for it. Raises `LogUnavailable`."""
+    def _call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the app's loop and wait for it. Raises `LogUnavailable`."""
         assert self._loop is not None
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(CALL_S)
         except NotInTime:
             future.cancel()
             raise LogUnavailable("Faust did not answer in time") from None
 
-    # The app, on its thread.
+    # Called on the app's thread.
 
     def _run(self) -> None:
+        fault = "it was stopped"
         try:
             asyncio.run(self._serve())
-        except Exception as error:  # told to the worker, which ends the process
-            self._ends(repr(error))
-        else:
-            self._ends("it was stopped")
-
-    def _ends(self, why: str) -> None:
+        except Exception as error:  # raised again in the worker, which ends the process
+            fault = repr(error)
         with self._changed:
-            self._fault = self._fault or why
+            self._fault = fault
             for change in self._changes:
-                change.told.set()
+                change.handled.set()
             self._changed.notify_all()
 
     async def _serve(self) -> None:
@@ -254,55 +249,53 @@ class FaustSource:
             app.finalize()
             await app.start()
             while not (self._stopping.is_set() or app.crashed):
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(CHECK_S)
             await app.stop()
             if app.crash_reason is not None:
                 raise app.crash_reason
 
     async def _hand_over(self, stream: Any) -> None:
-        """The agent: pass records on, as many as the worker may hold, acknowledging none."""
+        """Pass records to the worker's bounded buffers, acknowledging none: the app's agent."""
         async for event in stream.noack().events():
             record = as_record(event.message)
             while not self._put(record):
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(CHECK_S)
 
     def _put(self, record: Record) -> bool:
-        """Queue a record for the worker; false while it has enough."""
+        """Queue a record for the worker; return false while the buffers are full."""
         with self._changed:
-            held = self._held.get(record.partition)
-            if held is None:
-                return True  # its partition has left: its next owner reads it
-            unread = sum(len(h.records) - h.at for h in self._held.values())
+            buffer = self._buffers.get(record.partition)
+            if buffer is None:
+                return True  # its partition was revoked: the next owner reads it
+            unread = sum(len(b.records) - b.at for b in self._buffers.values())
             if unread >= self._settings.high_water:
                 return False
-            held.records.append(record)
+            buffer.records.append(record)
             self._changed.notify_all()
             return True
 
     async def _on_assigned(self, _app: Any, assigned: set[TP], **_: Any) -> None:
-        mine = {p: Held() for p in sorted(tp.partition for tp in assigned)}
+        buffers = {p: PartitionBuffer() for p in sorted(tp.partition for tp in assigned)}
         with self._changed:
-            self._held = mine
-        self._notify(Change(True, dict(mine)))
+            self._buffers = buffers
+        self._notify(OwnershipChange(True, dict(buffers)))
 
     async def _on_revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
         """Wait until the worker has committed what is done; Faust gives the partitions up then."""
-        mine = {tp.partition: self._held[tp.partition] for tp in revoked}
-        if not mine:
+        if not revoked:
             return
-        change = self._notify(Change(False, mine))
-        budget_s = self._settings.session_timeout_ms / 2000
-        await asyncio.get_running_loop().run_in_executor(None, partial(change.told.wait, budget_s))
+        change = OwnershipChange(False, {p: self._buffers[p] for _, p in revoked})
+        self._notify(change)
+        await asyncio.to_thread(change.handled.wait, self._settings.session_timeout_ms / 2000)
 
-    def _notify(self, change: Change) -> Change:
+    def _notify(self, change: OwnershipChange) -> None:
         with self._changed:
             self._changes.append(change)
             self._changed.notify_all()
-        return change
 
 
 def make_app(settings: Settings, folder: str) -> Any:
-    """A Faust app that reads, and does nothing that Faust does by itself."""
+    """Create a Faust app that only reads: no web server, tables, leader topic or discovery."""
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # ten lines a second without a broker
     session_s = settings.session_timeout_ms / 1000
     return faust.App(
@@ -326,7 +319,7 @@ def make_app(settings: Settings, folder: str) -> Any:
 
 
 def credentials(settings: Settings) -> Any:
-    """Our security settings as Faust takes them. Raises `ConfigError` for an unusable file."""
+    """Return our security settings as Faust's. Raises `ConfigError` for an unusable file."""
     security = settings.security
     context = security.context() if security.tls else None
     if security.sasl:
@@ -340,7 +333,7 @@ def credentials(settings: Settings) -> Any:
 
 
 def as_record(message: Any) -> Record:
-    """One of Faust's messages, whose time is in seconds, as a record."""
+    """Return one of Faust's messages, whose time is in seconds, as a record."""
     time_s = message.timestamp
     headers = message.headers or ()
     pairs = headers.items() if isinstance(headers, Mapping) else headers

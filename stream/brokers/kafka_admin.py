@@ -1,4 +1,4 @@
-"""Reach a Kafka broker with kafka-python, or say in one sentence why it cannot be reached."""
+"""Reach a Kafka broker with kafka-python, or explain in one sentence why that fails."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from stream.security import PLAINTEXT, KafkaSecurity, host_and_port, kafka_tls_f
 # The oldest protocol with all we use. Apache Kafka >= 2.3 speaks it, and so does librdkafka's mock
 # cluster (the demo's broker), whose answer to a version probe this client does not understand.
 API_VERSION: Final = (2, 3)
-_TRY_S: Final = 2.0  # then we look why it does not connect
-_LINES: Final = 1_000  # of a log, at most
+_TRY_S: Final = 2.0  # limit of one attempt; its fault is examined then
+_LINES: Final = 1_000  # most lines of kafka-python's log that are collected
 
 
 def client_arguments(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> dict[str, Any]:
-    """Arguments of any kafka-python client. Raises `ConfigError` for an unusable PEM file."""
-    addresses = broker_addresses(bootstrap)
+    """Return any kafka-python client's arguments. Raises `ConfigError` for an unusable PEM file."""
     return {
-        "bootstrap_servers": addresses,
+        "bootstrap_servers": broker_addresses(bootstrap),
         "api_version": API_VERSION,
         **security.kafka_python(),
     }
@@ -52,7 +51,7 @@ def require_topic(
 
 
 def or_hidden(security: KafkaSecurity) -> str:
-    """A broker does not show topics to those who may do nothing with them."""
+    """Return a clause for a missing topic: brokers hide topics from users without rights on it."""
     return f", or user {security.username} may not see it" if security.sasl else ""
 
 
@@ -60,7 +59,7 @@ def or_hidden(security: KafkaSecurity) -> str:
 def connected_admin(
     bootstrap: str, timeout_s: float = 10.0, security: KafkaSecurity = PLAINTEXT
 ) -> Iterator[Any]:
-    """A kafka-python admin client; its own errors leave as `BrokerUnreachable`, `AccessRefused`."""
+    """Yield an admin client; raise its errors as `BrokerUnreachable` or `AccessRefused`."""
     require_broker(bootstrap, timeout_s, security)
     admin = _admin(bootstrap, timeout_s, security)
     try:
@@ -72,30 +71,31 @@ def connected_admin(
 
 
 def _admin(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Any:
-    """Connect, trying again until `timeout_s` is over; what cannot heal ends it at once."""
+    """Connect, retrying for `timeout_s`; raise at once what a retry cannot heal."""
     until = time.monotonic() + timeout_s
     arguments = client_arguments(bootstrap, security)
     while True:
         try_s = max(1.0, min(_TRY_S, until - time.monotonic()))
         try:
-            with overheard() as lines:
+            with logged_warnings() as lines:
                 return kafka.KafkaAdminClient(
                     bootstrap_timeout_ms=int(try_s * 1000),
                     request_timeout_ms=max(int(timeout_s * 1000), 1000),
                     **arguments,
                 )
         except kafka.errors.KafkaError as error:
-            met = refusal(bootstrap, security, [error, *_faults(lines)])
-            if isinstance(met, AccessRefused) or time.monotonic() + 1.0 > until:
-                raise met from error
+            logged = [a for line in lines for a in line.args or () if isinstance(a, BaseException)]
+            refused = refusal(bootstrap, security, [error, *logged])
+            if isinstance(refused, AccessRefused) or time.monotonic() + 1.0 > until:
+                raise refused from error
 
 
 def require_broker(
     bootstrap: str, timeout_s: float = 10.0, security: KafkaSecurity = PLAINTEXT
 ) -> None:
-    """Return when one of the addresses takes a connection, and shows a certificate we trust.
+    """Return when one of the addresses takes a connection and shows a trusted certificate.
 
-    Raises `BrokerUnreachable`, or `AccessRefused` where only TLS stands in the way.
+    Raises `BrokerUnreachable`, or `AccessRefused` where only TLS fails.
     """
     context = security.context() if security.tls else None
     faults, refused = [], None
@@ -119,19 +119,19 @@ def require_broker(
 
 
 def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) -> EmotrackError:
-    """Return the first of these faults that a person can cure, in a sentence; else the first."""
+    """Return an error for the first of these faults that a user can cure; else for the first."""
     for fault in faults:
         if sentence := explain(fault, address, security):
             return AccessRefused(sentence)
-    if not security.tls and any(speaks_tls(one, _TRY_S) for one in broker_addresses(address)):
+    if not security.tls and any(speaks_tls(a, _TRY_S) for a in broker_addresses(address)):
         return AccessRefused(
             f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
             "or use its other port"
         )
     if security.sasl and any("disconnected" in str(fault) for fault in faults):
-        for one in broker_addresses(address):
-            if (answer := sasl_fault(one, security, _TRY_S)) is not None:
-                return refusal(one, security, [answer])
+        for single in broker_addresses(address):
+            if (answer := sasl_fault(single, security, _TRY_S)) is not None:
+                return refusal(single, security, [answer])
     protocol = security.protocol
     return BrokerUnreachable(
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "
@@ -140,7 +140,7 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
 
 
 def explain(fault: BaseException, address: str, security: KafkaSecurity) -> str | None:
-    """Say why the broker refuses us, and the cure; None for a fault that no person can cure."""
+    """Return why the broker refuses us, and the cure; None for a fault no user can cure."""
     if isinstance(fault, kafka.errors.SaslAuthenticationFailedError):
         return (
             f"the broker at {address} does not take user {security.username} with that "
@@ -159,7 +159,7 @@ def explain(fault: BaseException, address: str, security: KafkaSecurity) -> str 
 
 
 def not_allowed(fault: BaseException, address: str, security: KafkaSecurity) -> str | None:
-    """Say which ACLs are missing; None for another fault."""
+    """Return a sentence on missing ACLs; None for another fault."""
     # kafka-python wraps some such answers in a plain error.
     if "AuthorizationFailedError" not in f"{type(fault).__name__} {fault}":
         return None
@@ -170,7 +170,7 @@ def not_allowed(fault: BaseException, address: str, security: KafkaSecurity) -> 
 
 
 def speaks_tls(address: str, timeout_s: float) -> bool:
-    """Return true if a TLS handshake succeeds there; nothing is sent, so no trust is needed."""
+    """Return whether a TLS handshake succeeds there; nothing is sent, so no trust is needed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -188,8 +188,8 @@ def broker_addresses(bootstrap: str) -> list[str]:
 
 
 @contextmanager
-def overheard() -> Iterator[list[logging.LogRecord]]:
-    """Collect the warnings of kafka-python: why it cannot connect, it only logs."""
+def logged_warnings() -> Iterator[list[logging.LogRecord]]:
+    """Collect kafka-python's warnings: it logs the reason of a failed connection, and no more."""
     handler, logger = BufferingHandler(capacity=_LINES), logging.getLogger("kafka.net")
     handler.setLevel(logging.WARNING)
     logger.addHandler(handler)
@@ -197,8 +197,3 @@ def overheard() -> Iterator[list[logging.LogRecord]]:
         yield handler.buffer
     finally:
         logger.removeHandler(handler)
-
-
-def _faults(lines: list[logging.LogRecord]) -> list[BaseException]:
-    """The exceptions that were logged, oldest first."""
-    return [one for line in lines for one in line.args or () if isinstance(one, BaseException)]

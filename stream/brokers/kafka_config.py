@@ -1,4 +1,4 @@
-"""Settings of confluent-kafka's clients, its errors, and look-ups of topic ids and offsets."""
+"""Options and errors of confluent-kafka's clients, and look-ups of topic ids and offsets."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
 from stream.ports import LogUnavailable
 from stream.settings import Settings
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Client = TypeVar("Client", AdminClient, Consumer, Producer)
 NO_TOPIC_ID: Final = "00000000-0000-0000-0000-000000000000"
 CALL_S: Final = 10.0  # a call that answers later than this counts as failed
 BACKOFF_S: Final = 0.1
-REACH_S: Final = 5.0  # the same for the first one, while someone waits for the worker to start
+REACH_S: Final = 5.0  # the same for the first one, while a user waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
-LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds an oversize-by-headers record whole
+LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds all of a record that its headers made large
 
 
 def connection(settings: Settings) -> dict[str, Any]:
-    """Options of every client of ours; `kafka_options` may add more."""
+    """Return the options of every confluent-kafka client; `kafka_options` may override them."""
     return {
         "bootstrap.servers": settings.bootstrap,
         "client.id": "emotrack",
-        "log_level": 2,  # what matters is raised, or seen by `reachable`
+        "log_level": 2,  # errors that matter are raised, or seen by `reachable`
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 2_000,
         **settings.security.librdkafka(),
@@ -47,20 +47,17 @@ def connection(settings: Settings) -> dict[str, Any]:
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
-    """The worker's consumer: manual commits, bounded fetch queue, small waits."""
-    classic = settings.group_protocol == "classic" or (
+    """Return the worker's consumer options: manual commits, bounded fetch queue, small waits."""
+    group: dict[str, Any] = {"group.protocol": "consumer"}
+    if settings.group_protocol == "classic" or (
         settings.group_protocol == "auto" and settings.mock_broker
-    )
-    group: dict[str, Any] = (
-        {
+    ):
+        group = {
             "group.protocol": "classic",
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": settings.session_timeout_ms,
             "heartbeat.interval.ms": max(1, settings.session_timeout_ms // 4),
         }
-        if classic
-        else {"group.protocol": "consumer"}
-    )
     wait_ms = MOCK_FETCH_WAIT_MS if settings.mock_broker else settings.fetch_max_wait_ms
     return {
         **group,
@@ -79,7 +76,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
 
 
 def producer_config(settings: Settings) -> dict[str, Any]:
-    """The worker's producer: idempotent, sent at once, partitioned as Java and kafka-python do."""
+    """Return the worker's producer options: idempotent, no linger, Java's partitioner."""
     return {
         "enable.idempotence": True,
         "linger.ms": 0,
@@ -91,74 +88,72 @@ def producer_config(settings: Settings) -> dict[str, Any]:
 
 
 def find_topic_id(settings: Settings) -> str:
-    """The id of the utterances topic; the zero UUID on the mock cluster.
+    """Return the id of the utterances topic; the zero UUID on the mock cluster.
 
-    Raises `BrokerUnreachable` or `TopicMissing`; `AccessRefused` where the worker may not do its
-    work.
+    Raises `BrokerUnreachable` or `TopicMissing`; `AccessRefused` where the worker lacks a right.
     """
     topic = settings.topics.utterances
-    admin = made(AdminClient, connection(settings))
+    admin = create_client(AdminClient, connection(settings))
     try:
         if settings.mock_broker:
             admin.list_topics(timeout=REACH_S)
             return NO_TOPIC_ID
         require_rights(settings, admin, REACH_S)
-        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
-        return str(asked[topic].result(REACH_S).topic_id)
+        futures = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
+        return str(futures[topic].result(REACH_S).topic_id)
     except (KafkaException, TimeoutError) as error:
         if code_of(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(
                 f"topic {topic} does not exist: create it with `emotrack topics create`"
             ) from None
         raise BrokerUnreachable(
-            f"no Kafka broker answers at {settings.bootstrap} ({said(error)}): start one, or set "
-            "EMOTRACK_BOOTSTRAP"
+            f"no Kafka broker answers at {settings.bootstrap} ({text_of(error)}): start one, or "
+            "set EMOTRACK_BOOTSTRAP"
         ) from None
 
 
-def made(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
-    """Make a client. Raises `ConfigError` for an option librdkafka does not take."""
+def create_client(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:
+    """Create a client. Raises `ConfigError` for an option librdkafka does not take."""
     try:
         return client(config)
     except KafkaException as error:
         raise ConfigError(
-            f"Kafka refuses a setting ({said(error)}): see EMOTRACK_KAFKA_OPTIONS"
+            f"Kafka refuses a setting ({text_of(error)}): see EMOTRACK_KAFKA_OPTIONS"
         ) from None
 
 
-def patiently(ask: Callable[[], Answer], what: str) -> Answer:
-    """Ask until there is an answer: right after a start or a failover, brokers refuse for a while.
+def retry(call: Callable[[], Result], fault: str) -> Result:
+    """Call until it succeeds: right after a start or a failover, brokers refuse for a while.
 
-    Raises `LogUnavailable` after `CALL_S` of refusals.
+    Raises `LogUnavailable`, a text that opens with `fault`, after `CALL_S` of refusals.
     """
     until = time.monotonic() + CALL_S
     while True:
         try:
-            return ask()
+            return call()
         except KafkaException as error:
             if time.monotonic() >= until:
-                raise LogUnavailable(f"{what}: {said(error)}") from None
+                raise LogUnavailable(f"{fault}: {text_of(error)}") from None
             time.sleep(BACKOFF_S)
 
 
 def code_of(error: Exception) -> int | None:
-    """librdkafka's code of an exception, if it has one."""
+    """Return librdkafka's code of an exception, if it has one."""
     inner = error.args[0] if error.args else None
     return inner.code() if isinstance(inner, KafkaError) else None
 
 
-def said(error: Exception) -> str:
-    """The sentence of an exception of librdkafka."""
+def text_of(error: Exception) -> str:
+    """Return the sentence of an exception of librdkafka."""
     inner = error.args[0] if error.args else None
     return inner.str() if isinstance(inner, KafkaError) else str(error) or type(error).__name__
 
 
 class Lookup:
-    """Asks where the utterances topic's partitions begin and end. Connects on first use.
+    """Offsets at which the utterances topic's partitions begin and end. Connects on first use.
 
-    By a client of its own that never fetches: a broker answers a connection's requests in turn, so
-    a question waits behind a fetch for as long as that waits for records (half a second).
-    Methods raise `KafkaException` where there is no answer in time.
+    Uses a client of its own that never fetches: a broker answers a connection's requests in turn,
+    so a request waits behind a fetch for as long as that waits for records (half a second).
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -168,25 +163,31 @@ class Lookup:
 
     @cached_property
     def _client(self) -> Consumer:
-        return made(Consumer, self._config)
+        return create_client(Consumer, self._config)
 
-    def first(self, partition: int, timeout_s: float) -> int:
-        """The first offset still in the log."""
+    def first(self, partition: int) -> int:
+        """Return the first offset still in the log. Raises `LogUnavailable`."""
         at = TopicPartition(self._topic, partition)
-        low, _ = self._client.get_watermark_offsets(at, timeout=timeout_s)
+        low, _ = retry(
+            lambda: self._client.get_watermark_offsets(at, timeout=CALL_S),
+            "the log's start cannot be read",
+        )
         return low
 
-    def ends(self, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
-        """The offsets after the last records, of all partitions in one request."""
-        asked = [TopicPartition(self._topic, p, OFFSET_END) for p in partitions]
-        found = self._client.offsets_for_times(asked, timeout=timeout_s)
-        return {at.partition: at.offset for at in found}
+    def at(self, partition: int, time_ms: int) -> int:
+        """Return the first offset of this time or later, else the end. Raises `LogUnavailable`."""
+        fault = "the log cannot be searched by time"
+        request = [TopicPartition(self._topic, partition, max(0, time_ms))]
+        (found,) = retry(lambda: self._client.offsets_for_times(request, timeout=CALL_S), fault)
+        if found.offset >= 0:
+            return found.offset
+        return retry(lambda: self.ends([partition], CALL_S), fault)[partition]
 
-    def at(self, partition: int, time_ms: int, timeout_s: float) -> int:
-        """The first offset of this time or later; the log's end if there is none."""
-        asked = [TopicPartition(self._topic, partition, max(0, time_ms))]
-        (found,) = self._client.offsets_for_times(asked, timeout=timeout_s)
-        return found.offset if found.offset >= 0 else self.ends([partition], timeout_s)[partition]
+    def ends(self, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
+        """Return the offsets after the last records, in one request. Raises `KafkaException`."""
+        request = [TopicPartition(self._topic, p, OFFSET_END) for p in partitions]
+        found = self._client.offsets_for_times(request, timeout=timeout_s)
+        return {at.partition: at.offset for at in found}
 
     def close(self) -> None:
         """Release the connection; idempotent."""

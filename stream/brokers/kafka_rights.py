@@ -1,4 +1,4 @@
-"""Check before the first record that the broker lets the worker do its work."""
+"""Check before the first record that the broker grants the worker the rights it needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from stream.settings import Settings
 def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> None:
     """Return when a worker may read its topic and write its answers.
 
-    A broker without an authorizer allows everything. Raises `AccessRefused`, naming each right.
+    A broker without an authorizer allows everything. Raises `AccessRefused`, naming the rights
+    that are missing.
     """
     wanted = {
         settings.topics.utterances: AclOperation.READ,
@@ -35,7 +36,7 @@ def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> 
         group = groups[settings.group].result(timeout_s)
         readable = AclOperation.READ in group.authorized_operations
     except KafkaException as error:
-        # A group that no one made yet cannot be described; what may not be is refused otherwise.
+        # A group that does not exist yet cannot be described either, with another error.
         readable = error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED
     if not readable:
         lacking.append(f"READ on group {settings.group}")

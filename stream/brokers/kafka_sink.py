@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream.brokers.kafka_config import made, producer_config
+from stream.brokers.kafka_config import create_client, producer_config
 from stream.ports import DeliveryFailed, Outgoing
 from stream.settings import Settings
 
@@ -19,10 +19,10 @@ class KafkaSink:
     def __init__(self, settings: Settings) -> None:
         self._config = producer_config(settings)
         self._failures: list[KafkaError] = []
-        self._producer = self._made()
+        self._producer = self._new_producer()
 
-    def _made(self) -> Producer:
-        return made(Producer, self._config)
+    def _new_producer(self) -> Producer:
+        return create_client(Producer, self._config)
 
     def produce(self, records: Sequence[Outgoing]) -> None:
         for r in records:
@@ -33,7 +33,7 @@ class KafkaSink:
                         r.topic, r.value, r.key, headers=headers, on_delivery=self._delivered
                     )
                     break
-                except BufferError:  # the bounded queue is full: let it drain, then go on
+                except BufferError:  # the bounded queue is full: let it drain
                     self._producer.poll(0.1)
                 except KafkaException as error:
                     self._failures.append(error.args[0])
@@ -48,7 +48,7 @@ class KafkaSink:
         if not failures:
             return True
         if any(f.fatal() for f in failures):
-            self._producer = self._made()
+            self._producer = self._new_producer()
         raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
 
     def close(self) -> None:

@@ -1,13 +1,13 @@
-"""Kafka on confluent-kafka: the worker's group member and its idempotent producer.
+"""The worker's group member, on confluent-kafka; one thread owns it.
 
-One thread owns each. Assignments are incremental in both group protocols (KIP-848, or classic with
-cooperative-sticky). librdkafka's mock cluster works too, with `mock_broker`: it has no admin API,
-so there is no topic id to be had.
+Assignments are incremental in both group protocols (KIP-848, or classic with cooperative-sticky).
+librdkafka's mock cluster works too, with `mock_broker`: it has no admin API, hence no topic id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -25,9 +25,9 @@ from stream.brokers.kafka_config import (
     Lookup,
     code_of,
     consumer_config,
-    made,
-    patiently,
-    said,
+    create_client,
+    retry,
+    text_of,
 )
 from stream.ports import (
     NO_TIMESTAMP,
@@ -40,7 +40,8 @@ from stream.ports import (
 )
 from stream.settings import Settings
 
-ASK_S: Final = 0.2  # what a look at the ends of paused partitions may take
+ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
+Notify = Callable[[Sequence[int]], None]
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
 NOT_OURS: Final = frozenset(
     (
@@ -76,21 +77,21 @@ class KafkaSource:
         self._owned: dict[int, int] = {}  # partition -> where its reading began
         self._paused: set[int] = set()
         self._lookup = Lookup(settings)
-        self._listener: Assignments | None = None
-        # librdkafka calls `_met` from within `poll`.
-        self._consumer = made(Consumer, {**consumer_config(settings), "error_cb": self._met})
+        # librdkafka calls `_on_error` from within `poll`.
+        self._consumer = create_client(
+            Consumer, {**consumer_config(settings), "error_cb": self._on_error}
+        )
 
     @property
     def topic_id(self) -> str:
         return self._topic_id
 
     def subscribe(self, assignments: Assignments) -> None:
-        self._listener = assignments
         self._consumer.subscribe(
             [self._topic],
-            on_assign=self._assigned,
-            on_revoke=self._revoked,
-            on_lost=self._lost,
+            on_assign=partial(self._assign, assignments),
+            on_revoke=partial(self._leave, assignments.revoked),
+            on_lost=partial(self._leave, assignments.lost),
         )
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
@@ -99,8 +100,14 @@ class KafkaSource:
         if first is None:
             return []
         rest = self._consumer.consume(max_records - 1, 0.0) if max_records > 1 else []
-        records = [r for m in (first, *rest) if (r := self._record(m)) is not None]
-        # A partition may have left between the two calls: what was read of it is not ours.
+        records = []
+        for message in (first, *rest):
+            if (error := message.error()) is not None:
+                self._on_error(error)
+            else:
+                self._reachable = True
+                records.append(record_of(message, self._topic))
+        # A partition may be revoked between the two calls: its records are not ours.
         return [r for r in records if r.partition in self._owned]
 
     def pause(self, partitions: Sequence[int]) -> None:
@@ -115,14 +122,14 @@ class KafkaSource:
         try:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
         except KafkaException as error:
-            raise LogUnavailable(f"cannot seek partition {partition}: {said(error)}") from None
+            raise LogUnavailable(f"cannot seek partition {partition}: {text_of(error)}") from None
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
         try:
             answers = self._consumer.commit(offsets=wanted, asynchronous=False)
         except KafkaException as error:
-            raise self._commit_failed(code_of(error), said(error)) from None
+            raise self._commit_failed(code_of(error), text_of(error)) from None
         for answer in answers:
             if answer.error is not None:
                 raise self._commit_failed(answer.error.code(), answer.error.str())
@@ -130,7 +137,7 @@ class KafkaSource:
 
     @property
     def membership(self) -> object:
-        """What tells a broker that a transaction comes from this member, as the group is now."""
+        """The group metadata that shows a broker which member a transaction comes from."""
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> Mapping[int, int]:
@@ -145,16 +152,16 @@ class KafkaSource:
         return lags
 
     def _ends_of_paused(self) -> Mapping[int, int]:
-        """Ask for ends that no fetch would tell; none where nobody answers within `ASK_S`."""
+        """Return the ends that no fetch reports; none where no broker answers in `ENDS_S`."""
         if not self._paused or not self._reachable:
             return {}
         try:
-            return self._lookup.ends(sorted(self._paused), ASK_S)
+            return self._lookup.ends(sorted(self._paused), ENDS_S)
         except KafkaException:
             return {}
 
     def reachable(self) -> bool:
-        if not self._reachable:  # idle, nothing else would tell that the broker is back
+        if not self._reachable:  # an idle consumer does not notice that the broker is back
             try:
                 self._consumer.list_topics(self._topic, timeout=1.0)
                 self._reachable = True
@@ -166,17 +173,8 @@ class KafkaSource:
         self._consumer.close()
         self._lookup.close()
 
-    def _record(self, message: Message) -> Record | None:
-        """One message as a record; None for an event that needs no answer."""
-        error = message.error()
-        if error is not None:
-            self._met(error)
-            return None
-        self._reachable = True
-        return record_of(message, self._topic)
-
-    def _met(self, error: KafkaError) -> None:
-        """An error event: transport faults heal, what cannot heal is raised into `poll`."""
+    def _on_error(self, error: KafkaError) -> None:
+        """Note a transport fault, which heals; raise what cannot heal out of `poll`."""
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
             self._reachable = False
         elif error.fatal() or error.code() in HOPELESS:
@@ -191,45 +189,31 @@ class KafkaSource:
         self._reachable = False
         return LogUnavailable(f"offsets were not committed: {text}")
 
-    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        assert self._listener is not None
-        starts = {at.partition: self._start(at) for at in self._committed(partitions)}
-        consumer.incremental_assign(partitions)
-        self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
-        self._listener.assigned(starts)
-
-    def _committed(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        return patiently(
-            lambda: self._consumer.committed(partitions, timeout=CALL_S),
+    def _assign(self, to: Assignments, consumer: Consumer, at: list[TopicPartition]) -> None:
+        committed = retry(
+            lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",
         )
+        starts = {p.partition: self._start(p) for p in committed}
+        consumer.incremental_assign(at)
+        self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
+        to.assigned(starts)
 
     def _start(self, at: TopicPartition) -> Start:
-        low = patiently(
-            lambda: self._lookup.first(at.partition, CALL_S), "the log's start cannot be read"
-        )
-        return Start(-1 if at.offset == OFFSET_INVALID else at.offset, low, at.metadata or "")
+        committed = -1 if at.offset == OFFSET_INVALID else at.offset
+        return Start(committed, self._lookup.first(at.partition), at.metadata or "")
 
-    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        assert self._listener is not None
-        gone = [p.partition for p in partitions]
-        self._listener.revoked(gone)
-        self._leave(consumer, partitions)
-
-    def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        assert self._listener is not None
-        self._listener.lost([p.partition for p in partitions])
-        self._leave(consumer, partitions)
-
-    def _leave(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+    def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:
+        partitions = [p.partition for p in at]
+        notify(partitions)
         for p in partitions:
-            self._owned.pop(p.partition, None)
-            self._paused.discard(p.partition)
-        consumer.incremental_unassign(partitions)
+            self._owned.pop(p, None)
+            self._paused.discard(p)
+        consumer.incremental_unassign(at)
 
 
 def record_of(message: Message, topic: str) -> Record:
-    """A message that is no error, as a record."""
+    """Return a message that is no error, as a record."""
     kind, time_ms = message.timestamp()
     partition, offset = message.partition(), message.offset()
     assert partition is not None and offset is not None
@@ -245,11 +229,9 @@ def record_of(message: Message, topic: str) -> Record:
 
 
 def headers_of(message: Message) -> Headers:
-    """The headers as sent; a header name that is no UTF-8 makes all of them unreadable."""
+    """Return the headers as sent; a header name that is no UTF-8 makes all of them unreadable."""
     try:
-        headers: Any = message.headers()  # (name, bytes or None) pairs, whatever the stub says
+        headers: Any = message.headers()  # (name, bytes or None) pairs, though the stub differs
     except UnicodeDecodeError:
         return UNREADABLE_HEADERS
-    if not headers:
-        return ()
-    return tuple(headers)
+    return tuple(headers or ())

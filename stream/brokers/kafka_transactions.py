@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream.brokers.kafka_config import code_of, made, said
+from stream.brokers.kafka_config import code_of, create_client, text_of
 from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import NOT_OURS, KafkaSource
 from stream.ports import CommitRefused, LogUnavailable, Outgoing
@@ -21,25 +21,25 @@ from stream.settings import Settings
 
 TIMEOUT_MS: Final = 6_000  # then the broker ends a killed worker's open transaction
 CALL_S: Final = 15.0
-RETRIES: Final = 2  # of a call that the broker says may be made again
+RETRIES: Final = 2  # of a call that the broker calls retriable
 
 
 class KafkaTransactions(KafkaSink):
-    """`Transactions` of one member of the workers' group, on a producer of their own."""
+    """`Transactions` of one member of the workers' group, on a producer of its own."""
 
     def __init__(self, settings: Settings, source: KafkaSource) -> None:
         self._topic, self._source = settings.topics.utterances, source
         self._ready = False
         super().__init__(settings)
 
-    def _made(self) -> Producer:
+    def _new_producer(self) -> Producer:
         self._ready = False
         own = {
             "transactional.id": f"emotrack-{uuid.uuid4()}",
             "transaction.timeout.ms": TIMEOUT_MS,
             "delivery.timeout.ms": min(self._config["delivery.timeout.ms"], TIMEOUT_MS),
         }
-        return made(Producer, {**self._config, **own})
+        return create_client(Producer, {**self._config, **own})
 
     def commit(
         self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
@@ -61,35 +61,37 @@ class KafkaTransactions(KafkaSink):
             self._abort(error)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        """A commit answers for all of its records; what an abort purged is reported much later."""
+        """Ignore reports: a commit covers all of its records, an abort's come much later."""
 
     def _queue(self, records: Sequence[Outgoing]) -> None:
-        """Raises `KafkaException` where one cannot even be queued: a commit would lose it."""
+        """Raise `KafkaException` where a record cannot even be queued: a commit would lose it."""
         self.produce(records)
         if self._failures:
             raise KafkaException(self._failures[0])
 
-    def _try(self, call: Callable[[], Any]) -> Any:
+    def _try(self, call: Callable[[], Any]) -> None:
         """Call again while the broker says that it may be called again."""
-        for _ in range(RETRIES):
+        for attempt in range(RETRIES + 1):
             try:
-                return call()
+                call()
             except KafkaException as error:
-                met = error.args[0]
-                if not (isinstance(met, KafkaError) and met.retriable()):
+                inner = error.args[0]
+                retriable = isinstance(inner, KafkaError) and inner.retriable()
+                if not retriable or attempt == RETRIES:
                     raise
-        return call()
+            else:
+                return
 
     def _abort(self, error: KafkaException) -> None:
-        """Undo what was begun and say why; a producer that cannot go on is replaced."""
+        """Abort the transaction and raise its fault; replace a producer that cannot continue."""
         self._failures = []
-        met = error.args[0]
+        inner = error.args[0]
         try:
-            if isinstance(met, KafkaError) and met.fatal():
+            if isinstance(inner, KafkaError) and inner.fatal():
                 raise error
             self._producer.abort_transaction(CALL_S)
         except KafkaException:
-            self._producer = self._made()
+            self._producer = self._new_producer()
         if code_of(error) in NOT_OURS:
-            raise CommitRefused(said(error)) from None
-        raise LogUnavailable(f"the transaction was aborted: {said(error)}") from None
+            raise CommitRefused(text_of(error)) from None
+        raise LogUnavailable(f"the transaction was aborted: {text_of(error)}") from None

@@ -1,4 +1,4 @@
-"""Read the utterances topic at will, for rebuilds: a consumer that belongs to no group."""
+"""Read any stretch of the utterances topic, for rebuilds: a consumer that belongs to no group."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.brokers.kafka_config import CALL_S, Lookup, connection, made, patiently, said
+from stream.brokers.kafka_config import CALL_S, Lookup, connection, create_client, text_of
 from stream.brokers.kafka_source import record_of
 from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
 
 PORTION: Final = 1_000
-WAIT_S: Final = 0.05  # how long a portion may be waited for
-FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would hold up the next reading's first one
+WAIT_S: Final = 0.05  # longest wait for a portion
+FETCH_WAIT_MS: Final = 10  # a fetch at the log's end would delay the next stretch's first one
 
 
-class KafkaReader:
+class KafkaReader(Lookup):
     """A `LogReader` on confluent-kafka; connects on first use."""
 
     def __init__(self, settings: Settings) -> None:
-        self._topic = settings.topics.utterances
-        self._lookup = Lookup(settings)
-        self._config: dict[str, Any] = {
+        super().__init__(settings)
+        self._consumer_config: dict[str, Any] = {
             "group.id": f"{settings.group}.rebuild",  # librdkafka wants one; it is never joined
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -38,25 +37,14 @@ class KafkaReader:
 
     @cached_property
     def _consumer(self) -> Consumer:
-        return made(Consumer, self._config)
-
-    def first(self, partition: int) -> int:
-        return patiently(
-            lambda: self._lookup.first(partition, CALL_S), "the log's start cannot be read"
-        )
-
-    def at(self, partition: int, time_ms: int) -> int:
-        return patiently(
-            lambda: self._lookup.at(partition, time_ms, CALL_S),
-            "the log cannot be searched by time",
-        )
+        return create_client(Consumer, self._consumer_config)
 
     def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
         if first >= end:
             return
         self._consumer.assign([TopicPartition(self._topic, partition, first)])
         try:
-            heard = time.monotonic()
+            received = time.monotonic()
             while True:
                 messages = self._consumer.consume(PORTION, WAIT_S)
                 errors = [error for m in messages if (error := m.error()) is not None]
@@ -66,23 +54,23 @@ class KafkaReader:
                 if done or any(r.offset >= end - 1 for r in records) or self._past(end):
                     return
                 if records:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > CALL_S:
-                    says = f": {errors[0].str()}" if errors else ""
-                    raise LogUnavailable(f"partition {partition} cannot be read at {first}{says}")
+                    received = time.monotonic()
+                elif time.monotonic() - received > CALL_S:
+                    fault = f": {errors[0].str()}" if errors else ""
+                    raise LogUnavailable(f"partition {partition} cannot be read at {first}{fault}")
         finally:
             self._consumer.unassign()
 
     def _past(self, end: int) -> bool:
-        """Return true if all below `end` was read: the last offsets may be markers, no records."""
+        """Return whether all below `end` was read: the last offsets may be transaction markers."""
         try:
             return any(
                 at.offset >= end for at in self._consumer.position(self._consumer.assignment())
             )
         except KafkaException as error:
-            raise LogUnavailable(f"the log cannot be read: {said(error)}") from None
+            raise LogUnavailable(f"the log cannot be read: {text_of(error)}") from None
 
     def close(self) -> None:
-        self._lookup.close()
+        super().close()
         if "_consumer" in vars(self):
             self._consumer.close()

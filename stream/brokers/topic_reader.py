@@ -1,4 +1,4 @@
-"""Read a topic from its start to where it ended when asked: for commands that look, never for work.
+"""Read a topic from its start to a fixed end: for commands that inspect, not for the worker.
 
 A reader joins no group, commits nothing and sees committed transactions only.
 """
@@ -22,40 +22,47 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from stream.brokers.kafka_admin import require_broker
-from stream.brokers.kafka_config import NO_TOPIC_ID, code_of, connection, made, patiently, said
+from stream.brokers.kafka_config import (
+    NO_TOPIC_ID,
+    code_of,
+    connection,
+    create_client,
+    retry,
+    text_of,
+)
 from stream.brokers.kafka_source import record_of
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
 from stream.ports import LogUnavailable, Record
 from stream.settings import Settings
 
-Answer = TypeVar("Answer")
-CHUNK: Final = 1_000  # records handed over at once, at most
-SILENCE_S: Final = 30.0  # a broker that sends nothing for so long has gone
+Result = TypeVar("Result")
+CHUNK: Final = 1_000  # most records of a chunk
+SILENCE_S: Final = 30.0  # a broker that sends nothing for longer counts as gone
 CALL_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The first offset a partition still holds, and the one after its last."""
+    """The first offset still in a partition, and the one after its last."""
 
     low: int
     end: int
 
 
-class LogReader:
-    """Reads topics of one cluster. Connects at once; raises `BrokerUnreachable`, `AccessRefused`.
+class TopicReader:
+    """A reader of one cluster's topics. Connects at once.
 
-    Every method may raise these two.
+    The constructor and every method may raise `BrokerUnreachable` and `AccessRefused`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.broker_time = True  # of all that was read: the broker's clock, so it never goes back
+        self.broker_time = True  # all records read carry the broker's time, which never goes back
         require_broker(settings.bootstrap, CALL_S, settings.security)
-        self._consumer = made(
+        self._consumer = create_client(
             Consumer,
             {
-                # Named, so that the offsets of this group can be asked for; never joined.
+                # Named to read this group's committed offsets; never joined.
                 "group.id": settings.group,
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
@@ -66,40 +73,40 @@ class LogReader:
         )
 
     def bounds(self, topic: str) -> dict[int, Bounds]:
-        """Return where each partition begins and ends now. Raises `TopicMissing`."""
-        found = self._ask(
+        """Return the present bounds of each partition. Raises `TopicMissing`."""
+        metadata = self._call(
             lambda: self._consumer.list_topics(topic, timeout=CALL_S).topics[topic],
             f"topic {topic} cannot be looked up",
         )
-        if not found.partitions:
+        if not metadata.partitions:
             raise TopicMissing(
                 f"topic {topic} does not exist on {self._settings.bootstrap}: check "
                 "--topic-prefix, or create it with `emotrack topics create`"
             )
-        return {p: self._bounds(TopicPartition(topic, p)) for p in sorted(found.partitions)}
+        return {p: self._bounds(TopicPartition(topic, p)) for p in sorted(metadata.partitions)}
 
     def _bounds(self, at: TopicPartition) -> Bounds:
-        low, end = self._ask(
+        low, end = self._call(
             lambda: self._consumer.get_watermark_offsets(at, timeout=CALL_S),
             f"the ends of {at.topic} cannot be read",
         )
         return Bounds(low, end)
 
     def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """The group's next offset of each partition, -1 where it has committed none."""
-        wanted = [TopicPartition(topic, p) for p in partitions]
-        found = self._ask(
-            lambda: self._consumer.committed(wanted, timeout=CALL_S),
+        """Return the group's next offset of each partition, -1 where it has committed none."""
+        request = [TopicPartition(topic, p) for p in partitions]
+        found = self._call(
+            lambda: self._consumer.committed(request, timeout=CALL_S),
             f"the offsets of group {self._settings.group} cannot be read",
         )
         return {at.partition: max(-1, at.offset) for at in found}
 
     def topic_id(self, topic: str) -> str:
-        """The id of a topic, as in the keys of its states; the zero UUID on the mock cluster."""
+        """Return a topic's id, as in the keys of its states; the zero UUID on the mock cluster."""
         if self._settings.mock_broker:
             return NO_TOPIC_ID
-        admin = made(AdminClient, connection(self._settings))
-        described = self._ask(
+        admin = create_client(AdminClient, connection(self._settings))
+        described = self._call(
             lambda: admin.describe_topics(TopicCollection([topic]), request_timeout=CALL_S)[
                 topic
             ].result(CALL_S),
@@ -108,28 +115,26 @@ class LogReader:
         return str(described.topic_id)
 
     def read(self, topic: str, partition: int, bounds: Bounds) -> Iterator[list[Record]]:
-        """A partition's records in log order, in chunks, up to where it ended when asked."""
+        """Yield a partition's records within `bounds` in log order, in chunks."""
         if bounds.low >= bounds.end:
             return
         self._consumer.assign([TopicPartition(topic, partition, bounds.low)])
         try:
-            heard = time.monotonic()
-            while True:
+            received, ended = time.monotonic(), False
+            while not ended:
                 messages = self._consumer.consume(CHUNK, 0.2)
                 if messages:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > SILENCE_S:
-                    raise self._away(f"{topic} sends nothing")
+                    received = time.monotonic()
+                elif time.monotonic() - received > SILENCE_S:
+                    raise self._fault(None, f"{topic} sends nothing")
                 records, ended = self._records(messages, bounds.end)
                 if records:
                     yield records
-                if ended:
-                    return
         finally:
             self._consumer.unassign()
 
     def _records(self, messages: list[Message], end: int) -> tuple[list[Record], bool]:
-        """The records among messages that lie before `end`, and whether it is reached."""
+        """Return the records among messages that are before `end`, and whether it is reached."""
         records: list[Record] = []
         for message in messages:
             error = message.error()
@@ -141,7 +146,7 @@ class LogReader:
                 if record.offset >= end - 1:
                     return records, True
             elif error.code() == KafkaError._PARTITION_EOF:
-                return records, True  # the last offsets may be a transaction's marks
+                return records, True  # the last offsets may be transaction markers
             elif error.code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
                 raise self._fault(error.code(), error.str())
         return records, False
@@ -156,24 +161,21 @@ class LogReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, ask: Callable[[], Answer], what: str) -> Answer:
+    def _call(self, call: Callable[[], Result], fault: str) -> Result:
         try:
-            return patiently(ask, what)
+            return retry(call, fault)
         except (LogUnavailable, KafkaException, TimeoutError) as error:
-            raise self._fault(code_of(error), said(error)) from None
+            raise self._fault(code_of(error), text_of(error)) from None
 
-    def _fault(self, code: int | None, says: str) -> EmotrackError:
+    def _fault(self, code: int | None, text: str) -> EmotrackError:
         if code in (
             KafkaError.TOPIC_AUTHORIZATION_FAILED,
             KafkaError.GROUP_AUTHORIZATION_FAILED,
         ):
             return AccessRefused(
-                f"the broker at {self._settings.bootstrap} does not allow that ({says}): add the "
+                f"the broker at {self._settings.bootstrap} does not allow that ({text}): add the "
                 "ACLs of docs/security.md"
             )
-        return self._away(says)
-
-    def _away(self, says: str) -> BrokerUnreachable:
         return BrokerUnreachable(
-            f"Kafka at {self._settings.bootstrap} does not answer ({says}): try again when it does"
+            f"Kafka at {self._settings.bootstrap} does not answer ({text}): try again when it does"
         )

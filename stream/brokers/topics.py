@@ -1,7 +1,7 @@
-"""The four topics: what they must be, creating them, and saying what differs.
+"""The four topics: their required settings, creation, and a report of what differs.
 
 Admin work is done on kafka-python, so that the base install can do it. The worker never creates a
-topic: `require_topics` stops it where one is missing or would break a promise.
+topic: `require_topics` stops it where one is missing or has unfit settings.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOT_AUTHORIZED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """One topic as it should be."""
+    """The planned settings of one topic."""
 
     name: str
     partitions: int
@@ -41,7 +41,7 @@ class TopicPlan:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """One topic as it is; `differs` holds one line for each setting that is not as planned."""
+    """The present settings of one topic; `differs` has a line for each that is not as planned."""
 
     name: str
     exists: bool
@@ -59,60 +59,59 @@ def plan(
     retention_days: float = 7,
     dead_letter_days: float = 28,
 ) -> list[TopicPlan]:
-    """The four topics. Raises `ConfigError` for numbers that cannot be."""
+    """Return the plans of the four topics. Raises `ConfigError` for numbers out of range."""
     if partitions < 1 or replication < 1:
         raise ConfigError("partitions and replication must be at least 1")
     if retention_days <= 0 or dead_letter_days <= 0:
         raise ConfigError("retention must be more than 0 days")
-    days = {"retention.ms": str(int(retention_days * DAY_MS))}
-    weeks = {"retention.ms": str(int(dead_letter_days * DAY_MS))}
-    one, two = {"max.message.bytes": str(MIB)}, {"max.message.bytes": str(2 * MIB)}
-    # Broker time orders and times everything (architecture §3b).
-    utterances = {_STAMP: "LogAppendTime"} | one | days
+
+    def limits(days: float, mib: int) -> dict[str, str]:
+        return {"max.message.bytes": str(mib * MIB), "retention.ms": str(int(days * DAY_MS))}
+
+    events = limits(retention_days, 1)
+    # Broker time orders and times everything (docs/architecture.md §3b).
+    utterances = {_STAMP: "LogAppendTime"} | events
     return [
         TopicPlan(names.utterances, partitions, replication, utterances),
-        TopicPlan(names.predictions, partitions, replication, one | days),
-        TopicPlan(names.shift_alerts, partitions, replication, one | days),
-        TopicPlan(names.dead_letters, partitions, replication, two | weeks),
+        TopicPlan(names.predictions, partitions, replication, events),
+        TopicPlan(names.shift_alerts, partitions, replication, events),
+        TopicPlan(names.dead_letters, partitions, replication, limits(dead_letter_days, 2)),
     ]
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition Java's and our own producers write a key to: murmur2, as in Kafka's default."""
+    """Return a key's partition by murmur2, as Java's producers and ours choose it."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def create(
     bootstrap: str, plans: Sequence[TopicPlan], security: KafkaSecurity = PLAINTEXT
 ) -> list[TopicReport]:
-    """Create what is missing; leave what exists as it is and say what differs. Idempotent.
+    """Create missing topics; leave existing ones unchanged and report differences. Idempotent.
 
     Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` when the broker refuses one.
     """
     with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
-        missing = [one for one in plans if one.name not in there]
-        created = {one.name for one in missing if _create_one(admin, one)}
+        missing = [topic for topic in plans if topic.name not in there]
+        created = {topic.name for topic in missing if _create(admin, topic)}
         if missing:
-            admin.wait_for_topics([one.name for one in missing])
+            admin.wait_for_topics([topic.name for topic in missing])
         reports = _describe(admin, plans)
-    return [replace(one, created=one.name in created) for one in reports]
+    return [replace(report, created=report.name in created) for report in reports]
 
 
 def describe(
     bootstrap: str, plans: Sequence[TopicPlan], security: KafkaSecurity = PLAINTEXT
 ) -> list[TopicReport]:
-    """Say how each topic is and what differs from its plan.
-
-    Raises `BrokerUnreachable` or `AccessRefused`.
-    """
+    """Report each topic and its differences. Raises `BrokerUnreachable` or `AccessRefused`."""
     with connected_admin(bootstrap, security=security) as admin:
         return _describe(admin, plans)
 
 
 def require_topics(
     bootstrap: str,
-    names: TopicNames | None = None,
+    names: TopicNames,
     *,
     allow_create_time: bool = False,
     security: KafkaSecurity = PLAINTEXT,
@@ -121,9 +120,8 @@ def require_topics(
 
     Raises `TopicMissing`; `TopicUnfit` when utterances carry producer time (unless
     `allow_create_time`); `BrokerUnreachable` or `AccessRefused`. Brokers without an admin API
-    (librdkafka's mock cluster) cannot say how they stamp records: they need `allow_create_time`.
+    (librdkafka's mock cluster) do not report how they stamp records: they need `allow_create_time`.
     """
-    names = names or TopicNames()
     with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
         wanted = [names.utterances, names.predictions, names.shift_alerts, names.dead_letters]
@@ -146,56 +144,56 @@ def require_topics(
         )
 
 
-def _create_one(admin: Any, one: TopicPlan) -> bool:
-    """Create a topic; False when someone else just did."""
+def _create(admin: Any, topic: TopicPlan) -> bool:
+    """Create a topic; return false when another client just did."""
     wanted = {
-        "num_partitions": one.partitions,
-        "replication_factor": one.replication,
-        "configs": dict(one.config),
+        "num_partitions": topic.partitions,
+        "replication_factor": topic.replication,
+        "configs": dict(topic.config),
     }
     try:
-        admin.create_topics({one.name: wanted})
+        admin.create_topics({topic.name: wanted})
     except kafka.errors.TopicAlreadyExistsError:
         return False
     except _NOT_AUTHORIZED as error:
         raise TopicUnfit(
-            f"not allowed to create {one.name}: ask for CREATE on the cluster, or have it made "
-            f"with {one.partitions} partitions and {dict(one.config)}"
+            f"not allowed to create {topic.name}: ask for CREATE on the cluster, or have it made "
+            f"with {topic.partitions} partitions and {dict(topic.config)}"
         ) from error
     except kafka.errors.InvalidReplicationFactorError as error:
         raise TopicUnfit(
-            f"{one.name}: the cluster has fewer than {one.replication} brokers; "
+            f"{topic.name}: the cluster has fewer than {topic.replication} brokers; "
             "use a smaller --replication"
         ) from error
     except kafka.errors.KafkaError as error:
-        raise TopicUnfit(f"the broker refused to create {one.name}: {error}") from error
+        raise TopicUnfit(f"the broker refused to create {topic.name}: {error}") from error
     return True
 
 
 def _describe(admin: Any, plans: Sequence[TopicPlan]) -> list[TopicReport]:
     there = set(admin.list_topics())
-    names = [one.name for one in plans if one.name in there]
+    names = [topic.name for topic in plans if topic.name in there]
     configs = _configs(admin, names) if names else {}
     found = admin.describe_topics(names) if names else []
     partitions = {topic["name"]: len(topic["partitions"]) for topic in found}
     return [
-        _report(one, partitions[one.name], configs[one.name])
-        if one.name in there
-        else TopicReport(one.name, exists=False)
-        for one in plans
+        _report(topic, partitions[topic.name], configs[topic.name])
+        if topic.name in there
+        else TopicReport(topic.name, exists=False)
+        for topic in plans
     ]
 
 
-def _report(one: TopicPlan, partitions: int, config: Mapping[str, str]) -> TopicReport:
+def _report(topic: TopicPlan, partitions: int, config: Mapping[str, str]) -> TopicReport:
     differs = [
         f"{name} is {config.get(name)}, planned {value}"
-        for name, value in one.config.items()
+        for name, value in topic.config.items()
         if config.get(name) != value
     ]
-    if partitions != one.partitions:
-        differs.append(f"partitions is {partitions}, planned {one.partitions}")
-    shown = {name: config.get(name, "?") for name in (_STAMP, *one.config)}
-    return TopicReport(one.name, True, partitions, shown, tuple(differs))
+    if partitions != topic.partitions:
+        differs.append(f"partitions is {partitions}, planned {topic.partitions}")
+    shown = {name: config.get(name, "?") for name in (_STAMP, *topic.config)}
+    return TopicReport(topic.name, True, partitions, shown, tuple(differs))
 
 
 def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -87,11 +87,9 @@ def pipeline(
     json: JsonFile = None,
 ) -> None:
     """The whole worker on Apache Kafka and Redis: capacity, latency, memory (P6, P8, P10)."""
-    from stream.bench.pipeline import Plan, run_bench_pipeline
+    from stream.bench.pipeline import LoadPlan, run_bench_pipeline
 
-    plan = Plan(
-        partitions=partitions, runs=runs, flood=utterances, many_conversations=conversations
-    )
+    plan = LoadPlan(partitions, utterances, runs, conversations)
     finish(run_bench_pipeline(plan=plan, say=say, jars=jars), json)
 
 
@@ -148,9 +146,9 @@ def rebuild(
     json: JsonFile = None,
 ) -> None:
     """Lost states computed anew from the log by one worker (R8), features in and raw text in."""
-    from stream.bench.rebuild import Size, run_bench_rebuild
+    from stream.bench.rebuild import run_bench_rebuild
 
-    finish(run_bench_rebuild(Size(conversations, utterances), say=say, jars=jars), json)
+    finish(run_bench_rebuild(conversations, utterances, say=say, jars=jars), json)
 
 
 def say(line: str) -> None:

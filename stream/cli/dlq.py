@@ -205,10 +205,10 @@ def without_unfit(
 
 def without_sent(settings: Settings, letters: list[Letter], console: Console) -> list[Letter]:
     """Return those that are not in the log again: an interrupted requeue sends only the others."""
-    from stream.brokers.topic_reader import LogReader
+    from stream.brokers.topic_reader import TopicReader
     from stream.triage.requeue import already_requeued
 
-    with LogReader(settings) as reader:
+    with TopicReader(settings) as reader:
         already = already_requeued(reader, letters)
     if already:
         console.print(f"left out {len(already)} that were requeued already (--again sends them)")
@@ -217,10 +217,10 @@ def without_sent(settings: Settings, letters: list[Letter], console: Console) ->
 
 def read(settings: Settings, choice: Choice) -> Iterator[Letter]:
     """Yield the letters of the topic that `choice` takes."""
-    from stream.brokers.topic_reader import LogReader
+    from stream.brokers.topic_reader import TopicReader
     from stream.triage.requeue import read_letters
 
-    with LogReader(settings) as reader, progress_bar("reading", transient=True) as progress:
+    with TopicReader(settings) as reader, progress_bar("reading", transient=True) as progress:
         for letter in read_letters(reader, settings, progress):
             if choice.takes(letter):
                 yield letter

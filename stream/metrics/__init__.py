@@ -1,4 +1,4 @@
-"""Every Prometheus series: its name, help text and buckets, and how /metrics is written and read.
+"""Every Prometheus series with its help text and buckets; the writer and reader of /metrics.
 
 May import events; the only room that imports prometheus_client.
 Begin with `catalogue`: one line a metric.

@@ -27,7 +27,7 @@ from stream.metrics.series import BatchHistogram
 
 PREFIX: Final = "emotrack"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-# 0.5 ms is a step of one utterance, 10 s is an outage; dense where our latencies lie.
+# 0.5 ms is a step of one utterance, 10 s is an outage; dense where our latencies are.
 SECONDS: Final = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03,
     0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -41,26 +41,25 @@ OPERATIONS: Final = (
     *(("save", result) for result in ("saved", "replay", "fenced", "lost")),
     ("any", "unavailable"),
 )
-MODEL: Final = ("name", "version", "digest", "calibration", "device")
 Kind = Literal["counter", "gauge", "histogram", "info"]
 
-# One more series for each counter, which nobody asks for. (The library gives it no types.)
+# A `_created` series for each counter, which no query uses. (The library gives it no types.)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One metric of the catalogue, for people and tests."""
+    """One metric of the catalogue, for its page and tests."""
 
     name: str
     kind: Kind
     text: str
-    labels: Mapping[str, str]  # what each label may hold
+    labels: Mapping[str, str]  # the values of each label
     bounds: tuple[float, ...] = ()
 
 
 class Metrics:
-    """The catalogue. Attributes carry the names without the prefix `emotrack_`."""
+    """The catalogue. Attributes have the metrics' names without the prefix `emotrack_`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -69,9 +68,8 @@ class Metrics:
         self._count_records()
         self._count_disorder()
         self._count_state()
-        self._count_moves()
-        self._time_stages()
-        self._measure_batches()
+        self._observe_times()
+        self._observe_sizes()
         self._show_state()
 
     def _count_records(self) -> None:
@@ -144,8 +142,6 @@ class Metrics:
             "fencing_rejections_total",
             "Writes refused because a newer owner of the partition had written.",
         )
-
-    def _count_moves(self) -> None:
         self.partition_moves = self._counter(
             "partition_moves_total",
             "Conversations met on another partition than before: partitions were added, or two "
@@ -162,25 +158,25 @@ class Metrics:
             result=("sent", "no_entry"),
         )
 
-    def _time_stages(self) -> None:
-        self.end_to_end = self._seconds(
+    def _observe_times(self) -> None:
+        self.end_to_end = self._histogram(
             "end_to_end_seconds",
             "Broker append to acknowledged prediction; the seven stages explain it.",
         )
-        self.fetch_wait = self._seconds("fetch_wait_seconds", "Stage 1: broker append to poll.")
-        self.decode = self._seconds("decode_seconds", "Stage 2: decoding one record.")
-        self.queue_wait = self._seconds(
+        self.fetch_wait = self._histogram("fetch_wait_seconds", "Stage 1: broker append to poll.")
+        self.decode = self._histogram("decode_seconds", "Stage 2: decoding one record.")
+        self.queue_wait = self._histogram(
             "queue_wait_seconds", "Stage 3: waiting for its batch, tries that failed included."
         )
-        self.state_load = self._seconds("state_load_seconds", "Stage 4: loading the windows.")
-        self.inference = self._seconds("inference_seconds", "Stage 5: predicting the batch.")
-        self.state_save = self._seconds("state_save_seconds", "Stage 6: saving the windows.")
-        self.produce = self._seconds("produce_seconds", "Stage 7: produce to acknowledgement.")
-        self.commit = self._seconds(
+        self.state_load = self._histogram("state_load_seconds", "Stage 4: loading the windows.")
+        self.inference = self._histogram("inference_seconds", "Stage 5: predicting the batch.")
+        self.state_save = self._histogram("state_save_seconds", "Stage 6: saving the windows.")
+        self.produce = self._histogram("produce_seconds", "Stage 7: produce to acknowledgement.")
+        self.commit = self._histogram(
             "commit_seconds", "Committing offsets, after and outside end to end."
         )
 
-    def _measure_batches(self) -> None:
+    def _observe_sizes(self) -> None:
         self.batch_utterances = self._histogram("batch_utterances", "Records a batch.", COUNTS)
         self.window_utterances = self._histogram(
             "window_utterances", "Past utterances a prediction could see.", WINDOW
@@ -226,7 +222,8 @@ class Metrics:
             "gpu_memory_bytes", "Memory the model uses on its device; 0 on CPU."
         )
         self.build = self._info("build", "What runs.", ("version",))
-        self.model = self._info("model", "Which model runs where.", MODEL)
+        model_labels = ("name", "version", "digest", "calibration", "device")
+        self.model = self._info("model", "Which model runs where.", model_labels)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:
         """Set `build_info` and `model_info`."""
@@ -256,7 +253,7 @@ class Metrics:
         self.entries.append(Entry(f"{PREFIX}_{name}", kind, text, shown, bounds))
 
     def _counter(self, name: str, text: str, **labels: str | Sequence[str]) -> Counter:
-        """A counter; a single label with a sequence of values starts each of them at 0."""
+        """Add a counter; a single label with a sequence of values starts each of them at 0."""
         self._enter(name, "counter", text, labels)
         counter = Counter(name, text, tuple(labels), namespace=PREFIX, registry=self.registry)
         for values in labels.values():
@@ -272,11 +269,10 @@ class Metrics:
         self._enter(f"{name}_info", "info", text, dict.fromkeys(labels, "as in /version"))
         return Info(name, text, namespace=PREFIX, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> BatchHistogram:
+    def _histogram(
+        self, name: str, text: str, bounds: tuple[float, ...] = SECONDS
+    ) -> BatchHistogram:
         self._enter(name, "histogram", text, {}, bounds)
         histogram = BatchHistogram(f"{PREFIX}_{name}", text, bounds)
         self.registry.register(histogram)
         return histogram
-
-    def _seconds(self, name: str, text: str) -> BatchHistogram:
-        return self._histogram(name, text, SECONDS)

@@ -21,25 +21,22 @@ SECTIONS: Final = (
 
 
 def document(metrics: Metrics) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [(files("stream.metrics") / "document_head.md").read_text("utf-8")]
-    for title, kind, words in SECTIONS:
+    for title, kind, text in SECTIONS:
         rows = [row(entry) for entry in metrics.entries if entry.kind == kind]
-        parts.append(f"## {title}\n\n{words}\n\n| metric | what it says | labels |\n|---|---|---|")
+        parts.append(f"## {title}\n\n{text}\n\n| metric | what it says | labels |\n|---|---|---|")
         parts[-1] += "\n" + "\n".join(rows) + "\n"
     return "\n".join(parts)
 
 
 def row(entry: Entry) -> str:
-    """One metric as a row of the table."""
+    """Return one metric as a row of the table."""
     labels = "; ".join(f"`{label}`: {values}" for label, values in entry.labels.items())
-    buckets = f" Buckets {short(entry.bounds)}." if entry.bounds else ""
-    return f"| `{entry.name}` | {entry.text}{buckets} | {labels} |"
-
-
-def short(bounds: tuple[float, ...]) -> str:
-    """The range of buckets."""
-    return f"{bounds[0]:g} … {bounds[-1]:g} ({len(bounds)})"
+    text, bounds = entry.text, entry.bounds
+    if bounds:
+        text += f" Buckets {bounds[0]:g} … {bounds[-1]:g} ({len(bounds)})."
+    return f"| `{entry.name}` | {text} | {labels} |"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ LABEL: Final = HELP | str.maketrans({'"': '\\"'})
 
 
 def to_text(families: Iterable[Metric]) -> bytes:
-    """Write the page."""
+    """Return the page."""
     lines: list[str] = []
     for family in families:
         name = family.name + SUFFIX.get(family.type, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import urllib.request
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
+class ScrapedHistogram:
     """Cumulative bucket counts by upper bound (seconds or another base unit), labels summed."""
 
     buckets: Mapping[float, float]
@@ -25,8 +26,7 @@ class Histogram:
         if not self.count:
             return math.nan
         rank, below, floor = q * self.count, 0.0, 0.0
-        for bound in sorted(self.buckets):
-            reached = self.buckets[bound]
+        for bound, reached in sorted(self.buckets.items()):
             if reached >= rank:
                 if math.isinf(bound):
                     return floor
@@ -35,9 +35,9 @@ class Histogram:
             below, floor = reached, bound
         return floor
 
-    def minus(self, earlier: Histogram) -> Histogram:
+    def minus(self, earlier: ScrapedHistogram) -> ScrapedHistogram:
         """Return what was observed since an earlier scrape."""
-        return Histogram(
+        return ScrapedHistogram(
             {le: n - earlier.buckets.get(le, 0.0) for le, n in self.buckets.items()},
             self.total - earlier.total,
             self.count - earlier.count,
@@ -51,22 +51,22 @@ class Page:
     samples: Mapping[tuple[str, Labels], float] = field(repr=False)
 
     def value(self, name: str, **labels: str) -> float:
-        """Sum of the samples of this name that carry these labels; 0 where there is none."""
+        """Return the sum of the samples of this name and these labels; 0 where there is none."""
         wanted = set(labels.items())
         return sum(v for (n, have), v in self.samples.items() if n == name and wanted <= set(have))
 
     def by_label(self, name: str, label: str) -> dict[str, float]:
-        """Samples of this name, summed by one label's value."""
-        found: dict[str, float] = {}
+        """Return the samples of this name, summed by one label's value."""
+        sums: defaultdict[str, float] = defaultdict(float)
         for (sample, labels), value in self.samples.items():
             if sample == name and (key := dict(labels).get(label)) is not None:
-                found[key] = found.get(key, 0.0) + value
-        return found
+                sums[key] += value
+        return sums
 
-    def histogram(self, name: str) -> Histogram:
-        """The histogram of this name, summed over its labels."""
+    def histogram(self, name: str) -> ScrapedHistogram:
+        """Return the histogram of this name, summed over its labels."""
         buckets = {float(le): n for le, n in self.by_label(f"{name}_bucket", "le").items()}
-        return Histogram(buckets, self.value(f"{name}_sum"), self.value(f"{name}_count"))
+        return ScrapedHistogram(buckets, self.value(f"{name}_sum"), self.value(f"{name}_count"))
 
 
 def parse(text: str) -> Page:
@@ -76,6 +76,6 @@ def parse(text: str) -> Page:
 
 
 def scrape(url: str, timeout_s: float = 5.0) -> Page:
-    """Fetch and parse `url`; raises OSError when it does not answer."""
+    """Fetch and parse `url`. Raises OSError when it does not answer."""
     with urllib.request.urlopen(url, timeout=timeout_s) as answer:
         return parse(answer.read().decode())

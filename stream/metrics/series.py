@@ -20,33 +20,33 @@ class BatchHistogram(Collector):
     """Counts of values by upper bound (inclusive, as Prometheus' `le`), and their sum."""
 
     def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
-        """`bounds` must ascend; a last one for everything beyond is added."""
+        """`bounds` must ascend; an infinite one is added."""
         self.bounds: Final = tuple(bounds)
         self._name, self._text = name, text
-        self._shown = [*(repr(float(bound)) for bound in bounds), "+Inf"]
-        self._counts = [0] * len(self._shown)
+        self._labels = [*(repr(float(bound)) for bound in bounds), "+Inf"]
+        self._counts = [0] * len(self._labels)
         self._sum = 0.0
 
     def observe(self, value: float, times: int = 1) -> None:
-        """Count a value, `times` over."""
+        """Count a value `times` times."""
         self._counts[bisect_left(self.bounds, value)] += times
         self._sum += value * times
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count each of these values, at a third of the price of one after the other."""
+        """Count each of these values, in a third of the time of single observations."""
         counts, bounds = self._counts, self.bounds
         for value in values:
             counts[bisect_left(bounds, value)] += 1
         self._sum += sum(values)
 
     def read(self) -> tuple[list[int], float]:
-        """Return the number of values at or below each bound, all of them last, and their sum.
+        """Return the number of values at or below each bound, then of all values; and their sum.
 
-        During an observation the sum may lack the very last value.
+        During an observation the sum may lack the last value.
         """
         return list(accumulate(self._counts)), self._sum
 
     def collect(self) -> Iterator[Metric]:
         counts, total = self.read()
-        buckets = list(zip(self._shown, counts, strict=True))
+        buckets = list(zip(self._labels, counts, strict=True))
         yield HistogramMetricFamily(self._name, self._text, buckets, total)

@@ -17,7 +17,7 @@ from state.redis_reader import Held
 from state.store import StoredOutput
 from state.window import HASH_BYTES, NO_CLOCK, Conversation, StateKey, StateSpec
 from stream.answers.outbox import sent_before
-from stream.brokers.topic_reader import LogReader
+from stream.brokers.topic_reader import TopicReader
 from stream.brokers.topics import partition_of
 from stream.errors import ConfigError, StateMissing
 from stream.settings import Settings
@@ -42,14 +42,14 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
 
     Of several states (its partition changed, and the older one has not expired), the one its last
     worker noted is shown, else the one our partitioner would have chosen. Raises `StateMissing`,
-    `ConfigError`, and what `LogReader` and `open_states` do.
+    `ConfigError`, and what `TopicReader` and `open_states` do.
     """
     if settings.in_memory:
         raise ConfigError(
             "states lie in the memory of a worker (EMOTRACK_REDIS_URL is memory://): nobody else "
             "can read them; name the workers' Redis with --redis-url"
         )
-    with LogReader(settings) as reader:
+    with TopicReader(settings) as reader:
         partitions = sorted(reader.bounds(settings.topics.utterances))
         topic_id = reader.topic_id(settings.topics.utterances)
     if partition is not None and partition not in partitions:

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream.brokers.kafka_config import made, producer_config, said
-from stream.brokers.topic_reader import Bounds, LogReader
+from stream.brokers.kafka_config import create_client, producer_config, text_of
+from stream.brokers.topic_reader import Bounds, TopicReader
 from stream.errors import NotDelivered
 from stream.events.dead_letter import REQUEUED, Letter, letter_of, requeued
 from stream.settings import Settings
@@ -23,13 +23,13 @@ AT_ONCE: Final = 500  # sent before the broker's answers are waited for
 
 
 def read_letters(
-    reader: LogReader,
+    reader: TopicReader,
     settings: Settings,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Iterator[Letter]:
     """Yield the letters in the topic, partition by partition.
 
-    `progress` takes the records read, and of how many. Raises what `LogReader` does.
+    `progress` takes the records read, and of how many. Raises what `TopicReader` does.
     """
     bounds = reader.bounds(settings.topics.dead_letters)
     total, done = sum(b.end - b.low for b in bounds.values()), 0
@@ -40,10 +40,10 @@ def read_letters(
         done += found.end - found.low
 
 
-def already_requeued(reader: LogReader, letters: Iterable[Letter]) -> set[str]:
+def already_requeued(reader: TopicReader, letters: Iterable[Letter]) -> set[str]:
     """Return the ids of the letters whose records are in the log again.
 
-    Reads each partition from the earliest of their records on. Raises what `LogReader` does.
+    Reads each partition from the earliest of their records on. Raises what `TopicReader` does.
     """
     earliest: dict[tuple[str, int], int] = {}
     wanted = set()
@@ -90,7 +90,7 @@ def send_again(
             "again: it sends only the others"
         )
 
-    producer = made(Producer, producer_config(settings))
+    producer = create_client(Producer, producer_config(settings))
     for start in range(0, len(letters), AT_ONCE):
         for letter in letters[start : start + AT_ONCE]:
             record = requeued(letter)
@@ -105,7 +105,7 @@ def send_again(
                     on_delivery=delivered,
                 )
             except KafkaException as error:
-                raise refuse(said(error)) from None
+                raise refuse(text_of(error)) from None
         unacknowledged = producer.flush(FLUSH_S)
         if failures:
             raise refuse(failures[0].str())

@@ -1,9 +1,9 @@
 """The pure core of `emotrack verify`: the input log against the output topics and Redis.
 
 Recomputes each answer from the log, one record at a time, alone in its batch (so that I5, equal
-bytes, brings I6: nothing that shared a batch with an utterance changed its answer). Shares with the
-worker what defines an answer (`stream.events.decode`, `stream.answers.apply`, `state.window`,
-`state.codec`, the model's step) and nothing that moves records about; an import contract says so.
+bytes, implies I6: nothing that shared a batch with an utterance changed its answer). Shares with
+the worker what defines an answer (`stream.events.decode`, `stream.answers.apply`, `state.window`,
+`state.codec`, the model's step) and nothing that moves records about: an import contract.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stream.events.poison import Control, Poison, Reason
 from stream.ports import Record
 from stream.verify.compare import differences, shift_of
 from stream.verify.oracle import Expected
-from stream.verify.outputs import Answered, DeadLetter, Outputs, Prediction, digest
+from stream.verify.outputs import LoggedAnswers, LoggedDeadLetter, LoggedPrediction, Outputs, digest
 from stream.verify.report import Invariant, Position, Report
 from stream.verify.stored_states import StoredStates
 from stream.verify.timelines import TRUSTED, Timelines, session_of
@@ -35,25 +35,20 @@ LATE: Final = TRUSTED | {Reason.NOT_FINITE_RESULT}  # reasons met after decoding
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One record of the input log, all that answers it, and the answer each timeline expects."""
+    """One record of the input log, its logged answers, and the answer each timeline expects."""
 
     record: Record
-    answered: Answered
+    answered: LoggedAnswers
     conversation: str | None = None
     expected: Sequence[Expected] = ()
 
-    @property
-    def position(self) -> Position:
-        """The record's position."""
-        return Position.of(self.record)
-
     def expects(self, outcome: str) -> Expected | None:
         """Return the first answer of this outcome that a timeline expects."""
-        return next((one for one in self.expected if one.outcome == outcome), None)
+        return next((e for e in self.expected if e.outcome == outcome), None)
 
 
 class Verifier:
-    """Takes the input log, partition by partition, each in log order; then `finish`.
+    """A check of the input log, partition by partition, each in log order; then `finish`.
 
     Keeps the windows of one partition's conversations at a time; where time is the broker's, only
     of those with an utterance within twice the idle gap.
@@ -66,20 +61,17 @@ class Verifier:
         self._stored = None if states is None else StoredStates(states, predictor.spec, outputs)
         self._info, self._rule = predictor.info, rule_of(predictor.info)
         self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
-        self._asleep: set[str] = set()  # silent for so long that nothing before counts any more
+        self._asleep: set[str] = set()  # silent for longer: their next utterance opens a session
 
     def check(self, records: Sequence[Record], *, broker_time: bool = False) -> None:
-        """Check records that follow each other in one partition.
-
-        `broker_time` says that time never goes back in it.
-        """
+        """Check consecutive records of one partition; with `broker_time`, time never goes back."""
         decoder = Decoder(self._info.inputs, self._info.own_extractors)
         messages = [decoder.decode(record).message for record in records]
         self._meet({m.conversation_id for m in messages if isinstance(m, Utterance)}, records[0])
         for record, message in zip(records, messages, strict=True):
             self._report.count("records")
             self._report.count("committed", self._expectations.is_committed(record))
-            answered = self._outputs.at.pop(Position.of(record), None) or Answered()
+            answered = self._outputs.at.pop(Position.of(record), None) or LoggedAnswers()
             if isinstance(message, Utterance):
                 self._utterance(record, message, answered)
             elif isinstance(message, Poison):
@@ -92,30 +84,30 @@ class Verifier:
             self._forget(records[-1].timestamp_ms)
 
     def _meet(self, conversations: set[str], record: Record) -> None:
-        """Begin the timelines of conversations that are new here, and read their stored states."""
+        """Create the timelines of conversations that are new here, and read their stored states."""
         absent = sorted(conversations - self._timelines.keys())
-        new = [one for one in absent if one not in self._asleep]
+        new = [name for name in absent if name not in self._asleep]
         log_is_whole = not self._expectations.is_before_log(record.partition, 0)
-        for one in absent:
-            self._timelines[one] = Timelines(
-                self._predictor, self._rule, knows_all_ids=log_is_whole or one in self._asleep
+        for name in absent:
+            self._timelines[name] = Timelines(
+                self._predictor, self._rule, knows_all_ids=log_is_whole or name in self._asleep
             )
         self._asleep -= conversations
         if new and self._stored is not None:
             self._stored.meet(new, record)
 
     def _forget(self, now_ms: int) -> None:
-        """Drop conversations whose next utterance begins a session in any case.
+        """Drop conversations whose next utterance opens a session in any case.
 
-        Twice the idle gap, as long as the store keeps a state. Only for broker time: where
+        After twice the idle gap, the lifetime of a stored state. Only for broker time: where
         producers set it, an utterance with an earlier time may still belong to a session.
         """
         long_ago = now_ms - 2 * self._predictor.spec.recurrence.idle_s * 1000
         while self._timelines and next(iter(self._timelines.values())).last_ms < long_ago:
             self._asleep.add(self._timelines.popitem(last=False)[0])
 
-    def _utterance(self, record: Record, utterance: Utterance, answered: Answered) -> None:
-        """Check a record that can be read against every timeline of its conversation."""
+    def _utterance(self, record: Record, utterance: Utterance, answered: LoggedAnswers) -> None:
+        """Check a valid record against every timeline of its conversation."""
         who = utterance.conversation_id
         timelines = self._timelines[who]
         self._timelines.move_to_end(who)
@@ -140,13 +132,13 @@ class Verifier:
             self._stored.compare(who, record, timelines.conversations())
         if letter is not None:
             self._late_dead_letter(case, letter)
-        recomputed = {p.id: one for p in predictions if (one := self._prediction(case, p))}
+        recomputed = {p.id: e for p in predictions if (e := self._prediction(case, p))}
         if not (predictions or letter):
             self._without_outcome(case, timelines)
         self._alerts(case, predictions, recomputed)
 
-    def _logged_shifts(self, predictions: Sequence[Prediction]) -> dict[int, float] | None:
-        """Return the shift probabilities that were logged, which a tolerance lets the rule use.
+    def _logged_shifts(self, predictions: Sequence[LoggedPrediction]) -> dict[int, float] | None:
+        """Return the logged shift probabilities, which the rule may use under a tolerance.
 
         The rule is a threshold: a probability's last digits may decide whether it fires.
         """
@@ -156,26 +148,27 @@ class Verifier:
         return {first: shift for first, shift in logged.items() if shift is not None}
 
     def _without_outcome(self, case: Case, timelines: Timelines) -> None:
-        """Check I1 where no answer of this model is."""
+        """Check I1 for a record without an answer of this model."""
         if case.answered.predictions:
             self._report.count("other_model")
         elif case.expects("duplicate"):
             self._report.count("duplicates")
         else:
-            says = f"committed without an outcome; it should be {case.expected[0].outcome}"
-            self._unanswered(case, says, decidable=timelines.knows_all_ids)
+            text = f"committed without an outcome; it should be {case.expected[0].outcome}"
+            self._unanswered(case, text, decidable=timelines.knows_all_ids)
 
-    def _unanswered(self, case: Case, says: str, *, decidable: bool = True) -> None:
-        """Report I1, unless the answer may yet come, or may have been taken by retention."""
+    def _unanswered(self, case: Case, text: str, *, decidable: bool = True) -> None:
+        """Report I1, unless the answer is still to come or may have been deleted by retention."""
         if not self._expectations.is_committed(case.record):
             self._report.count("open")
-        elif not decidable or not self._must_be_there(case.record):
+        elif not decidable or not self._must_be_logged(case.record):
             self._report.count("undecided")
         else:
-            self._report.violated(Invariant.I1, says, case.position, case.conversation)
+            position = Position.of(case.record)
+            self._report.violated(Invariant.I1, text, position, case.conversation)
 
-    def _must_be_there(self, record: Record) -> bool:
-        """True if answers of this record were sent for certain, and retention has taken none.
+    def _must_be_logged(self, record: Record) -> bool:
+        """Return whether answers of this record were certainly sent, and retention deleted none.
 
         Answers are acknowledged before their offset is committed.
         """
@@ -184,8 +177,8 @@ class Verifier:
             and record.timestamp_ms >= self._outputs.since_ms
         )
 
-    def _prediction(self, case: Case, found: Prediction) -> Expected | None:
-        """Check I5 and return what is expected, None where that is no prediction or not known."""
+    def _prediction(self, case: Case, found: LoggedPrediction) -> Expected | None:
+        """Check I5; return the expected prediction, None where it is none or unknown."""
         position, who = found.position, case.conversation
         if found.truncated:
             self._report.count("truncated")
@@ -194,7 +187,10 @@ class Verifier:
         if self._expectations.is_before_log(case.record.partition, found.first_position):
             self._report.count("before_log")
             return None
-        expected = matching(found, case.expected)
+        # The prediction of the timeline that `found` names; else any one, to compare.
+        predicting = [e for e in case.expected if e.prediction is not None]
+        same = (e for e in predicting if session_of(e) == found.session)
+        expected = next(same, predicting[0] if predicting else None)
         if expected is None:
             invariant = Invariant.I2 if case.expects("duplicate") else Invariant.I1
             outcome = case.expected[0].outcome.replace("_", "-")
@@ -216,48 +212,52 @@ class Verifier:
         return expected
 
     def _alerts(
-        self, case: Case, predictions: Sequence[Prediction], recomputed: Mapping[str, Expected]
+        self,
+        case: Case,
+        predictions: Sequence[LoggedPrediction],
+        recomputed: Mapping[str, Expected],
     ) -> None:
-        """Check I8: an alert is there if and only if the rule fires, with equal bytes.
+        """Check I8: an alert is logged if and only if the rule fires, with equal bytes.
 
-        `recomputed` has what is expected of a prediction's id. Until the commit an alert may be
+        `recomputed` has the expected answers by prediction id. Until the commit an alert may be
         missing, and may be acknowledged before its prediction.
         """
-        who, must_be_there = case.conversation, self._must_be_there(case.record)
+        who, must_be_logged = case.conversation, self._must_be_logged(case.record)
+        position = Position.of(case.record)
         alerts = {alert.prediction_id: alert for alert in case.answered.alerts}
         exact = self._expectations.tolerance is None
         for id, expected in recomputed.items():
             wanted, found = expected.alert, alerts.get(id)
             if found is None:
-                if wanted is not None and must_be_there:
-                    says = f"the alert of prediction {id} is missing"
-                    self._report.violated(Invariant.I8, says, case.position, who)
+                if wanted is not None and must_be_logged:
+                    text = f"the alert of prediction {id} is missing"
+                    self._report.violated(Invariant.I8, text, position, who)
             elif wanted is None:
-                says = "an alert where the rule does not fire"
-                self._report.violated(Invariant.I8, says, found.position, who)
+                text = "an alert where the rule does not fire"
+                self._report.violated(Invariant.I8, text, found.position, who)
             elif exact and found.value() != encode(wanted, found.encoding):
-                says = "the alert's bytes are not the recomputed ones"
-                self._report.violated(Invariant.I8, says, found.position, who)
+                text = "the alert's bytes are not the recomputed ones"
+                self._report.violated(Invariant.I8, text, found.position, who)
         ids = {p.id for p in predictions}
         for id, alert in alerts.items():
-            if id not in ids and alert.model == self._info.digest and must_be_there:
-                says = f"an alert of prediction {id}, which nobody sent"
-                self._report.violated(Invariant.I8, says, alert.position, who)
+            if id not in ids and alert.model == self._info.digest and must_be_logged:
+                text = f"an alert of prediction {id}, which nobody sent"
+                self._report.violated(Invariant.I8, text, alert.position, who)
 
-    def _late_dead_letter(self, case: Case, letter: DeadLetter) -> None:
-        """Check I1 and I5 for the dead letter of a record that can be read."""
+    def _late_dead_letter(self, case: Case, letter: LoggedDeadLetter) -> None:
+        """Check I1 and I5 for the dead letter of a valid record."""
         position, who, reason = letter.position, case.conversation, letter.poison.reason
         expected = case.expects("dead_lettered")
         if case.answered.predictions:
-            says = "dead-lettered and predicted: two outcomes"
-            self._report.violated(Invariant.I1, says, position, who)
+            text = "dead-lettered and predicted: two outcomes"
+            self._report.violated(Invariant.I1, text, position, who)
         if reason not in LATE:
-            says = f"dead-lettered as {reason}, but it can be read"
-            self._report.violated(Invariant.I1, says, position, who)
+            text = f"dead-lettered as {reason}, but it can be read"
+            self._report.violated(Invariant.I1, text, position, who)
         elif expected is None or expected.poison is None or expected.poison.reason != reason:
             outcome = "dead-lettered for another reason" if expected else case.expected[0].outcome
-            says = f"dead-lettered as {reason}, but it is to be {outcome}"
-            self._report.violated(Invariant.I1, says, position, who)
+            text = f"dead-lettered as {reason}, but it is to be {outcome}"
+            self._report.violated(Invariant.I1, text, position, who)
         else:
             self._original(case.record, letter.poison, letter)
 
@@ -267,27 +267,27 @@ class Verifier:
         if letter is None:
             self._unanswered(case, f"no dead letter of a {poison.reason} record")
         elif letter.poison.reason != poison.reason:
-            says = f"dead-lettered as {letter.poison.reason}, not {poison.reason}"
-            self._report.violated(Invariant.I5, says, letter.position, None)
+            text = f"dead-lettered as {letter.poison.reason}, not {poison.reason}"
+            self._report.violated(Invariant.I5, text, letter.position, None)
         else:
             self._original(case.record, poison, letter)
-        others = Answered(case.answered.predictions, case.answered.alerts).positions()
+        others = LoggedAnswers(case.answered.predictions, case.answered.alerts).positions()
         self._no_outcome(others, f"answers a {poison.reason} record")
 
-    def _original(self, record: Record, poison: Poison, letter: DeadLetter) -> None:
-        """Check I5 for a dead letter: all of the record, so that it can be requeued unchanged."""
+    def _original(self, record: Record, poison: Poison, letter: LoggedDeadLetter) -> None:
+        """Check I5 for a dead letter: it holds the whole record, to be requeued unchanged."""
         wanted = dead_letter(record, poison, topic=self._expectations.dead_letters)
         if digest(wanted.key, wanted.value, wanted.headers) != letter.digest:
-            says = "the dead letter does not hold the record's own key, bytes and headers"
-            self._report.violated(Invariant.I5, says, letter.position, None)
+            text = "the dead letter does not hold the record's own key, bytes and headers"
+            self._report.violated(Invariant.I5, text, letter.position, None)
 
-    def _no_outcome(self, positions: Iterable[Position], says: str) -> None:
-        """Report answers of what must have none."""
+    def _no_outcome(self, positions: Iterable[Position], text: str) -> None:
+        """Report answers where there must be none."""
         for position in positions:
-            self._report.violated(Invariant.I1, says, position, None)
+            self._report.violated(Invariant.I1, text, position, None)
 
     def end_partition(self, topic: str, partition: int) -> None:
-        """End a partition of which all was checked: answers left over are of no record."""
+        """End a partition that is fully checked: answers left over belong to no record."""
         if self._stored is not None:
             self._stored.end_partition(topic, partition)
         self._timelines.clear()
@@ -302,20 +302,13 @@ class Verifier:
     def finish(self) -> Report:
         """Return the report, once every partition has ended."""
         for position, answered in sorted(self._outputs.at.items()):
-            says = f"answers partition {position.partition}, which the log does not have"
-            self._no_outcome(answered.positions(), says)
+            text = f"answers partition {position.partition}, which the log does not have"
+            self._no_outcome(answered.positions(), text)
         self._outputs.at.clear()
         return self._report
 
 
 def has_raw_text_and_vectors(utterance: Utterance) -> bool:
-    """True if a worker without an encoder answers it all the same, from its vectors."""
+    """Return whether a worker without an encoder can answer it too, from its vectors."""
     vectors = vectors_of(utterance)
     return bool(utterance.text and vectors and "text" not in vectors)
-
-
-def matching(found: Prediction, expected: Sequence[Expected]) -> Expected | None:
-    """Return what the timeline expects that a prediction names; else any prediction, to compare."""
-    predicting = [one for one in expected if one.prediction is not None]
-    same = (one for one in predicting if session_of(one) == found.session)
-    return next(same, predicting[0] if predicting else None)

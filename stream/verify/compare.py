@@ -1,4 +1,4 @@
-"""Compare a logged prediction with the recomputed one: in bytes, or beyond a tolerance."""
+"""Compare a logged prediction with the recomputed one: in bytes, or within a tolerance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stream.events.cloudevents import Encoding
 from stream.events.messages import PredictionEvent, encode
 
 NAMED: Final = 3  # fields named in a sentence
-# What a tolerance excuses: numbers, and what an argmax or a threshold makes of equal ones.
+# Fields that a tolerance excuses: numbers, and results of an argmax or a threshold on them.
 EXCUSED: Final = frozenset(
     {"emotion", "probabilities", "confidence", "sentiment", "shift", "abstained", "reason"}
 )
@@ -25,7 +25,7 @@ def differences(
     tolerance: float | None,
     info: ModelInfo,
 ) -> tuple[str, float]:
-    """Return a sentence on what differs ("": nothing that counts), and the largest difference.
+    """Return a sentence on the differences that count ("" for none), and the largest one.
 
     The largest difference is of a probability, and 0 without a tolerance.
     """
@@ -48,10 +48,10 @@ def _strict(event: dict[str, Any]) -> dict[str, Any]:
 def _in_numbers(
     logged: dict[str, Any], wanted: dict[str, Any], tolerance: float, info: ModelInfo
 ) -> tuple[float, list[str]]:
-    """Return the largest difference of a probability, and what no tolerance excuses."""
-    one, other = logged["probabilities"], wanted["probabilities"]
-    faults = [] if list(one) == list(other) else ["labels"]
-    deltas = [abs(one[label] - other[label]) for label in one if label in other]
+    """Return the largest difference of a probability, and the faults no tolerance excuses."""
+    found, expected = logged["probabilities"], wanted["probabilities"]
+    faults = [] if list(found) == list(expected) else ["labels"]
+    deltas = [abs(p - expected[label]) for label, p in found.items() if label in expected]
     if (logged["shift"] is None) != (wanted["shift"] is None):
         faults.append("only one has a shift")
     elif logged["shift"] is not None:
@@ -62,8 +62,8 @@ def _in_numbers(
     if largest > tolerance:
         faults.append(f"a probability by {largest:.2e}")
     # Two probabilities that are each off by a tolerance may change places.
-    best = other.get(wanted["emotion"], 0.0)
-    if other.get(logged["emotion"], 0.0) < best - 2 * tolerance:
+    best = expected.get(wanted["emotion"], 0.0)
+    if expected.get(logged["emotion"], 0.0) < best - 2 * tolerance:
         faults.append(f"emotion {logged['emotion']} is not {wanted['emotion']}")
     near = abs(wanted["confidence"] - info.abstain_below) <= tolerance
     if logged["abstained"] != wanted["abstained"] and not near:

@@ -1,8 +1,8 @@
 """The records of the output topics, by the position of the input log that they answer.
 
-Holds each distinct answer, packed, until the input log has been read up to its position: 790 bytes
-for a prediction of 960 whose ids are UUIDs (250 of them its packed value). Order and repeats are
-checked while reading (I2, I3).
+Stores each distinct answer, packed, until the input log is read up to its position: 790 bytes for a
+prediction of 960 whose ids are UUIDs (250 of them its packed value). Order and repeats are checked
+while reading (I2, I3).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REASONS: Final = frozenset(Reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LoggedEvent:
     """One distinct event of a position; `packed` is its value, deflated against `sample`."""
 
     id: str
@@ -46,7 +46,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction(Event):
+class LoggedPrediction(LoggedEvent):
     """One distinct prediction of a position."""
 
     first_position: int
@@ -55,67 +55,64 @@ class Prediction(Event):
 
     @property
     def session(self) -> tuple[int, bool]:
-        """The session it is of: where that began, and if it says that context is truncated."""
+        """Its session: the first position, and true where its context is truncated."""
         return self.first_position, self.truncated
 
 
 @dataclass(frozen=True, slots=True)
-class Alert(Event):
+class LoggedAlert(LoggedEvent):
     """One distinct shift alert of a position."""
 
     prediction_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class LoggedDeadLetter:
     """The dead letter of a position."""
 
     poison: Poison
-    digest: bytes  # of all but the sentence, which another version may word differently
+    digest: bytes  # of all but the sentence, whose words another version may change
     position: Position
 
 
 @dataclass(slots=True)
-class Answered:
-    """All that answers one position, each distinct answer once."""
+class LoggedAnswers:
+    """The answers to one position, each distinct one once."""
 
     # Tuples: an empty one costs nothing, and most positions have one prediction and nothing else.
-    predictions: tuple[Prediction, ...] = ()
-    alerts: tuple[Alert, ...] = ()
-    dead_letter: DeadLetter | None = None
+    predictions: tuple[LoggedPrediction, ...] = ()
+    alerts: tuple[LoggedAlert, ...] = ()
+    dead_letter: LoggedDeadLetter | None = None
 
     def positions(self) -> list[Position]:
-        """Return where the answers are."""
+        """Return the positions of the answers in the output topics."""
         letters = () if self.dead_letter is None else (self.dead_letter,)
-        return [one.position for one in (*self.predictions, *self.alerts, *letters)]
+        return [answer.position for answer in (*self.predictions, *self.alerts, *letters)]
 
 
 class Outputs:
-    """Takes every record of the output topics, in log order within each partition."""
+    """An index of the output topics, fed in log order within each partition."""
 
     def __init__(self, topic: str, expectations: Expectations, report: Report) -> None:
         """`topic` is the utterances topic that the outputs must answer."""
         self._topic, self.expectations, self.report = topic, expectations, report
-        self.at: dict[Position, Answered] = defaultdict(Answered)
-        self.starts: dict[Position, bool] = {}  # where a session begins -> context.truncated
-        self.since_ms = NO_TIMESTAMP  # broker time from which on retention has taken nothing
+        self.at: dict[Position, LoggedAnswers] = defaultdict(LoggedAnswers)
+        self.starts: dict[Position, bool] = {}  # first position of a session -> context.truncated
+        self.since_ms = NO_TIMESTAMP  # broker time since which retention has deleted nothing
         self._samples: dict[type, bytes] = {}
         self._last: dict[tuple[str, int, int, str], int] = {}
 
     def prediction(self, record: Record) -> None:
-        """Take a record of the predictions topic."""
+        """Add a record of the predictions topic."""
         opened = self._open(record, PREDICTION_TYPE, PredictionEvent)
         if opened is None:
             return
         event, envelope = opened
         self.report.count("predictions")
         context, input = event.context, event.input
-        found = Prediction(
+        found = LoggedPrediction(
             event.prediction_id,
-            sys.intern(event.model.digest),
-            envelope.encoding,
-            *self._packed(event, record),
-            Position.of(record),
+            *self._common(event, envelope, record),
             context.first_position,
             context.truncated,
             "text" in event.modalities_used,
@@ -128,29 +125,23 @@ class Outputs:
         elif self._is_repeat(found, before, event.conversation_id):
             return
         answered.predictions += (found,)
-        # Where the log no longer has its start, only answers tell where sessions began.
+        # Where the log no longer has its start, only answers show where sessions began.
         if context.truncated or self.expectations.is_before_log(input.partition, 0):
             start = Position(self._topic, input.partition, context.first_position)
             self.starts[start] = context.truncated
 
     def alert(self, record: Record) -> None:
-        """Take a record of the shift-alerts topic."""
+        """Add a record of the shift-alerts topic."""
         opened = self._open(record, ALERT_TYPE, ShiftAlert)
         if opened is None:
             return
         event, envelope = opened
         self.report.count("alerts")
-        found = Alert(
-            event.alert_id,
-            sys.intern(event.model.digest),
-            envelope.encoding,
-            *self._packed(event, record),
-            Position.of(record),
-            event.prediction_id,
-        )
+        common = self._common(event, envelope, record)
+        found = LoggedAlert(event.alert_id, *common, event.prediction_id)
         if envelope.id != found.id:
-            says = f"its id is {found.id}, its header says {envelope.id}"
-            self.report.violated(Invariant.I2, says, found.position, event.conversation_id)
+            text = f"its id is {found.id}, its header says {envelope.id}"
+            self.report.violated(Invariant.I2, text, found.position, event.conversation_id)
         answered = self.at[Position(self._topic, event.input.partition, event.input.offset)]
         for before in answered.alerts:
             if before.prediction_id == found.prediction_id:
@@ -160,7 +151,7 @@ class Outputs:
         answered.alerts += (found,)
 
     def dead_letter(self, record: Record) -> None:
-        """Take a record of the dead-letters topic."""
+        """Add a record of the dead-letters topic."""
         letter = letter_of(record)
         if (
             letter is None
@@ -171,14 +162,14 @@ class Outputs:
             self.report.count("not_ours")
             return
         self.report.count("dead_letters")
-        found = DeadLetter(
+        found = LoggedDeadLetter(
             Poison(Reason(letter.reason), letter.sentence),
             digest(record.key, record.value, record.headers),
             Position.of(record),
         )
         if letter.id != dead_letter_id(letter.topic, letter.partition, letter.offset):
-            says = f"its id is {letter.id}, its position another"
-            self.report.violated(Invariant.I2, says, found.position, None)
+            text = f"its id is {letter.id}, its position another"
+            self.report.violated(Invariant.I2, text, found.position, None)
         answered = self.at[Position(self._topic, letter.partition, letter.offset)]
         before = answered.dead_letter
         if before is None:
@@ -186,18 +177,16 @@ class Outputs:
             return
         self.report.count("dead_letter_repeats")
         if (found.poison, found.digest) != (before.poison, before.digest):
-            says = f"repeated with other bytes than at {before.position}"
-            self.report.violated(Invariant.I2, says, found.position, None)
+            text = f"repeated with other bytes than at {before.position}"
+            self.report.violated(Invariant.I2, text, found.position, None)
 
     def _open(self, record: Record, name: str, type: type[E]) -> tuple[E, Envelope] | None:
-        """Return an event that answers the input log; count and skip what else is in the topic."""
+        """Return an event that answers the input log; count any other record and return None."""
         try:
             envelope, data = open_record(record.headers, record.value or b"")
             if record.value is not None and envelope.type == name:
-                decode = (
-                    msgspec.json.decode if envelope.encoding == "json" else msgspec.msgpack.decode
-                )
-                event = decode(data, type=type)
+                codec = msgspec.json if envelope.encoding == "json" else msgspec.msgpack
+                event = codec.decode(data, type=type)
                 if event.input.topic == self._topic:
                     return event, envelope
         except (Rejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -205,43 +194,50 @@ class Outputs:
         self.report.count("not_ours")
         return None
 
-    def _packed(self, event: PredictionEvent | ShiftAlert, record: Record) -> tuple[bytes, bytes]:
-        """Deflate a value against the first of its type; a log of millions must fit into memory.
+    def _common(
+        self, event: PredictionEvent | ShiftAlert, envelope: Envelope, record: Record
+    ) -> tuple[str, Encoding, bytes, bytes, Position]:
+        """Return the fields of a `LoggedEvent` after its id.
 
-        The first is much like all others: names, labels and digests of one model.
+        The value is deflated against the first of its type, so that millions fit into memory: the
+        first is much like all others (names, labels and digests of one model).
         """
         value = record.value or b""
         sample = self._samples.setdefault(type(event), value)
         packer = zlib.compressobj(1, zlib.DEFLATED, -12, 5, zdict=sample)
-        return packer.compress(value) + packer.flush(), sample
+        packed = packer.compress(value) + packer.flush()
+        digest = sys.intern(event.model.digest)
+        return digest, envelope.encoding, packed, sample, Position.of(record)
 
-    def _is_repeat(self, found: Prediction, before: Sequence[Prediction], who: str) -> bool:
-        """True if this position has this answer already; differing repeats break I2."""
+    def _is_repeat(
+        self, found: LoggedPrediction, before: Sequence[LoggedPrediction], who: str
+    ) -> bool:
+        """Return whether this position has this answer already; differing repeats break I2."""
         for other in before:
             if other.session == found.session:
                 self.report.count("prediction_repeats")
                 self._check_repeat(found, other, who)
                 return True
-        # A worker that lost a state may answer again what the lost one had answered, and says so.
+        # A worker that lost a state may answer again, with `context.truncated` set.
         if any(p.truncated for p in (found, *before)):
             self.report.count("recomputed")
             return False
-        says = (
+        text = (
             f"a second prediction of this position, begun at {found.first_position} and not at "
             f"{before[0].first_position}, and neither says that context is truncated"
         )
-        self.report.violated(Invariant.I2, says, found.position, who)
+        self.report.violated(Invariant.I2, text, found.position, who)
         return False
 
-    def _check_repeat(self, found: Event, before: Event, who: str) -> None:
+    def _check_repeat(self, found: LoggedEvent, before: LoggedEvent, who: str) -> None:
         """Check I2: delivery is at least once, so an answer may come again, with equal bytes."""
         if found.id != before.id:
-            says = f"repeated under another id, {found.id} after {before.id}"
+            text = f"repeated under another id, {found.id} after {before.id}"
         elif (found.packed, found.encoding) != (before.packed, before.encoding):
-            says = f"repeated with other bytes than at {before.position}"
+            text = f"repeated with other bytes than at {before.position}"
         else:
             return
-        self.report.violated(Invariant.I2, says, found.position, who)
+        self.report.violated(Invariant.I2, text, found.position, who)
 
     def _check_identity(
         self, event: PredictionEvent, header_id: str | None, key: bytes | None, position: Position
@@ -257,12 +253,12 @@ class Outputs:
             model_digest=event.model.digest,
         )
         if not expected == event.prediction_id == header_id:
-            says = f"its id is {event.prediction_id} (header {header_id}) and not {expected}"
-            self.report.violated(Invariant.I2, says, position, who)
+            text = f"its id is {event.prediction_id} (header {header_id}) and not {expected}"
+            self.report.violated(Invariant.I2, text, position, who)
         # Kafka orders records of one partition only, and the partition follows from the key.
         if key != who.encode():
-            says = "its key is not its conversation, so nothing orders it"
-            self.report.violated(Invariant.I3, says, position, who)
+            text = "its key is not its conversation, so nothing orders it"
+            self.report.violated(Invariant.I3, text, position, who)
 
     def _check_order(self, event: PredictionEvent, position: Position) -> None:
         """Check I3: the first answer of a position comes after those of earlier positions.
@@ -273,8 +269,8 @@ class Outputs:
         key = (who, event.input.partition, position.partition, event.model.digest)
         last = self._last.get(key, -1)
         if offset < last:
-            says = f"position {offset} is answered after position {last}"
-            self.report.violated(Invariant.I3, says, position, who)
+            text = f"position {offset} is answered after position {last}"
+            self.report.violated(Invariant.I3, text, position, who)
         else:
             self._last[key] = offset
 

@@ -15,7 +15,7 @@ from stream.ports import Record
 
 
 class Invariant(Enum):
-    """The promises, each in one sentence; docs/inspect.md says what is compared for each."""
+    """The promises, each in one sentence; docs/inspect.md lists the comparisons."""
 
     I1 = "every committed record has exactly one outcome"
     I2 = "one effect: one prediction a position and model, repeats byte-equal under one id"
@@ -33,9 +33,9 @@ class Invariant(Enum):
         return self.name
 
 
-CHECKED: Final = tuple(one for one in Invariant if one is not Invariant.I6)  # I6 follows from I5
-KEPT: Final = 100  # violations kept in full, of each invariant
-SHOWN: Final = 5
+CHECKED: Final = tuple(i for i in Invariant if i is not Invariant.I6)  # I6 follows from I5
+STORED: Final = 100  # violations stored in full, of each invariant
+PRINTED: Final = 5
 COUNTS: Final = {
     "records": "records of the input log",
     "committed": "of them committed by the group",
@@ -81,7 +81,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken promise: which, at which record, and what is wrong in a sentence."""
+    """One broken promise: the invariant, the record's position, and the fault in a sentence."""
 
     invariant: Invariant
     says: str
@@ -100,7 +100,7 @@ class Violation:
 
 @dataclass(slots=True)
 class Report:
-    """Counts and violations; of each invariant the first `KEPT` violations are kept in full."""
+    """Counts and violations; of each invariant the first `STORED` violations in full."""
 
     counts: Counter[str] = field(default_factory=Counter)
     totals: Counter[Invariant] = field(default_factory=Counter)
@@ -110,7 +110,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """True if no invariant is violated."""
+        """True when no invariant is violated."""
         return not self.totals
 
     def count(self, what: str, n: int = 1) -> None:
@@ -119,12 +119,12 @@ class Report:
         self.counts[what] += n
 
     def violated(
-        self, invariant: Invariant, says: str, position: Position, conversation: str | None
+        self, invariant: Invariant, text: str, position: Position, conversation: str | None
     ) -> None:
         """Add a violation."""
         self.totals[invariant] += 1
-        if self.totals[invariant] <= KEPT:
-            self.violations.append(Violation(invariant, says, position, conversation))
+        if self.totals[invariant] <= STORED:
+            self.violations.append(Violation(invariant, text, position, conversation))
 
     def as_json(self) -> dict[str, Any]:
         """Return plain data: the counts, then the number of violations, then the first ones."""
@@ -141,9 +141,9 @@ def print_report(report: Report, console: Console) -> None:
     """Print the counts that are not zero, one line an invariant, and the first violations."""
     counts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     counts.add_column(justify="right")
-    for name, says in COUNTS.items():
+    for name, text in COUNTS.items():
         if report.counts[name] or name in ("records", "committed", "predictions", "compared"):
-            counts.add_row(f"{report.counts[name]:,}", says)
+            counts.add_row(f"{report.counts[name]:,}", text)
     console.print(counts)
     if report.counts["predictions"] and not report.counts["committed"]:
         console.print("the group has committed nothing: is --group that of the workers?")
@@ -155,7 +155,7 @@ def print_report(report: Report, console: Console) -> None:
         n = report.totals[invariant]
         line = f"{invariant}  {'ok' if not n else f'{n:,} violations'}: {invariant.value}"
         console.print(line, markup=False, soft_wrap=True)
-        for v in [v for v in report.violations if v.invariant is invariant][:SHOWN]:
+        for v in [v for v in report.violations if v.invariant is invariant][:PRINTED]:
             who = "" if v.conversation is None else f" (conversation {v.conversation!r})"
             console.print(f"    {v.position}{who}: {v.says}", markup=False, soft_wrap=True)
     console.print(f"{Invariant.I6}  {Invariant.I6.value}", soft_wrap=True)
@@ -166,7 +166,7 @@ class Expectations:
     """Bounds of the input log and of stored states, and the differences that are excused."""
 
     committed: Mapping[int, int]  # next offset of the group, by partition
-    lows: Mapping[int, int]  # the first offset each partition still holds
+    lows: Mapping[int, int]  # first offset still in each partition
     ends: Mapping[int, int]
     dead_letters: str = "dead-letters"  # name of the topic
     max_uncommitted: int = 512
@@ -175,9 +175,9 @@ class Expectations:
     allow_truncation: bool = True
 
     def is_committed(self, record: Record) -> bool:
-        """True if the group had committed this record of the input log when verifying began."""
+        """Return whether the group had committed this input record when verifying began."""
         return record.offset < self.committed.get(record.partition, 0)
 
     def is_before_log(self, partition: int, offset: int) -> bool:
-        """True if the input log no longer has this offset: retention has taken it."""
+        """Return whether retention has deleted this offset of the input log."""
         return offset < self.lows.get(partition, 0)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 from model.interface import Predictor
-from stream.brokers.topic_reader import Bounds, LogReader
+from stream.brokers.topic_reader import Bounds, TopicReader
 from stream.ports import Record
 from stream.settings import Settings
 from stream.stores import open_states
@@ -15,7 +15,7 @@ from stream.verify.outputs import Outputs
 from stream.verify.report import Expectations, Report
 
 Progress = Callable[[int, int], None]
-"""Takes the number of offsets passed, and of all."""
+"""Called with the number of offsets passed, and of all."""
 
 
 def verify_topics(
@@ -28,10 +28,10 @@ def verify_topics(
 ) -> Report:
     """Verify the topics of `settings.topic_prefix`, as answered by `settings.group`.
 
-    `predictor` must be the model that answered, with the worker's recurrence settings; what another
-    model answered is counted and not recomputed. `tolerance` is the largest difference of a
+    `predictor` must be the model that answered, with the worker's recurrence settings; answers of
+    another model are counted and not recomputed. `tolerance` is the largest difference of a
     probability that is excused (GPUs; None: bytes must be equal). With `allow_truncation` false, a
-    prediction that says `context.truncated` is a violation. States in a worker's own memory
+    prediction with `context.truncated` is a violation. States in a worker's own memory
     (`memory://`) are not read. Blocks; memory is about 0.8 KB an answer, and the windows
     of one partition's conversations of the last hours.
 
@@ -39,16 +39,13 @@ def verify_topics(
     """
     report = Report(states_read=not settings.in_memory)
     with contextlib.ExitStack() as closing:
-        reader = closing.enter_context(LogReader(settings))
+        reader = closing.enter_context(TopicReader(settings))
         topic = settings.topics.utterances
-        # Workers go on meanwhile, so the order matters: what is committed here was answered before
-        # the outputs' ends are read, and what is answered there is before the input's ends.
+        # Workers continue meanwhile, so the order matters: records committed here were answered
+        # before the outputs' ends are read, and those answered there are before the input's ends.
         committed = reader.committed(topic, reader.bounds(topic))
-        answer_topics = (
-            settings.topics.predictions,
-            settings.topics.shift_alerts,
-            settings.topics.dead_letters,
-        )
+        topics = settings.topics
+        answer_topics = (topics.predictions, topics.shift_alerts, topics.dead_letters)
         answers = {name: reader.bounds(name) for name in answer_topics}
         inputs = reader.bounds(topic)
         states = None
@@ -67,14 +64,14 @@ def verify_topics(
         outputs = Outputs(topic, expectations, report)
         every = [b for partitions in (inputs, *answers.values()) for b in partitions.values()]
         read = _TrackedReader(reader, every, progress).read
-        takers = (outputs.prediction, outputs.alert, outputs.dead_letter)
-        for name, take in zip(answer_topics, takers, strict=True):
+        adders = (outputs.prediction, outputs.alert, outputs.dead_letter)
+        for name, add in zip(answer_topics, adders, strict=True):
             for partition, bounds in answers[name].items():
                 for i, records in enumerate(read(name, partition, bounds)):
-                    if i == 0 and bounds.low > 0:  # retention has taken earlier answers
+                    if i == 0 and bounds.low > 0:  # retention has deleted earlier answers
                         outputs.since_ms = max(outputs.since_ms, records[0].timestamp_ms)
                     for record in records:
-                        take(record)
+                        add(record)
         verifier = Verifier(predictor, outputs, states)
         for partition, bounds in inputs.items():
             for records in read(topic, partition, bounds):
@@ -84,9 +81,9 @@ def verify_topics(
 
 
 class _TrackedReader:
-    """Reads partitions one after another and tells how much of all of them has been read."""
+    """A reader of partitions, one after another, that reports its progress over all of them."""
 
-    def __init__(self, reader: LogReader, every: Iterable[Bounds], progress: Progress) -> None:
+    def __init__(self, reader: TopicReader, every: Iterable[Bounds], progress: Progress) -> None:
         self._reader, self._progress = reader, progress
         self._total = sum(b.end - b.low for b in every)
         self._done = 0  # offsets of the partitions that have been read

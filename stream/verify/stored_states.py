@@ -1,8 +1,8 @@
 """The states in the store against the recomputed ones: I4, and the bounds of I7.
 
-Workers may go on meanwhile, so a state is read once, when its conversation is first met in the log,
-and compared when the log has been recomputed up to its position. Until then only digests of it are
-kept.
+Workers may continue meanwhile, so a state is read once, when its conversation is first seen in the
+log, and compared when the log has been recomputed up to its position. Until then only its digests
+are in memory.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class StoredStates:
         self._expectations, self._report = outputs.expectations, outputs.report
         self._pending: dict[str, tuple[int, Mapping[str, bytes]]] = {}  # position, digests
         self._compared: dict[str, int] = {}  # conversation -> stored position
-        # What a tolerance is for (a GPU's last digits) is in the arrays, too.
+        # The differences that a tolerance excuses (a GPU's last digits) are in the arrays, too.
         self._digests = partial(digests, arrays=self._expectations.tolerance is None)
 
     def meet(self, conversations: Sequence[str], record: Record) -> None:
         """Read the states of conversations whose first utterance is `record` or a later one."""
         topic_id = self._expectations.topic_id
-        keys = [StateKey(one, topic_id, record.partition) for one in conversations]
+        keys = [StateKey(name, topic_id, record.partition) for name in conversations]
         for key, state in zip(keys, self._states.read(keys), strict=True):
             if state is None:
                 self._report.count("states_missing")
                 continue
             position = Position(record.topic, record.partition, state.loaded.offset)
             self._check_bounds(key.conversation_id, state, position)
-            self._keep(key.conversation_id, state, position)
+            self._remember(key.conversation_id, state, position)
 
     def _check_bounds(self, conversation: str, state: Held, position: Position) -> None:
         r = self._spec.recurrence
@@ -49,14 +49,14 @@ class StoredStates:
             ("stored outputs", state.outputs, self._expectations.max_uncommitted),
         ):
             if n > limit:
-                says = f"{n} {what}, at most {limit}"
-                self._report.violated(Invariant.I7, says, position, conversation)
+                text = f"{n} {what}, at most {limit}"
+                self._report.violated(Invariant.I7, text, position, conversation)
         if any(ttl < 0 for ttl in state.ttl_ms):
-            says = "one of its keys never expires"
-            self._report.violated(Invariant.I7, says, position, conversation)
+            text = "one of its keys never expires"
+            self._report.violated(Invariant.I7, text, position, conversation)
 
-    def _keep(self, conversation: str, state: Held, position: Position) -> None:
-        """Keep what a state must be compared with at its position."""
+    def _remember(self, conversation: str, state: Held, position: Position) -> None:
+        """Store the digests of a state for the comparison at its position."""
         stored = state.loaded.conversation
         if state.loaded.corrupt is not None:
             self._report.violated(Invariant.I4, state.loaded.corrupt, position, conversation)
@@ -65,16 +65,16 @@ class StoredStates:
         elif stored is not None:
             self._pending[conversation] = position.offset, self._digests(stored)
             if stored.session.truncated and stored.window.count:
-                # A state is saved before its answers are sent: no answer may tell of this session.
+                # A state is saved before its answers are sent: maybe none shows this session.
                 start = position._replace(offset=stored.session.first_offset)
                 self._outputs.starts.setdefault(start, True)
 
     def compare(
         self, conversation: str, record: Record, recomputed: Sequence[Conversation]
     ) -> None:
-        """Check I4 after `record`: at the stored position, one of `recomputed` is what is stored.
+        """Check I4 after `record`: at the stored position, one of `recomputed` equals the state.
 
-        Past the stored position, nothing committed may have changed the conversation.
+        Past the stored position, no committed record may have changed the conversation.
         """
         applied = all(c.offset == record.offset for c in recomputed)
         if applied and self._expectations.is_committed(record) and conversation in self._compared:
@@ -97,20 +97,20 @@ class StoredStates:
             return
         nearest = max(candidates, key=lambda c: len(c.items() & stored.items()), default={})
         differ = ", ".join(name for name, part in stored.items() if nearest.get(name) != part)
-        says = f"the stored state differs in: {differ}"
-        self._report.violated(Invariant.I4, says, Position.of(record), conversation)
+        text = f"the stored state differs in: {differ}"
+        self._report.violated(Invariant.I4, text, Position.of(record), conversation)
 
     def end_partition(self, topic: str, partition: int) -> None:
-        """Judge the states whose position was not met: ahead of the log, before it, or of none."""
+        """Check the states whose position was not reached: past the log, before it, or invalid."""
         for conversation, (offset, _) in self._pending.items():
             if offset >= self._expectations.ends.get(partition, 0):
                 self._report.count("states_moved_on")
             elif self._expectations.is_before_log(partition, offset):
                 self._report.count("before_log")
             else:
-                says = "the stored position is none that changes this conversation"
+                text = "the stored position is none that changes this conversation"
                 position = Position(topic, partition, offset)
-                self._report.violated(Invariant.I4, says, position, conversation)
+                self._report.violated(Invariant.I4, text, position, conversation)
         self._pending.clear()
         self._compared.clear()
 
@@ -118,7 +118,7 @@ class StoredStates:
 def digests(conversation: Conversation, *, arrays: bool) -> dict[str, bytes]:
     """Return 8 bytes for each part of a state, so that a violation can name what differs.
 
-    Without `arrays`, only of what does not depend on arithmetic: positions, ids and counts.
+    Without `arrays`, only of the parts that no arithmetic enters: positions, ids and counts.
     """
     window = conversation.window
     speakers = [(who, s.last_index, s.last_utterance_id) for who, s in window.speakers.items()]

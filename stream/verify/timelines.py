@@ -1,9 +1,9 @@
 """The states that a worker may have had of a conversation.
 
-A worker that lost a state begins again without it, and its answers say so (`context.truncated`).
-So a conversation has one timeline from the log's start, and one from each position where an answer
-says that a session began without what came before. Every timeline goes on at every utterance;
-`context.first_position` and `context.truncated` of an answer say which one it is of. Pure.
+A worker that lost a state starts again without it, and its answers have `context.truncated`. So a
+conversation has one timeline from the log's start, and one from each position where an answer shows
+a truncated session. Every timeline continues at every utterance; `context.first_position` and
+`context.truncated` of an answer identify its timeline. Pure.
 """
 
 from __future__ import annotations
@@ -21,22 +21,19 @@ from stream.ports import Record
 from stream.verify.oracle import Expected, applied
 
 MAX_TIMELINES: Final = 8  # of a conversation; each costs its window and a prediction an utterance
-# What only the worker can have met: its device, and whether it had an encoder.
+# Faults that only the worker can meet: of its device, or a missing encoder.
 TRUSTED: Final = frozenset({Reason.DEVICE_EXHAUSTED, Reason.NO_TEXT_ENCODER})
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """One state of a conversation; `truncated` is what a session that starts here must say."""
+    """One state of a conversation; `truncated` is that of a session that starts here."""
 
     conversation: Conversation | None = None
     truncated: bool = False
 
     def identity(self) -> object:
-        """Return what tells timelines apart: those in one session, begun alike, are equal in all.
-
-        None where nothing is known yet.
-        """
+        """Return a value that is equal for equal timelines; None without a conversation."""
         c = self.conversation
         return c and (c.session, c.offset, c.recent)
 
@@ -45,11 +42,11 @@ class Timelines:
     """The timelines of one conversation on one partition; the first is that of the log's start."""
 
     def __init__(self, predictor: Predictor, rule: ShiftRule, *, knows_all_ids: bool) -> None:
-        """`knows_all_ids`: no utterance id that a worker may remember was before the log."""
+        """`knows_all_ids`: no utterance id of a worker's duplicate horizon is before the log."""
         self._predictor, self._rule = predictor, rule
         self._timelines = [Timeline()]
         self.knows_all_ids = knows_all_ids
-        self.last_ms = 0  # when the last utterance was stamped
+        self.last_ms = 0  # time of the last utterance
 
     def step(
         self,
@@ -60,7 +57,7 @@ class Timelines:
         dead_letter: Poison | None,
         shift_as_logged: Mapping[int, float] | None = None,
     ) -> list[Expected]:
-        """Apply an utterance to every timeline; return what each expects as its answer.
+        """Apply an utterance to every timeline; return the answer that each expects.
 
         `starts` is the `context.truncated` of a session that a worker began here, if one did;
         `dead_letter` the reason of the dead letter that answers the record, if one does.
@@ -70,7 +67,7 @@ class Timelines:
         idle_ms = self._predictor.spec.recurrence.idle_s * 1000
         if first is not None and record.timestamp_ms - first.clock_ms > idle_ms:
             self.knows_all_ids = True  # an idle gap empties the duplicate horizon
-        # A recompute cannot meet these faults, so the worker is believed.
+        # A recompute cannot meet these faults, so the worker's reason counts.
         trusted = dead_letter if dead_letter and dead_letter.reason in TRUSTED else None
         stepped = [
             self._step(timeline, record, utterance, trusted, shift_as_logged)
@@ -81,7 +78,7 @@ class Timelines:
             timeline = Timeline(truncated=starts)
             stepped.append(self._step(timeline, record, utterance, trusted, shift_as_logged))
         first_timeline, *others = [timeline for _, timeline in stepped]
-        others = [one for one in others if one.identity() != first_timeline.identity()]
+        others = [other for other in others if other.identity() != first_timeline.identity()]
         self._timelines = [first_timeline, *others[-(MAX_TIMELINES - 1) :]]
         return [expected for expected, _ in stepped]
 
@@ -117,7 +114,7 @@ class Timelines:
 
 
 def session_of(expected: Expected) -> tuple[int, bool] | None:
-    """Return the session of an expected prediction: first position, and if it says truncated."""
+    """Return the session of an expected prediction: its first position, and if it is truncated."""
     if expected.prediction is None:
         return None
     context = expected.prediction.context

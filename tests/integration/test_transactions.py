@@ -10,7 +10,7 @@ import pytest
 from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.kafka_transactions import KafkaTransactions
-from stream.brokers.topic_reader import LogReader
+from stream.brokers.topic_reader import TopicReader
 from stream.ports import CommitRefused, LogUnavailable, Outgoing, Start
 from tests.integration.workers import Site, wait_for
 
@@ -57,7 +57,7 @@ def source(site: Site) -> Iterator[KafkaSource]:
 def seen(site: Site) -> list[str]:
     """What is committed in the topic of predictions, in order."""
     topic = site.settings.topics.predictions
-    with LogReader(site.settings) as reader:
+    with TopicReader(site.settings) as reader:
         chunks = [
             chunk
             for p, bounds in reader.bounds(topic).items()

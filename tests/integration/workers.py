@@ -19,7 +19,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream import serve
-from stream.brokers.kafka_config import patiently
+from stream.brokers.kafka_config import retry
 from stream.brokers.kafka_source import record_of
 from stream.local.servers import free_ports
 from stream.ports import Record
@@ -100,7 +100,7 @@ class Site:
             }
         )
         parts = [TopicPartition(self.settings.topics.utterances, p) for p in range(self.partitions)]
-        found = patiently(lambda: consumer.committed(parts, timeout=10), "commits are unknown")
+        found = retry(lambda: consumer.committed(parts, timeout=10), "commits are unknown")
         count = sum(max(0, at.offset) for at in found)
         consumer.close()
         return count
@@ -108,7 +108,7 @@ class Site:
 
 def end_of(consumer: Consumer, at: TopicPartition) -> int:
     """How many records a partition holds; asked again while the broker is away."""
-    ends = patiently(lambda: consumer.get_watermark_offsets(at, timeout=10), "ends are unknown")
+    ends = retry(lambda: consumer.get_watermark_offsets(at, timeout=10), "ends are unknown")
     return int(ends[1])
 
 

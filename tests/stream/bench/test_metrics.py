@@ -1,4 +1,4 @@
-"""What `bench metrics` makes of the slices that a worker prints."""
+"""The figures that `bench metrics` computes from a worker's slices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def slices(*cpu_us: float, utterances: int = FULL) -> list[Slice]:
     ]
 
 
-def test_neighbours_are_compared_whoever_goes_first() -> None:
+def test_neighbours_are_compared_in_either_order() -> None:
     found = costs(slices(*[999.0] * LEFT_OUT, 110, 100, 101, 112))
     assert [tuple(round(us, 6) for us in pair) for pair in found] == [(110, 100), (112, 101)]
 
@@ -28,18 +28,18 @@ def test_the_end_of_a_flood_is_left_out() -> None:
     assert costs([*cold, *slices(110, 100, utterances=FULL - 1)]) == []
 
 
-def test_the_cost_is_a_share_of_what_the_loop_takes_without() -> None:
+def test_the_cost_is_a_share_of_the_loops_time_without() -> None:
     found = rows([(110.0, 100.0), (90.0, 80.0)] * 20, 2.5)
     assert found["metrics_cost"]["value"] == pytest.approx(100 * 10 / 90, abs=0.01)
     assert found["metrics_cost_upper_95"]["value"] == found["metrics_cost"]["value"]  # no spread
     assert found["metrics_scrape"]["value"] == 2.5
 
 
-def test_what_the_worker_printed_is_found_among_its_log(tmp_path: Path) -> None:
-    said = slices(1, 2, 3)
+def test_the_slices_are_found_in_the_workers_log(tmp_path: Path) -> None:
+    printed = slices(1, 2, 3)
     log = tmp_path / "log"
-    log.write_text(f"a line\n{HEAD}{json.dumps(said)}\n", "utf-8")
-    assert slices_in(log) == said
+    log.write_text(f"a line\n{HEAD}{json.dumps(printed)}\n", "utf-8")
+    assert slices_in(log) == printed
 
 
 def test_every_other_slice_observes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What `emotrack bench start` measures, and what keeps a start short."""
+"""The figures of `emotrack bench start`, and the imports that a start avoids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stream import main
-from stream.bench.start import Start, files_read, measure, rows_of
+from stream.bench.start import StartTimes, files_read, measure, rows_of
 from stream.cli import serve
 from stream.local.servers import ServerFailed, free_ports
 
@@ -24,9 +24,9 @@ NOT_NEEDED = (
 )
 
 
-def test_the_rows_are_medians_with_the_goal_beside_them() -> None:
-    cold = [Start(9.0, 6.0), Start(7.0, 6.5), Start(8.0, 6.1)]
-    warm = [Start(6.0, 5.0), Start(6.5, 5.5), Start(11.0, 5.2)]
+def test_the_rows_are_medians_with_their_goal() -> None:
+    cold = [StartTimes(9.0, 6.0), StartTimes(7.0, 6.5), StartTimes(8.0, 6.1)]
+    warm = [StartTimes(6.0, 5.0), StartTimes(6.5, 5.5), StartTimes(11.0, 5.2)]
     rows = rows_of(cold, warm)
     assert {name: row["value"] for name, row in rows.items()} == {
         "start_cold_s": 8.0,
@@ -42,30 +42,30 @@ def test_the_files_that_are_dropped_are_the_weights_and_the_large_libraries() ->
 
 
 def test_a_worker_that_cannot_start_is_no_figure(tmp_path: Path) -> None:
-    (nobody,) = free_ports(1)
-    settings = {"bootstrap": f"127.0.0.1:{nobody}", "redis_url": "memory://"}
-    with pytest.raises(ServerFailed, match=f"127.0.0.1:{nobody}"):
+    (closed,) = free_ports(1)
+    settings = {"bootstrap": f"127.0.0.1:{closed}", "redis_url": "memory://"}
+    with pytest.raises(ServerFailed, match=f"127.0.0.1:{closed}"):
         measure(settings, tmp_path / "worker.log")
 
 
 @pytest.mark.slow
 def test_a_worker_imports_nothing_that_only_training_or_text_needs() -> None:
     """Each of these takes from a tenth of a second to two; the encoder imports its own."""
-    look = (
+    code = (
         "import sys, stream.serve, model.pcgnet.kind, model.pcgnet.predictor\n"
         f"print([name for name in {NOT_NEEDED} if name in sys.modules])"
     )
-    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
-def test_the_collector_of_garbage_is_on_again_after_a_start_that_failed(
+def test_garbage_collection_is_on_again_after_a_failed_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (nobody,) = free_ports(1)
+    (closed,) = free_ports(1)
     seen: list[bool] = []
     monkeypatch.setattr(serve, "stop_on_signals", lambda: seen.append(gc.isenabled()))
-    argv = ["emotrack", "serve", "--bootstrap", f"127.0.0.1:{nobody}", "--redis-url", "memory://"]
+    argv = ["emotrack", "serve", "--bootstrap", f"127.0.0.1:{closed}", "--redis-url", "memory://"]
     monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit):
         main.main()

@@ -13,8 +13,8 @@ from stream.brokers.kafka_config import (
     NO_TOPIC_ID,
     consumer_config,
     find_topic_id,
-    patiently,
     producer_config,
+    retry,
 )
 from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import KafkaSource
@@ -30,7 +30,7 @@ TURNS = 150  # of POLL_S: half a minute
 
 
 class Recorder:
-    """Remembers what the source tells."""
+    """Records the assignments that the source reports."""
 
     def __init__(self) -> None:
         self.starts: dict[int, Start] = {}
@@ -53,7 +53,7 @@ def test_offsets_are_never_committed_behind_our_back() -> None:
     assert config["auto.offset.reset"] == "earliest"
 
 
-def test_the_group_protocol_is_the_new_one_unless_told_or_on_the_mock() -> None:
+def test_the_group_protocol_is_the_new_one_unless_set_or_on_the_mock() -> None:
     assert consumer_config(Settings())["group.protocol"] == "consumer"
     for settings in (Settings(group_protocol="classic"), Settings(mock_broker=True)):
         config = consumer_config(settings)
@@ -69,7 +69,7 @@ def test_outputs_are_idempotent_and_partitioned_as_other_clients_do() -> None:
     assert config["partitioner"] == "murmur2_random"
 
 
-def test_a_persons_options_win() -> None:
+def test_a_users_options_win() -> None:
     settings = Settings(kafka_options={"client.id": "mine", "linger.ms": "5"})
     assert consumer_config(settings)["client.id"] == "mine"
     assert producer_config(settings)["linger.ms"] == "5"
@@ -126,9 +126,7 @@ def write(settings: Settings, records: Sequence[Outgoing]) -> None:
 
 
 @pytest.mark.integration
-def test_a_record_comes_back_as_it_was_written(
-    settings: Settings, join: Callable[[], Joined]
-) -> None:
+def test_a_record_is_read_back_unchanged(settings: Settings, join: Callable[[], Joined]) -> None:
     headers = (("ce_id", b"1"), ("raw", b"\xff\x00"), ("none", None))
     topic = settings.topics.utterances
     written = [Outgoing(topic, b"k", b"v", headers), Outgoing(topic, b"k", None)]
@@ -163,8 +161,8 @@ def test_a_commit_is_where_the_next_member_starts(
     source, _ = join()
     records = read(source, lambda records: len(records) == 5)
     partition = records[0].partition
-    source.commit({partition: 3}, {partition: "who held it"})
-    stranger = KafkaSource(settings, source.topic_id)  # never joined: what a zombie is to a broker
+    source.commit({partition: 3}, {partition: "a note"})
+    stranger = KafkaSource(settings, source.topic_id)  # never joined, as a zombie
     with pytest.raises(CommitRefused):
         stranger.commit({partition: 5}, {partition: ""})
     stranger.close()
@@ -172,7 +170,7 @@ def test_a_commit_is_where_the_next_member_starts(
     again, recorder = join()
     rest = read(again, lambda records: len(records) == 2)
     assert [r.offset for r in rest] == [3, 4]
-    assert recorder.starts[partition] == Start(3, 0, "who held it")
+    assert recorder.starts[partition] == Start(3, 0, "a note")
     assert not recorder.starts[partition].beginning
     again.seek(partition, 1)
     assert [r.offset for r in read(again, lambda records: len(records) == 4)] == [1, 2, 3, 4]
@@ -187,7 +185,9 @@ def test_a_paused_partition_gives_nothing_until_resumed(
     source.pause(list(recorder.starts))
     write(settings, [Outgoing(settings.topics.utterances, b"k", b"v")])
     assert all(not source.poll(10, 0.05) for _ in range(10))
-    assert sum(source.lag().values()) == 1  # asked for: no fetch tells the end of what is paused
+    assert (
+        sum(source.lag().values()) == 1
+    )  # requested: no fetch reports the end of a paused partition
     source.resume(list(recorder.starts))
     (record,) = read(source, lambda records: len(records) == 1)
     source.poll(1, 0.0)
@@ -196,7 +196,7 @@ def test_a_paused_partition_gives_nothing_until_resumed(
 
 
 @pytest.mark.integration
-def test_an_output_that_is_refused_is_told_and_the_next_goes_through(settings: Settings) -> None:
+def test_a_refused_output_is_reported_and_the_next_is_delivered(settings: Settings) -> None:
     sink = KafkaSink(settings)
     too_large = b"x" * ((1 << 20) + 100_000)  # more than the topic takes, less than the producer
     sink.produce([Outgoing(settings.topics.predictions, b"k", too_large)])
@@ -214,7 +214,7 @@ def test_a_recreated_topic_has_another_id_and_a_missing_one_is_named(settings: S
         find_topic_id(settings.model_copy(update={"topic_prefix": "nowhere."}))
 
 
-def test_a_broker_that_refuses_for_a_while_is_asked_again() -> None:
+def test_a_call_is_retried_while_the_broker_refuses() -> None:
     """A group's first member met NOT_COORDINATOR while the offsets topic was being made."""
     refusals = [KafkaException(KafkaError(KafkaError.NOT_COORDINATOR))] * 2
 
@@ -223,4 +223,4 @@ def test_a_broker_that_refuses_for_a_while_is_asked_again() -> None:
             raise refusals.pop()
         return 7
 
-    assert patiently(ask, "what") == 7
+    assert retry(ask, "fault") == 7

@@ -1,4 +1,4 @@
-"""Topics are created once, described truly, and refused where they would break a promise."""
+"""Topics are created once, described correctly, and refused where their settings are unfit."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def names() -> TopicNames:
 
 
 @pytest.mark.integration
-def test_what_is_created_is_what_was_planned(kafka: RunningKafka, names: TopicNames) -> None:
+def test_topics_are_created_as_planned(kafka: RunningKafka, names: TopicNames) -> None:
     plans = plan(names, partitions=2, retention_days=1, dead_letter_days=14)
     assert not any(report.exists for report in describe(kafka.bootstrap, plans))
     reports = create(kafka.bootstrap, plans)
     assert all(report.created and not report.differs for report in reports)
-    utterances, *_, letters = describe(kafka.bootstrap, plans)
+    utterances, *_, dead_letters = describe(kafka.bootstrap, plans)
     assert utterances.partitions == 2
     assert utterances.config["message.timestamp.type"] == "LogAppendTime"
     assert utterances.config["max.message.bytes"] == "1048576"
-    assert letters.config["max.message.bytes"] == "2097152"
-    assert letters.config["retention.ms"] == str(14 * 86_400_000)
+    assert dead_letters.config["max.message.bytes"] == "2097152"
+    assert dead_letters.config["retention.ms"] == str(14 * 86_400_000)
 
 
 @pytest.mark.integration
-def test_creating_again_changes_nothing_and_says_what_differs(
+def test_creating_again_changes_nothing_and_reports_differences(
     kafka: RunningKafka, names: TopicNames
 ) -> None:
     create(kafka.bootstrap, plan(names, partitions=2))
@@ -81,7 +81,7 @@ def test_more_replicas_than_brokers_is_one_sentence(kafka: RunningKafka, names: 
         create(kafka.bootstrap, plan(names, replication=3))
 
 
-def test_numbers_that_cannot_be_are_refused(names: TopicNames) -> None:
+def test_numbers_out_of_range_are_refused(names: TopicNames) -> None:
     with pytest.raises(ConfigError):
         plan(names, partitions=0)
     with pytest.raises(ConfigError):

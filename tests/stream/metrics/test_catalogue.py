@@ -50,7 +50,7 @@ def test_no_label_holds_anything_personal() -> None:
     assert not any(PERSONAL & set(entry.labels) for entry in Metrics().entries)
 
 
-def test_every_metric_says_what_it_is() -> None:
+def test_every_metric_has_a_help_sentence() -> None:
     assert all(f.documentation.endswith(".") for f in families(Metrics()).values())
 
 
@@ -73,8 +73,8 @@ def test_closed_sets_of_labels_start_at_zero() -> None:
     }
     for name, label, value in known:
         assert metrics.registry.get_sample_value(name, {label: value}) == 0
-    said = {"emotion": "joy", "shift": "yes"}
-    assert metrics.registry.get_sample_value("emotrack_predictions_emitted_total", said) == 0
+    labels = {"emotion": "joy", "shift": "yes"}
+    assert metrics.registry.get_sample_value("emotrack_predictions_emitted_total", labels) == 0
 
 
 def test_two_workers_in_a_process_do_not_share_numbers() -> None:

@@ -1,4 +1,4 @@
-"""The page we write is the page Prometheus' own client writes."""
+"""The page parses to the same samples as the one of Prometheus' own client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_worker_s_page_reads_as_the_one_of_the_prometheus_client() -> None:
     assert len(ours) > 300
 
 
-def test_awkward_labels_values_and_texts_come_back_whole() -> None:
+def test_special_characters_and_values_are_read_back_unchanged() -> None:
     registry = CollectorRegistry()
     gauge = Gauge("g", AWKWARD, ["what"], registry=registry)
     for what, value in ((AWKWARD, float("inf")), ("nan", float("nan")), ("small", 5e-324)):

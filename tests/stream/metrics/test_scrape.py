@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from stream.metrics.scrape import Histogram, parse
+from stream.metrics.scrape import ScrapedHistogram, parse
 
 PAGE = """
 # HELP emotrack_x_seconds Something.
@@ -22,7 +22,7 @@ emotrack_note_total{text="a \\"quoted\\" one"} 1.0
 """
 
 
-def test_counters_are_summed_over_the_labels_not_asked_for() -> None:
+def test_counters_are_summed_over_the_other_labels() -> None:
     page = parse(PAGE)
     assert page.value("emotrack_outcomes_total") == 9
     assert page.value("emotrack_outcomes_total", outcome="duplicate") == 2
@@ -37,13 +37,13 @@ def test_quantile_is_linear_inside_its_bucket() -> None:
 
 
 def test_quantile_of_nothing_is_not_a_number() -> None:
-    assert math.isnan(Histogram({}, 0.0, 0.0).quantile(0.5))
+    assert math.isnan(ScrapedHistogram({}, 0.0, 0.0).quantile(0.5))
 
 
-def test_the_difference_of_two_scrapes_holds_what_came_between() -> None:
+def test_the_difference_of_two_scrapes_has_the_observations_between() -> None:
     histogram = parse(PAGE).histogram("emotrack_x_seconds")
     assert histogram.minus(histogram).count == 0
-    assert histogram.minus(Histogram({0.01: 50.0}, 0.1, 50.0)).buckets[0.01] == 0
+    assert histogram.minus(ScrapedHistogram({0.01: 50.0}, 0.1, 50.0)).buckets[0.01] == 0
 
 
 def test_an_escaped_quote_stays_inside_its_label() -> None:

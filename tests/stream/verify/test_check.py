@@ -49,7 +49,7 @@ def test_a_right_log_of_every_kind_of_record_has_no_violation(log: AnsweredLog) 
     log.answer(log.say("a", "huge", features={"audio": {"tensor": [9e3, 0]}}))
     log.talk("a", 2, start=20)
     log.now_ms += 2 * HOUR_MS
-    log.talk("a", 2)  # ids that were heard before the gap
+    log.talk("a", 2)  # ids that were seen before the gap
     log.talk("b", 1, start=30)
     last = log.records("predictions")[-1]
     log.log.append("predictions", last.key, last.value, last.headers)
@@ -91,9 +91,7 @@ def test_two_outcomes_break_i1(log: AnsweredLog) -> None:
 
 
 @pytest.mark.parametrize("reason", [b"bad_json", b"not_finite_result"])
-def test_a_dead_letter_of_a_record_that_can_be_answered_breaks_i1(
-    log: AnsweredLog, reason: bytes
-) -> None:
+def test_a_dead_letter_of_a_valid_record_breaks_i1(log: AnsweredLog, reason: bytes) -> None:
     broken = log.log.append("utterances", b"k", b"{")
     log.answer(broken)
     letter = log.records("dead-letters").pop()
@@ -227,13 +225,13 @@ def test_another_value_breaks_i5(log: AnsweredLog) -> None:
 
 
 def test_a_state_of_another_conversation_behind_an_answer_breaks_i5(log: AnsweredLog) -> None:
-    """And I4, for what was learned from it is kept."""
+    """And I4, for its effect on the state remains."""
     log.known["a"] = structs.replace(log.known["a"], window=log.known["b"].window)
     log.talk("a", 1, start=50)
     assert set(violated(log.verify())) >= {"I4", "I5"}
 
 
-def test_a_session_that_says_it_is_truncated_is_recomputed_from_there(log: AnsweredLog) -> None:
+def test_a_truncated_session_is_recomputed_from_its_start(log: AnsweredLog) -> None:
     record = log.say("a", "a60")
     log.answer(record, truncated=True)
     log.talk("a", 3, start=61)
@@ -299,7 +297,7 @@ def test_an_alert_where_the_rule_does_not_fire_breaks_i8(log: AnsweredLog) -> No
     assert violated(report) == {"I8": 1} and "does not fire" in says(report)
 
 
-def test_an_alert_of_a_prediction_that_nobody_sent_breaks_i8(log: AnsweredLog) -> None:
+def test_an_alert_of_a_prediction_that_was_never_sent_breaks_i8(log: AnsweredLog) -> None:
     alert = log.records("shift-alerts")[0]
     log.log.append("shift-alerts", alert.key, alert.value, alert.headers)
     log.rewrite("shift-alerts", -1, prediction_id="0" * 32)
@@ -343,7 +341,7 @@ def test_what_another_model_answered_is_counted_and_not_recomputed(log: Answered
     assert violated(report) == {} and report.counts["other_model"] == 16
 
 
-def test_where_retention_took_the_start_only_what_can_be_known_is_judged(log: AnsweredLog) -> None:
+def test_without_the_logs_start_only_decidable_records_are_checked(log: AnsweredLog) -> None:
     """A session that began before the log's first record cannot be recomputed."""
     log.say("a", "a0")  # a duplicate of what is gone
     log.now_ms += 2 * HOUR_MS
@@ -389,10 +387,10 @@ def test_what_a_worker_without_an_encoder_answered_is_counted(log: AnsweredLog) 
     assert report.counts["dead_letters"] == 1 and report.counts["states"] == 2
 
 
-def test_conversations_that_begin_anew_are_not_kept(
+def test_conversations_that_start_again_are_dropped(
     log: AnsweredLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A day of short conversations must fit: what was said before an idle gap counts no more."""
+    """A day of short conversations must fit: utterances before an idle gap no longer count."""
     alive: WeakSet[Timelines] = WeakSet()
     at_once = []
 
@@ -407,7 +405,7 @@ def test_conversations_that_begin_anew_are_not_kept(
         log.now_ms += HOUR_MS
         log.talk(f"short{hour}", 3)
     log.talk("a", 2, start=90)
-    log.talk("a", 1, start=3)  # an id heard before the gap
+    log.talk("a", 1, start=3)  # an id seen before the gap
     report = log.verify(chunk=2)
     assert violated(report) == {} and report.counts["compared"] == 16 + 18 + 3
     assert report.counts["states"] == 8 and report.counts["states_missing"] == 0
