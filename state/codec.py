@@ -1,4 +1,4 @@
-"""Versioned bytes of everything a store keeps, and the check that they are what was written.
+"""Versioned bytes of everything a store keeps, with checks against torn and damaged states.
 
 Both stores keep the same bytes: a list of rows, one hash, a list of utterance-id hashes, and
 outputs by offset. Integers are big endian; arrays are the model's own little-endian bytes.
@@ -16,8 +16,8 @@ outputs by offset. Integers are big endian; arrays are the model's own little-en
     id       8 bytes: state.window.utterance_hash, oldest first
     output   offset u64, entry: packing u8 (0 plain, 1 deflate), outcome, NUL, payload
 
-The redundancy is deliberate: row indices, counts and the checksum of the ids tell a torn state
-(half of one write, half of another) from a whole one.
+The redundancy is deliberate: row indices, counts and the checksum of the ids distinguish a torn
+state (half of one write, half of another) from a whole one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Final
 
 import numpy as np
 
-from state.store import Loaded, Restore, Save, StateCorrupt, StoredOutput
+from state.store import Loaded, Restore, Save, StoredOutput
 from state.window import (
     NO_OFFSET,
     Bytes,
@@ -63,7 +63,7 @@ _DEFLATE_LEVEL: Final = 6  # level 1 saves 3 us and costs 18 of 240 bytes
 
 @dataclass(slots=True)
 class Entries:
-    """All that is stored under one key, as bytes. The memory store's own record is one of these."""
+    """All that is stored under one key, as bytes; the memory store's own record."""
 
     rows: list[bytes] = field(default_factory=list)  # oldest first, at most W
     fields: dict[bytes, bytes] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Entries:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """One compare-and-append as bytes: what `Save` asks, ready for either store.
+    """A `Save` or `Restore` as bytes, ready for either store.
 
     A state that is created or replaced is written whole, otherwise only what the change touched.
     """
@@ -83,34 +83,33 @@ class Append:
     offset: int
     committed: int
     digest: bytes
-    replace: bool  # whatever is stored there is overwritten, another digest included
-    restore: bool  # ... at any position, and without an output of its own
-    clear_state: bool  # rows and hash leave first
+    replace: bool  # overwrite a stored state of any digest
+    restore: bool  # ... at any position, without an output of its own
+    clear_state: bool  # delete rows and hash first
     clear_ids: bool
-    fields: dict[bytes, bytes]  # set in the hash; token, offset and digest are set beside them
-    forgotten: tuple[bytes, ...]  # fields that leave the hash
+    fields: dict[bytes, bytes]  # set in the hash, in addition to token, offset and digest
+    forgotten: tuple[bytes, ...]  # fields to delete from the hash
     rows: tuple[bytes, ...]
     ids: bytes  # whole hashes, 8 bytes each
     output: bytes
 
 
 def key_tag(key: StateKey) -> str:
-    """20 characters for a key: a 120-bit hash, so that ids may hold anything, braces included."""
-    parts = (key.conversation_id.encode(), key.topic_id.encode(), b"%d" % key.partition)
-    return _tag(parts)
+    """Return 20 characters for a key: a 120-bit hash, since ids may contain braces."""
+    return _tag(key.conversation_id.encode(), key.topic_id.encode(), b"%d" % key.partition)
 
 
 def pointer_tag(key: StateKey) -> str:
-    """20 characters for a conversation of a topic, on whatever partition."""
-    return _tag((b"pointer", key.conversation_id.encode(), key.topic_id.encode()))
+    """Return 20 characters for a conversation of a topic, the same on every partition."""
+    return _tag(b"pointer", key.conversation_id.encode(), key.topic_id.encode())
 
 
 def partition_tag(topic_id: str, partition: int) -> str:
-    """20 characters for a partition of a topic."""
-    return _tag((topic_id.encode(), b"%d" % partition))
+    """Return 20 characters for a partition of a topic."""
+    return _tag(topic_id.encode(), b"%d" % partition)
 
 
-def _tag(parts: Sequence[bytes]) -> str:
+def _tag(*parts: bytes) -> str:
     digest = blake2b(digest_size=15)
     for part in parts:
         digest.update(b"%d:" % len(part) + part)  # lengths keep ("ab", "c") from ("a", "bc")
@@ -118,22 +117,22 @@ def _tag(parts: Sequence[bytes]) -> str:
 
 
 def stored_int(value: bytes | None) -> int | None:
-    """Read a decimal field; None where it is missing or unreadable (which counts as missing)."""
+    """Return a decimal field; None where it is missing or unreadable."""
     digits = (value or b"").removeprefix(b"-")
     return int(value or b"") if digits.isdigit() and len(digits) <= 16 else None
 
 
 class Codec:
-    """Bytes of the states of one `StateSpec`. Pure; one instance serves a store for life."""
+    """Encoder and decoder of the states of one `StateSpec`. Pure."""
 
     def __init__(self, spec: StateSpec, dictionary: bytes = b"") -> None:
-        """`dictionary` primes deflate: outputs can be read with the one they were written with."""
+        """Prime deflate with `dictionary`: outputs are read with the one they were written with."""
         self.spec, self._dictionary = spec, dictionary
         self.digest = bytes.fromhex(spec.digest)
         self._sizes = (spec.row_bytes, spec.conversation_bytes, spec.speaker_bytes)
 
     def encode(self, save: Save) -> Append:
-        """Turn a save into bytes. Raises ValueError where arrays do not have the spec's size."""
+        """Encode a save. Raises ValueError where arrays do not have the spec's size."""
         change, after = save.change, save.change.after
         whole = save.replace_foreign or save.expected_offset == NO_OFFSET
         recent = after.recent if whole else change.id_hash or b""
@@ -151,63 +150,48 @@ class Codec:
             clear_state=whole or change.new_session,
             clear_ids=whole or change.horizon_cleared,
             fields=dict(self._fields(save, whole)),
-            forgotten=tuple(SPEAKER + gone.encode() for gone in change.forgotten),
-            rows=self._rows(after.window, n_rows),
+            forgotten=tuple(SPEAKER + name.encode() for name in change.forgotten),
+            rows=tuple(self._rows(after.window, n_rows)),
             ids=recent,
             output=encode_output(after.offset, save.output, self._dictionary),
         )
 
     def encode_restore(self, restore: Restore) -> Append:
-        """Turn a rebuilt state into bytes, whole. Raises ValueError as `encode` does."""
+        """Encode a rebuilt state, whole. Raises ValueError as `encode` does."""
         change = Change(restore.conversation, row_appended=bool(restore.conversation.window.count))
         output = StoredOutput("", b"")  # not written
         save = Save(restore.key, restore.token, restore.expected_offset, change, output, 0, True)
         return replace(self.encode(save), restore=True, output=b"")
 
     def decode(self, key: StateKey, entries: Entries) -> Loaded:
-        """Return what is stored. Raises `StateCorrupt` naming the key where the state is not whole.
+        """Return the stored state; one that is not whole is foreign, and `corrupt` says why.
 
         Outputs that do not decode are left out and named in `Loaded.corrupt`.
         """
         outputs, broken = _decode_outputs(entries.outputs, self._dictionary)
-        corrupt = f"outputs of {name(key)}: {broken}" if broken else None
+        corrupt = f"outputs of {key_name(key)}: {broken}" if broken else None
         offset = stored_int(entries.fields.get(OFFSET))
         if offset is None:
             if entries.fields:
-                raise StateCorrupt(f"{name(key)}: no readable position")
-            return Loaded(None, NO_OFFSET, outputs, corrupt=corrupt)
+                corrupt = f"{key_name(key)}: no readable position"
+            return Loaded(None, NO_OFFSET, outputs, bool(entries.fields), corrupt)
         if entries.fields.get(DIGEST) != self.digest:
             return Loaded(None, offset, outputs, foreign=True, corrupt=corrupt)
         try:
-            conversation = self._conversation(entries, offset)
+            return Loaded(self._conversation(entries, offset), offset, outputs, corrupt=corrupt)
         except (ValueError, struct.error) as error:
-            raise StateCorrupt(f"{name(key)}: {error}") from error
-        return Loaded(conversation, offset, outputs, corrupt=corrupt)
+            return Loaded(None, offset, outputs, foreign=True, corrupt=f"{key_name(key)}: {error}")
 
-    def decode_or_missing(self, key: StateKey, entries: Entries) -> Loaded:
-        """Like `decode`; a state that is not whole counts as foreign, and `corrupt` says why."""
-        try:
-            return self.decode(key, entries)
-        except StateCorrupt as error:
-            outputs, _ = _decode_outputs(entries.outputs, self._dictionary)
-            offset = stored_int(entries.fields.get(OFFSET))
-            at = NO_OFFSET if offset is None else offset
-            return Loaded(None, at, outputs, foreign=True, corrupt=str(error))
-
-    def _rows(self, window: Window, last: int) -> tuple[bytes, ...]:
-        """Encode the window's last `last` rows."""
+    def _rows(self, window: Window, last: int) -> Iterator[bytes]:
+        """Yield the window's last `last` rows as entries."""
         n = len(window.rows)
         if last and window.rows.shape[1] != self._sizes[0]:
             raise ValueError(f"a row has {window.rows.shape[1]} bytes, not {self._sizes[0]}")
-        return tuple(
-            _encode_row(
-                window.count - n + i,
-                window.row_utterances[i].encode(),
-                window.row_speakers[i].encode(),
-                window.rows[i].tobytes(),
-            )
-            for i in range(n - last, n)
-        )
+        for i in range(n - last, n):
+            utterance_id = window.row_utterances[i].encode()
+            speaker_id = window.row_speakers[i].encode()
+            head = _ROW.pack(window.count - n + i, len(utterance_id), len(speaker_id))
+            yield _entry(b"r", head + utterance_id + speaker_id + window.rows[i].tobytes())
 
     def _fields(self, save: Save, whole: bool) -> Iterator[tuple[bytes, bytes]]:
         change, window = save.change, save.change.after.window
@@ -220,34 +204,42 @@ class Codec:
             if speaker_id is not None:
                 speaker = window.speakers[speaker_id]
                 arrays = self._sized(speaker.arrays, self._sizes[2], "a speaker")
-                heard = speaker.last_utterance_id.encode()
-                body = _SPEAKER.pack(speaker.last_index, len(heard)) + heard + arrays
+                last = speaker.last_utterance_id.encode()
+                body = _SPEAKER.pack(speaker.last_index, len(last)) + last + arrays
                 yield SPEAKER + speaker_id.encode(), _entry(SPEAKER, body)
 
     @staticmethod
-    def _sized(arrays: Bytes, nbytes: int, whose: str) -> bytes:
+    def _sized(arrays: Bytes, nbytes: int, owner: str) -> bytes:
         if arrays.nbytes != nbytes:
-            raise ValueError(f"the arrays of {whose} have {arrays.nbytes} bytes, not {nbytes}")
+            raise ValueError(f"the arrays of {owner} have {arrays.nbytes} bytes, not {nbytes}")
         return arrays.tobytes()
 
     def _conversation(self, entries: Entries, offset: int) -> Conversation:
-        meta = _decode_meta(entries.fields.get(META, b""))
-        _require(meta.offset == offset, "position and record disagree")
+        meta = _body(META, entries.fields.get(META, b""))
+        at, clock_ms, started_ms, first, seq, flags, count, speakers, crc = _META.unpack_from(meta)
+        _require(at == offset, "position and record disagree")
         recent = b"".join(entries.ids)
-        _require(zlib.crc32(recent) == meta.ids_crc, "the utterance-id hashes were damaged")
-        window = self._window(entries, meta.count)
-        _require(len(window.speakers) == meta.speakers, "a speaker is missing or left over")
-        return Conversation(window, meta.session, offset, meta.clock_ms, recent, meta.alert)
+        _require(zlib.crc32(recent) == crc, "the utterance-id hashes were damaged")
+        window = self._window(entries, count)
+        _require(len(window.speakers) == speakers, "a speaker is missing or left over")
+        session = Session(
+            started_ms=started_ms,
+            first_offset=first,
+            truncated=bool(flags & _TRUNCATED),
+            ended=bool(flags & _ENDED),
+            last_seq=seq if flags & _HAS_SEQ else None,
+        )
+        return Conversation(window, session, offset, clock_ms, recent, meta[_META.size :])
 
     def _window(self, entries: Entries, count: int) -> Window:
-        kept = min(count, self.spec.recurrence.window)
-        _require(len(entries.rows) == kept, f"{len(entries.rows)} rows instead of {kept}")
+        n = min(count, self.spec.recurrence.window)
+        _require(len(entries.rows) == n, f"{len(entries.rows)} rows instead of {n}")
         decoded = [_decode_row(row, self._sizes[0]) for row in entries.rows]
         indices = [index for index, _, _, _ in decoded]
-        _require(indices == list(range(count - kept, count)), "rows are not those of one session")
+        _require(indices == list(range(count - n, count)), "rows are not those of one session")
         rows: Bytes = np.frombuffer(
             bytearray().join(arrays for _, _, _, arrays in decoded), np.uint8
-        ).reshape(kept, self._sizes[0])
+        ).reshape(n, self._sizes[0])
         return Window(
             rows=rows,
             row_speakers=tuple(speaker for _, _, speaker, _ in decoded),
@@ -266,35 +258,24 @@ class Codec:
         return _arrays_of(body[_COUNT.size :], self._sizes[1])
 
     def _speakers(self, fields: Mapping[bytes, bytes], count: int) -> Mapping[str, Speaker]:
-        found: list[tuple[int, str, Speaker]] = []
-        for name_, value in fields.items():
-            if name_.startswith(SPEAKER):
+        speakers: list[tuple[str, Speaker]] = []
+        for name, value in fields.items():
+            if name.startswith(SPEAKER):
                 body = _body(SPEAKER, value)
                 index, n = _SPEAKER.unpack_from(body)
                 start = _SPEAKER.size
-                heard = body[start : start + n].decode()
+                last = body[start : start + n].decode()
                 arrays = _arrays_of(body[start + n :], self._sizes[2])
-                found.append((index, name_[1:].decode(), Speaker(index, heard, arrays)))
-        found.sort(key=lambda entry: entry[0])  # indices are distinct: the order of hearing
-        indices = {index for index, _, _ in found}
-        _require(len(indices) == len(found), "two speakers of one utterance")
+                speakers.append((name[1:].decode(), Speaker(index, last, arrays)))
+        speakers.sort(key=lambda entry: entry[1].last_index)  # least recent speaker first
+        indices = {speaker.last_index for _, speaker in speakers}
+        _require(len(indices) == len(speakers), "two speakers of one utterance")
         _require(not indices or max(indices) == count - 1, "the last speaker is missing")
-        return MappingProxyType({speaker_id: speaker for _, speaker_id, speaker in found})
+        return MappingProxyType(dict(speakers))
 
 
-@dataclass(frozen=True, slots=True)
-class _Meta:
-    offset: int
-    clock_ms: int
-    session: Session
-    count: int
-    speakers: int
-    ids_crc: int
-    alert: bytes
-
-
-def name(key: StateKey) -> str:
-    """Name a key in messages."""
+def key_name(key: StateKey) -> str:
+    """Return a key's name for messages."""
     return f"state of conversation {key.conversation_id!r} ({key.topic_id}, {key.partition})"
 
 
@@ -332,7 +313,7 @@ def decode_output(member: bytes, dictionary: bytes) -> tuple[int, StoredOutput]:
 def _decode_outputs(
     members: Sequence[bytes], dictionary: bytes
 ) -> tuple[Mapping[int, StoredOutput], str]:
-    """Decode all that can be; the second value names the first failure, or is empty."""
+    """Return the outputs that decode, and the first failure's message (else empty)."""
     outputs, broken = {}, ""
     for member in members:
         try:
@@ -367,11 +348,6 @@ def _arrays_of(value: bytes, nbytes: int) -> Bytes:
     return np.frombuffer(bytearray(value), np.uint8)
 
 
-def _encode_row(index: int, utterance_id: bytes, speaker_id: bytes, arrays: bytes) -> bytes:
-    head = _ROW.pack(index, len(utterance_id), len(speaker_id))
-    return _entry(b"r", head + utterance_id + speaker_id + arrays)
-
-
 def _decode_row(value: bytes, nbytes: int) -> tuple[int, str, str, bytes]:
     body = _body(b"r", value)
     index, n, m = _ROW.unpack_from(body)
@@ -396,16 +372,3 @@ def _encode_meta(after: Conversation) -> bytes:
         zlib.crc32(after.recent),
     )
     return _entry(META, head + after.alert)
-
-
-def _decode_meta(value: bytes) -> _Meta:
-    body = _body(META, value)
-    offset, clock_ms, started_ms, first, seq, flags, count, speakers, crc = _META.unpack_from(body)
-    session = Session(
-        started_ms=started_ms,
-        first_offset=first,
-        truncated=bool(flags & _TRUNCATED),
-        ended=bool(flags & _ENDED),
-        last_seq=seq if flags & _HAS_SEQ else None,
-    )
-    return _Meta(offset, clock_ms, session, count, speakers, crc, body[_META.size :])

@@ -1,7 +1,7 @@
 """Conversations in this process: for the demo without Redis, and for tests.
 
-Keeps the very bytes that Redis would keep and takes the same decisions, so that one contract suite
-holds both to the same answers. Bounded by the same TTL. Not for two threads at once.
+Stores the bytes that Redis would store and takes the same decisions, so that one contract suite
+runs on both. Bounded by the same TTL. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec
 
 
 @dataclass(slots=True)
-class Kept:
+class Memory:
     """Entries and fences by key, which memory stores share as workers share a Redis.
 
     Ordered by expiry: every write moves its key to the end.
@@ -31,66 +31,59 @@ class Kept:
 
 
 class MemoryStore:
-    """A `Store` in memory. `now` returns seconds since the epoch; `kept` may be shared."""
+    """A `Store` in memory. `now` returns seconds since the epoch; `memory` may be shared."""
 
     def __init__(
         self,
         spec: StateSpec,
         *,
         now: Callable[[], float] = time.time,
-        kept: Kept | None = None,
+        memory: Memory | None = None,
         dictionary: bytes = b"",
     ) -> None:
         self._codec = Codec(spec, dictionary)
         self._now = now
-        self._kept = Kept() if kept is None else kept
+        self._memory = Memory() if memory is None else memory
         self._ttl_s = 2 * spec.recurrence.idle_s
-        self._known: str | None = None
+        self._identified: str | None = None
 
     def identify(self) -> str:
-        """Say which memory this is, and mean this one from now on."""
-        self._known = self._kept.identity
-        return self._known
+        self._identified = self._memory.identity
+        return self._identified
 
     def verify(self) -> None:
-        """Return unless someone put another memory in place of the one identified."""
-        if self._known not in (None, self._kept.identity):
+        if self._identified not in (None, self._memory.identity):
             raise StoreChanged("the memory was emptied")
 
     def check(self) -> None:
         """Memory is always fit."""
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
-        """Return a fence token greater than any claimed before for this partition."""
-        stored = self._kept.fences.get((topic_id, partition), 0)
+        stored = self._memory.fences.get((topic_id, partition), 0)
         token = max(stored + 1, at_least, int(self._now() * 1_000_000))
-        self._kept.fences[topic_id, partition] = token
+        self._memory.fences[topic_id, partition] = token
         return token
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
-        """Return what is stored under each key, in order."""
         self.verify()
         self._expire()
-        return [self._codec.decode_or_missing(key, self.entries(key)) for key in keys]
+        return [self._codec.decode(key, self.entries(key)) for key in keys]
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
-        """Note where each conversation is now; say which was last noted elsewhere."""
         self._expire()
         return [self._point(key) for key in keys]
 
     def _point(self, key: StateKey) -> bool:
         at = (key.conversation_id, key.topic_id)
-        _, before = self._kept.pointers.pop(at, (0.0, key.partition))
-        self._kept.pointers[at] = (self._now() + self._ttl_s, key.partition)
+        _, before = self._memory.pointers.pop(at, (0.0, key.partition))
+        self._memory.pointers[at] = (self._now() + self._ttl_s, key.partition)
         return before != key.partition
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
-        """Apply each save on its own, in order."""
         self._expire()
         return [self._apply(save.key, self._codec.encode(save)) for save in saves]
 
     def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
-        """Write each rebuilt state, in order."""
         self.verify()
         self._expire()
         return [self._apply(r.key, self._codec.encode_restore(r)) for r in restores]
@@ -99,13 +92,13 @@ class MemoryStore:
         """Nothing to release."""
 
     def entries(self, key: StateKey) -> Entries:
-        """The stored bytes of a key, empty where there are none."""
-        held = self._kept.states.get(key)
-        return Entries() if held is None else held[1]
+        """Return the stored bytes of a key, empty where there are none."""
+        stored = self._memory.states.get(key)
+        return Entries() if stored is None else stored[1]
 
     def _expire(self) -> None:
         now = self._now()
-        states, pointers = self._kept.states, self._kept.pointers
+        states, pointers = self._memory.states, self._memory.pointers
         while states and next(iter(states.values()))[0] <= now:
             states.popitem(last=False)
         while pointers and next(iter(pointers.values()))[0] <= now:
@@ -124,8 +117,8 @@ class MemoryStore:
         if stored != append.expected or (foreign and not append.replace):
             return Saved(SaveResult.LOST, token, stored)
         self._write(entries, append)
-        self._kept.states[key] = (self._now() + self._ttl_s, entries)
-        self._kept.states.move_to_end(key)
+        self._memory.states[key] = (self._now() + self._ttl_s, entries)
+        self._memory.states.move_to_end(key)
         return Saved(SaveResult.SAVED, append.token, append.offset)
 
     def _write(self, entries: Entries, append: Append) -> None:
@@ -140,11 +133,12 @@ class MemoryStore:
         entries.fields[TOKEN] = b"%d" % append.token
         entries.fields[OFFSET] = b"%d" % append.offset
         entries.fields[DIGEST] = append.digest
-        for gone in append.forgotten:
-            entries.fields.pop(gone, None)
+        for name in append.forgotten:
+            entries.fields.pop(name, None)
         new = [append.ids[i : i + HASH_BYTES] for i in range(0, len(append.ids), HASH_BYTES)]
         entries.ids[:] = (entries.ids + new)[-r.duplicate_horizon :] if r.duplicate_horizon else []
         below = append.offset + append.restore  # a restored position keeps its output
-        kept = tuple(o for o in entries.outputs if output_offset(o) < below)
-        outputs = kept if append.restore else (*kept, append.output)
+        outputs = [o for o in entries.outputs if output_offset(o) < below]
+        if not append.restore:
+            outputs.append(append.output)
         entries.outputs[:] = [o for o in outputs if output_offset(o) >= append.committed]

@@ -1,9 +1,9 @@
-"""Which Redis this is: whether acknowledged writes may have been lost since we last looked.
+"""The identity of a Redis, which changes when acknowledged writes may have been lost.
 
 A write that was acknowledged can vanish: the server restarts without its data, is emptied, evicts,
-or a replica that had not heard of it yet is promoted. Each shows in one of four things that every
-primary is asked for: its run id, its replication id, how many keys it evicted, and a random value
-that we keep in it under a key of our own.
+or a replica without the write is promoted. Each changes one of four values of a primary: its run
+id, its replication id, the number of keys it evicted, and a random value that we store in it under
+a key of our own.
 
     et:epoch:{<n>}   string   32 hex digits, no TTL; n: the smallest number in the primary's slots
 """
@@ -14,45 +14,43 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 from redis.cluster import RedisCluster
 from redis.crc import key_slot
 
 from state.redis_link import Client, info_of, primaries
 
-SECTIONS: Final = ("server", "replication", "stats")
-DIGEST_BYTES: Final = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The identity of all primaries together, and what our keys in them held."""
+    """The identity of all primaries together, and the values of our keys in them."""
 
     digest: str  # 16 hex digits
     epochs: tuple[bytes | None, ...]  # by primary
 
 
 def epoch_key(number: int) -> str:
-    """The key of ours that vanishes with the data."""
+    """Return the key of ours that vanishes with the data."""
     return f"et:epoch:{{{number}}}"
 
 
 def read_identity(client: Client) -> Identity:
-    """Ask every primary who it is; puts our key where it is not. Raises `redis.RedisError`."""
+    """Read the identity; set our key in a primary without it. Raises `redis.RedisError`."""
     keys = _epoch_keys(client)
     for key in keys:
         client.set(key, secrets.token_hex(16), nx=True)
     epochs = read_epochs(client)
-    digest = blake2b(digest_size=DIGEST_BYTES)
-    for told, epoch in zip(info_of(client, *SECTIONS), epochs, strict=True):
-        facts = (told["run_id"], told["master_replid"], told["evicted_keys"], epoch)
+    digest = blake2b(digest_size=8)
+    infos = info_of(client, "server", "replication", "stats")
+    for info, epoch in zip(infos, epochs, strict=True):
+        facts = (info["run_id"], info["master_replid"], info["evicted_keys"], epoch)
         digest.update(repr(facts).encode())
     return Identity(digest.hexdigest(), epochs)
 
 
 def read_epochs(client: Client) -> tuple[bytes | None, ...]:
-    """What our keys hold now, one round trip a primary. Raises `redis.RedisError`."""
+    """Return the values of our keys, one round trip a primary. Raises `redis.RedisError`."""
     values: Sequence[Any] = [client.get(key) for key in _epoch_keys(client)]
     return tuple(values)
 

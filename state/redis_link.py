@@ -1,4 +1,4 @@
-"""Connections to a redis-server or a Redis Cluster, and what must be asked of every primary."""
+"""Connections to a redis-server or a Redis Cluster, and commands sent to every primary."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ RESENDS: Final = 2  # a call without an answer is sent again: one that was appli
 
 @dataclass(frozen=True, slots=True)
 class RedisAccess:
-    """Who we are to Redis, where the address does not say; PEM files for `rediss://`."""
+    """Credentials that the address does not contain; PEM files for `rediss://`."""
 
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    ca_file: Path | None = None  # none: the system's authorities
+    ca_file: Path | None = None  # None: the system's authorities
     cert_file: Path | None = None
     key_file: Path | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """What redis-py takes; only what is given."""
-        given = {
+        """Return redis-py's arguments for the fields that are set."""
+        options = {
             "username": self.username,
             "password": self.password,
             "ssl_ca_certs": self.ca_file and str(self.ca_file),
             "ssl_certfile": self.cert_file and str(self.cert_file),
             "ssl_keyfile": self.key_file and str(self.key_file),
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 ANYONE: Final = RedisAccess()
@@ -49,10 +49,10 @@ def open_client(
     access: RedisAccess,
     connected: Callable[[], None],
 ) -> Client:
-    """A client for an address; `connected` is called at each new connection.
+    """Return a client for an address; `connected` is called at each new connection.
 
-    A cluster is asked for its nodes at once: raises `redis.RedisError` or `RedisClusterException`.
-    Raises ValueError for an address that is none.
+    Asks a cluster for its nodes at once: raises `redis.RedisError` or `RedisClusterException`.
+    Raises ValueError for a malformed address.
     """
     common: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -62,9 +62,7 @@ def open_client(
         **access.arguments(),
     }
     if cluster:
-        return RedisCluster.from_url(
-            url, redis_connect_func=lambda connection: connected(), **common
-        )
+        return RedisCluster.from_url(url, redis_connect_func=lambda _: connected(), **common)
 
     def greet(connection: Any) -> None:
         connection.on_connect()
@@ -74,32 +72,32 @@ def open_client(
 
 
 def primaries(client: RedisCluster) -> list[ClusterNode]:
-    """In an order that a restart does not change."""
+    """Return the primaries in an order that a restart does not change."""
     nodes = client.nodes_manager.get_nodes_by_server_type("primary")
     return sorted(nodes, key=lambda node: str(node.name))
 
 
 def nodes_of(client: Client) -> list[redis.Redis]:
-    """A client of each primary."""
+    """Return a client of each primary."""
     if not isinstance(client, RedisCluster):
         return [client]
     return [client.get_redis_connection(node) for node in primaries(client)]
 
 
 def info_of(client: Client, *sections: str) -> list[Mapping[str, Any]]:
-    """What INFO says on every primary."""
+    """Return the answer to INFO of every primary."""
     return [node.info(*sections) for node in nodes_of(client)]
 
 
 def require_library(client: Client, library: str, source: str) -> None:
-    """Load a function library on every primary that does not hold the very same source."""
+    """Load a function library on every primary that does not have the same source."""
     for node in nodes_of(client):
         if source.encode() not in _flat(node.function_list(library, withcode=True)):
             node.function_load(source, replace=True)
 
 
 def _flat(answer: Any) -> list[Any]:
-    """All leaves of a nested answer."""
+    """Return all leaves of a nested answer."""
     if isinstance(answer, dict):
         answer = list(answer.values())
     if not isinstance(answer, list):

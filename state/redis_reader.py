@@ -1,6 +1,6 @@
-"""Look at conversations in Redis with plain read commands: for `verify` and `conversations show`.
+"""Read conversations in Redis with plain read commands: for `verify` and `conversations show`.
 
-Knows the key schema for itself and shares only the codec with the worker's store, so that a fault
+Has the key schema a second time and shares only the codec with the worker's store, so that a fault
 there cannot hide itself here. Writes nothing, runs no function.
 """
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class StateReader:
     """`States` in Redis. A single server is connected on first use, a cluster at once.
 
-    Raises `StoreUnavailable` where Redis does not answer, ValueError for an address that is none.
+    Raises `StoreUnavailable` where Redis does not answer, ValueError for a malformed address.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class StateReader:
             )
         )
 
-    def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
-        found: list[Held | None] = []
+    def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
+        states: list[StoredState | None] = []
         for start in range(0, len(keys), self._at_once):
             some = keys[start : start + self._at_once]
             answers = self._call(partial(self._read, some))
-            found += [self._held(key, answers[8 * i : 8 * i + 8]) for i, key in enumerate(some)]
-        return found
+            states += [self._decode(key, answers[8 * i : 8 * i + 8]) for i, key in enumerate(some)]
+        return states
 
     def _read(self, keys: Sequence[StateKey]) -> list[Any]:
-        """Four values and four times to live of each key, all of one moment."""
+        """Return four values and four times to live of each key, in one transaction."""
         pipeline = self._redis.pipeline(transaction=True)
         for key in keys:
             rows, fields, ids, outputs = state_keys(key)
@@ -75,17 +75,17 @@ class StateReader:
         answers: list[Any] = pipeline.execute()
         return answers
 
-    def _held(self, key: StateKey, answers: Sequence[Any]) -> Held | None:
+    def _decode(self, key: StateKey, answers: Sequence[Any]) -> StoredState | None:
         rows, fields, ids, outputs, *ttls = answers
-        if isinstance(fields, list):  # a cluster's pipeline hands HGETALL over as it came
+        if isinstance(fields, list):  # a cluster's pipeline returns HGETALL unparsed
             fields = dict(zip(fields[::2], fields[1::2], strict=True))
         if not (rows or fields or ids or outputs):
             return None
-        entries = Entries(rows=rows, fields=fields, ids=ids, outputs=outputs)
-        return held(self._codec, key, entries, tuple(t for t in ttls if t >= NEVER))
+        entries = Entries(rows, fields, ids, outputs)
+        return stored_state(self._codec, key, entries, tuple(t for t in ttls if t >= NEVER))
 
     def pointer(self, key: StateKey) -> int | None:
-        """The partition a conversation of `key`'s topic was last seen on, as its worker noted."""
+        """Return the partition that a worker last noted for `key`'s conversation and topic."""
         noted = self._call(lambda: self._redis.get(pointer_key(key)))
         return stored_int(noted if isinstance(noted, bytes) else None)
 
@@ -101,19 +101,19 @@ class StateReader:
 
 
 def state_keys(key: StateKey) -> tuple[str, str, str, str]:
-    """The Redis keys of a state: rows, hash, ids, outputs."""
+    """Return the Redis keys of a state: rows, hash, ids, outputs."""
     stem = f"et:{{{key_tag(key)}}}:"
     return stem + "r", stem + "h", stem + "i", stem + "o"
 
 
 def pointer_key(key: StateKey) -> str:
-    """The Redis key that names the partition a conversation was last seen on."""
+    """Return the Redis key that names the partition a conversation was last seen on."""
     return f"et:at:{{{pointer_tag(key)}}}"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One state as it is in the store."""
+class StoredState:
+    """One state as stored: decoded, and the sizes and times to live of its keys."""
 
     loaded: Loaded
     token: int | None
@@ -124,17 +124,18 @@ class Held:
 
 
 class States(Protocol):
-    """A place to look at states."""
+    """A source of stored states."""
 
-    def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
+    def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
         """Return the state stored under each key, in order; None where there is none."""
-        ...
 
 
-def held(codec: Codec, key: StateKey, entries: Entries, ttl_ms: tuple[int, ...]) -> Held:
-    """Read a state as it is in a store from its bytes."""
-    return Held(
-        codec.decode_or_missing(key, entries),
+def stored_state(
+    codec: Codec, key: StateKey, entries: Entries, ttl_ms: tuple[int, ...]
+) -> StoredState:
+    """Decode a state with the sizes of its parts."""
+    return StoredState(
+        codec.decode(key, entries),
         stored_int(entries.fields.get(TOKEN)),
         len(entries.rows),
         len(entries.ids),

@@ -9,7 +9,7 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
     et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
     et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
-    et:epoch:{<n>}              string  gone when the data is (state.redis_identity); no TTL
+    et:epoch:{<n>}              string  lost with the data (state.redis_identity); no TTL
 
 Every write sets a TTL of 2 x idle_s on all others. Writing is one pipeline of FCALLs, reading one
 pipeline of four plain commands a key: a window is never returned from Lua (3-7x slower).
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -28,7 +27,7 @@ import redis
 from msgspec.structs import replace
 from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
 
-from state.codec import Append, Codec, Entries, key_tag, name, partition_tag, pointer_tag
+from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
 from state.redis_identity import Identity, read_epochs, read_identity
 from state.redis_link import ANYONE, Client, RedisAccess, info_of, open_client, require_library
 from state.store import (
@@ -51,7 +50,7 @@ MIN_REDIS: Final = (7, 0)
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
 _CLEAR_STATE, _CLEAR_IDS, _REPLACE, _RESTORE = 1, 2, 4, 8
 _RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
-# Errors of a server that will do better later, by the word they start with.
+# Errors of a server that is unfit for now, by the word they start with.
 _LATER: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN")
 _IN_FUNCTION: Final = "The user executing the script can't"  # an ACL, met inside our function
 _LATER_TYPES: Final = (
@@ -65,38 +64,30 @@ T = TypeVar("T")
 
 
 def library_source() -> str:
-    """The Redis Function library, as loaded into the server."""
+    """Return the source of the Redis Function library."""
     return (files("state") / "functions" / "emotrack.lua").read_text(encoding="utf-8")
 
 
 def state_keys(key: StateKey) -> tuple[str, str, str, str]:
-    """The Redis keys of a state: rows, hash, ids, outputs."""
+    """Return the Redis keys of a state: rows, hash, ids, outputs."""
     stem = f"et:{{{key_tag(key)}}}:"
     return stem + "r", stem + "h", stem + "i", stem + "o"
 
 
 def fence_key(topic_id: str, partition: int) -> str:
-    """The Redis key of a partition's fence token."""
+    """Return the Redis key of a partition's fence token."""
     return f"et:fence:{{{partition_tag(topic_id, partition)}}}"
 
 
 def pointer_key(key: StateKey) -> str:
-    """The Redis key that names the partition a conversation was last seen on."""
+    """Return the Redis key that names the partition a conversation was last seen on."""
     return f"et:at:{{{pointer_tag(key)}}}"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Bytes that a Redis server received since its start, and holds."""
-
-    received_bytes: int
-    data_bytes: int  # memory in use, clients' buffers left out
 
 
 class RedisStore:
     """A `Store` in Redis. Connects on first use; a call blocks at most 3 x `timeout_s`.
 
-    Raises `StoreRefused` for an address that is none.
+    Raises `StoreRefused` for a malformed address.
     """
 
     def __init__(
@@ -113,12 +104,12 @@ class RedisStore:
         self._ttl_ms = int(2 * spec.recurrence.idle_s * 1000)
         self._url, self._cluster, self._timeout_s, self._access = url, cluster, timeout_s, access
         self._client: Client | None = None
-        self._known: Identity | None = None
+        self._identified: Identity | None = None
         self._new_connection = False
         if cluster:
             self._address = f"{urlsplit(url).netloc.rpartition('@')[2]} (cluster)"
         else:
-            self._address = _address(self._redis)  # an address that is none is refused at once
+            self._address = _address(self._redis)  # refuses a malformed address at once
 
     @property
     def _redis(self) -> Client:
@@ -139,35 +130,33 @@ class RedisStore:
         return self._client
 
     def _connected(self) -> None:
-        """Behind a new connection may be another server than before."""
+        """Note a new connection: another server than before may answer it."""
         self._new_connection = True
 
     def identify(self) -> str:
-        """Say which Redis this is, and mean this one from now on."""
-        self._known = None
-        self._known = self._call(lambda: read_identity(self._redis))
-        return self._known.digest
+        self._identified = None
+        self._identified = self._call(lambda: read_identity(self._redis))
+        return self._identified.digest
 
     def verify(self) -> None:
-        """Return when Redis answers and is the one identified, if one was."""
-        found = self._call(lambda: read_identity(self._redis), verified=True)
+        identity = self._call(lambda: read_identity(self._redis), verified=True)
         self._new_connection = False
-        if self._known is not None and found != self._known:
+        if self._identified not in (None, identity):
             raise StoreChanged(
                 f"Redis at {self._address} is not what it was: restarted, emptied, failed over or "
                 "evicting; acknowledged state may be gone"
             )
 
     def _require_epochs(self) -> None:
-        """Return when what is missing was never there: the data was not emptied under us."""
-        if self._known is not None:
-            found = self._call(lambda: read_epochs(self._redis))
-            if found != self._known.epochs:
+        """Raise `StoreChanged` if the data was emptied since it was identified."""
+        if self._identified is not None:
+            epochs = self._call(lambda: read_epochs(self._redis))
+            if epochs != self._identified.epochs:
                 self.verify()
                 raise StoreChanged(f"Redis at {self._address} was emptied")
 
     def check(self) -> None:
-        """Refuse a Redis that is too old or may evict; load our function where it is not."""
+        """Refuse a Redis that is too old or may evict; load our function where it is missing."""
         version, policy = self.version_and_policy()
         if as_version(version) < MIN_REDIS:
             raise StoreRefused(
@@ -179,42 +168,38 @@ class RedisStore:
                 f"Redis at {self._address} may evict state (maxmemory-policy {policy}): run "
                 "`redis-cli CONFIG SET maxmemory-policy noeviction` and set it in redis.conf"
             )
-        self._call(self._ensure_library)
+        self._call(lambda: require_library(self._redis, LIBRARY, library_source()))
         self._call(self._try_rights)
 
     def version_and_policy(self) -> tuple[str, str]:
-        """The server's version and its `maxmemory-policy`, as it says."""
-        found = self._call(lambda: info_of(self._redis))
-        policies = {str(one.get("maxmemory_policy", "noeviction")) for one in found}
+        """Return the oldest version and a `maxmemory-policy` that evicts, over all primaries."""
+        infos = self._call(lambda: info_of(self._redis))
+        policies = {str(info.get("maxmemory_policy", "noeviction")) for info in infos}
         evicting = sorted(policies - {"noeviction"})
-        oldest = min((str(one.get("redis_version", "0")) for one in found), key=as_version)
+        oldest = min((str(info.get("redis_version", "0")) for info in infos), key=as_version)
         return oldest, evicting[0] if evicting else "noeviction"
 
     def _try_rights(self) -> None:
-        """Do once, on keys of no conversation, all that an answer needs: an ACL may forbid it."""
-        nobody = StateKey("", "check", -1)
-        self._fcall((CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms))
-        self._read([nobody], atomic=True)
-        self._point([nobody])
-        for key in (fence_key("check", -1), pointer_key(nobody)):  # two slots of a cluster
+        """Run every command of an answer on keys of no conversation: an ACL may forbid one."""
+        unused = StateKey("", "check", -1)
+        self._pipeline([(CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms)])
+        self._read([unused], atomic=True)
+        self._point([unused])
+        for key in (fence_key("check", -1), pointer_key(unused)):  # two slots of a cluster
             self._redis.delete(key)
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
-        """Return a fence token greater than any claimed before for this partition."""
-        key = fence_key(topic_id, partition)
-        arguments = (CLAIM, 1, key, at_least, self._ttl_ms)
-        return int(self._call(lambda: self._fcall(arguments)))
+        arguments = (CLAIM, 1, fence_key(topic_id, partition), at_least, self._ttl_ms)
+        return int(self._call(lambda: self._pipeline([arguments]))[0])
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
-        """Return what is stored under each key, in order, in one round trip."""
         answers = self._call(lambda: self._read(keys, atomic=False)) if keys else []
-        loaded = [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
-        if any(one.conversation is None and not one.foreign for one in loaded):
+        states = [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
+        if any(state.conversation is None and not state.foreign for state in states):
             self._require_epochs()
-        return loaded
+        return states
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
-        """Note where each conversation is now; say which was last noted elsewhere."""
         if not keys:
             return []
         before = self._call(lambda: self._point(keys))
@@ -231,56 +216,55 @@ class RedisStore:
         return answers
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
-        """Apply each save on its own, in order, in one round trip."""
         return self.send([self.encoded(save) for save in saves])
 
     def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
-        """Write each rebuilt state, in order, in one round trip."""
         appends = [(r.key, self._codec.encode_restore(r)) for r in restores]
         return self.send([self._command(key, append) for key, append in appends])
 
     def send(self, calls: Sequence[tuple[Any, ...]]) -> list[Saved]:
-        """Send `encoded` saves in one round trip."""
+        """Apply `encoded` saves in one round trip."""
         answers = self._call(lambda: self._pipeline(calls)) if calls else []
         return [
             Saved(_RESULTS[result], int(token), int(offset)) for result, token, offset in answers
         ]
 
     def close(self) -> None:
-        """Release connections; idempotent."""
         if self._client is not None:
             self._client.close()
 
-    def usage(self) -> Usage:
-        """Ask the server what it has received and holds (all of it, not our keys alone)."""
-        found = self._call(lambda: info_of(self._redis))
-        data = sum(int(i["used_memory"]) - int(i.get("mem_clients_normal", 0)) for i in found)
-        return Usage(sum(int(i["total_net_input_bytes"]) for i in found), data)
+    def usage(self) -> tuple[int, int]:
+        """Return bytes received since the server's start, and in use without clients' buffers.
+
+        Both count everything in the server, not our keys alone.
+        """
+        infos = self._call(lambda: info_of(self._redis))
+        data = sum(int(i["used_memory"]) - int(i.get("mem_clients_normal", 0)) for i in infos)
+        return sum(int(i["total_net_input_bytes"]) for i in infos), data
 
     def entries(self, key: StateKey) -> Entries:
-        """The stored bytes of a key, empty where there are none."""
-        return _entries(self._call(lambda: self._read([key], atomic=True))[0])
+        """Return the stored bytes of a key, empty where there are none."""
+        return Entries(*self._call(lambda: self._read([key], atomic=True))[0])
 
     def _decode(self, key: StateKey, four: list[Any]) -> Loaded:
         loaded = self._decode_once(key, four)
         if loaded.corrupt is None:
             return loaded
-        # Another worker may have written between the four reads: look again, atomically.
-        again = self._call(lambda: self._read([key], atomic=True))
-        return self._decode_once(key, again[0])
+        # Another worker may have written between the four reads: read again, atomically.
+        return self._decode_once(key, self._call(lambda: self._read([key], atomic=True))[0])
 
     def _decode_once(self, key: StateKey, four: list[Any]) -> Loaded:
         wrong = [answer for answer in four if isinstance(answer, redis.ResponseError)]
         if not wrong:
-            return self._codec.decode_or_missing(key, _entries(four))
+            return self._codec.decode(key, Entries(*four))
         readable = [[] if isinstance(a, redis.ResponseError) else a for a in four]
         readable[1] = readable[1] or {}
-        loaded = self._codec.decode_or_missing(key, _entries(readable))
-        reason = f"{name(key)}: one of its keys {state_keys(key)} holds another type"
+        loaded = self._codec.decode(key, Entries(*readable))
+        reason = f"{key_name(key)}: one of its keys {state_keys(key)} holds another type"
         return replace(loaded, conversation=None, foreign=True, corrupt=reason)
 
     def _read(self, keys: Sequence[StateKey], *, atomic: bool) -> list[list[Any]]:
-        """Return the four answers of each key; one that holds another type is its error."""
+        """Return the four answers of each key; for one of another type, the error."""
         pipeline = self._redis.pipeline(transaction=atomic)
         for key in keys:
             rows, hash_, ids, outputs = state_keys(key)
@@ -290,10 +274,12 @@ class RedisStore:
             pipeline.zrange(outputs, 0, -1)
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         for answer in answers:
-            if isinstance(answer, redis.RedisError) and not _is_wrong_type(answer):
+            if isinstance(answer, redis.RedisError) and not str(answer).startswith("WRONGTYPE"):
                 raise answer
         for i in range(1, len(answers), 4):
-            answers[i] = as_fields(answers[i])
+            fields = answers[i]
+            if isinstance(fields, list):  # a cluster's pipeline returns HGETALL unparsed
+                answers[i] = dict(zip(fields[::2], fields[1::2], strict=True))
         return [answers[i : i + 4] for i in range(0, len(answers), 4)]
 
     def encoded(self, save: Save) -> tuple[Any, ...]:
@@ -301,24 +287,9 @@ class RedisStore:
         return self._command(save.key, self._codec.encode(save))
 
     def _command(self, key: StateKey, append: Append) -> tuple[Any, ...]:
-        fields = [part for pair in append.fields.items() for part in pair]
-        return (
-            SAVE,
-            4,
-            *state_keys(key),
-            self._scalars(append),
-            append.digest,
-            append.output,
-            append.ids,
-            *append.rows,
-            *fields,
-            *append.forgotten,
-        )
-
-    def _scalars(self, append: Append) -> bytes:
         r = self._codec.spec.recurrence
         flags = _CLEAR_STATE * append.clear_state | _CLEAR_IDS * append.clear_ids
-        return _SCALARS.pack(
+        scalars = _SCALARS.pack(
             append.token,
             append.expected,
             append.offset,
@@ -331,13 +302,20 @@ class RedisStore:
             len(append.forgotten),
             flags | _REPLACE * append.replace | _RESTORE * append.restore,
         )
+        fields = [part for pair in append.fields.items() for part in pair]
+        fixed = (scalars, append.digest, append.output, append.ids)
+        return (SAVE, 4, *state_keys(key), *fixed, *append.rows, *fields, *append.forgotten)
 
     def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send FCALLs in one round trip; load the library and send those again that missed it."""
+        """Send FCALLs in one round trip; load the library and resend those that missed it."""
         answers = self._send(commands)
-        missed = [i for i, answer in enumerate(answers) if _is_missing_function(answer)]
+        missed = [
+            i
+            for i, answer in enumerate(answers)
+            if isinstance(answer, redis.ResponseError) and "Function not found" in str(answer)
+        ]
         if missed:
-            self._ensure_library()
+            require_library(self._redis, LIBRARY, library_source())
             again = self._send([commands[i] for i in missed])
             for i, answer in zip(missed, again, strict=True):
                 answers[i] = answer
@@ -353,23 +331,16 @@ class RedisStore:
         answers: list[Any] = pipeline.execute(raise_on_error=False)
         return answers
 
-    def _fcall(self, command: tuple[Any, ...]) -> Any:
-        return self._pipeline([command])[0]
-
-    def _ensure_library(self) -> None:
-        """Load our library unless the very same source is there."""
-        require_library(self._redis, LIBRARY, library_source())
-
     def _call(self, action: Callable[[], T], *, verified: bool = False) -> T:
-        """Run `action`; what Redis raises becomes one of our errors.
+        """Run `action`, with errors of Redis turned into ours.
 
-        What came over a new connection is only returned when the store is still the one identified.
+        An answer over a new connection is only returned when the store is still the one identified.
         """
         try:
             answer = action()
         except (redis.RedisError, RedisClusterException) as error:
             self._raise(error)
-        if self._new_connection and self._known is not None and not verified:
+        if self._new_connection and self._identified is not None and not verified:
             self.verify()
         return answer
 
@@ -403,33 +374,15 @@ class RedisStore:
         raise StoreRefused(f"Redis at {self._address} refused a call: {text}") from error
 
 
-def _entries(four: list[Any]) -> Entries:
-    rows, fields, ids, outputs = four
-    return Entries(rows=rows, fields=fields, ids=ids, outputs=outputs)
-
-
-def as_fields(answer: Any) -> Any:
-    """HGETALL's answer as a mapping: a cluster's pipeline hands it over as it came."""
-    return dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
-
-
 def as_version(text: str) -> tuple[int, ...]:
-    """Major and minor number."""
+    """Return the major and minor number."""
     return tuple(int(n) for n in text.split(".")[:2] if n.isdigit())
 
 
 def _address(client: Client) -> str:
-    """host:port (or the socket's path), without user and password."""
+    """Return host:port (or the socket's path), without user and password."""
     assert isinstance(client, redis.Redis)
     settings = client.connection_pool.connection_kwargs
     if "path" in settings:
         return str(settings["path"])
     return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-
-
-def _is_wrong_type(answer: object) -> bool:
-    return isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
-
-
-def _is_missing_function(answer: object) -> bool:
-    return isinstance(answer, redis.ResponseError) and "Function not found" in str(answer)

@@ -1,4 +1,4 @@
-"""The seam between the worker and where conversations are kept: protocol, semantics, errors.
+"""The seam between the worker and the store of conversations: protocol, semantics, errors.
 
 Two implementations ship (`memory_store`, `redis_store`) and one contract suite runs on both.
 
@@ -21,58 +21,51 @@ from state.window import Change, Conversation, StateKey
 
 
 class StoreError(Exception):
-    """Root of what a store raises."""
+    """Root of the errors a store raises."""
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or refuses work for now. What was sent may be written: retry."""
+    """The store cannot be reached or refuses work for now. Writes may have been applied: retry."""
 
 
 class StoreChanged(StoreError):
     """The store is not the one it was: acknowledged writes may be gone.
 
-    It came back empty, older or as another server, or it evicted. What was read from it meanwhile
-    must not be used; `identify` accepts it as it is now.
+    It came back empty, older or as another server, or it evicted. Reads since then must not be
+    used; `identify` accepts the store as it is now.
     """
 
 
 class StoreRefused(StoreError):
-    """The store is one we must not use (too old, may evict); says the cure."""
-
-
-class StateCorrupt(StoreError):
-    """Stored bytes do not decode; names the key.
-
-    `load_many` does not raise it, so that one damaged state never stops the others of its batch:
-    it answers `Loaded.corrupt`.
-    """
+    """The store must not be used (too old, may evict); the message names the cure."""
 
 
 class SaveResult(Enum):
-    """What became of one compare-and-append."""
+    """Outcome of one compare-and-append."""
 
     SAVED = "saved"
-    REPLAY = "replay"  # the position was already applied: also a timed-out call sent again
+    REPLAY = "replay"  # the position was already applied, perhaps by a timed-out call sent again
     FENCED = "fenced"  # a newer owner of the partition has written: nothing written
-    LOST = "lost"  # what is stored is not what the writer built upon: nothing written
+    LOST = "lost"  # the stored state is not the one the writer built upon: nothing written
 
 
 @dataclass(frozen=True, slots=True)
 class StoredOutput:
-    """What was sent for one position; `payload` is opaque to the store."""
+    """The output sent for one position; `payload` is opaque to the store."""
 
     outcome: str
     payload: bytes
 
 
 class Loaded(Struct, frozen=True):
-    """What is stored under one key.
+    """The state stored under one key.
 
-    `conversation` is None when nothing is there, or when something is that must not be read
+    `conversation` is None when nothing is stored, or when the stored state must not be read
     (`foreign`: written under another spec digest, or damaged). `offset` and `outputs` are valid in
-    all cases: positions are compared, and stored outputs are replayed, whoever wrote them. `offset`
-    is -1 where nothing was ever applied. `corrupt` says, for the log, what did not decode: the
-    whole conversation when `foreign`, else only some outputs.
+    all cases: positions are compared and stored outputs replayed, whichever model wrote them.
+    `offset` is -1 where nothing was ever applied. `corrupt` names, for the log, what did not
+    decode: the whole conversation when `foreign`, else only some outputs. It is no exception, so
+    that one damaged state never stops the others of its batch.
     """
 
     conversation: Conversation | None
@@ -86,8 +79,8 @@ class Save(Struct, frozen=True):
     """One compare-and-append: applied iff token >= stored token and stored offset == expected.
 
     A missing state counts as stored offset -1. A state under another digest answers LOST, unless
-    `replace_foreign`: then what is stored is replaced whole by `change.after` (rows, speakers,
-    arrays, ids), outputs kept.
+    `replace_foreign`: then the stored state is replaced whole by `change.after` (rows, speakers,
+    arrays, ids), and its outputs stay.
     """
 
     key: StateKey
@@ -101,10 +94,10 @@ class Save(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """A state rebuilt from the log, to be written whole in place of what is stored.
+    """A state rebuilt from the log, to be written whole in place of the stored one.
 
     Applied iff token >= stored token and stored offset == `expected_offset` (-1 for missing).
-    Outputs up to the conversation's position stay: they are replayed whoever wrote them.
+    Outputs up to the conversation's position stay: they are replayed whichever model wrote them.
     """
 
     key: StateKey
@@ -114,10 +107,7 @@ class Restore:
 
 
 class Saved(Struct, frozen=True):
-    """Answer to one `Save` or `Restore`.
-
-    `token` and `offset` are what is stored now (for FENCED and LOST).
-    """
+    """Answer to one `Save` or `Restore`, with the token and offset that are stored now."""
 
     result: SaveResult
     token: int
@@ -127,25 +117,22 @@ class Saved(Struct, frozen=True):
 class Store(Protocol):
     """Conversations by key. One round trip a call; a call may block up to the store's timeout.
 
-    Once identified, every call but `identify` and `check` may raise `StoreChanged`, and a key is
-    never called missing by a store that may have lost it.
+    Once identified, every call but `identify` and `check` may raise `StoreChanged`, and a store
+    that may have lost a key never reports it as missing.
     """
 
     def identify(self) -> str:
-        """Say which store this is, and mean this one from now on: 16 hex digits.
+        """Return the store's identity, 16 hex digits, and require it from now on.
 
         Equal digits mean that no acknowledged write was lost in between. Raises
         `StoreUnavailable`.
         """
-        ...
 
     def verify(self) -> None:
         """Return when the store answers and is the one identified, if one was."""
-        ...
 
     def check(self) -> None:
-        """Raise `StoreRefused` or `StoreUnavailable` with a sentence that says what to do."""
-        ...
+        """Raise `StoreRefused` or `StoreUnavailable`, naming the cure, for an unfit store."""
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
         """Return a fence token greater than any claimed before for this partition.
@@ -153,31 +140,25 @@ class Store(Protocol):
         It is max(stored + 1, `at_least`, store time in us): it cannot go back when the store is
         emptied.
         """
-        ...
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
-        """Return what is stored under each key, in order. Raises `StoreUnavailable`."""
-        ...
+        """Return the state stored under each key, in order. Raises `StoreUnavailable`."""
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
-        """Note where each conversation is now; say which was last noted on another partition.
+        """Note each conversation's partition; return true where the last one noted was another.
 
-        Only tells people of producers that partition differently (or of added partitions): a
-        state on another partition is another state either way. Raises `StoreUnavailable`.
+        Serves only to report producers that partition differently (or added partitions): a state
+        on another partition is another state either way. Raises `StoreUnavailable`.
         """
-        ...
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         """Apply each save on its own, in order, in one round trip. Raises `StoreUnavailable`.
 
         A save that was applied although its answer was lost answers REPLAY when sent again.
         """
-        ...
 
     def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
         """Write each rebuilt state, in order, in one round trip: SAVED, FENCED or LOST."""
-        ...
 
     def close(self) -> None:
         """Release connections; idempotent."""
-        ...

@@ -1,9 +1,9 @@
 """The memory of a conversation between utterances: plain frozen data, in and out.
 
-A model declares a `StateSpec`; this module keeps arrays of that shape per utterance (a ring of at
-most W rows), per conversation and per speaker, together with everything that decides what "before"
-means: position in the log, clock, session, duplicate horizon. Arrays are raw bytes here; only the
-model knows their meaning. Nothing in this module reads a clock, a network or the environment.
+A model declares a `StateSpec`; this module stores arrays of that shape per utterance (a ring of at
+most W rows), per conversation and per speaker, and the position in the log, clock, session and
+duplicate horizon that decide what an utterance can see. Arrays are raw bytes here; only the model
+knows their meaning. Nothing in this module reads a clock, a network or the environment.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class ArraySpec:
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
-@lru_cache(maxsize=64)  # asked for several times an utterance
+@lru_cache(maxsize=64)  # called several times an utterance
 def _nbytes(arrays: tuple[ArraySpec, ...]) -> int:
     return sum(array.nbytes for array in arrays)
 
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """The settings that, with the weights, decide what an utterance can see (architecture §3b)."""
+    """Settings that, with the weights, decide what an utterance can see (architecture.md §3b)."""
 
     window: int = 10
     max_speakers: int = 32
@@ -69,7 +69,7 @@ class Recurrence:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """The arrays a model keeps, and the recurrence they belong to.
+    """The arrays of a model's state, and the recurrence they belong to.
 
     `digest` names the weights and the recurrence: a state written under another digest is never
     read (it is rebuilt, or the prediction says ``context.truncated``).
@@ -97,9 +97,8 @@ class StateSpec:
     def digest(self) -> str:
         """16 hex digits over model digest, recurrence settings and array layout."""
         r = self.recurrence
-        layout = [(a.name, a.shape, a.dtype) for a in self.utterance]
-        layout += [(a.name, a.shape, a.dtype) for a in self.conversation]
-        layout += [(a.name, a.shape, a.dtype) for a in self.speaker]
+        arrays = (*self.utterance, *self.conversation, *self.speaker)
+        layout = [(a.name, a.shape, a.dtype) for a in arrays]
         settings = (r.window, r.max_speakers, r.idle_s, r.max_session_s, r.duplicate_horizon)
         text = repr((self.model_digest, settings, layout))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -124,7 +123,7 @@ class Speaker(Struct, frozen=True):
 class Window(Struct, frozen=True):
     """The part of a session a model may see: its last W utterances, oldest first, and its speakers.
 
-    `speakers` is ordered from the least to the most recently heard and never longer than
+    `speakers` is ordered by latest utterance, oldest first, and never longer than
     `Recurrence.max_speakers`. `rows[i]`, `row_speakers[i]` and `row_utterances[i]` belong together.
     The session index of ``rows[-1]`` is ``count - 1``.
     """
@@ -138,7 +137,7 @@ class Window(Struct, frozen=True):
 
     @staticmethod
     def empty(spec: StateSpec) -> Window:
-        """The window a session starts with."""
+        """Return the window a session starts with."""
         rows: Bytes = np.empty((0, spec.row_bytes), np.uint8)
         return Window(rows, (), (), None, MappingProxyType({}), 0)
 
@@ -152,9 +151,9 @@ class Window(Struct, frozen=True):
         arrays: Bytes,
         speaker: Bytes,
     ) -> tuple[Window, tuple[str, ...]]:
-        """Append one utterance; return the new window and the speakers forgotten by it.
+        """Append one utterance; return the new window and the speakers it drops.
 
-        The oldest row beyond W leaves; the least recently heard speaker beyond the limit leaves.
+        The oldest row beyond W is dropped, and so is the least recent speaker beyond the limit.
         Arrays are copied: a view would keep the buffer of the whole batch alive.
         """
         keep = recurrence.window - 1
@@ -163,8 +162,8 @@ class Window(Struct, frozen=True):
         speakers.pop(speaker_id, None)
         speakers[speaker_id] = Speaker(self.count, utterance_id, speaker.copy())
         forgotten = tuple(speakers)[: max(0, len(speakers) - recurrence.max_speakers)]
-        for gone in forgotten:
-            del speakers[gone]
+        for name in forgotten:
+            del speakers[name]
         window = Window(
             rows=np.concatenate((old, row[None, :])),
             row_speakers=((self.row_speakers[-keep:] if keep else ()) + (speaker_id,)),
@@ -177,12 +176,12 @@ class Window(Struct, frozen=True):
 
 
 class Session(Struct, frozen=True):
-    """One session of a conversation: what came before the first utterance does not count in it."""
+    """One session of a conversation; nothing before its first utterance is seen in it."""
 
     started_ms: int
     first_offset: int  # offset of the session's first utterance (`context.first_position`)
     truncated: bool = False  # true when earlier utterances of the session could not be seen
-    ended: bool = False  # the last utterance said `end_of_conversation`
+    ended: bool = False  # the last utterance had `end_of_conversation`
     last_seq: int | None = None
 
 
@@ -206,21 +205,18 @@ class Conversation(Struct, frozen=True):
 
 
 class Opening(Struct, frozen=True):
-    """The conversation a record is applied to, and what the record starts again.
-
-    `before` is what the model sees. Decided by `open_at`, pure, so that worker and oracle agree.
-    """
+    """The conversation a record is applied to, `before`, and what the record restarts."""
 
     before: Conversation
     new_session: bool
-    horizon_cleared: bool  # an idle gap: ids heard before it are no duplicates any more
+    horizon_cleared: bool  # an idle gap: earlier ids are no duplicates any more
 
 
 class Change(Struct, frozen=True):
     """The effect of one record: all a store needs to go from the state before to `after`."""
 
     after: Conversation
-    new_session: bool = False  # rows and speakers of the old session leave first
+    new_session: bool = False  # delete rows and speakers of the old session first
     row_appended: bool = False  # false for a record dead-lettered late: arrays unchanged
     speaker_id: str | None = None  # whose entry changed
     forgotten: tuple[str, ...] = ()  # speakers beyond the limit
@@ -229,14 +225,13 @@ class Change(Struct, frozen=True):
 
 
 def utterance_hash(utterance_id: str) -> bytes:
-    """8 bytes that stand for an utterance id in the duplicate horizon."""
+    """Return the 8 bytes that represent an utterance id in the duplicate horizon."""
     return hashlib.blake2b(utterance_id.encode(), digest_size=HASH_BYTES).digest()
 
 
 def clock_at(timestamp_ms: int, stored: Conversation | None) -> int:
-    """The conversation's clock at a record: it never goes back; -1 (no timestamp) moves nothing."""
-    last = NO_CLOCK if stored is None else stored.clock_ms
-    return max(timestamp_ms, last)
+    """Return the conversation's clock at a record; it never goes back, so -1 moves nothing."""
+    return max(timestamp_ms, NO_CLOCK if stored is None else stored.clock_ms)
 
 
 def open_at(
@@ -247,11 +242,11 @@ def open_at(
     offset: int,
     truncated: bool,
 ) -> Opening:
-    """Say which session the record at `offset` belongs to.
+    """Return the session that the record at `offset` belongs to. Pure: worker and oracle agree.
 
-    A session ends after the utterance that said ``end_of_conversation``, when the clock jumps by
-    more than ``idle_s``, or ``max_session_s`` after it began. `truncated` is what a session that
-    starts here *without* stored state must say (architecture §3d); it is ignored otherwise.
+    A session ends after the utterance with ``end_of_conversation``, when the clock jumps by more
+    than ``idle_s``, or ``max_session_s`` after it began. `truncated` marks a session that starts
+    here *without* stored state (docs/architecture.md §3d); it is ignored otherwise.
     """
     clock_ms = clock_at(timestamp_ms, stored)
     r = spec.recurrence
@@ -264,7 +259,7 @@ def open_at(
     before = replace(stored, recent=b"") if idle else stored
     if not (idle or too_long or stored.session.ended):
         return Opening(before, new_session=False, horizon_cleared=False)
-    # A session that has seen nothing yet (`apply_nothing`) hands on what it could not see.
+    # A session without an utterance yet (`apply_nothing`) passes its truncation on.
     unseen = stored.window.count == 0 and stored.session.truncated
     session = Session(clock_ms, offset, truncated=unseen)
     before = replace(before, window=Window.empty(spec), session=session, alert=b"")
@@ -274,7 +269,7 @@ def open_at(
 class Applied(Struct, frozen=True):
     """The arrays a model returned for one utterance, as raw bytes in the layout of the spec.
 
-    May be views of a whole batch: nothing keeps them but what `Window.push` copies.
+    May be views of a whole batch: `Window.push` copies them.
     """
 
     row: Bytes  # [row_bytes]
@@ -335,8 +330,8 @@ def apply_nothing(
 ) -> Change:
     """Move the position past a record that left no trace in the arrays (dead-lettered late).
 
-    `truncated` is what `open_at` was told: without stored state, the session that the next
-    utterance starts must still say it.
+    `truncated` is as for `open_at`: without stored state, the session that the next utterance
+    starts takes it over.
     """
     if stored is None:
         # the next utterance starts a new session

@@ -1,4 +1,4 @@
-"""The error tree of `stream`: what a person did or met, in one sentence that says what to do.
+"""The error tree of `stream`: faults a user can cure, each in one sentence that names the cure.
 
 The console prints the message of an `EmotrackError` and ends with its `exit_code`, without a
 traceback; anything else is a bug and keeps its traceback.
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class EmotrackError(Exception):
-    """Root of what a person can cause or cure. The message says what to do, in one line."""
+    """Root of the errors a user can cause or cure. The message says what to do, in one line."""
 
     exit_code: ClassVar[int] = 1
 
@@ -52,13 +52,13 @@ class ModelUnfit(EmotrackError):
 
 
 class SourceError(EmotrackError):
-    """What is to be published cannot be read; names the file and the line."""
+    """A source of utterances cannot be read; names the file and the line."""
 
     exit_code = 7
 
 
 class InvalidUtterance(EmotrackError):
-    """An utterance the worker would dead-letter, refused before it is sent; `code` says why."""
+    """An utterance the worker would dead-letter, refused before it is sent; `code` tells why."""
 
     exit_code = 8
 
@@ -74,18 +74,18 @@ class NotDelivered(EmotrackError):
 
 
 class AccessRefused(EmotrackError):
-    """The broker does not take our credentials or certificate, or we do not take its own."""
+    """The broker refuses our credentials or certificate, or we refuse its certificate."""
 
     exit_code = 11
 
 
 class StateMissing(EmotrackError):
-    """Nothing is kept of a conversation; says where was looked."""
+    """Nothing is stored of a conversation; names the places that were searched."""
 
     exit_code = 12
 
 
 class LetterUnfit(EmotrackError):
-    """A dead letter does not exist, or cannot be sent again; says why."""
+    """A dead letter does not exist, or cannot be sent again; names the reason."""
 
     exit_code = 13

@@ -1,4 +1,4 @@
-"""The console entry: every command, and what people are told when something cannot work.
+"""The console entry: every command, and the sentence printed when one cannot work.
 
 Commands import what they need when they run, so that `--help` is quick and the client install
 (no torch, no redis, no confluent-kafka) has its commands.
@@ -72,7 +72,7 @@ app.add_typer(bench.app, name="bench", rich_help_panel=MODELS)
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and end."""
+    """Print the version and exit."""
     if wanted:
         print(f"emotrack {version('emotrack')}")
         raise typer.Exit
@@ -89,8 +89,8 @@ def options(
 
 
 def main() -> None:
-    """Run the console; what a person can cure is one sentence on stderr, without a traceback."""
-    # torch's own notice to those who call torch.jit; torch_geometric does when it is imported.
+    """Run the console; a fault a user can cure is one sentence on stderr, without a traceback."""
+    # torch warns callers of torch.jit; torch_geometric is one when it is imported.
     warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
     try:
         app()

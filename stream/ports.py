@@ -1,7 +1,7 @@
-"""The seams between the worker and a log of records: what is read, what is written, who may fail.
+"""The seams between the worker and a log of records: records, readers, writers and their errors.
 
-`stream.brokers` has the real ones, `tests.fakes.memory_log` a log in memory. The worker follows one
-topic, so a partition is a plain number here.
+`stream.brokers` implements them for Kafka, `tests.fakes.memory_log` in memory. The worker follows
+one topic, so a partition is a plain number here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ NO_TIMESTAMP = -1
 
 
 class PortError(Exception):
-    """Root of what a source or a sink raises."""
+    """Root of the errors of a source, a sink or a reader."""
 
 
 class CommitRefused(PortError):
-    """The broker says that we no longer own what we tried to commit."""
+    """The broker reports that this member no longer owns what it tried to commit."""
 
 
 class LogUnavailable(PortError):
-    """The log cannot be reached for now; nothing is known to have happened. Retry."""
+    """The log cannot be reached for now; the outcome of the call is unknown. Retry."""
 
 
 class DeliveryFailed(PortError):
@@ -55,10 +55,10 @@ class Outgoing(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where an assigned partition is read from.
+    """The offset an assigned partition is read from.
 
     `committed` is the group's offset there, -1 for none; `low` the first offset still in the log;
-    `note` what was committed beside the offset.
+    `note` the metadata committed with the offset.
     """
 
     committed: int
@@ -67,29 +67,26 @@ class Start:
 
     @property
     def beginning(self) -> bool:
-        """Whether reading starts at the very first record the partition ever held."""
+        """True when reading starts at the first record the partition ever had."""
         return self.committed < 0 and self.low == 0
 
     @property
     def gap(self) -> bool:
-        """Whether retention took records that the group had not read."""
+        """True when retention removed records that the group had not read."""
         return 0 <= self.committed < self.low
 
 
 class Assignments(Protocol):
-    """Told by the source, from inside `poll` only, on the thread that polls."""
+    """Callbacks of a source, called from inside `poll` only, on the thread that polls."""
 
     def assigned(self, starts: Mapping[int, Start]) -> None:
-        """These partitions are ours from now on."""
-        ...
+        """Own these partitions from now on."""
 
     def revoked(self, partitions: Sequence[int]) -> None:
-        """These are about to leave: last moment to commit."""
-        ...
+        """Commit what is done of these: they are about to leave."""
 
     def lost(self, partitions: Sequence[int]) -> None:
-        """These already belong to somebody else: a commit would be refused."""
-        ...
+        """Forget these: they belong to another member, and a commit would be refused."""
 
 
 class Source(Protocol):
@@ -98,50 +95,40 @@ class Source(Protocol):
     @property
     def topic_id(self) -> str:
         """The topic's id, which tells a recreated topic apart; the zero UUID where unknown."""
-        ...
 
     def subscribe(self, assignments: Assignments) -> None:
         """Join the group; assignments arrive in `poll`."""
-        ...
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
-        """Return what is there, in log order per partition; wait at most `timeout_s` for a first.
+        """Return the records there are, in log order per partition; wait up to `timeout_s` for one.
 
         Only records of partitions owned when it returns. Raises `LogUnavailable` on a fault that
         will not heal by itself.
         """
-        ...
 
     def pause(self, partitions: Sequence[int]) -> None:
-        """Return nothing of these partitions until `resume`; membership is kept by polling."""
-        ...
+        """Return nothing of these partitions until `resume`; polling maintains the membership."""
 
     def resume(self, partitions: Sequence[int]) -> None:
         """Undo `pause`."""
-        ...
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read this partition on from `offset`."""
-        ...
+        """Continue to read this partition from `offset`."""
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
-        """Commit next offsets, each with a note for whoever is assigned the partition next.
+        """Commit next offsets, each with a note for the next owner of the partition.
 
         Waits for the broker. Raises `CommitRefused` or `LogUnavailable`.
         """
-        ...
 
     def lag(self) -> Mapping[int, int]:
-        """Records not read yet, by owned partition; may ask about paused ones for a moment."""
-        ...
+        """Return the records not read yet, by owned partition; may query the broker briefly."""
 
     def reachable(self) -> bool:
-        """Whether the log answered last time; may ask again, for at most a second."""
-        ...
+        """Return whether the log answered last time; may query it again, for at most a second."""
 
     def close(self) -> None:
-        """Leave the group; idempotent. Partitions still held are revoked first."""
-        ...
+        """Leave the group; idempotent. Partitions still owned are revoked first."""
 
 
 class Sink(Protocol):
@@ -149,18 +136,15 @@ class Sink(Protocol):
 
     def produce(self, records: Sequence[Outgoing]) -> None:
         """Hand records over in order; they are durable only after `flush`."""
-        ...
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until all is acknowledged; false when `timeout_s` passed first.
 
         Raises `DeliveryFailed` when a record was given up; the others are settled then.
         """
-        ...
 
     def close(self) -> None:
         """Release connections; idempotent."""
-        ...
 
 
 class Transactions(Protocol):
@@ -173,33 +157,28 @@ class Transactions(Protocol):
 
         Blocks. Raises `CommitRefused`, `LogUnavailable` or `DeliveryFailed` where nothing was done.
         """
-        ...
 
 
 class LogReader(Protocol):
-    """Reads one topic at will, beside the group: nothing is committed. Used by one thread only.
+    """Reads one topic outside of the group: nothing is committed. Used by one thread only.
 
     Every call may raise `LogUnavailable`.
     """
 
     def first(self, partition: int) -> int:
-        """The first offset still in the log."""
-        ...
+        """Return the first offset still in the log."""
 
     def at(self, partition: int, time_ms: int) -> int:
-        """The first offset whose timestamp is `time_ms` or later; the log's end if there is none.
+        """Return the first offset with a timestamp of `time_ms` or later, else the log's end.
 
-        An offset before it where the log has no timestamps.
+        An earlier offset where the log has no timestamps.
         """
-        ...
 
     def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
-        """The records from offset `first` up to `end` (not included), in log order, in portions.
+        """Yield the records from offset `first` up to `end` (not included), in log order.
 
-        A portion may be empty: what is waited for is waited for in short times.
+        In portions, which may be empty: waits are short.
         """
-        ...
 
     def close(self) -> None:
         """Release connections; idempotent."""
-        ...

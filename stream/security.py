@@ -1,6 +1,7 @@
-"""How our clients reach a Kafka that asks who they are: TLS and SASL, for both client libraries.
+"""TLS and SASL of our Kafka clients, for both client libraries, and TLS faults in a sentence.
 
-Imports neither: `librdkafka` is what confluent-kafka takes, `kafka_python` what kafka-python takes.
+Imports neither library: `librdkafka` returns options of confluent-kafka, `kafka_python` arguments
+of kafka-python.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from stream.errors import ConfigError
 Protocol = Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
-# What librdkafka calls our settings: given as one of its options, only the worker would obey.
+# librdkafka's names of our settings: passed as an option, only the worker would use them.
 SETTING_OF_OPTION: Final = {
     "security.protocol": "kafka_security",
     "sasl.mechanism": "kafka_sasl_mechanism",
@@ -32,7 +33,7 @@ SETTING_OF_OPTION: Final = {
 
 @dataclass(frozen=True, slots=True)
 class KafkaSecurity:
-    """Who we are to a broker, and whom we believe to be one. The default is plain TCP.
+    """The identity shown to a broker, and the authorities trusted. The default is plain TCP.
 
     Without `ca_file` the system's authorities are trusted; the broker's name is always checked.
     """
@@ -48,59 +49,61 @@ class KafkaSecurity:
 
     @property
     def tls(self) -> bool:
-        """Whether the connection is encrypted."""
+        """True when the connection is encrypted."""
         return self.protocol in ("ssl", "sasl_ssl")
 
     @property
     def sasl(self) -> bool:
-        """Whether a user logs in."""
+        """True when a user logs in."""
         return self.protocol.startswith("sasl_")
 
     def librdkafka(self) -> dict[str, str]:
-        """Options of confluent-kafka's clients; none for plain TCP."""
-        given: dict[str, str | Path | None] = {}
+        """Return the options of confluent-kafka's clients; none for plain TCP."""
+        options: dict[str, str | Path | None] = {}
         if self.protocol != "plaintext":
-            given["security.protocol"] = self.protocol
+            options["security.protocol"] = self.protocol
         if self.tls:
-            given |= {
+            options |= {
                 "ssl.ca.location": self.ca_file or "probe",
                 "ssl.certificate.location": self.cert_file,
                 "ssl.key.location": self.key_file,
                 "ssl.key.password": self.key_password,
             }
         if self.sasl:
-            given |= {
+            options |= {
                 "sasl.mechanism": self.mechanism,
                 "sasl.username": self.username,
                 "sasl.password": self.password,
             }
-        return {name: str(value) for name, value in given.items() if value is not None}
+        return {name: str(value) for name, value in options.items() if value is not None}
 
     def kafka_python(self) -> dict[str, Any]:
-        """Arguments of kafka-python's clients. Raises `ConfigError` as `context` does."""
-        given: dict[str, Any] = {"security_protocol": self.protocol.upper()}
+        """Return arguments of kafka-python's clients. Raises `ConfigError` as `context` does."""
+        arguments: dict[str, Any] = {"security_protocol": self.protocol.upper()}
         if self.tls:
-            given["ssl_context"] = self.context()
+            arguments["ssl_context"] = self.context()
         if self.sasl:
-            given |= {
+            arguments |= {
                 "sasl_mechanism": self.mechanism,
                 "sasl_plain_username": self.username,
                 "sasl_plain_password": self.password,
             }
-        return given
+        return arguments
 
     def context(self) -> ssl.SSLContext:
-        """Our side of a TLS handshake. Raises `ConfigError` for a file that cannot be used."""
+        """Return the client's TLS context. Raises `ConfigError` for a file that cannot be used."""
+        setting, path = "kafka_ca_file", self.ca_file
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise unusable("kafka_ca_file", self.ca_file, error) from None
-        if self.cert_file is not None:
-            try:
+            if self.cert_file is not None:
+                setting, path = "kafka_cert_file or kafka_key_file", self.cert_file
                 # A key that is encrypted must not make OpenSSL ask on the terminal.
                 context.load_cert_chain(self.cert_file, self.key_file, self.key_password or "")
-            except (OSError, ssl.SSLError) as error:
-                raise unusable("kafka_cert_file or kafka_key_file", self.cert_file, error) from None
+        except OSError as error:  # `ssl.SSLError` is one
+            reason = "no PEM file of ours" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ConfigError(
+                f"{setting}: {path} cannot be used ({reason}): name a readable PEM file"
+            ) from None
         return context
 
 
@@ -108,15 +111,9 @@ PLAINTEXT: Final = KafkaSecurity()
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` as sockets want it; `ValueError` where the port is no number."""
+    """Return the parts of `host:port` or `[v6]:port`. Raises `ValueError` for a bad port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def unusable(setting: str, path: Path | None, error: OSError) -> ConfigError:
-    """What to say of a PEM file; `ssl.SSLError` is an `OSError`."""
-    reason = "no PEM file of ours" if isinstance(error, ssl.SSLError) else error.strerror
-    return ConfigError(f"{setting}: {path} cannot be used ({reason}): name a readable PEM file")
 
 
 _TLS_FAULTS: Final = (
@@ -135,13 +132,13 @@ _TLS_FAULTS: Final = (
 )
 
 
-def tls_fault(said: str, *, ca: str, cert: str, plain: str) -> str | None:
-    """What a TLS error of OpenSSL means for a person; None for text about something else.
+def tls_fault(message: str, *, ca: str, cert: str, plain: str) -> str | None:
+    """Return the meaning of a TLS error message of OpenSSL; None for any other text.
 
     `ca`, `cert` and `plain` are the cures: which setting names an authority, our certificate, or
     turns TLS off.
     """
-    text = re.sub(r"[_\s]+", " ", said.lower())
+    text = re.sub(r"[_\s]+", " ", message.lower())
     if not any(word in text for word in ("ssl", "tls", "certificate")):
         return None
     for sign, meaning in _TLS_FAULTS:
@@ -150,10 +147,10 @@ def tls_fault(said: str, *, ca: str, cert: str, plain: str) -> str | None:
     return None
 
 
-def kafka_tls_fault(said: str) -> str | None:
-    """`tls_fault` with Kafka's settings."""
+def kafka_tls_fault(message: str) -> str | None:
+    """Return `tls_fault` with Kafka's settings as cures."""
     return tls_fault(
-        said,
+        message,
         ca="name it in EMOTRACK_KAFKA_CA_FILE",
         cert="set EMOTRACK_KAFKA_CERT_FILE and EMOTRACK_KAFKA_KEY_FILE",
         plain="check the port, and EMOTRACK_KAFKA_SECURITY",

@@ -1,7 +1,7 @@
-"""`emotrack serve` put together: model, store, topics, status server and worker; or one sentence.
+"""`emotrack serve` put together: topics, model, store, status server and worker.
 
-Everything a person can have got wrong is found here, before the first record, and said in one line
-(`stream.errors`).
+Everything a user can have configured wrong is checked here, before the first record, and raised as
+one sentence (`stream.errors`).
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ from stream.brokers.kafka_transactions import KafkaTransactions
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topics import require_topics
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
-from stream.metrics.catalogue import CONTENT_TYPE, Metrics
+from stream.metrics.catalogue import Metrics
 from stream.ports import LogUnavailable, Source
 from stream.settings import Settings
-from stream.stores import access_of, redis_tls_fault, where_of
-from stream.worker.health import Health
+from stream.stores import access_of, redis_fault, where_of
 from stream.worker.loop import Trace, Worker
-from stream.worker.observe import Observer
+from stream.worker.observe import Health, Observer
 from stream.worker.status_server import StatusServer
 
-GARBAGE: Final = 50_000  # cached windows are no garbage and hold no cycles: look seldom
-NOT_DRAINED: Final = 10  # exit code: what was done could not be committed in time
+GARBAGE: Final = 50_000  # cached windows are no garbage and have no cycles: collect seldom
+NOT_DRAINED: Final = 10  # exit code: finished work could not be committed in time
 log = structlog.get_logger()
 Ready = Callable[[str], None]
 """Called once with the status server's URL, when the model is warm and the group joined."""
@@ -53,16 +52,21 @@ def run_worker(
     ready: Ready | None = None,
     observer: Callable[[Metrics, ModelInfo], Observer] = Observer,
 ) -> int:
-    """Serve until `stop` is set; return the exit code. `observer` counts what the loop does.
+    """Serve until `stop` is set; return the exit code. `observer` counts the loop's work.
 
-    Blocks. Raises `EmotrackError` for what a person can cure, before any record is read.
+    Blocks. Raises `EmotrackError` for faults a user can cure, before any record is read.
     """
     with contextlib.ExitStack() as closing:
         topic_id = find_topics(settings)
         if not settings.in_memory:
-            require_redis(settings)  # before the seconds that a model takes
+            open_redis(settings, NO_STATE).close()  # before the seconds that a model takes
         predictor = open_model(settings)
-        store = open_store(settings, predictor.spec)
+        store: Store
+        if settings.in_memory:
+            log.warning("state is kept in this process: it is lost with it, and not shared")
+            store = MemoryStore(predictor.spec, dictionary=OUTPUT_DICTIONARY)
+        else:
+            store = open_redis(settings, predictor.spec)
         closing.callback(store.close)
         metrics, health = Metrics(), Health(broker=True, store=True)
         status = open_status(settings, metrics, health, predictor)
@@ -96,12 +100,15 @@ def build(
     observer: Observer,
     closing: contextlib.ExitStack,
 ) -> Worker:
-    """Put the worker together with clients of its own, which `closing` closes.
+    """Return a worker with clients of its own, which `closing` closes.
 
     Raises `ConfigError` where an extra is missing.
     """
     source = open_source(settings, topic_id)
-    transactions = open_transactions(settings, source)
+    transactions = None
+    if settings.delivery == "transactional":
+        assert isinstance(source, KafkaSource), "settings require it for transactions"
+        transactions = KafkaTransactions(settings, source)
     sink = transactions or KafkaSink(settings)  # never both: a producer is threads and a socket
     reader = KafkaReader(settings)
     for client in (reader, sink, source):  # the source first: it may commit when it leaves
@@ -123,7 +130,7 @@ def build(
 def open_status(
     settings: Settings, metrics: Metrics, health: Health, predictor: Predictor
 ) -> StatusServer:
-    """Serve /metrics, health and /version from now on."""
+    """Return a running server of /metrics, health and /version."""
     emotrack, identity = version("emotrack"), describe(predictor)
     metrics.describe({"version": emotrack}, identity)
     return StatusServer(
@@ -131,34 +138,33 @@ def open_status(
         settings.metrics_port,
         health=health,
         render=metrics.render,
-        content_type=CONTENT_TYPE,
         version={"emotrack": emotrack, **identity},
     )
 
 
 def keep_uncollected(closing: contextlib.ExitStack) -> None:
-    """Spare the garbage collector all that is loaded by now, until `closing` ends."""
+    """Exclude all objects loaded so far from garbage collection, until `closing` ends."""
     gc.collect()
-    gc.freeze()  # it lives as long as we do: no collection need walk it again
+    gc.freeze()  # they live as long as the process: no collection need visit them again
     closing.callback(gc.unfreeze)
     gc.set_threshold(GARBAGE)
     gc.enable()
 
 
 def follow(worker: Worker, stop: Event) -> int:
-    """Run until `stop` is set; return the exit code. What ends it before is one sentence."""
+    """Run until `stop` is set; return the exit code. Raises `EmotrackError` for a fatal fault."""
     try:
         return 0 if worker.run(stop) else NOT_DRAINED
     except LogUnavailable as error:
         raise BrokerUnreachable(f"Kafka at {worker.settings.bootstrap}: {error}") from error
-    except StoreRefused as error:  # a store that came back as another one
+    except StoreRefused as error:  # the store was replaced by an unfit one
         raise StoreUnfit(str(error)) from error
     except DeviceLost as error:
         raise ModelUnfit(f"the device is lost ({error}): restart the worker") from error
 
 
 def open_source(settings: Settings, topic_id: str) -> Source:
-    """The member of the workers' group. Raises `ConfigError` without the extra it needs."""
+    """Return a member of the workers' group. Raises `ConfigError` without the extra it needs."""
     if settings.runtime == "native":
         return KafkaSource(settings, topic_id)
     try:
@@ -171,16 +177,8 @@ def open_source(settings: Settings, topic_id: str) -> Source:
     return FaustSource(settings, topic_id)
 
 
-def open_transactions(settings: Settings, source: Source) -> KafkaTransactions | None:
-    """Open the writer of answers together with offsets, where that is wanted."""
-    if settings.delivery != "transactional":
-        return None
-    assert isinstance(source, KafkaSource), "settings let no other source commit in transactions"
-    return KafkaTransactions(settings, source)
-
-
 def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:
-    """Open the writer of spans, where it is wanted. Raises `ConfigError` without the extra."""
+    """Return the writer of spans, None without one. Raises `ConfigError` without the extra."""
     if settings.trace_endpoint is None:
         return None
     try:
@@ -195,7 +193,7 @@ def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:
 
 
 def load_model(settings: Settings) -> Predictor:
-    """Load the checkpoint that is to be served, and no other. Raises `ModelUnfit`."""
+    """Load the checkpoint to serve, with the digest the settings allow. Raises `ModelUnfit`."""
     try:
         predictor = load_predictor(
             settings.model,
@@ -210,7 +208,13 @@ def load_model(settings: Settings) -> Predictor:
         )
     except ModelError as error:
         raise ModelUnfit(str(error)) from None
-    require_digest(settings, predictor.info)
+    digest = predictor.info.digest
+    if settings.model_digest not in (None, digest):
+        raise ModelUnfit(
+            f"the checkpoint {settings.model or '(shipped)'} has digest {digest}, "
+            f"EMOTRACK_MODEL_DIGEST allows only {settings.model_digest}: name that checkpoint as "
+            "EMOTRACK_MODEL, or allow this one"
+        )
     return predictor
 
 
@@ -236,24 +240,6 @@ def open_model(settings: Settings) -> Predictor:
     return predictor
 
 
-def require_digest(settings: Settings, info: ModelInfo) -> None:
-    """Return when this is the checkpoint to serve. Raises `ModelUnfit`."""
-    if settings.model_digest not in (None, info.digest):
-        raise ModelUnfit(
-            f"the checkpoint {settings.model or '(shipped)'} has digest {info.digest}, "
-            f"EMOTRACK_MODEL_DIGEST allows only {settings.model_digest}: name that checkpoint as "
-            "EMOTRACK_MODEL, or allow this one"
-        )
-
-
-def open_store(settings: Settings, spec: StateSpec) -> Store:
-    """Open and check the state store. Raises `StoreUnfit`."""
-    if settings.in_memory:
-        log.warning("state is kept in this process: it is lost with it, and not shared")
-        return MemoryStore(spec, dictionary=OUTPUT_DICTIONARY)
-    return open_redis(settings, spec)
-
-
 def find_topics(settings: Settings) -> str:
     """Check the topics and return the utterances topic's id.
 
@@ -271,7 +257,7 @@ def find_topics(settings: Settings) -> str:
 
 
 def describe(predictor: Predictor) -> dict[str, str]:
-    """Return which model runs where, for /version and `model_info`."""
+    """Return the model's identity and device, for /version and `model_info`."""
     info = predictor.info
     return {
         "name": info.name,
@@ -282,7 +268,7 @@ def describe(predictor: Predictor) -> dict[str, str]:
     }
 
 
-NO_STATE: Final = StateSpec((), (), (), Recurrence(), "none")  # enough to look at a Redis
+NO_STATE: Final = StateSpec((), (), (), Recurrence(), "none")  # enough to check a Redis
 
 
 def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
@@ -301,12 +287,5 @@ def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
             store.close()
             raise
     except StoreError as error:
-        meaning = redis_tls_fault(str(error))
-        fault = f"TLS with Redis: {meaning}" if meaning else str(error)
-        raise StoreUnfit(f"{fault} ({where_of(settings)})") from None
+        raise StoreUnfit(f"{redis_fault(error, str(error))} ({where_of(settings)})") from None
     return store
-
-
-def require_redis(settings: Settings) -> None:
-    """Return when that Redis can be used, whatever the model. Raises `StoreUnfit`."""
-    open_redis(settings, NO_STATE).close()

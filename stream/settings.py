@@ -20,19 +20,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from stream.errors import ConfigError
-from stream.events.topic_names import DEFAULT_PREFIX, TopicNames
+from stream.events.messages import DEFAULT_PREFIX, TopicNames
 from stream.security import SETTING_OF_OPTION, KafkaSecurity, Mechanism, Protocol
 
 PREFIX: Final = "EMOTRACK_"
 YEAR_S: Final = 31_536_000.0
 # Not settings of the tracker: where to find the settings file, and the tests' data folder.
 OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA", "EMOTRACK_FAULT"})
-_SHOULD: Final = re.compile(r"^(?:Input|String) should")  # pydantic's way to begin
+_SHOULD: Final = re.compile(r"^(?:Input|String) should")  # pydantic's first words
 _WORDS: Final = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\b(?:\[_file\])?")
 
 
 class Settings(BaseSettings):
-    """Defaults work against a Kafka and a Redis started by hand on this machine."""
+    """All settings. The defaults work with a Kafka and a Redis started by hand on this machine."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
@@ -181,8 +181,23 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _secrets_from_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return given | secrets_of(given)
+    def _secrets_from_files(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Add the secrets that `options` names files for."""
+        secrets: dict[str, str] = {}
+        for name in SECRETS:
+            path = options.get(f"{name}_file")
+            if path is None:
+                continue
+            if options.get(name) is not None:
+                raise ValueError(f"{name} and {name}_file are both given: leave one out")
+            try:
+                secrets[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+                raise ValueError(f"{name}_file: {path} cannot be read ({reason})") from None
+            if not secrets[name]:
+                raise ValueError(f"{name}_file: {path} is empty")
+        return options | secrets
 
     @field_validator("kafka_options")
     @classmethod
@@ -196,21 +211,9 @@ class Settings(BaseSettings):
         return options
 
     @model_validator(mode="after")
-    def _security_is_whole(self) -> Self:
-        if fault := security_fault(self):
+    def _settings_go_together(self) -> Self:
+        if fault := conflict_of(self):
             raise ValueError(fault)
-        return self
-
-    @model_validator(mode="after")
-    def _transactions_are_possible(self) -> Self:
-        if self.delivery == "transactional" and (self.runtime == "faust" or self.mock_broker):
-            raise ValueError("delivery transactional needs runtime native and a real broker")
-        return self
-
-    @model_validator(mode="after")
-    def _water_marks_in_order(self) -> Self:
-        if self.low_water >= self.high_water:
-            raise ValueError("low_water must be less than high_water")
         return self
 
     @property
@@ -220,7 +223,7 @@ class Settings(BaseSettings):
 
     @property
     def security(self) -> KafkaSecurity:
-        """How every Kafka client of ours connects."""
+        """The credentials of all our Kafka clients."""
         return KafkaSecurity(
             protocol=self.kafka_security,
             mechanism=self.kafka_sasl_mechanism,
@@ -234,23 +237,18 @@ class Settings(BaseSettings):
 
     @property
     def trace_url(self) -> str:
-        """Where spans are sent; the standard's path is added where there is none."""
+        """The URL spans are sent to; the standard's path is added where there is none."""
         url = self.trace_endpoint or ""
         return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/traces"
 
     @property
     def in_memory(self) -> bool:
-        """Whether conversations are kept in this process only."""
+        """True when states are stored in this process only."""
         return self.redis_url.startswith("memory:")
-
-    @property
-    def masked_redis_url(self) -> str:
-        """The store's address without its password."""
-        return masked_url(self.redis_url)
 
 
 def masked_url(url: str) -> str:
-    """An address with its password, and any query, hidden."""
+    """Return an address with its password, and any query, hidden."""
     parts = urlsplit(url)
     if parts.query:
         parts = parts._replace(query="***")
@@ -263,27 +261,8 @@ def masked_url(url: str) -> str:
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if not field.repr)
 
 
-def secrets_of(given: Mapping[str, Any]) -> dict[str, str]:
-    """The secrets that `given` names files for. Raises `ValueError` with a sentence."""
-    found: dict[str, str] = {}
-    for name in SECRETS:
-        path = given.get(f"{name}_file")
-        if path is None:
-            continue
-        if given.get(name) is not None:
-            raise ValueError(f"{name} and {name}_file are both given: leave one out")
-        try:
-            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise ValueError(f"{name}_file: {path} cannot be read ({reason})") from None
-        if not found[name]:
-            raise ValueError(f"{name}_file: {path} is empty")
-    return found
-
-
-def security_fault(s: Settings) -> str | None:
-    """What of the security settings does not go together; None where they do."""
+def conflict_of(s: Settings) -> str | None:
+    """Return why settings conflict with each other; None where they do not."""
     kafka, redis = s.security, urlsplit(s.redis_url)
     if kafka.sasl and (kafka.username is None or kafka.password is None):
         return f"kafka_security {kafka.protocol} needs kafka_username and kafka_password[_file]"
@@ -304,24 +283,28 @@ def security_fault(s: Settings) -> str | None:
     for side in ("kafka", "redis"):
         if (getattr(s, f"{side}_cert_file") is None) != (getattr(s, f"{side}_key_file") is None):
             return f"{side}_cert_file and {side}_key_file go together: give both"
+    if s.delivery == "transactional" and (s.runtime == "faust" or s.mock_broker):
+        return "delivery transactional needs runtime native and a real broker"
+    if s.low_water >= s.high_water:
+        return "low_water must be less than high_water"
     return None
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
     """Read the settings: `flags` win over `EMOTRACK_*`, those over the TOML `file`.
 
-    A flag that is None was not given. Without `file`, the one `EMOTRACK_CONFIG` names is read.
+    A flag of None is absent. Without `file`, the one that `EMOTRACK_CONFIG` names is read.
     Raises `ConfigError` naming the key and, where a key is unknown, the nearest known one.
     """
     _, from_file = settings_file(file)
     for name in os.environ:
         if name.startswith(PREFIX) and name not in OTHER_VARIABLES:
-            known(name.removeprefix(PREFIX).lower(), where=name)
+            require_known(name.removeprefix(PREFIX).lower(), where=name)
     in_environment = {n.lower() for n, value in os.environ.items() if value}
     below = {k: v for k, v in from_file.items() if f"{PREFIX}{k}".lower() not in in_environment}
-    given = {k: v for k, v in (flags or {}).items() if v is not None}
+    above = {k: v for k, v in (flags or {}).items() if v is not None}
     try:
-        return Settings(**{**below, **given})
+        return Settings(**{**below, **above})
     except SettingsError as error:
         raise ConfigError(f"{error}: EMOTRACK_KAFKA_OPTIONS must be a JSON object") from None
     except ValidationError as error:
@@ -329,19 +312,38 @@ def load_settings(flags: Mapping[str, Any] | None = None, file: Path | None = No
 
 
 def settings_file(file: Path | None) -> tuple[Path | None, dict[str, Any]]:
-    """The TOML file in force, `file` or the one `EMOTRACK_CONFIG` names, and what is in it."""
+    """Return the TOML file, `file` or the one that `EMOTRACK_CONFIG` names, and its settings.
+
+    Raises `ConfigError`.
+    """
     named = os.environ.get("EMOTRACK_CONFIG")
     path = file or (Path(named) if named else None)
-    return path, read_file(path) if path else {}
+    if path is None:
+        return None, {}
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
+    for key in settings:
+        require_known(key, where=f"{path}: {key}")
+    return path, settings
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One sentence per value that cannot be used; never the value of a secret."""
+    """Return one sentence per value that cannot be used; never the value of a secret.
+
+    A setting of several words is named as in the environment.
+    """
     sentences: list[str] = []
     for fault in error.errors(include_url=False, include_context=False):
         name = str(fault["loc"][0]) if fault["loc"] else ""
         reason = str(fault["msg"]).removeprefix("Value error, ")
-        reason = in_capitals(_SHOULD.sub("must", reason))
+        reason = _WORDS.sub(
+            lambda word: PREFIX + word[0].upper() if word[1] in Settings.model_fields else word[0],
+            _SHOULD.sub("must", reason),
+        )
         field = Settings.model_fields.get(name)
         secret = field is None or not field.repr or "@" in str(fault["input"])  # user:password@host
         shown = "" if secret else f" (it is {fault['input']!r})"
@@ -349,31 +351,7 @@ def explain(error: ValidationError) -> list[str]:
     return sentences
 
 
-def in_capitals(sentence: str) -> str:
-    """A sentence with each setting of several words named as in the environment."""
-
-    def shout(word: re.Match[str]) -> str:
-        if word[1] not in Settings.model_fields:
-            return word[0]
-        return PREFIX + word[0].upper()
-
-    return _WORDS.sub(shout, sentence)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file. Raises `ConfigError`."""
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings file {path} is not TOML: {error}") from None
-    for key in found:
-        known(key, where=f"{path}: {key}")
-    return found
-
-
-def known(key: str, *, where: str) -> None:
+def require_known(key: str, *, where: str) -> None:
     """Raise `ConfigError` for a key that is no setting, naming the nearest one."""
     if key in Settings.model_fields:
         return

@@ -1,9 +1,9 @@
-"""Redis as the settings name it: credentials, faults in a sentence, and states to look at."""
+"""Redis as the settings name it: credentials, faults in a sentence, and a reader of states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from state.redis_link import RedisAccess
 from state.redis_reader import StateReader
@@ -12,11 +12,11 @@ from state.window import StateSpec
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.errors import StoreUnfit
 from stream.security import tls_fault
-from stream.settings import Settings
+from stream.settings import Settings, masked_url
 
 
 def access_of(settings: Settings) -> RedisAccess:
-    """Our credentials for Redis."""
+    """Return our credentials for Redis."""
     return RedisAccess(
         username=settings.redis_username,
         password=settings.redis_password,
@@ -26,45 +26,38 @@ def access_of(settings: Settings) -> RedisAccess:
     )
 
 
-def redis_tls_fault(said: str) -> str | None:
-    """`tls_fault` with the settings of Redis."""
-    return tls_fault(
-        said,
+def redis_fault(error: Exception, otherwise: str) -> str:
+    """Return a TLS fault with its cure in the settings of Redis; `otherwise` for any other."""
+    meaning = tls_fault(
+        str(error),
         ca="name it in EMOTRACK_REDIS_CA_FILE",
         cert="set EMOTRACK_REDIS_CERT_FILE and EMOTRACK_REDIS_KEY_FILE",
         plain="check the port, or use redis:// in EMOTRACK_REDIS_URL",
     )
+    return f"TLS with Redis: {meaning}" if meaning else otherwise
 
 
 @contextmanager
 def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
     """Open that Redis for reading only. Raises `StoreUnfit`, within the context too."""
     try:
-        states = StateReader(
-            settings.redis_url,
-            spec,
-            cluster=settings.redis_cluster,
-            access=access_of(settings),
-            dictionary=OUTPUT_DICTIONARY,
-        )
-    except ValueError as error:
-        raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None
+        try:
+            states = StateReader(
+                settings.redis_url,
+                spec,
+                cluster=settings.redis_cluster,
+                access=access_of(settings),
+                dictionary=OUTPUT_DICTIONARY,
+            )
+        except ValueError as error:
+            raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None
+        with closing(states):
+            yield states
     except StoreUnavailable as error:
-        raise _unreadable(settings, error) from None
-    try:
-        yield states
-    except StoreUnavailable as error:
-        raise _unreadable(settings, error) from None
-    finally:
-        states.close()
-
-
-def _unreadable(settings: Settings, error: StoreUnavailable) -> StoreUnfit:
-    meaning = redis_tls_fault(str(error))
-    fault = f"TLS with Redis: {meaning}" if meaning else f"Redis cannot be read ({error})"
-    return StoreUnfit(f"{fault}: {where_of(settings)}")
+        fault = redis_fault(error, f"Redis cannot be read ({error})")
+        raise StoreUnfit(f"{fault}: {where_of(settings)}") from None
 
 
 def where_of(settings: Settings) -> str:
-    """The setting that names the Redis, without a password."""
-    return f"EMOTRACK_REDIS_URL={settings.masked_redis_url}"
+    """Return the setting that names the Redis, without a password."""
+    return f"EMOTRACK_REDIS_URL={masked_url(settings.redis_url)}"

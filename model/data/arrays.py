@@ -1,6 +1,6 @@
 """The files of a data-set folder, opened and checked one by one: arrays, lines, meta.
 
-What is checked here needs one file only; `model.data.reader` fits them together.
+Each check here needs one file only; `model.data.reader` compares the files.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from model.errors import DataError
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# A truncated or hostile archive shows itself as any of these (MemoryError: a size nobody has).
+# A truncated or hostile archive raises any of these (MemoryError: an absurd size).
 UNREADABLE: Final = (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, MemoryError)
 
 
 def the_set_in(folder: Path) -> str:
-    """Name of the only set in `folder`, or of MELD among several."""
+    """Return the name of the only set in `folder`, or MELD's among several."""
     found = sorted(p.name.removesuffix("_meta.json") for p in folder.glob("*_meta.json"))
     if not found:
         raise DataError(
@@ -39,7 +39,7 @@ def the_set_in(folder: Path) -> str:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The meta file; its ``labels`` are at least one, each a name of its own."""
+    """Return the meta file, with one or more ``labels``, each a different name."""
     try:
         meta = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -54,35 +54,34 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def meta_numbers(path: Path, meta: Mapping[str, Any], key: str, width: int) -> NDArray[np.float32]:
-    """The list `key` of a meta file as `width` finite numbers."""
+    """Return the list `key` of a meta file as `width` finite numbers."""
     try:
         numbers = np.asarray(meta[key], np.float32)
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: `{key}` is no list of numbers: {error}") from error
     if numbers.shape != (width,):
         raise DataError(f"{path}: `{key}` has shape {numbers.shape}, its array has {width} columns")
-    if not np.isfinite(numbers).all():
-        raise DataError(
-            f"{path}: `{key}` holds NaN or Inf at column {_first(~np.isfinite(numbers))}"
-        )
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if len(bad):
+        raise DataError(f"{path}: `{key}` holds NaN or Inf at column {bad[0]}")
     return numbers
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Every array of an .npz; nothing is unpickled."""
+    """Return every array of an .npz; nothing is unpickled."""
     try:
         # numpy leaves the file of a broken archive open when it opened it itself
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except TypeError as error:  # numpy.load gave a bare array
+    except TypeError as error:  # numpy.load returned a bare array
         raise DataError(f"cannot read {path}: it is no .npz archive of named arrays") from error
     except UNREADABLE as error:
-        said = str(error) or type(error).__name__
-        raise DataError(f"cannot read {path}: {said} (truncated, or no .npz?)") from error
+        message = str(error) or type(error).__name__
+        raise DataError(f"cannot read {path}: {message} (truncated, or no .npz?)") from error
 
 
 def npz(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = True) -> bytes:
-    """The bytes of an .npz of these arrays."""
+    """Return the bytes of an .npz of these arrays."""
     file = io.BytesIO()
     save: Any = np.savez_compressed if compressed else np.savez
     save(file, allow_pickle=False, **arrays)
@@ -90,7 +89,7 @@ def npz(arrays: Mapping[str, NDArray[Any]], *, compressed: bool = True) -> bytes
 
 
 def matrix(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.float32]:
-    """[rows, width] as float32, NaN where nothing was measured; Inf is refused."""
+    """Return [rows, width] as float32, NaN where nothing was measured; Inf is refused."""
     if array.ndim != 2 or array.shape[1] == 0:
         raise DataError(f"{path}: `{key}` has shape {array.shape}, expected [rows, width]")
     if array.dtype.kind not in "fiu":
@@ -108,12 +107,12 @@ def matrix(path: Path, key: str, array: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def measured(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[rows]: whether anything of the row was measured."""
+    """Return [rows], true where any number of the row was measured."""
     return np.asarray((~np.isnan(values)).any(axis=1))
 
 
 def mask(path: Path, key: str, array: NDArray[Any], rows: int) -> NDArray[np.bool_]:
-    """[rows] of truth values."""
+    """Return [rows] of bool."""
     if array.shape != (rows,) or array.dtype.kind not in "biu":
         raise DataError(
             f"{path}: `{key}` has shape {array.shape} of {array.dtype}, expected ({rows},) of bool"
@@ -122,7 +121,7 @@ def mask(path: Path, key: str, array: NDArray[Any], rows: int) -> NDArray[np.boo
 
 
 def read_lines(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, dict[str, Any]]]]:
-    """The dialogues' file, gzipped or plain, and its (line number, object)."""
+    """Return the path of the dialogues, gzipped or plain, and its (line number, object)."""
     path = folder / f"{name}_dialogues.jsonl.gz"
     plain = folder / f"{name}_dialogues.jsonl"
     if path.is_file() and plain.is_file():
@@ -133,7 +132,7 @@ def read_lines(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, dict[
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a file of JSON lines, gzipped if it is called so; blank ones not."""
+    """Yield (line number, object) of JSON lines, gzipped if named .gz; skip blank lines."""
     number = 0
     try:
         with _opened(path) as file:
@@ -161,7 +160,7 @@ def _object(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def same_rows(path: Path, arrays: Arrays, keys: Sequence[str]) -> int:
-    """The number of rows all of `keys` have."""
+    """Return the number of rows of all `keys`. Raises `DataError` where they differ."""
     sizes = {key: arrays[key].shape[0] if arrays[key].ndim else 0 for key in keys}
     first = keys[0]
     for key, size in sizes.items():
@@ -171,7 +170,3 @@ def same_rows(path: Path, arrays: Arrays, keys: Sequence[str]) -> int:
                 "every array is the same utterance"
             )
     return sizes[first]
-
-
-def _first(bad: NDArray[np.bool_]) -> int:
-    return int(np.flatnonzero(bad)[0])

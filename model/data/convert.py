@@ -1,14 +1,14 @@
-"""A person's own conversations, one utterance a row, to a data set."""
+"""Convert a user's own conversations, one utterance a row, to a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from model.data.dataset import UNLABELLED, DataSet, Dialogue, Floats, Split
+from model.data.dataset import UNLABELLED, DataSet, Dialogue, Split
 from model.data.feature_file import FeatureRows
 from model.data.missing import filled
 from model.data.splits import held_out
@@ -26,22 +26,14 @@ NO_FEATURES: Final = FeatureRows("no features", {}, {})
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How conversations are split where the file does not say: shares of all of them."""
+    """Shares of all conversations for dev and test, where the file has no split."""
 
     dev: float = 0.15
     test: float = 0.15
     seed: int = 0
 
 
-@dataclass(slots=True)
-class _Talk:
-    """One conversation as it is collected; `rows` are rows of the table."""
-
-    ids: dict[str, None] = field(default_factory=dict)
-    speakers: list[str] = field(default_factory=list)
-    sentences: list[str] = field(default_factory=list)
-    emotions: list[str | None] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+Conversations = Mapping[tuple[Split, str], Mapping[int, TableRow]]  # rows by number
 
 
 def to_data_set(
@@ -50,11 +42,11 @@ def to_data_set(
     features: FeatureRows = NO_FEATURES,
     shares: Shares = Shares(),
 ) -> DataSet:
-    """Rows, in spoken order within each conversation, as a data set called `name`.
+    """Return rows, in spoken order within each conversation, as a data set called `name`.
 
-    Conversations may be interleaved. Labels are the emotions met, sorted; a row without one is
-    unlabelled. With a split column, a conversation is known by split and id (corpora count anew in
-    each split); without, whole conversations are dealt out as `shares` says. Raises `DataError`
+    Conversations may be interleaved. Labels are the emotions of the rows, sorted; a row without one
+    is unlabelled. With a split column, a conversation is identified by split and id (corpora number
+    each split from 0); without, whole conversations are assigned by `shares`. Raises `DataError`
     naming the row.
     """
     collected = list(rows)
@@ -65,29 +57,29 @@ def to_data_set(
         )
     _require_columns(collected, features)
     stated = any("split" in row.cells for row in collected)
-    talks: dict[tuple[Split, str], _Talk] = {}
+    conversations: dict[tuple[Split, str], dict[int, TableRow]] = {}
     for i, row in enumerate(collected):
         key = (_split(row) if stated else "train", _name(row, "conversation_id"))
-        _add(talks.setdefault(key, _Talk()), i, row, features)
-    data = _data_set(name, talks, features)
+        _check(i, row, features)
+        conversations.setdefault(key, {})[i] = row
+    data = _data_set(name, conversations, features)
     if not stated:
-        data = _dealt(data, shares)
+        data = _shared_out(data, shares)
     if not data.split("train"):
         raise DataError("no conversation has the split train: there is nothing to learn from")
     return filled(data)
 
 
-def _data_set(
-    name: str, talks: Mapping[tuple[Split, str], _Talk], features: FeatureRows
-) -> DataSet:
-    labels = sorted({e for talk in talks.values() for e in talk.emotions if e is not None})
+def _data_set(name: str, conversations: Conversations, features: FeatureRows) -> DataSet:
+    cells = (row.cells for rows in conversations.values() for row in rows.values())
+    labels = sorted({str(cell["emotion"]) for cell in cells if "emotion" in cell})
+    cut: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
+    for (split, conversation), rows in conversations.items():
+        cut[split].append(_dialogue(conversation, rows, labels, features))
     if len(labels) < 2:
         raise DataError(
             f"{len(labels)} emotion named ({', '.join(labels)}): a model tells two or more apart"
         )
-    cut: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
-    for (split, conversation), talk in talks.items():
-        cut[split].append(_dialogue(conversation, talk, labels, features))
     widths = {m: values.shape[1] for m, values in features.vectors.items()}
     return DataSet(
         name=name,
@@ -97,7 +89,7 @@ def _data_set(
             m: features.extractors.get(m, f"{name}-{m}: {width} numbers")
             for m, width in widths.items()
         },
-        dialogues={split: tuple(found) for split, found in cut.items()},
+        dialogues={split: tuple(part) for split, part in cut.items()},
     )
 
 
@@ -131,10 +123,8 @@ def _name(row: TableRow, ours: str) -> str:
     return str(value)
 
 
-def _add(talk: _Talk, i: int, row: TableRow, features: FeatureRows) -> None:
-    uid = str(row.cells.get("utterance_id", len(talk.ids)))
-    if uid in talk.ids:
-        raise DataError(f"{row.place}: utterance id {uid!r} is used twice in its conversation")
+def _check(i: int, row: TableRow, features: FeatureRows) -> None:
+    """Raise `DataError` for row `i` if its text or emotion is malformed, or it has no content."""
     text = row.cells.get("text", "")
     emotion = row.cells.get("emotion")
     if not isinstance(text, str):
@@ -143,45 +133,44 @@ def _add(talk: _Talk, i: int, row: TableRow, features: FeatureRows) -> None:
         raise DataError(f"{row.place}: `emotion` is {emotion!r}, expected a name")
     if not text and not any(features.present(m)[i] for m in features.vectors):
         raise DataError(f"{row.place}: neither a text nor a vector: leave the utterance out")
-    talk.ids[uid] = None
-    talk.speakers.append(_name(row, "speaker_id"))
-    talk.sentences.append(text)
-    talk.emotions.append(None if emotion is None else str(emotion))
-    talk.rows.append(i)
 
 
 def _dialogue(
-    conversation: str, talk: _Talk, labels: Sequence[str], features: FeatureRows
+    conversation: str, rows: Mapping[int, TableRow], labels: Sequence[str], features: FeatureRows
 ) -> Dialogue:
-    present = np.zeros((len(talk.rows), len(INPUTS)), np.bool_)
-    vectors: dict[str, Floats] = {}
-    for modality, values in features.vectors.items():
-        vectors[modality] = values[talk.rows]
-        present[:, INPUTS.index(modality)] = features.present(modality)[talk.rows]
-    numbers = [UNLABELLED if e is None else labels.index(e) for e in talk.emotions]
+    ids: dict[str, None] = {}
+    for row in rows.values():
+        uid = str(row.cells.get("utterance_id", len(ids)))
+        if uid in ids:
+            raise DataError(f"{row.place}: utterance id {uid!r} is used twice in its conversation")
+        ids[uid] = None
+    numbers = list(rows)
+    present = np.zeros((len(rows), len(INPUTS)), np.bool_)
+    for modality in features.vectors:
+        present[:, INPUTS.index(modality)] = features.present(modality)[numbers]
+    emotions = [row.cells.get("emotion") for row in rows.values()]
     return Dialogue(
         dialogue_id=conversation,
-        utterance_ids=tuple(talk.ids),
-        speakers=tuple(talk.speakers),
-        sentences=tuple(talk.sentences),
-        labels=np.array(numbers, np.int64),
-        features=vectors,
+        utterance_ids=tuple(ids),
+        speakers=tuple(_name(row, "speaker_id") for row in rows.values()),
+        sentences=tuple(row.cells.get("text", "") for row in rows.values()),
+        labels=np.array(
+            [UNLABELLED if e is None else labels.index(str(e)) for e in emotions], np.int64
+        ),
+        features={m: values[numbers] for m, values in features.vectors.items()},
         present=present,
     )
 
 
-def _dealt(data: DataSet, shares: Shares) -> DataSet:
-    """Whole conversations to dev and test; a test split only from three conversations on."""
+def _shared_out(data: DataSet, shares: Shares) -> DataSet:
+    """Move whole conversations to dev and test; no test split under three conversations."""
     count = len(data.split("train"))
     if shares.dev < 0 or shares.test < 0 or shares.dev + shares.test >= 1:
         raise DataError(
             f"shares {shares.dev} of dev and {shares.test} of test leave nothing to train"
         )
-    wanted: list[tuple[Split, float]] = [
-        ("test", shares.test if count > 2 else 0),
-        ("dev", shares.dev),
-    ]
-    for split, share in wanted:
+    wanted: dict[Split, float] = {"test": shares.test if count > 2 else 0, "dev": shares.dev}
+    for split, share in wanted.items():
         if share:
             left = len(data.split("train"))
             data = held_out(data, split, share=share * count / left, seed=shares.seed)

@@ -1,4 +1,4 @@
-"""Conversations with labels: what a data set is, in memory, and one generated for tests.
+"""Conversations with labels, in memory.
 
 `docs/data.md` describes the folder that `read_data_set` reads and `write_data_set` writes. Needs
 numpy only; nothing is unpickled.
@@ -23,13 +23,13 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """One conversation of T utterances in spoken order, with what is known of each."""
+    """One conversation of T utterances in spoken order."""
 
     dialogue_id: str
     utterance_ids: tuple[str, ...]  # [T]
     speakers: tuple[str, ...]  # [T]
     sentences: tuple[str, ...]  # [T], "" where only vectors are known
-    labels: NDArray[np.int64]  # [T], UNLABELLED where nobody said
+    labels: NDArray[np.int64]  # [T], or UNLABELLED
     features: Mapping[str, Floats]  # modality -> [T, width]; absent rows are 0
     present: NDArray[np.bool_]  # [T, 4] in the order of INPUTS
 
@@ -38,7 +38,7 @@ class Dialogue:
 
 
 class DataSource(Protocol):
-    """What training reads: labels, widths, and one split at a time."""
+    """Data for training: labels, widths, and one split at a time."""
 
     @property
     def name(self) -> str: ...
@@ -57,21 +57,21 @@ class DataSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DataSet:
-    """A whole set in memory. A split nobody made is empty."""
+    """A whole set in memory. A split that does not exist is empty."""
 
     name: str
     labels: tuple[str, ...]
-    widths: Mapping[str, int]  # modality -> vector width, modalities the set has vectors of
+    widths: Mapping[str, int]  # modality -> vector width, of those the set has
     extractors: Mapping[str, str]  # modality -> recipe its vectors come from
     dialogues: Mapping[Split, tuple[Dialogue, ...]]
-    note: str = ""  # what `model.data.splits` changed since the set was read, for people
+    note: str = ""  # changes by `model.data.splits` since the set was read, for display
 
     def split(self, name: Split) -> tuple[Dialogue, ...]:
         return self.dialogues[name]
 
 
 def column_statistics(dialogues: Sequence[Dialogue]) -> dict[str, tuple[Floats, Floats]]:
-    """Mean and standard deviation of each column over the rows where the modality is present."""
+    """Return mean and standard deviation of each column over the rows with the modality."""
     statistics: dict[str, tuple[Floats, Floats]] = {}
     for i, modality in enumerate(INPUTS):
         if modality not in dialogues[0].features:
@@ -88,13 +88,13 @@ def column_statistics(dialogues: Sequence[Dialogue]) -> dict[str, tuple[Floats, 
 
 
 def label_counts(dialogues: Sequence[Dialogue], classes: int) -> NDArray[np.int64]:
-    """How often each label occurs, [C]; unlabelled utterances count for nothing."""
+    """Return the number of utterances of each label, [C]; unlabelled ones do not count."""
     labels = np.concatenate([d.labels for d in dialogues])
     return np.bincount(labels[labels != UNLABELLED], minlength=classes)
 
 
 def speaker_pairs(dialogue: Dialogue) -> NDArray[np.int64]:
-    """(previous, current) indices of a speaker's consecutive utterances, [P, 2]."""
+    """Return (previous, current) indices of a speaker's consecutive utterances, [P, 2]."""
     last: dict[str, int] = {}
     pairs = []
     for i, speaker in enumerate(dialogue.speakers):

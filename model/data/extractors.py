@@ -1,4 +1,4 @@
-"""Recipe names: which extractor a data set's vectors come from, as predictions' inputs state it."""
+"""Recipe names: the extractor of a data set's vectors, as the inputs of predictions state it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENTENCES_WIDTH: Final = 384
 def recipes(
     name: str, meta: Mapping[str, Any], widths: Mapping[str, int], scaled: Iterable[str]
 ) -> dict[str, str]:
-    """Modality -> recipe of its vectors in the set `name`: as its meta file states it, else named.
+    """Return modality -> recipe of its vectors in the set `name`, by its meta file or by a name.
 
     `scaled` are the modalities of which the set has only z-scored columns.
     """
@@ -34,7 +34,7 @@ def recipes(
 
 def _recipe(name: str, meta: Mapping[str, Any], modality: str, width: int) -> str:
     if modality == "text":
-        # the one 384-wide encoder this format is written with
+        # the usual 384-wide encoder of this format
         usual = SENTENCES if width == SENTENCES_WIDTH else f"{name}-text: {width} numbers"
         return str(meta.get("text_encoder") or usual).split(",")[0]
     if modality == "persona":

@@ -1,4 +1,4 @@
-"""Feature files: vectors of a table's rows, as `emotrack extract` writes and others take them."""
+"""Feature files: vectors of a table's rows, as `emotrack extract` writes them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ NAMES: Final = {"text": "text", "audio": "audio", "video": "video", "visual": "v
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
-    """Row i of every array is the i-th utterance; a row of NaN is absent."""
+    """Vectors by modality: row i is the i-th utterance; a row of NaN is absent."""
 
     source: str
     vectors: Mapping[str, Floats]  # modality -> [rows, width]
-    extractors: Mapping[str, str]  # modality -> recipe, where the file says it
+    extractors: Mapping[str, str]  # modality -> recipe, where the file names it
 
     @property
     def rows(self) -> int:
         return len(next(iter(self.vectors.values()), ()))
 
     def present(self, modality: str) -> NDArray[np.bool_]:
-        """[rows]"""
+        """Return the rows that have a vector, [rows]."""
         return measured(self.vectors[modality])
 
 
 def read_feature_rows(paths: Sequence[Path]) -> FeatureRows:
-    """The arrays of one or several .npz files side by side (audio of one, video of another).
+    """Read the arrays of one or several .npz files together (audio of one, video of another).
 
-    Raises `DataError` when a file holds none, two hold the same, or their rows differ in number.
+    Raises `DataError` when a file has none, two have the same, or their rows differ in number.
     """
     vectors: dict[str, Floats] = {}
     origin: dict[str, Path] = {}
@@ -71,7 +71,7 @@ def read_feature_rows(paths: Sequence[Path]) -> FeatureRows:
 def write_feature_rows(
     path: Path, modality: str, names: Sequence[str], vectors: NDArray[Any], extractor: str
 ) -> None:
-    """Write a feature file whole: `modality`, `name` and the recipe. Raises `OSError`."""
-    names_of_rows, recipe = np.array(names), np.array(extractor)
-    arrays = {modality: vectors, "name": names_of_rows, f"{modality}_extractor": recipe}
+    """Write a feature file atomically: `modality`, `name` and the recipe. Raises `OSError`."""
+    arrays = {modality: vectors, "name": np.array(names)}
+    arrays[f"{modality}_extractor"] = np.array(extractor)
     write_whole(path.parent, {path.name: npz(arrays)})

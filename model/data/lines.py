@@ -1,4 +1,4 @@
-"""The dialogues of a data set, line by line: who said what, with which label and row."""
+"""The dialogues of a data set, line by line: speakers, sentences, labels and rows."""
 
 from __future__ import annotations
 
@@ -11,30 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.dataset import SPLITS, UNLABELLED, Split
+from model.data.dataset import SPLITS, UNLABELLED, Dialogue, Split
 from model.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class DialogueLine:
-    """One dialogue of T utterances without its vectors; `rows` says where those are."""
-
-    dialogue_id: str
-    utterance_ids: tuple[str, ...]
-    speakers: tuple[str, ...]
-    sentences: tuple[str, ...]
-    labels: NDArray[np.int64]  # [T]
-    rows: NDArray[np.int64]  # [T]
 
 
 @dataclass(slots=True)
 class _Checked:
-    """What all lines share: names, sizes, and which rows and ids were met."""
+    """State shared by all lines: names, sizes, and the rows and ids seen so far."""
 
     path: Path
     labels: Sequence[str]
     present: NDArray[np.bool_]  # [rows, modalities]
-    row_of: dict[int, str] = field(default_factory=dict)  # row -> where it was used
+    row_of: dict[int, str] = field(default_factory=dict)  # row -> the utterance that uses it
     dialogues: dict[tuple[str, str], int] = field(default_factory=dict)  # -> line
 
 
@@ -43,31 +31,30 @@ def dialogue_lines(
     lines: Iterable[tuple[int, dict[str, Any]]],
     labels: Sequence[str],
     present: NDArray[np.bool_],
-) -> Iterator[tuple[Split, DialogueLine]]:
-    """(split, dialogue) of each line. Raises `DataError` naming the line and the utterance."""
+) -> Iterator[tuple[Split, Dialogue, NDArray[np.int64]]]:
+    """Yield (split, dialogue without its vectors, their rows [T]) of each line.
+
+    Raises `DataError` naming the line and the utterance.
+    """
     checked = _Checked(path, labels, present)
     for number, line in lines:
         place = f"{path}, line {number}"
-        split = _split(place, line.get("split"))
-        dialogue_id = name_of(place, "dialogue_id", line.get("dialogue_id"))
+        value = line.get("split")
+        if value not in SPLITS:
+            raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
+        split: Split = value
+        dialogue_id = _name(place, "dialogue_id", line.get("dialogue_id"))
         before = checked.dialogues.setdefault((split, dialogue_id), number)
         if before != number:
             raise DataError(
                 f"{place}: dialogue {dialogue_id!r} of {split} is already line {before}"
             )
-        yield split, _dialogue_line(checked, place, dialogue_id, line.get("utterances"))
+        yield split, *_dialogue(checked, place, dialogue_id, line.get("utterances"))
 
 
-def _split(place: str, value: Any) -> Split:
-    for split in SPLITS:
-        if value == split:
-            return split
-    raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
-
-
-def _dialogue_line(
+def _dialogue(
     checked: _Checked, place: str, dialogue_id: str, utterances: Any
-) -> DialogueLine:
+) -> tuple[Dialogue, NDArray[np.int64]]:
     if not isinstance(utterances, list) or not utterances:
         raise DataError(f"{place}: dialogue {dialogue_id!r} has no utterances")
     ids: dict[str, None] = {}
@@ -76,28 +63,30 @@ def _dialogue_line(
         here = f"{place}, utterance {i}"
         if not isinstance(utterance, dict):
             raise DataError(f"{here}: {type(utterance).__name__}, expected an object {{…}}")
-        uid = name_of(here, "uid", utterance.get("uid", i))
+        uid = _name(here, "uid", utterance.get("uid", i))
         if uid in ids:
             raise DataError(
                 f"{here}: utterance id {uid!r} is used twice in dialogue {dialogue_id!r}"
             )
         ids[uid] = None
         rows.append(_row(checked, here, utterance.get("row")))
-        speakers.append(name_of(here, "speaker", utterance.get("speaker")))
+        speakers.append(_name(here, "speaker", utterance.get("speaker")))
         sentences.append(_sentence(checked, here, utterance.get("text"), rows[-1]))
         labels.append(_label(checked.labels, here, utterance))
-    return DialogueLine(
+    dialogue = Dialogue(
         dialogue_id,
         tuple(ids),
         tuple(speakers),
         tuple(sentences),
         np.array(labels, np.int64),
-        np.array(rows, np.int64),
+        features={},
+        present=checked.present[rows],
     )
+    return dialogue, np.array(rows, np.int64)
 
 
-def name_of(place: str, field_name: str, value: Any) -> str:
-    """An id or a speaker: a text with something in it, or a whole number."""
+def _name(place: str, field_name: str, value: Any) -> str:
+    """Return an id or a speaker as text: a non-empty text, or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str) or not value.strip():
@@ -127,7 +116,7 @@ def _sentence(checked: _Checked, here: str, value: Any, row: int) -> str:
 
 
 def _label(labels: Sequence[str], here: str, utterance: dict[str, Any]) -> int:
-    """`label` rules: an index, a name, or null and -1 for nobody said; without it `emotion`."""
+    """Return the index of `label` (index, name, or null and -1: unlabelled), else of `emotion`."""
     value = utterance["label"] if "label" in utterance else utterance.get("emotion")
     if value is None or (value == UNLABELLED and not isinstance(value, bool)):
         return UNLABELLED
@@ -142,14 +131,11 @@ def _label(labels: Sequence[str], here: str, utterance: dict[str, Any]) -> int:
         )
     if not 0 <= value < len(labels):
         raise DataError(f"{here}: label {value} is none of 0..{len(labels) - 1} ({list(labels)})")
-    _same_emotion(labels, here, int(value), utterance.get("emotion"))
-    return int(value)
-
-
-def _same_emotion(labels: Sequence[str], here: str, label: int, emotion: Any) -> None:
-    """A second name for a label is fine ("hap" of happy), another label's name is not."""
+    label, emotion = int(value), utterance.get("emotion")
+    # a second name for the label is fine ("hap" of happy), another label's name is not
     if emotion in labels and labels.index(emotion) != label:
         raise DataError(
             f"{here}: label {label} is {labels[label]!r}, but emotion says {emotion!r} "
             f"({labels.index(emotion)})"
         )
+    return label

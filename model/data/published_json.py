@@ -11,8 +11,8 @@ A folder of that code holds
 `video_features.pkl`         split -> key -> vector
 ========================== =====================================================================
 
-Frames are averaged. An utterance without a vector lacks that modality; a feature file that is not
-there, the set does. Pickles are read by `model.data.safe_pickle`: nothing is run.
+Frames are averaged. An utterance without a vector lacks that modality; without its feature file the
+set lacks it. Pickles are read by `model.data.safe_pickle`: nothing is run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from model.data.splits import with_dev
 from model.errors import DataError
 from model.interface import INPUTS
 
-# The words its label sentences use, in the order of our label sets.
+# Our label sets, and the words of the files for them in the same order.
 _WORDS: Final[Mapping[Corpus, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "meld": (MELD_LABELS, MELD_LABELS),
     "iemocap": (
@@ -47,7 +47,7 @@ _FIELDS: Final = ("utterance", "speaker", "emotion", "feature_key")
 
 @dataclass(frozen=True, slots=True)
 class _Features:
-    """The vectors of one modality: split -> key -> numbers."""
+    """Vectors of one modality: split -> key -> numbers."""
 
     path: Path
     recipe: str
@@ -55,14 +55,15 @@ class _Features:
     by_split: Mapping[str, Mapping[str, Any]]
 
     def vector(self, split: Split, key: str) -> Floats | None:
-        """[n] of an utterance, frames averaged; None where it has none. Raises `DataError`."""
-        named, key = self.by_split.get(split, {}), key + self.suffix
-        found = named.get(key, named.get(key.lower()))  # its code lowers the whole JSON, not these
-        if found is None:
+        """Return an utterance's vector [n], frames averaged, or None. Raises `DataError`."""
+        by_key, key = self.by_split.get(split, {}), key + self.suffix
+        # the published code puts the whole JSON in lower case, but not these keys
+        numbers = by_key.get(key, by_key.get(key.lower()))
+        if numbers is None:
             return None
         where = f"{self.path}, {split}, {key!r}"
         try:
-            values = np.asarray(found, np.float32)
+            values = np.asarray(numbers, np.float32)
         except (TypeError, ValueError) as error:
             raise DataError(f"{where} holds no numbers: {error}") from error
         if values.ndim not in (1, 2) or 0 in values.shape:
@@ -76,33 +77,27 @@ class _Features:
 def read_original_json(
     corpus: Corpus, folder: Path, *, audio: str = "opensmile", seed: int = 0
 ) -> DataSet:
-    """The corpus as a data set of sentences, with audio and video where their files are there.
+    """Read the corpus as a data set of sentences, with audio and video where there are files.
 
-    `audio` names the file `audio_features_<audio>.pkl`. Where no `dev_data.json` is, a tenth of the
+    `audio` names the file `audio_features_<audio>.pkl`. Without a `dev_data.json` a tenth of the
     train dialogues is held out by `seed` (the published code took the test split for dev). Raises
     `DataError` naming file, dialogue and utterance.
     """
-    features = {
-        modality: _features(folder / name, recipe, suffix)
-        for modality, name, recipe, suffix in (
-            (
-                "audio",
-                f"audio_features_{audio}.pkl",
-                f"{corpus} audio: {audio}",
-                f"_{audio}" if "hubert" in audio else "",
-            ),
-            ("video", "video_features.pkl", "denseface", ""),
-        )
-        if (folder / name).exists()
-    }
+    audio_file, video_file = folder / f"audio_features_{audio}.pkl", folder / "video_features.pkl"
+    features = {}
+    if audio_file.exists():
+        suffix = f"_{audio}" if "hubert" in audio else ""
+        features["audio"] = _features(audio_file, f"{corpus} audio: {audio}", suffix)
+    if video_file.exists():
+        features["video"] = _features(video_file, "denseface")
     dialogues: dict[Split, tuple[Dialogue, ...]] = {split: () for split in SPLITS}
     widths: dict[str, int] = {}
     for split in SPLITS:
         path = folder / f"{split}_data.json"
         if path.exists() or split == "train":
             dialogues[split] = tuple(
-                _dialogue(path, corpus, split, name, said, features, widths)
-                for name, said in _read(path)
+                _dialogue(path, corpus, split, name, utterances, features, widths)
+                for name, utterances in _read(path).items()
             )
     if not dialogues["train"]:
         raise DataError(f"{folder / 'train_data.json'} holds no dialogue")
@@ -111,34 +106,34 @@ def read_original_json(
         labels=_WORDS[corpus][0],
         widths=widths,
         extractors={modality: features[modality].recipe for modality in widths},
-        dialogues={split: _with_columns(found, widths) for split, found in dialogues.items()},
+        dialogues={split: _with_columns(part, widths) for split, part in dialogues.items()},
     )
     return filled(with_dev(data, seed=seed))
 
 
-def _features(path: Path, recipe: str, suffix: str) -> _Features:
-    found = load_pickle(path)
-    nested = isinstance(found, dict) and all(isinstance(part, dict) for part in found.values())
-    if not nested or not set(found) & set(SPLITS):
+def _features(path: Path, recipe: str, suffix: str = "") -> _Features:
+    by_split = load_pickle(path)
+    nested = isinstance(by_split, dict) and all(isinstance(p, dict) for p in by_split.values())
+    if not nested or not set(by_split) & set(SPLITS):
         raise DataError(f"{path} holds no dict of splits (train, dev, test) of dicts of vectors")
-    return _Features(path, recipe, suffix, found)
+    return _Features(path, recipe, suffix, by_split)
 
 
-def _read(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """(dialogue id, utterances by id) in the order of the file."""
+def _read(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return dialogue id -> utterance id -> fields, in the order of the file."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON: {error}") from error
-    found: dict[str, Mapping[str, Any]] = {}
+    dialogues: dict[str, Mapping[str, Any]] = {}
     for turns, of_this_length in _object(content, f"{path}").items():
-        for name, said in _object(of_this_length, f"{path}, {turns!r} turns").items():
-            if name in found:
+        for name, utterances in _object(of_this_length, f"{path}, {turns!r} turns").items():
+            if name in dialogues:
                 raise DataError(f"{path}: dialogue {name!r} is there twice")
-            found[name] = _object(said, f"{path}, dialogue {name!r}")
-    return list(found.items())
+            dialogues[name] = _object(utterances, f"{path}, dialogue {name!r}")
+    return dialogues
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
@@ -152,12 +147,13 @@ def _dialogue(
     corpus: Corpus,
     split: Split,
     name: str,
-    said: Mapping[str, Any],
+    utterances: Mapping[str, Any],
     features: Mapping[str, _Features],
     widths: dict[str, int],
 ) -> Dialogue:
-    """One dialogue; the first vector of a modality says how wide it is in all of them."""
-    rows = [_fields(path, name, number, row) for number, row in said.items()]
+    """Return one dialogue; the first vector of a modality sets its width for the whole set."""
+    words = _WORDS[corpus][1]
+    rows = [_fields(path, name, number, row, words) for number, row in utterances.items()]
     vectors: dict[str, list[Floats | None]] = {m: [] for m in features}
     for row in rows:
         for modality, file in features.items():
@@ -171,18 +167,11 @@ def _dialogue(
     present = np.zeros((len(rows), len(INPUTS)), np.bool_)
     for modality, column in vectors.items():
         present[:, INPUTS.index(modality)] = [vector is not None for vector in column]
-    words = _WORDS[corpus][1]
-    for number, row in zip(said, rows, strict=True):
-        if row["emotion"].lower() not in words:
-            raise DataError(
-                f"{path}, dialogue {name!r}, utterance {number!r}: emotion {row['emotion']!r}, "
-                f"expected one of {', '.join(words)}"
-            )
     return Dialogue(
         dialogue_id=f"{split}_{name}",
-        utterance_ids=tuple(str(number) for number in said),
+        utterance_ids=tuple(str(number) for number in utterances),
         speakers=tuple(row["speaker"] for row in rows),
-        sentences=tuple(_words_of(row) for row in rows),
+        sentences=tuple(row["utterance"] for row in rows),
         labels=np.array([words.index(row["emotion"].lower()) for row in rows], np.int64),
         features={
             modality: np.stack(
@@ -195,25 +184,27 @@ def _dialogue(
     )
 
 
-def _fields(path: Path, dialogue: str, number: str, row: Any) -> dict[str, str]:
-    """The fields we read, whatever the case of their names. Raises `DataError`."""
+def _fields(
+    path: Path, dialogue: str, number: str, row: Any, words: Sequence[str]
+) -> dict[str, str]:
+    """Return `_FIELDS` of an utterance, in any case of their names. Raises `DataError`."""
     where = f"{path}, dialogue {dialogue!r}, utterance {number!r}"
     known = {key.lower(): value for key, value in _object(row, where).items()}
     for field in _FIELDS:
         if not isinstance(known.get(field), str) or not known[field].strip():
             raise DataError(f"{where}: no text in field {field!r}")
-    return {field: str(known[field]) for field in _FIELDS}
-
-
-def _words_of(row: Mapping[str, str]) -> str:
-    """What was said, without the speaker's name before it."""
-    head = f"{row['speaker']}: "
-    said = row["utterance"]
-    return said[len(head) :] if said.lower().startswith(head.lower()) else said
+    if known["emotion"].lower() not in words:
+        raise DataError(
+            f"{where}: emotion {known['emotion']!r}, expected one of {', '.join(words)}"
+        )
+    head = f"{known['speaker']}: "  # the name before the words
+    if known["utterance"].lower().startswith(head.lower()):
+        known["utterance"] = known["utterance"][len(head) :]
+    return {field: known[field] for field in _FIELDS}
 
 
 def _with_columns(dialogues: Sequence[Dialogue], widths: Mapping[str, int]) -> tuple[Dialogue, ...]:
-    """Each dialogue with every modality of the set: absent where it has no vector of it."""
+    """Return the dialogues with every modality of the set, 0 where absent."""
     return tuple(
         replace(
             d,

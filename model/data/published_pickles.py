@@ -17,7 +17,7 @@ persona             dict    dialogue id -> [T, 5]
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,7 +40,7 @@ ROBERTA: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class _Layout:
     """Positions of a corpus's parts in its files."""
 
     labels: tuple[str, ...]
@@ -51,12 +51,12 @@ class Layout:
     dev: range  # train ids that are the dev split; empty: one is held out
 
 
-LAYOUTS: Final[Mapping[Corpus, Layout]] = {
-    "meld": Layout(
+_LAYOUTS: Final[Mapping[Corpus, _Layout]] = {
+    "meld": _Layout(
         MELD_LABELS, 10, 11, (3, 4, 5, 6), "MELD audio: 300 numbers, recipe not published",
         range(1039, 1153),
     ),
-    "iemocap": Layout(IEMOCAP_LABELS, 9, 10, (2, 3, 4, 5), "openSMILE IS10", range(0)),
+    "iemocap": _Layout(IEMOCAP_LABELS, 9, 10, (2, 3, 4, 5), "openSMILE IS10", range(0)),
 }  # fmt: skip
 
 
@@ -68,24 +68,24 @@ class _File:
     parts: Sequence[Any]
 
     def of(self, position: int, dialogue: Any, turns: int | None = None) -> list[Any]:
-        """Return the entry of `dialogue` at `position`, checked to be of `turns` utterances."""
+        """Return the entry of `dialogue` at `position`. Raises unless it has `turns` utterances."""
         part = self.parts[position]
         if not isinstance(part, dict) or dialogue not in part:
             raise DataError(f"{self.path}, position {position}: no dialogue {dialogue!r}")
-        found, where = part[dialogue], self.where(position, dialogue)
-        array = isinstance(found, np.ndarray) and found.ndim > 0
-        if not array and not isinstance(found, list | tuple):
+        entry, where = part[dialogue], self.where(position, dialogue)
+        array = isinstance(entry, np.ndarray) and entry.ndim > 0
+        if not array and not isinstance(entry, list | tuple):
             raise DataError(f"{where} is no list")
-        if turns is not None and len(found) != turns:
-            raise DataError(f"{where} has {len(found)} utterances, but {turns} utterance ids")
-        return list(found)
+        if turns is not None and len(entry) != turns:
+            raise DataError(f"{where} has {len(entry)} utterances, but {turns} utterance ids")
+        return list(entry)
 
     def where(self, position: int, dialogue: Any) -> str:
-        """Name a dialogue's place in the file."""
+        """Return a dialogue's place in the file, for messages."""
         return f"{self.path}, position {position}: dialogue {dialogue!r}"
 
     def vectors(self, position: int, dialogue: Any, turns: int) -> Floats:
-        """[T, width]."""
+        """Return a dialogue's vectors, [T, width]."""
         rows, where = self.of(position, dialogue, turns), self.where(position, dialogue)
         widths = sorted({np.size(row) for row in rows})
         if len(widths) != 1:
@@ -102,13 +102,13 @@ class _File:
 def read_original(
     corpus: Corpus, features: Path, roberta: Path, persona: Path | None = None, *, seed: int = 0
 ) -> DataSet:
-    """The corpus as a data set: text is the mean of the four RoBERTa vectors.
+    """Read the corpus as a data set; text is the mean of the four RoBERTa vectors.
 
     Splits are the id lists of the features file. MELD's train list holds its dev split (ids 1039 to
     1152); IEMOCAP has none, so a tenth of the train dialogues is held out by `seed`. Raises
     `DataError` naming file, position and dialogue.
     """
-    layout = LAYOUTS[corpus]
+    layout = _LAYOUTS[corpus]
     files = (
         _opened(features, layout.features),
         _opened(roberta, layout.roberta),
@@ -117,7 +117,7 @@ def read_original(
     dialogues: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
     for split, dialogue in _splits(files[0], layout):
         dialogues[split].append(_dialogue(layout, files, split, dialogue))
-    every = [d for found in dialogues.values() for d in found]
+    every = [d for part in dialogues.values() for d in part]
     if not every:
         raise DataError(f"{features}: its lists of train and test ids (positions 7, 8) are empty")
     data = DataSet(
@@ -130,7 +130,7 @@ def read_original(
             "video": "denseface: 342 numbers",
             **({"persona": f"{corpus}-persona: five per-utterance traits"} if persona else {}),
         },
-        dialogues={split: tuple(found) for split, found in dialogues.items()},
+        dialogues={split: tuple(part) for split, part in dialogues.items()},
     )
     return filled(with_dev(data, seed=seed))
 
@@ -146,15 +146,15 @@ def _opened(path: Path, length: int) -> _File:
     return _File(path, parts)
 
 
-def _splits(file: _File, layout: Layout) -> list[tuple[Split, Any]]:
+def _splits(file: _File, layout: _Layout) -> list[tuple[Split, Any]]:
     train, test = (_ids(file, position) for position in (7, 8))
     both = sorted(set(map(str, train)) & set(map(str, test)))
     if both:
         raise DataError(f"{file.path}: dialogue {both[0]!r} is in the train and the test list")
-    found: list[tuple[Split, Any]] = [
+    placed: list[tuple[Split, Any]] = [
         ("dev" if dialogue in layout.dev else "train", dialogue) for dialogue in train
     ]
-    return found + [("test", dialogue) for dialogue in test]
+    return placed + [("test", dialogue) for dialogue in test]
 
 
 def _ids(file: _File, position: int) -> list[Any]:
@@ -165,13 +165,16 @@ def _ids(file: _File, position: int) -> list[Any]:
 
 
 def _dialogue(
-    layout: Layout, files: tuple[_File, _File, _File | None], split: Split, dialogue: Any
+    layout: _Layout, files: tuple[_File, _File, _File | None], split: Split, dialogue: Any
 ) -> Dialogue:
     features, roberta, persona = files
     ids = features.of(0, dialogue)
     turns = len(ids)
     layers = [roberta.vectors(position, dialogue, turns) for position in layout.layers]
-    mixed: Floats = np.stack(_same_width(roberta.path, dialogue, layers)).mean(axis=0)
+    widths = [layer.shape[1] for layer in layers]
+    if len(set(widths)) != 1:
+        raise DataError(f"{roberta.path}: dialogue {dialogue!r} has layers of {widths} numbers")
+    mixed: Floats = np.stack(layers).mean(axis=0)
     vectors = {
         "text": mixed,
         "audio": features.vectors(4, dialogue, turns),
@@ -179,33 +182,22 @@ def _dialogue(
     }
     if persona is not None:
         vectors["persona"] = persona.vectors(0, dialogue, turns)
-    present = np.array([m in vectors for m in INPUTS])
+    names = tuple(map(str, ids))
+    if len(set(names)) < turns:  # the file numbers two alike
+        names = tuple(map(str, range(turns)))
     return Dialogue(
         dialogue_id=f"{split}_{dialogue}" if isinstance(dialogue, int) else str(dialogue),
-        utterance_ids=_names(ids),
+        utterance_ids=names,
         speakers=tuple(_speaker(features, dialogue, s) for s in features.of(1, dialogue, turns)),
         sentences=tuple(str(s) for s in features.of(6, dialogue, turns)),
         labels=_labels(features, dialogue, turns, len(layout.labels)),
         features=vectors,
-        present=np.tile(present, (turns, 1)),
+        present=np.tile([m in vectors for m in INPUTS], (turns, 1)),
     )
 
 
-def _same_width(path: Path, dialogue: Any, layers: Collection[Floats]) -> list[Floats]:
-    widths = [layer.shape[1] for layer in layers]
-    if len(set(widths)) != 1:
-        raise DataError(f"{path}: dialogue {dialogue!r} has layers of {widths} numbers")
-    return list(layers)
-
-
-def _names(ids: Sequence[Any]) -> tuple[str, ...]:
-    """As the file numbers them; by place where it numbers two alike."""
-    names = tuple(str(name) for name in ids)
-    return names if len(set(names)) == len(names) else tuple(map(str, range(len(names))))
-
-
 def _speaker(file: _File, dialogue: Any, value: Any) -> str:
-    """'M' or 'F' as it is; of a one-hot row, the place of its one."""
+    """Return a named speaker unchanged; for a one-hot row, its number."""
     if isinstance(value, str) and value.strip():
         return value
     row = np.asarray(value)

@@ -1,4 +1,4 @@
-"""Read a data-set folder as docs/data.md describes it, and refuse what departs from it.
+"""Read a data-set folder as docs/data.md describes it, and refuse any other content.
 
 Audio and video are the *raw* columns where the set has them, as the extractors publish them; the
 checkpoint normalises. A column that is NaN inside a present vector (Praat finds no pitch in a
@@ -8,7 +8,7 @@ whisper) becomes the mean of that column over the train split, because NaN never
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from model.data.arrays import (
 )
 from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
 from model.data.extractors import recipes
-from model.data.lines import DialogueLine, dialogue_lines
+from model.data.lines import dialogue_lines
 from model.data.missing import filled
 from model.errors import DataError
 from model.interface import INPUTS
@@ -38,20 +38,20 @@ KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "vide
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """One modality as its file has it: NaN where nothing was measured."""
+class _Columns:
+    """One modality as in its file: NaN where nothing was measured."""
 
     path: Path
     key: str  # the array's name
     values: Floats  # [rows, width]
     present: NDArray[np.bool_]  # [rows]
-    scaled: bool  # z-scored by whoever wrote the set
+    scaled: bool  # z-scored by the set's author
 
 
 def read_data_set(folder: Path, name: str | None = None) -> DataSet:
     """Read `<name>_*` from `folder`; the only set there (or MELD of several) when `name` is None.
 
-    Raises `DataError` for whatever departs from docs/data.md.
+    Raises `DataError` for a set that does not follow docs/data.md.
     """
     name = name or the_set_in(folder)
     meta_path = folder / f"{name}_meta.json"
@@ -59,11 +59,12 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
     columns, rows = _columns(folder, name)
     path, lines = read_lines(folder, name)
     present = np.zeros((rows, len(INPUTS)), np.bool_)
-    for modality, found in columns.items():
-        present[:, INPUTS.index(modality)] = found.present
-    dialogues: dict[Split, list[DialogueLine]] = {split: [] for split in SPLITS}
-    for split, line in dialogue_lines(path, lines, meta["labels"], present):
-        dialogues[split].append(line)
+    for modality, column in columns.items():
+        present[:, INPUTS.index(modality)] = column.present
+    dialogues: dict[Split, list[Dialogue]] = {split: [] for split in SPLITS}
+    for split, dialogue, numbers in dialogue_lines(path, lines, meta["labels"], present):
+        features = {modality: column.values[numbers] for modality, column in columns.items()}
+        dialogues[split].append(replace(dialogue, features=features))
     if not dialogues["train"]:
         raise DataError(f"{path}: no dialogue has the split train: there is nothing to learn from")
     widths = {m: c.values.shape[1] for m, c in columns.items()}
@@ -72,16 +73,13 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
         labels=tuple(meta["labels"]),
         widths=widths,
         extractors=recipes(name, meta, widths, [m for m, c in columns.items() if c.scaled]),
-        dialogues={
-            split: tuple(_dialogue(line, columns, present) for line in found)
-            for split, found in dialogues.items()
-        },
+        dialogues={split: tuple(part) for split, part in dialogues.items()},
     )
     return filled(data, _stated_means(meta_path, meta, columns))
 
 
-def _columns(folder: Path, name: str) -> tuple[dict[str, Columns], int]:
-    """Every modality the set has, and how many rows there are."""
+def _columns(folder: Path, name: str) -> tuple[dict[str, _Columns], int]:
+    """Return the modalities of the set, and its number of rows."""
     path = folder / f"{name}_features.npz"
     arrays = read_arrays(path)
     known = [
@@ -106,49 +104,35 @@ def _columns(folder: Path, name: str) -> tuple[dict[str, Columns], int]:
     return columns, rows
 
 
-def _column(path: Path, key: str, arrays: Arrays, rows: int) -> Columns:
+def _column(path: Path, key: str, arrays: Arrays, rows: int) -> _Columns:
     scaled = f"{key}_raw" not in arrays and key != "text"
-    stored = key if scaled or f"{key}_raw" not in arrays else f"{key}_raw"
+    stored = f"{key}_raw" if f"{key}_raw" in arrays else key
     values = matrix(path, stored, arrays[stored])
     present = measured(values)
     if f"{key}_mask" in arrays:
         present &= mask(path, f"{key}_mask", arrays[f"{key}_mask"], rows)
     elif scaled:
-        present &= values.any(axis=1)  # "missing = 0" after z-scoring; NaN counts as something
-    return Columns(path, stored, values, present, scaled)
+        present &= values.any(axis=1)  # "missing = 0" after z-scoring; NaN counts as present
+    return _Columns(path, stored, values, present, scaled)
 
 
-def _persona(path: Path, features: Path, rows: int) -> Columns:
+def _persona(path: Path, features: Path, rows: int) -> _Columns:
     arrays = read_arrays(path)
     if "persona" not in arrays:
         raise DataError(f"{path} holds no array `persona` (it has: {', '.join(arrays) or '-'})")
     values = matrix(path, "persona", arrays["persona"])
     if len(values) != rows:
         raise DataError(f"{path}: `persona` has {len(values)} rows, {features.name} has {rows}")
-    return Columns(path, "persona", values, measured(values), scaled=False)
+    return _Columns(path, "persona", values, measured(values), scaled=False)
 
 
 def _stated_means(
-    path: Path, meta: Mapping[str, Any], columns: Mapping[str, Columns]
+    path: Path, meta: Mapping[str, Any], columns: Mapping[str, _Columns]
 ) -> dict[str, Floats]:
-    """The train means of raw columns that the meta file states."""
+    """Return the train means of raw columns that the meta file states."""
     return {
-        modality: meta_numbers(path, meta, key, found.values.shape[1])
-        for modality, found in columns.items()
-        for key in [found.key.removesuffix("_raw") + "_mean"]
-        if key in meta and not found.scaled
+        modality: meta_numbers(path, meta, key, column.values.shape[1])
+        for modality, column in columns.items()
+        for key in [column.key.removesuffix("_raw") + "_mean"]
+        if key in meta and not column.scaled
     }
-
-
-def _dialogue(
-    line: DialogueLine, columns: Mapping[str, Columns], present: NDArray[np.bool_]
-) -> Dialogue:
-    return Dialogue(
-        dialogue_id=line.dialogue_id,
-        utterance_ids=line.utterance_ids,
-        speakers=line.speakers,
-        sentences=line.sentences,
-        labels=line.labels,
-        features={modality: found.values[line.rows] for modality, found in columns.items()},
-        present=present[line.rows],
-    )

@@ -1,9 +1,9 @@
 """Read the feature pickles that research code published, without running anything in them.
 
 A pickle is a program. This reader lets it build plain Python values and numpy arrays of numbers or
-text, and nothing else: every other name it asks for is refused. numpy's own unpickling is not used
-either (its ``__setstate__`` trusts what it is given): array, dtype and scalar are rebuilt here from
-their published layout, and sizes must agree.
+text, and nothing else: every other name is refused. numpy's own unpickling is not used either (its
+``__setstate__`` trusts its argument): array, dtype and scalar are rebuilt here from their published
+layout, and sizes must agree.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _PLAIN: Final = re.compile(r"[<>=|]?([biuf][0-9]{1,2}|[SU][0-9]{1,6}|\?)")
 
 
 class Refused(DataError):
-    """The file asks for something that is neither numpy nor plain; says what."""
+    """The file requests a name that is neither numpy nor plain; the message names it."""
 
 
 def load_pickle(path: Path, *, largest: int = LARGEST) -> Any:
     """Read the pickle at `path`: tuples, lists, dicts, sets, numbers, texts, numpy arrays.
 
-    Written by Python 2 or 3, protocol 0 to 5. Raises `DataError`; `Refused` names what the file
-    asked for.
+    Written by Python 2 or 3, protocol 0 to 5. Raises `DataError`, or `Refused` with the refused
+    name.
     """
     try:
         size = path.stat().st_size
@@ -45,30 +45,30 @@ def load_pickle(path: Path, *, largest: int = LARGEST) -> Any:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     try:
         return _finished(_Unpickler(io.BytesIO(content), encoding="latin1").load(), 0, {})
-    except Refused as met:
-        raise Refused(f"{path} {met}: nothing of it was run or read") from None
+    except Refused as error:
+        raise Refused(f"{path} {error}: nothing of it was run or read") from None
     # Damaged and hostile pickles raise anything at all, from a wrong argument to a huge memo.
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path} is no pickle of features, or damaged: {said}") from error
+        message = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path} is no pickle of features, or damaged: {message}") from error
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows no name but those in `_KNOWN`; everything it hands out is ours or a plain value."""
+    """An unpickler of the names in `_KNOWN`; each is our function or builds a plain value."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         newer = module_name.replace("numpy.core.", "numpy._core.")
-        made = _KNOWN.get(f"{newer.replace('__builtin__', 'builtins')}.{global_name}")
-        if made is None:
+        make = _KNOWN.get(f"{newer.replace('__builtin__', 'builtins')}.{global_name}")
+        if make is None:
             raise Refused(f"asks for {module_name}.{global_name}")
-        return _Maker(made)
+        return _Maker(make)
 
     def persistent_load(self, pid: Any) -> Any:
         raise Refused(f"asks for an object kept elsewhere ({str(pid)[:60]!r})")
 
 
 class _Maker:
-    """A callable that a pickle can call and not change (BUILD sets attributes of functions)."""
+    """A callable that a pickle cannot change (BUILD sets attributes of functions)."""
 
     __slots__ = ("_make",)
 
@@ -83,7 +83,7 @@ class _Maker:
 
 
 class _Dtype:
-    """Stands for numpy.dtype while a pickle is read."""
+    """A stand-in for numpy.dtype while a pickle is read."""
 
     def __init__(self, code: Any, _align: Any = False, _copy: Any = True) -> None:
         code = _text(code)
@@ -92,7 +92,7 @@ class _Dtype:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
-        """(version, byte order, subarray, names, fields, item size, …), as numpy writes it."""
+        """Take (version, byte order, subarray, names, fields, item size, …), as numpy writes it."""
         order = _text(state[1])
         if any(part is not None for part in state[2:5]) or order not in ("<", ">", "=", "|"):
             raise Refused("holds a numpy array of structures, not numbers or text")
@@ -101,21 +101,21 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array while a pickle is read; `value` once its state has come."""
+    """A stand-in for an array while a pickle is read; `value` is None before its state."""
 
     value: np.ndarray[Any, Any] | None = None
 
     def __init__(self, _kind: Any, _shape: Any, _code: Any) -> None:
-        """As numpy's `_reconstruct`, which makes an empty array."""
+        """Take the arguments of numpy's `_reconstruct`, which creates an empty array."""
 
     def __setstate__(self, state: Any) -> None:
-        """(version, shape, dtype, Fortran order, bytes), as numpy writes it."""
+        """Take (version, shape, dtype, Fortran order, bytes), as numpy writes it."""
         _version, shape, dtype, fortran, raw = state
         self.value = _array(raw, dtype, shape, "F" if fortran else "C")
 
 
 def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
-    """As numpy's `_frombuffer`, sizes checked."""
+    """Return the array of numpy's `_frombuffer`, sizes checked."""
     if not isinstance(dtype, _Dtype):
         raise Refused("holds a numpy array without a dtype")
     content = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 had no bytes
@@ -128,16 +128,12 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]
     return np.ndarray(sizes, dtype.dtype, bytes(content), order=order)
 
 
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _array(raw, dtype, (), "C")[()]
-
-
 def _ndarray(*_arguments: Any) -> Any:
     raise Refused("makes a numpy array of its own")
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """As Python 3 writes bytes for Python 2."""
+    """Return bytes from the form in which Python 3 writes them for Python 2."""
     if not isinstance(text, str) or encoding != "latin1":
         raise Refused(f"asks for the codec {encoding!r}")
     return text.encode("latin1")
@@ -162,7 +158,7 @@ _KNOWN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
         "builtins.bytearray": _bytes,
         "_codecs.encode": _encode,
         "numpy._core.multiarray._reconstruct": _Array,
-        "numpy._core.multiarray.scalar": _scalar,
+        "numpy._core.multiarray.scalar": lambda dtype, raw: _array(raw, dtype, (), "C")[()],
         "numpy._core.numeric._frombuffer": _array,
         "numpy.dtype": _Dtype,
         "numpy.ndarray": _ndarray,
@@ -171,7 +167,7 @@ _KNOWN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
 
 
 def _finished(value: Any, depth: int, done: dict[int, Any]) -> Any:
-    """`value` with arrays for what stood for them; each container is walked once."""
+    """Return `value` with arrays in place of their stand-ins; each container is walked once."""
     if isinstance(value, _Array):
         if value.value is None:
             raise DataError("an array that never got its numbers")

@@ -1,6 +1,6 @@
 """Other cuts of a data set: a dev split held out, folds, long conversations, fewer modalities.
 
-Pure: equal arguments give equal sets. No dialogue is ever split, but where it is `restaged`.
+Pure: equal arguments give equal sets. Only `restaged` ever splits a dialogue.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from model.data.dataset import (
 from model.errors import DataError
 from model.interface import INPUTS
 
-DRAWS: Final = 200  # ways to hold out that are compared
+DRAWS: Final = 200  # random held-out sets to choose from
 RESTAGED_LENGTHS: Final = (30, 80)  # utterances of a restaged conversation
-TURN_CHANGES: Final = 0.7  # chance that the other one of two speakers goes on
+TURN_CHANGES: Final = 0.7  # chance that the other of two speakers continues
 CONTAGION: Final = 0.3  # chance that a new emotion is the other speaker's
 
 
 def with_dev(data: DataSet, *, share: float = 0.1, seed: int = 0) -> DataSet:
-    """The set itself if it has a dev split, else one with `share` of the train dialogues as dev.
+    """Return the set itself if it has a dev split, else with `share` of the train dialogues as dev.
 
-    At least one dialogue is held out and at least one stays; `note` says how many and how. Raises
-    `DataError` when there is only one.
+    At least one dialogue is held out and at least one stays; `note` records it. Raises `DataError`
+    when there is only one.
     """
     return data if data.split("dev") else held_out(data, "dev", share=share, seed=seed)
 
 
 def held_out(data: DataSet, split: Split, *, share: float, seed: int = 0) -> DataSet:
-    """Move `share` of the train dialogues to `split`, every label kept on both sides if it can be.
+    """Move `share` of the train dialogues to `split`, with every label on both sides if possible.
 
-    Of 200 draws the one that leaves the fewest labels out of either side, then the one whose
-    labels are spread most like those that stay.
+    Of 200 draws takes the one that leaves the fewest labels out of either side, then the one with
+    the distribution of labels most like that of the rest.
     """
     train = data.split("train")
     if len(train) < 2:
@@ -51,38 +51,41 @@ def held_out(data: DataSet, split: Split, *, share: float, seed: int = 0) -> Dat
             "that are learnt from; add a conversation"
         )
     count = min(max(1, round(share * len(train))), len(train) - 1)
-    chosen = _chosen(train, count, len(data.labels), seed)
-    kept = tuple(d for i, d in enumerate(train) if i not in chosen)
-    moved = data.split(split) + tuple(d for i, d in enumerate(train) if i in chosen)
+    rng = np.random.default_rng(seed)
+    table = np.stack([label_counts([d], len(data.labels)) for d in train])  # [dialogues, C]
+    draws = [rng.permutation(len(train))[:count] for _ in range(DRAWS)]
+    rest, chosen = _parted(train, min(draws, key=lambda draw: _unlikeness(table, draw)).tolist())
     note = f"{split}: {count} of {len(train)} train dialogues held out (seed {seed})"
     return replace(
         data,
-        dialogues={**data.dialogues, "train": kept, split: moved},
+        dialogues={**data.dialogues, "train": rest, split: data.split(split) + chosen},
         note=f"{data.note}; {note}" if data.note else note,
     )
 
 
-def _chosen(train: Sequence[Dialogue], count: int, classes: int, seed: int) -> frozenset[int]:
-    rng = np.random.default_rng(seed)
-    table = np.stack([label_counts([d], classes) for d in train])  # [dialogues, C]
-    draws = [rng.permutation(len(train))[:count] for _ in range(DRAWS)]
-    best = min(draws, key=lambda draw: _unlikeness(table, draw))
-    return frozenset(best.tolist())
+def _parted(
+    dialogues: Sequence[Dialogue], chosen: Collection[int]
+) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
+    """Return the dialogues without and with a chosen index, in order."""
+    return (
+        tuple(d for i, d in enumerate(dialogues) if i not in chosen),
+        tuple(d for i, d in enumerate(dialogues) if i in chosen),
+    )
 
 
 def _unlikeness(table: NDArray[np.int64], draw: NDArray[np.int64]) -> tuple[int, float]:
-    """How many labels one side lacks, then how differently labels are spread."""
+    """Return the labels missing on one side, then the distance of the distributions."""
     out = table[draw].sum(0)
-    kept = table.sum(0) - out
-    lacking = int(((out == 0) & (kept > 0)).sum() + ((kept == 0) & (out > 0)).sum())
-    spread = np.abs(out / max(out.sum(), 1) - kept / max(kept.sum(), 1)).sum()
+    rest = table.sum(0) - out
+    lacking = int(((out == 0) & (rest > 0)).sum() + ((rest == 0) & (out > 0)).sum())
+    spread = np.abs(out / max(out.sum(), 1) - rest / max(rest.sum(), 1)).sum()
     return lacking, float(spread)
 
 
 def k_folds(data: DataSet, k: int, *, seed: int = 0) -> tuple[DataSet, ...]:
-    """`k` sets over the train and dev dialogues, each of which is dev exactly once.
+    """Return `k` sets over the train and dev dialogues, each of which is dev exactly once.
 
-    The test split stays as it is. Raises `DataError` unless 2 <= k <= dialogues.
+    The test split is unchanged. Raises `DataError` unless 2 <= k <= dialogues.
     """
     dialogues = data.split("train") + data.split("dev")
     if not 2 <= k <= len(dialogues):
@@ -94,22 +97,22 @@ def k_folds(data: DataSet, k: int, *, seed: int = 0) -> tuple[DataSet, ...]:
     order = np.random.default_rng(seed).permutation(len(dialogues)).tolist()
     folds = []
     for fold in range(k):
-        out = set(order[fold::k])
+        train, dev = _parted(dialogues, set(order[fold::k]))
         cut: dict[Split, tuple[Dialogue, ...]] = {
-            "train": tuple(d for i, d in enumerate(dialogues) if i not in out),
-            "dev": tuple(d for i, d in enumerate(dialogues) if i in out),
+            "train": train,
+            "dev": dev,
             "test": data.split("test"),
         }
-        note = f"fold {fold + 1} of {k}: {len(out)} of {len(dialogues)} dialogues are dev"
+        note = f"fold {fold + 1} of {k}: {len(dev)} of {len(dialogues)} dialogues are dev"
         folds.append(replace(data, dialogues=cut, note=f"{note} (seed {seed})"))
     return tuple(folds)
 
 
 def joined(data: DataSet, utterances: int) -> DataSet:
-    """Consecutive dialogues of a split joined into conversations of at least `utterances`.
+    """Join consecutive dialogues of a split into conversations of at least `utterances`.
 
-    What is left over at the end of a split joins the last one. Speakers are who they are called;
-    utterance ids get their dialogue's id in front.
+    A shorter rest at the end of a split joins the last one. Speakers of the same name become one;
+    utterance ids are prefixed with their dialogue's id.
     """
     cut: dict[Split, tuple[Dialogue, ...]] = {
         split: tuple(_joined(group) for group in _groups(data.split(split), utterances))
@@ -144,12 +147,11 @@ def _joined(group: Sequence[Dialogue]) -> Dialogue:
 
 
 def restaged(data: DataSet, stay: float, *, seed: int = 0) -> DataSet:
-    """The labelled utterances of each split in other, long conversations of two speakers.
+    """Arrange the labelled utterances of each split in long conversations of two speakers.
 
-    Each speaker's emotion stays as it was with chance `stay`; else it is the other speaker's or
-    drawn anew from what is left. Every utterance is said once, with its own sentence, features and
-    label: what emotions sound like is real, only their course is made. It shows whether a model
-    that hears a past that matters makes use of it.
+    Each speaker's emotion stays with chance `stay`; else it becomes the other speaker's or is drawn
+    from the remaining utterances. Every utterance occurs once, with its own sentence, features and
+    label: only their order is synthetic. Tests whether a model makes use of an informative past.
     """
     rng = np.random.default_rng(seed)
     cut: dict[Split, tuple[Dialogue, ...]] = {
@@ -168,22 +170,30 @@ def _restaged(
     while left := sum(map(len, stock)):
         length = int(rng.integers(*RESTAGED_LENGTHS))
         if left < length + RESTAGED_LENGTHS[0]:
-            length = left  # what is over goes into the last conversation
-        said, speakers, moods = [], [], [UNLABELLED, UNLABELLED]
-        who = 0
+            length = left  # the rest goes into the last conversation
+        rows, speakers, moods = [], [], [UNLABELLED, UNLABELLED]
+        turn = 0  # 0 or 1: the speaker
         for _ in range(length):
-            who = 1 - who if rng.random() < TURN_CHANGES else who
-            moods[who] = _next_mood(moods[who], moods[1 - who], stay, stock, rng)
-            said.append(stock[moods[who]].pop())
-            speakers.append("ab"[who])
-        yield _picked(whole, said, tuple(speakers), f"restaged {said[0]}")
+            turn = 1 - turn if rng.random() < TURN_CHANGES else turn
+            moods[turn] = _next_mood(moods[turn], moods[1 - turn], stay, stock, rng)
+            rows.append(stock[moods[turn]].pop())
+            speakers.append("ab"[turn])
+        yield Dialogue(
+            dialogue_id=f"restaged {rows[0]}",
+            utterance_ids=tuple(whole.utterance_ids[i] for i in rows),
+            speakers=tuple(speakers),
+            sentences=tuple(whole.sentences[i] for i in rows),
+            labels=whole.labels[rows],
+            features={m: values[rows] for m, values in whole.features.items()},
+            present=whole.present[rows],
+        )
 
 
 def _next_mood(
     own: int, other: int, stay: float, stock: Sequence[Sequence[int]], rng: np.random.Generator
 ) -> int:
-    kept, caught = rng.random() < stay, rng.random() < CONTAGION
-    if own != UNLABELLED and kept and stock[own]:
+    stays, caught = rng.random() < stay, rng.random() < CONTAGION
+    if own != UNLABELLED and stays and stock[own]:
         return own
     if other != UNLABELLED and caught and stock[other]:
         return other
@@ -191,22 +201,10 @@ def _next_mood(
     return int(rng.choice(len(stock), p=sizes / sizes.sum()))
 
 
-def _picked(whole: Dialogue, rows: Sequence[int], speakers: tuple[str, ...], name: str) -> Dialogue:
-    return Dialogue(
-        dialogue_id=name,
-        utterance_ids=tuple(whole.utterance_ids[i] for i in rows),
-        speakers=speakers,
-        sentences=tuple(whole.sentences[i] for i in rows),
-        labels=whole.labels[rows],
-        features={m: values[rows] for m, values in whole.features.items()},
-        present=whole.present[rows],
-    )
-
-
 def without(data: DataSet, modalities: Collection[str]) -> DataSet:
-    """The set without some of text, audio, video, persona; without text, without sentences too.
+    """Return the set without some of text, audio, video, persona; text includes the sentences.
 
-    Raises `DataError` for a modality there is none of by that name.
+    Raises `DataError` for an unknown modality.
     """
     unknown = sorted(set(modalities) - set(INPUTS))
     if unknown:
@@ -224,10 +222,9 @@ def without(data: DataSet, modalities: Collection[str]) -> DataSet:
 
 
 def _without(dialogue: Dialogue, modalities: Collection[str]) -> Dialogue:
-    kept = np.array([m not in modalities for m in INPUTS])
     return replace(
         dialogue,
         sentences=("",) * len(dialogue) if "text" in modalities else dialogue.sentences,
         features={m: v for m, v in dialogue.features.items() if m not in modalities},
-        present=dialogue.present & kept,
+        present=dialogue.present & np.array([m not in modalities for m in INPUTS]),
     )

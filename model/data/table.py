@@ -1,4 +1,4 @@
-"""Utterances in a table: a CSV file or JSON lines, with the column names people really use."""
+"""Utterances in a table: a CSV file or JSON lines, with column names in common use."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 from model.data.arrays import json_objects
 from model.errors import DataError
 
-# Our name first, then what else it is called; case, spaces and dashes do not matter.
+# Our name, then its aliases; case, spaces and dashes do not matter.
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "conversation_id": ("conversation", "dialogue_id", "dialogue", "dialog_id", "call_id",
@@ -32,27 +32,26 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )  # fmt: skip
 CSV_SUFFIXES: Final = (".csv", ".tsv")
 LINE_SUFFIXES: Final = (".jsonl", ".ndjson", ".gz")
-NO_RENAMES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One utterance: where it stands, and its cells by our names; what is empty is left out."""
+    """One utterance: its place in the file, and its non-empty cells by our names."""
 
     place: str
     cells: Mapping[str, Any]
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file is called like a CSV file."""
+    """Return true for the suffix of a CSV file."""
     return path.suffix.lower() in CSV_SUFFIXES
 
 
-def read_table(path: Path, renamed: Mapping[str, str] = NO_RENAMES) -> Iterator[TableRow]:
-    """Each row of `path`; `renamed` maps our names to the file's where the aliases do not.
+def read_table(path: Path, renamed: Mapping[str, str] = MappingProxyType({})) -> Iterator[TableRow]:
+    """Yield the rows of `path`; `renamed` maps our names to the file's where no alias fits.
 
-    CSV by comma, semicolon or tab, whichever the header holds most of. Raises `DataError` naming
-    file, line and both sizes.
+    CSV is split by comma, semicolon or tab, the most frequent in the header. Raises `DataError`
+    naming file, line and both sizes.
     """
     if is_table(path):
         return _csv_rows(path, renamed)
@@ -64,47 +63,43 @@ def read_table(path: Path, renamed: Mapping[str, str] = NO_RENAMES) -> Iterator[
 def _csv_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _cells(path, file, renamed)
+            header_line = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter=max(",;\t", key=header_line.count), strict=True)
+            header = next(reader, [])
+            names = _our_names(str(path), header, renamed)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                place = f"{path}, line {reader.line_num}"
+                if len(cells) != len(header):
+                    raise DataError(
+                        f"{place}: {len(cells)} cells, the header has {len(header)} (is a text "
+                        "with a comma not quoted?)"
+                    )
+                yield _row(place, dict(zip(header, cells, strict=True)), names)
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _cells(path: Path, file: TextIO, renamed: Mapping[str, str]) -> Iterator[TableRow]:
-    header_line = file.readline()
-    file.seek(0)
-    reader = csv.reader(file, delimiter=max(",;\t", key=header_line.count), strict=True)
-    header = next(reader, [])
-    names = our_names(str(path), header, renamed)
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
-            continue
-        place = f"{path}, line {reader.line_num}"
-        if len(cells) != len(header):
-            raise DataError(
-                f"{place}: {len(cells)} cells, the header has {len(header)} (is a text with a "
-                "comma not quoted?)"
-            )
-        row = dict(zip(header, cells, strict=True))
-        yield TableRow(place, _present({ours: row[theirs] for ours, theirs in names.items()}))
 
 
 def _json_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
     for number, row in json_objects(path):
         place = f"{path}, line {number}"
-        names = our_names(place, list(row), renamed)
-        yield TableRow(place, _present({ours: row[theirs] for ours, theirs in names.items()}))
+        yield _row(place, row, _our_names(place, list(row), renamed))
 
 
-def _present(cells: Mapping[str, Any]) -> dict[str, Any]:
+def _row(place: str, row: Mapping[str, Any], names: Mapping[str, str]) -> TableRow:
+    cells = {ours: row[theirs] for ours, theirs in names.items()}
     trimmed = {k: v.strip() if isinstance(v, str) else v for k, v in cells.items()}
-    return {k: v for k, v in trimmed.items() if v is not None and v != ""}
+    return TableRow(place, {k: v for k, v in trimmed.items() if v is not None and v != ""})
 
 
-def our_names(
-    place: str, columns: Sequence[str], renamed: Mapping[str, str] = NO_RENAMES
-) -> dict[str, str]:
-    """Our name -> the file's column, for those of our columns the file has."""
-    spelled = {_plain(column): column for column in reversed(columns)}
+def _our_names(place: str, columns: Sequence[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    """Return our name -> the file's column, for the columns that the file has."""
+    spelled = {
+        column.strip().lower().replace(" ", "_").replace("-", "_"): column
+        for column in reversed(columns)
+    }
     found = {}
     for ours, aliases in ALIASES.items():
         if ours in renamed:
@@ -118,7 +113,3 @@ def our_names(
             if name is not None:
                 found[ours] = spelled[name]
     return found
-
-
-def _plain(column: str) -> str:
-    return column.strip().lower().replace(" ", "_").replace("-", "_")

@@ -30,7 +30,7 @@ ARRAY_NAMES: Final = {"text": "text", "audio": "audio_raw", "video": "visual_raw
 
 
 def write_data_set(folder: Path, data: DataSet) -> None:
-    """Write `data` so that `read_data_set` gives it back; replaces a set of its name whole.
+    """Write `data` so that `read_data_set` returns it; replace a set of its name whole.
 
     Equal sets give equal bytes. Raises `DataError`, then nothing is written.
     """
@@ -72,14 +72,14 @@ def _features(data: DataSet, order: Ordered) -> dict[str, NDArray[Any]]:
 
 
 def _columns(order: Ordered, modality: str) -> Floats:
-    """[rows, width], NaN where the modality is absent."""
+    """Return [rows, width], NaN where the modality is absent."""
     values = np.concatenate([d.features[modality] for _, d in order])
     present = np.concatenate([d.present[:, INPUTS.index(modality)] for _, d in order])
     return np.where(present[:, None], values, np.float32(np.nan))
 
 
 def _halved(values: Floats) -> NDArray[np.floating[Any]]:
-    """As float16 where that loses nothing (sentence vectors are stored so)."""
+    """Return float16 where that is exact (sentence vectors are stored so)."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     return half if np.array_equal(half.astype(np.float32), values, equal_nan=True) else values
@@ -104,11 +104,11 @@ def _lines(order: Ordered, labels: Sequence[str]) -> bytes:
     for split, dialogue in order:
         utterances = []
         for i, label in enumerate(dialogue.labels.tolist()):
-            said = {"row": row, "uid": dialogue.utterance_ids[i]}
-            said |= {"speaker": dialogue.speakers[i], "text": dialogue.sentences[i]}
+            fields = {"row": row, "uid": dialogue.utterance_ids[i]}
+            fields |= {"speaker": dialogue.speakers[i], "text": dialogue.sentences[i]}
             if label != UNLABELLED:
-                said |= {"label": label, "emotion": labels[label]}
-            utterances.append(said)
+                fields |= {"label": label, "emotion": labels[label]}
+            utterances.append(fields)
             row += 1
         line = {"dialogue_id": dialogue.dialogue_id, "split": split, "utterances": utterances}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,4 +1,4 @@
-"""Seventeen mean action-unit intensities of a clip, from the CSV that OpenFace wrote of it."""
+"""Seventeen mean action-unit intensities of a clip, from its OpenFace CSV."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.data.dataset import Floats
 from model.data.extractors import ACTION_UNITS
 from model.errors import DataError
 
-CONFIDENCE: Final = 0.8  # of a frame's tracking, below which it is left out
+CONFIDENCE: Final = 0.8  # least tracking confidence of a frame that counts
 NEEDED: Final = ("success", "confidence", *(f"{unit}_r" for unit in ACTION_UNITS))
 
 
 def mean_action_units(path: Path, confidence: float = CONFIDENCE) -> Floats:
-    """[17] in the order of `model.data.extractors.ACTION_UNITS`, 0 to 5.
+    """Return [17] in the order of `model.data.extractors.ACTION_UNITS`, 0 to 5.
 
-    Means over the frames with success 1 and at least `confidence`; NaN as a whole, which is an
-    absent vector, where there is no such frame. Raises `DataError` naming file, line and column.
+    Means over the frames with success 1 and at least `confidence`; all NaN, which is an absent
+    vector, where there is no such frame. Raises `DataError` naming file, line and column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -32,16 +31,21 @@ def mean_action_units(path: Path, confidence: float = CONFIDENCE) -> Floats:
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     table = np.array(frames, np.float64).reshape(-1, len(places))
-    _one_face(path, table, places)
-    seen = table[(table[:, 0] == 1) & (table[:, 1] >= confidence), 2 : len(NEEDED)]
-    if not len(seen):
+    faces = sorted(set(table[:, -1].tolist())) if "face_id" in places else []
+    if len(faces) > 1:
+        raise DataError(
+            f"{path} holds {len(faces)} faces ({', '.join(f'{face:g}' for face in faces)}): give "
+            "a file of the speaker's face alone"
+        )
+    tracked = table[(table[:, 0] == 1) & (table[:, 1] >= confidence), 2 : len(NEEDED)]
+    if not len(tracked):
         return np.full(len(ACTION_UNITS), np.nan, np.float32)
-    mean: Floats = seen.mean(axis=0).astype(np.float32)
+    mean: Floats = tracked.mean(axis=0).astype(np.float32)
     return mean
 
 
 def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """Where each needed column is; OpenFace writes a space before the names."""
+    """Return the index of each needed column; OpenFace writes a space before the names."""
     columns = {column.strip(): i for i, column in enumerate(header)}
     missing = [column for column in NEEDED if column not in columns]
     if missing:
@@ -64,12 +68,3 @@ def _frame(path: Path, line: int, row: Sequence[str], places: Mapping[str, int])
         if not np.isfinite(numbers[-1]):
             raise DataError(f"{path}, line {line}: {column} is {cell.strip()}, not a finite number")
     return numbers
-
-
-def _one_face(path: Path, table: NDArray[np.float64], places: Mapping[str, int]) -> None:
-    faces = sorted(set(table[:, -1].tolist())) if "face_id" in places else []
-    if len(faces) > 1:
-        raise DataError(
-            f"{path} holds {len(faces)} faces ({', '.join(f'{face:g}' for face in faces)}): give "
-            "a file of the speaker's face alone"
-        )

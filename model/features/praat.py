@@ -1,6 +1,6 @@
-"""The eight numbers Praat measures of an utterance's sound (extra `audio`).
+"""Eight numbers of Praat on an utterance's sound (extra `audio`).
 
-The recipe is written down in docs/data.md. Units: seconds, dB, Hz, syllables a second.
+docs/data.md has the recipe. Units: seconds, dB, Hz, syllables a second.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from model.data.dataset import Floats
 from model.data.extractors import PRAAT_COLUMNS
 from model.errors import DataError
 
-PITCH_FLOOR: Final = 75.0  # Hz; Praat's defaults, to which the published ranges point
+PITCH_FLOOR: Final = 75.0  # Hz; Praat's defaults, which fit the published ranges
 PITCH_CEILING: Final = 600.0
-AUDIBLE: Final = 0.0  # dB: quieter frames are digital silence (Praat gives -300), not a room
-UNDEFINED_HNR: Final = -200.0  # what Praat calls a silent frame
+AUDIBLE: Final = 0.0  # dB: quieter frames are digital silence (-300 in Praat), not a room
+UNDEFINED_HNR: Final = -200.0  # Praat's value of a silent frame
 
 # Syllable nuclei, after de Jong and Wempe (2009): peaks of intensity with dips round them, voiced.
 NUCLEUS_FLOOR: Final = 50.0  # Hz, of the intensity curve
@@ -35,18 +35,17 @@ NAN: Final = float("nan")
 
 
 def measure(path: Path) -> Floats:
-    """[8] in the order of `model.data.extractors.PRAAT_COLUMNS`; NaN where there is nothing to
-    measure.
+    """Return [8] in the order of `model.data.extractors.PRAAT_COLUMNS`; NaN: not measurable.
 
     No voice: no pitch, and a deviation and range of 0. No syllable found: no articulation rate.
-    Silent, or shorter than 64 ms: NaN as a whole, which is an absent vector. Channels are averaged.
+    Silent, or shorter than 64 ms: all NaN, which is an absent vector. Channels are averaged.
     Raises `DataError` for a file Praat cannot read.
     """
     try:
         sound = parselmouth.Sound(str(path))
     except (parselmouth.PraatError, ValueError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is no sound Praat can read: {said}") from error
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is no sound Praat can read: {message}") from error
     sound = sound.convert_to_mono()
     intensity = _measured(_intensity, sound, 2)
     if np.isnan(intensity[0]):
@@ -61,16 +60,18 @@ def measure(path: Path) -> Floats:
     return np.array(numbers, np.float32)
 
 
-def _measured(how: Callable[[Any], Sequence[float]], sound: Any, count: int) -> Sequence[float]:
-    """`count` numbers; NaN where the sound is too short for the analysis window."""
+def _measured(
+    analysis: Callable[[Any], Sequence[float]], sound: Any, count: int
+) -> Sequence[float]:
+    """Return `count` numbers; NaN where the sound is too short for the analysis window."""
     try:
-        return how(sound)
+        return analysis(sound)
     except parselmouth.PraatError:
         return [NAN] * count
 
 
 def _intensity(sound: Any) -> Sequence[float]:
-    """Mean of the energy, and deviation of its level over time, in dB."""
+    """Return the mean of the energy, and the deviation of its level over time, in dB."""
     intensity = sound.to_intensity()
     curve = intensity.values[0]
     audible = curve[curve > AUDIBLE]
@@ -78,7 +79,7 @@ def _intensity(sound: Any) -> Sequence[float]:
 
 
 def _pitch(sound: Any) -> Sequence[float]:
-    """Mean, deviation and range over voiced frames, in Hz."""
+    """Return mean, deviation and range over voiced frames, in Hz."""
     pitch = sound.to_pitch(pitch_floor=PITCH_FLOOR, pitch_ceiling=PITCH_CEILING)
     curve = pitch.selected_array["frequency"]
     voiced = curve[curve > 0]
@@ -88,20 +89,20 @@ def _pitch(sound: Any) -> Sequence[float]:
 
 
 def _harmonics_to_noise(sound: Any) -> Sequence[float]:
-    """Mean over frames that are not silent, in dB."""
+    """Return the mean over frames that are not silent, in dB."""
     curve = sound.to_harmonicity_cc(minimum_pitch=PITCH_FLOOR).values
-    heard = curve[curve != UNDEFINED_HNR]
-    return [float(heard.mean())] if len(heard) else [NAN]
+    defined = curve[curve != UNDEFINED_HNR]
+    return [float(defined.mean())] if len(defined) else [NAN]
 
 
 def _articulation_rate(sound: Any) -> Sequence[float]:
-    """Syllable nuclei a second of sounding time."""
+    """Return syllable nuclei a second of sounding time."""
     intensity = sound.to_intensity(minimum_pitch=NUCLEUS_FLOOR)
     curve, times = intensity.values[0], intensity.xs()
     loudest = float(np.quantile(curve, 0.99))
     if loudest <= AUDIBLE or np.ptp(curve) <= NUCLEUS_DIP:
         return [NAN]  # silence, or a sound without a dip
-    # `To TextGrid (silences)` counts from the very loudest, so that its bar is the same one
+    # `To TextGrid (silences)` takes its threshold relative to the maximum
     bar = loudest - NUCLEUS_BELOW
     sounding = _sounding(intensity, bar - float(curve.max()))
     voice = call(sound, "To Pitch (ac)", *VOICE)
@@ -116,7 +117,7 @@ def _articulation_rate(sound: Any) -> Sequence[float]:
 
 
 def _peaks(curve: NDArray[np.float64], bar: float) -> list[int]:
-    """Local maxima above `bar` after which the curve falls by the dip before it peaks again."""
+    """Return local maxima above `bar` after which the curve falls by the dip before the next."""
     inner = (curve[1:-1] > curve[:-2]) & (curve[1:-1] >= curve[2:]) & (curve[1:-1] > bar)
     tops = [int(i) for i in np.flatnonzero(inner) + 1]
     after = [*tops[1:], len(curve) - 1]
@@ -128,7 +129,7 @@ def _peaks(curve: NDArray[np.float64], bar: float) -> list[int]:
 
 
 def _sounding(intensity: Any, below_the_loudest: float) -> list[tuple[float, float]]:
-    """(start, end) of what is no pause, in seconds."""
+    """Return (start, end) of each interval that is no pause, in seconds."""
     grid = call(
         intensity, "To TextGrid (silences)", below_the_loudest, SHORTEST_PAUSE, SHORTEST_SOUND,
         "silent", "sounding",

@@ -1,4 +1,4 @@
-"""Vectors of text by the sentence encoder, and what a checkpoint puts for a missing number."""
+"""Text vectors of the sentence encoder, and missing numbers filled with the train mean."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from model.text.sentence_encoder import SentenceEncoder, find_encoder
 
 
 def encoder_of(folder: Path | None, checkpoint: Path | None) -> tuple[SentenceEncoder, str]:
-    """The encoder a checkpoint hears text through (None: the shipped one), and its recipe's name.
+    """Return the text encoder of a checkpoint (None: the shipped one), and its recipe's name.
 
-    `folder` is where the encoder lies it was made from (None: the installed one). Raises
-    `EncoderMissing`, `CheckpointError`.
+    `folder` has the base encoder (None: the installed one). Raises `EncoderMissing`,
+    `CheckpointError`.
     """
     loaded = load_any(checkpoint or default_checkpoint())
     encoder = SentenceEncoder.load(find_encoder(folder), loaded.text)
@@ -34,7 +34,7 @@ def sentence_vectors(
     encoder: SentenceEncoder,
     done: Callable[[int], object] = lambda _count: None,
 ) -> NDArray[np.float16]:
-    """[n, width]; a row of NaN, which is an absent vector, for a sentence with nothing in it."""
+    """Return [n, width]; an empty sentence has a row of NaN, which is an absent vector."""
     vectors = np.full((len(sentences), encoder.width), np.nan, np.float16)
     for row, sentence in enumerate(sentences):
         if sentence.strip():
@@ -44,9 +44,9 @@ def sentence_vectors(
 
 
 def filled_as_trained(vectors: Floats, modality: str, checkpoint: Path | None) -> Floats:
-    """What is NaN in a present row, as the train mean of the checkpoint (None: the shipped one).
+    """Fill NaN in present rows with the train mean of the checkpoint (None: the shipped one).
 
-    Rows of NaN as a whole stay: they are absent. Raises `CheckpointError`, `DataError`.
+    Rows of only NaN stay: they are absent. Raises `CheckpointError`, `DataError`.
     """
     loaded = load_any(checkpoint or default_checkpoint())
     width = loaded.config.widths[modality]

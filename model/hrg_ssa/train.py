@@ -24,7 +24,7 @@ from model.hrg_ssa.model import UNTOLD, HrgSsa, WholeTalks
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.whole import answer_talks, talk_of
 from model.scoring.answers import Answers
-from model.serving.device import CPU, device_errors, forked_random, thread_count
+from model.serving.device import CPU, device_errors, thread_count
 from model.text.token_encoder import TokenEncoder, token_states
 from model.training.loop import (
     Trained,
@@ -66,7 +66,8 @@ def train_hrg_ssa(
     they are trained only after what is new (docs/models.md B6). On a CUDA `device` runs of equal
     arguments are equal but for the order in which it adds up.
     """
-    with forked_random(device), thread_count(threads), device_errors():
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices=devices), thread_count(threads), device_errors():
         torch.manual_seed(seed)
         training = _Training(
             data, config, recipe, seed, encoder, cache, start or {}, device, network

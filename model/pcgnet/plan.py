@@ -19,8 +19,8 @@ from model.pcgnet.recipe import Recipe, recipe_for
 from model.pcgnet.train import fitting_config, train
 from model.scoring.card import filled_card
 from model.scoring.report import Report
-from model.text.encode_sentences import frozen_encoder, has_sentences, with_encoded_text
-from model.text.sentence_encoder import find_encoder
+from model.text.encode_sentences import has_sentences, with_encoded_text
+from model.text.sentence_encoder import find_encoder, frozen_encoder
 from model.training.loop import Trained, check_labels
 from model.training.options import Run
 from model.training.progress import Listener

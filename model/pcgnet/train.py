@@ -26,7 +26,8 @@ from model.pcgnet.recipe import Recipe
 from model.pcgnet.whole import answer, conversation_tensors
 from model.scoring.answers import Answers
 from model.serving.device import thread_count
-from model.text.encode_sentences import frozen_encoder, with_text
+from model.text.encode_sentences import with_text
+from model.text.sentence_encoder import frozen_encoder
 from model.text.tuning import TunedEncoder
 from model.training.loop import (
     Trained,

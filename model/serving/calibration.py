@@ -13,7 +13,7 @@ MOST_ODDS: Final = 30.0  # log-odds of a shift that are stated: no float loses t
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Maps logits to the probabilities that are stated; with the split it was fitted on.
+    """A map from logits to the stated probabilities, with the split it was fitted on.
 
     A temperature scales the confidence of all answers alike. The remaining error depends on the
     answered emotion: class weights make rare ones too sure. So the log-odds of the answer are
@@ -22,7 +22,7 @@ class Calibration:
 
     A probability p of a shift becomes the one with log-odds a log p - b log(1 - p) + c, the beta
     map of Kull, Silva Filho and Flach (2017): too sure at one end need not be too sure at the
-    other. The cells off the diagonal share it as before, and so do those on it what remains.
+    other. The cells off the diagonal share it as before, and those on it share the rest.
     """
 
     emotion: float = 1.0  # temperature
@@ -33,16 +33,16 @@ class Calibration:
     shift_map: tuple[float, ...] = ()  # a, b, c; none: the temperature alone
 
     def stated(self, softened: Sequence[float]) -> tuple[float, ...]:
-        """Probabilities [C], the answer's first of all, from a softmax at the temperature.
+        """Return probabilities [C], the answer's the largest, from a softmax at the temperature.
 
-        In plain numbers: what a row states depends on nothing else that is in its batch.
+        In Python floats: a row's numbers do not depend on the rest of its batch.
         """
         if not self.offsets or not all(map(math.isfinite, softened)):
             return tuple(softened)
         answer = max(range(len(softened)), key=softened.__getitem__)
         others = [p for i, p in enumerate(softened) if i != answer]
         rest = sum(others)
-        if rest <= 0.0:  # as sure as a float can say: the map would only lose that
+        if rest <= 0.0:  # certain to float precision: the map would only lose that
             return tuple(softened)
         odds = self.slope * math.log(softened[answer] / rest) + self.offsets[answer]
         least = math.log(max(others) / rest) + ANSWER_LEADS  # the answer stays the likeliest
@@ -51,7 +51,7 @@ class Calibration:
         return tuple(answered if i == answer else p * shared for i, p in enumerate(softened))
 
     def stated_shift(self, softened: Sequence[float]) -> tuple[tuple[float, ...], float]:
-        """(from, to) cells [C * C] and the probability of a shift, from a softmax of the head."""
+        """Return (from, to) cells [C * C] and P(shift), from a softmax of the head."""
         classes = math.isqrt(len(softened))
         same, other = softened[:: classes + 1], list(softened)
         other[:: classes + 1] = [0.0] * classes

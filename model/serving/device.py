@@ -1,4 +1,4 @@
-"""Common to all predictors: choose a device, map its errors, record a step, find NaN."""
+"""Shared by all predictors: choose a device, map its errors, trace a step, find NaN."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def not_finite(
 
 
 def overridden(stored: Recurrence, serving: ServingOptions) -> Recurrence:
-    """Return the checkpoint's recurrence with what serving overrides."""
+    """Return the checkpoint's recurrence with the overrides of serving."""
     wanted = {name: getattr(serving, name) for name in ("window", "idle_s", "max_session_s")}
     return replace(stored, **{name: v for name, v in wanted.items() if v is not None})
 
@@ -56,10 +56,10 @@ def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
         )
 
 
-def require_research(asked: Sequence[str], network: Sequence[str]) -> None:
-    """Raise `ValueError` where settings ask for another network than the one that is built."""
-    if tuple(asked) != tuple(network):
-        raise ValueError(f"research {asked!r} asks for a network of model.study.ablations")
+def require_research(switches: Sequence[str], network: Sequence[str]) -> None:
+    """Raise `ValueError` where settings need another network than the one that is built."""
+    if tuple(switches) != tuple(network):
+        raise ValueError(f"research {switches!r} asks for a network of model.study.ablations")
 
 
 @contextmanager
@@ -82,13 +82,6 @@ def chosen_device(wanted: Device) -> torch.device:
             "device cuda was asked for, but torch sees no CUDA device: use auto or cpu"
         )
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-@contextmanager
-def forked_random(device: torch.device) -> Iterator[None]:
-    """Fork torch's generators of the CPU and the device; restore them on exit."""
-    with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
-        yield
 
 
 def traced(answer: Answer, inputs: tuple[torch.Tensor, ...]) -> Answer:

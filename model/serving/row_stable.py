@@ -22,10 +22,10 @@ from state.window import Speaker, StateSpec, Window
 
 # Multiples of six keep the float16-weight kernel (six rows high) at full height: measured, it
 # reaches 0.8-1.0 of sgemm's speed from 12 rows on; under four rows it gives other bytes. The
-# largest bounds the working set.
+# largest limits the working set.
 CANDIDATE_SIZES: Final = (2, 4, 6, 8, 12, 18, 24, 36, 48)
-# Products of two rows are computed for this many: two alone take a kernel of other bytes. All
-# else is computed for two, which measured 50 us less for one conversation; for a single row the
+# Products of two rows are computed for this many rows: two alone take a kernel of other bytes. All
+# other operations run on two rows, measured 50 us faster for one conversation; for a single row the
 # last numbers of a layer of 200 would be computed by other instructions than in a larger batch.
 TILE: Final = 4
 
@@ -39,13 +39,12 @@ class RowLinear(Protocol):
 
     def multiply(self, x: Tensor, into: Tensor) -> None:
         """Write the product, without the bias, into a contiguous [M, O]."""
-        ...
 
 
 class HalfLinear:
-    """float16 weights, float32 arithmetic (FBGEMM): half the memory traffic of float32.
+    """Products of float16 weights in float32 (FBGEMM): half the memory traffic of float32.
 
-    The plain bindings are called although torch marks them deprecated: their successor,
+    Uses the plain bindings although torch marks them deprecated: their successor,
     ``quantized::linear_dynamic_fp16``, runs the same kernel with 20 us more a call.
     """
 
@@ -64,7 +63,7 @@ class HalfLinear:
 
 
 class FullLinear:
-    """float32 weights, any device."""
+    """Products of float32 weights, on any device."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._weight, self.bias = weight.t().contiguous(), bias
@@ -77,20 +76,20 @@ class FullLinear:
 
 
 class RowLinears:
-    """Several layers of one shape, each applied to rows of its own: [slots, M, I] -> [slots, M, O].
+    """Several layers of one shape, each applied to its own rows: [slots, M, I] -> [slots, M, O].
 
-    One result for all, with one addition of the biases: an allocation and an addition for each,
-    and stacking, would take as long as a product of four rows.
+    Allocates one result and adds all biases at once: an allocation and an addition for each, and
+    stacking, would take as long as a product of four rows.
     """
 
     def __init__(self, layers: Sequence[RowLinear], bias: Tensor | None = None) -> None:
-        """Take the layers, and a `bias` [slots, M or 1, O] where it is not their own."""
+        """Store the layers, and a `bias` [slots, M or 1, O] that replaces their own."""
         self._layers = list(layers)
         own = torch.stack([layer.bias for layer in layers])[:, None]
         self._bias, self._width = own if bias is None else bias, int(own.shape[2])
 
     def __call__(self, x: Tensor, rows: int) -> Tensor:
-        """[slots, M, I] -> [slots, M, O], where M is `rows`."""
+        """Apply the layers: [slots, M, I] -> [slots, M, O], where M is `rows`."""
         return self.multiply(x, rows).add_(self._bias)
 
     def multiply(self, x: Tensor, rows: int, slots: Sequence[int] | None = None) -> Tensor:
@@ -110,7 +109,7 @@ def tile_of(rows: int) -> int:
 
 
 def tiled(x: Tensor, rows: int) -> Tensor:
-    """Repeat two rows [.., 2, I] to a tile; other numbers of rows stay as they are."""
+    """Repeat two rows [.., 2, I] to a tile; return other numbers of rows unchanged."""
     return x if tile_of(rows) == rows else torch.cat((x, x), dim=-2)
 
 
@@ -121,9 +120,9 @@ def apply_tiled(layer: RowLinear, x: Tensor, rows: int) -> Tensor:
 
 
 def row_linear(weight: Tensor, bias: Tensor) -> RowLinear:
-    """Make the fastest kernel that is exact for `weight` [O, I] and `bias` [O].
+    """Return the fastest kernel that is exact for `weight` [O, I] and `bias` [O].
 
-    The float16 kernel is taken only where rounding changes no weight: on a CPU that has it, and
+    The float16 kernel is used only where rounding changes no weight: on a CPU that supports it, and
     with a checkpoint's matrices.
     """
     exact = torch.equal(weight, weight.to(torch.float16).to(weight.dtype))
@@ -145,12 +144,12 @@ def proven_sizes(
 ) -> tuple[int, ...]:
     """Return the batch sizes that give each of `rows` sample rows the same bytes, ascending.
 
-    `compute` takes sample numbers and returns a row's bytes for each. A size is tried on all
-    samples in two orders, so that neighbours and the place in the batch both change; the largest
-    set of sizes that agree wins. Where none does (seen with float32 weights and narrow layers),
-    rows are answered one by one: slow, and exact by construction.
+    `compute` takes sample indices and returns a row's bytes for each. A size is tried on all
+    samples in two orders, so that neighbours and the place in the batch both change; the sizes that
+    agree with the largest are returned. Where none agrees (seen with float32 weights and narrow
+    layers), the only size is 1: slow, and exact by construction.
     """
-    agree: dict[tuple[bytes, ...], list[int]] = {}  # sizes by the rows they give
+    agree: dict[tuple[bytes, ...], list[int]] = {}  # sizes by their rows
     for size in candidates:
         straight = _in_batches(compute, list(range(rows)), size)
         # 7 is coprime to every candidate's divisors, so each row meets other neighbours
@@ -164,12 +163,12 @@ def proven_sizes(
 
 
 def empty_turn(spec: StateSpec) -> Turn:
-    """Make the turn that fills a batch up to a proven size."""
+    """Return the turn that fills a batch up to a proven size."""
     return Turn(Window.empty(spec), "nobody", {})
 
 
 def sample_window(spec: StateSpec, dtype: torch.dtype, past: int, draw: torch.Generator) -> Window:
-    """Make a window of `past` utterances of three speakers with random state, to prove sizes."""
+    """Return a window of `past` utterances of three speakers with random state, to prove sizes."""
 
     def arrays(count: int, nbytes: int) -> NDArray[np.uint8]:
         values = torch.rand(count * nbytes // dtype.itemsize, generator=draw).mul(2).sub(1)
@@ -187,8 +186,8 @@ def sample_window(spec: StateSpec, dtype: torch.dtype, past: int, draw: torch.Ge
 def _in_batches(
     compute: Callable[[Sequence[int]], list[bytes]], order: list[int], size: int
 ) -> list[bytes]:
-    found: dict[int, bytes] = {}
+    rows: dict[int, bytes] = {}
     for at in range(0, len(order), size):
         batch = [order[(at + k) % len(order)] for k in range(size)]
-        found.update(zip(batch, compute(batch), strict=True))
-    return [found[i] for i in range(len(order))]
+        rows.update(zip(batch, compute(batch), strict=True))
+    return [rows[i] for i in range(len(order))]

@@ -176,8 +176,8 @@ def _ask(job: Job, weights: Row) -> None:
 
 def _run_baseline(job: Job, name: BaselineName) -> None:
     from model.study.baselines import fit_baseline
-    from model.text.encode_sentences import frozen_encoder, prepared
-    from model.text.sentence_encoder import find_encoder
+    from model.text.encode_sentences import prepared
+    from model.text.sentence_encoder import find_encoder, frozen_encoder
 
     data = data_of(job.row, job.data)
     recipe: Any = kind_named(DEFAULT_KIND).recipe("frozen", {})

@@ -1,7 +1,7 @@
 """A sentence encoder while it is tuned: the upper layers are trained, the lower ones run once.
 
-What a frozen layer says of a sentence never changes, so the states below the trained layers are
-computed once and kept; an epoch of half the layers takes half the time of an epoch of all.
+The states of frozen layers never change, so those below the trained layers are computed once and
+stored; an epoch of half the layers takes half the time of an epoch of all.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from model.errors import EncoderMissing
 from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length, tokens_of
 from model.text.weight_delta import apply_delta, delta_of
 
-CHUNK = 24  # sentences run together, the next longer ones with each other: little padding
+CHUNK = 24  # sentences run together, sorted by length for little padding
 
 
 class TunedEncoder(nn.Module):
-    """The trained upper layers of an encoder, and what is needed to save them as a delta."""
+    """The trained upper layers of an encoder, with the base weights to save them as a delta."""
 
     def __init__(self, folder: Path, *, trained: int, layers: int) -> None:
         """Train the last `trained` layers and average the states of the last `layers`.
 
-        A state below the trained layers can be averaged too, if it is the next one. Raises
-        `EncoderMissing` for an encoder that is no stack of layers (BERT, RoBERTa and their kin).
+        The state right below the trained layers can be averaged too. Raises `EncoderMissing` for an
+        encoder that is no stack of layers (as BERT and RoBERTa are).
         """
         super().__init__()
         opened = open_encoder(folder)
@@ -47,14 +47,14 @@ class TunedEncoder(nn.Module):
         self.width = int(network.config.hidden_size)
         self.layers, self.first = layers, len(stack) - trained
         self.base, self.name = opened.text.base, opened.text.name
-        self._opened = opened  # no module: its parameters are none of ours
+        self._opened = opened  # not a module: its parameters are not trained
         self.upper = _with_layers(network, list(stack)[self.first :])
         self.upper.embeddings = _Passed()
-        self.upper.pooler = None  # of the whole network's, and not used
+        self.upper.pooler = None  # unused
 
     @torch.no_grad()
     def lower(self, sentences: Sequence[str]) -> list[Tensor]:
-        """States under the trained layers, [tokens, width] float16 a sentence."""
+        """Return the states below the trained layers, [tokens, width] float16 a sentence."""
         network, tokenizer = self._opened.network, self._opened.tokenizer
         below = _with_layers(network, list(network.encoder.layer)[: self.first]).eval()
         tokens = [tokens_of(tokenizer, sentence, self._opened.longest) for sentence in sentences]
@@ -66,7 +66,7 @@ class TunedEncoder(nn.Module):
         return states
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """Vectors of length 1, [N, width], from what `lower` gave."""
+        """Return vectors of length 1, [N, width], from the states of `lower`."""
         order = sorted(range(len(states)), key=lambda i: len(states[i]))
         vectors = []
         for at in range(0, len(order), CHUNK):
@@ -82,11 +82,11 @@ class TunedEncoder(nn.Module):
         return nn.functional.normalize(torch.cat(vectors)[back], dim=1)
 
     def text_encoder(self) -> TextEncoder:
-        """The part that a checkpoint stores."""
+        """Return the part that a checkpoint stores."""
         return TextEncoder(self.base, self.name, self.layers, delta_of(*self._named()))
 
     def as_saved(self) -> TunedEncoder:
-        """A copy whose weights are what a checkpoint brings back, in evaluation mode."""
+        """Return a copy with the weights as a checkpoint restores them, in evaluation mode."""
         saved = copy.copy(self)
         saved._modules = {"upper": copy.deepcopy(self.upper)}
         base, _ = self._named()
@@ -94,8 +94,9 @@ class TunedEncoder(nn.Module):
         with torch.no_grad():
             for name, value in weights.items():
                 value.copy_(base[self._outer(name)])
-        delta = {self._inner(name): value for name, value in self.text_encoder().delta.items()}
-        apply_delta(saved.upper, delta)
+        delta = self.text_encoder().delta
+        inner = {_renumbered(name, -self.first): value for name, value in delta.items()}
+        apply_delta(saved.upper, inner)
         return saved.eval()
 
     def _named(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -104,22 +105,19 @@ class TunedEncoder(nn.Module):
         return base, tuned
 
     def _outer(self, name: str) -> str:
-        """A weight's name in the whole encoder: its layer's number counts from the bottom."""
+        """Return a weight's name in the whole encoder, where layers count from the bottom."""
         return _renumbered(name, self.first)
-
-    def _inner(self, name: str) -> str:
-        return _renumbered(name, -self.first)
 
 
 class _Passed(nn.Module):
-    """In the place of the embeddings: the upper layers are given states."""
+    """Pass states to the upper layers, in place of the embeddings."""
 
     def forward(self, *, inputs_embeds: Tensor, **_: Any) -> Tensor:
         return inputs_embeds
 
 
 def _with_layers(network: Any, layers: Sequence[nn.Module]) -> Any:
-    """A copy of the network with those layers alone; nothing is shared with it."""
+    """Return a copy of the network with these layers only; nothing is shared with it."""
     whole, network.encoder.layer = network.encoder.layer, nn.ModuleList()
     part = copy.deepcopy(network)
     network.encoder.layer = whole

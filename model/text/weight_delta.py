@@ -1,8 +1,8 @@
-"""What training added to an encoder's weights, in 8 bits a number.
+"""Changes of an encoder's weights by training, in 8 bits a number.
 
-A tuned weight is its base plus `scale * number`, the scale one per row of a matrix. The difference
+A tuned weight is its base plus `scale * number`, with one scale per row of a matrix. The difference
 is small and so is the error of its rounding: at most half a 127th of a row's largest change.
-Vectors (biases, norms) are kept as float32 differences. Only tensors that changed are kept.
+Vectors (biases, norms) are stored as float32 differences, and only tensors that changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model.errors import EncoderMissing
 
-SCALE: Final = ".scale"  # of a matrix, stored beside its numbers
+SCALE: Final = ".scale"  # suffix of the entry of a matrix's scales
 _LEVELS: Final = 127
 
 

@@ -1,6 +1,6 @@
 """Apply one prediction: the one place where it becomes an event, an alert and a change of state.
 
-`ask` opens the conversation of an utterance, the model predicts, `answer` says what that means.
+`ask` opens the conversation of an utterance, the model predicts, `answer` derives the rest.
 Pure: worker, rebuild and verifier call these, so that equal arguments give them equal bytes.
 """
 
@@ -34,7 +34,7 @@ DECIMALS: Final = 6  # of a probability on the wire: below what calibration can 
 
 
 class Model(Struct, frozen=True):
-    """The terms on which a model's predictions are read; the same for as long as it is loaded."""
+    """A loaded model's identity, state and alert rule: what turns its predictions to answers."""
 
     info: ModelInfo
     spec: StateSpec
@@ -42,18 +42,18 @@ class Model(Struct, frozen=True):
 
     @staticmethod
     def of(predictor: Predictor) -> Model:
-        """The terms of a loaded model, with the built-in alert rule."""
+        """Return the terms of a loaded model, with the built-in alert rule."""
         info = predictor.info
         return Model(info, predictor.spec, rule_of(info))
 
 
 class Question(Struct, frozen=True):
-    """One utterance, and the conversation it meets."""
+    """One utterance and the conversation before it."""
 
     record: Record
     utterance: Utterance
-    stored: Conversation | None  # None: nothing is known of it
-    truncated: bool  # what a session that starts here without `stored` must say
+    stored: Conversation | None  # None: there is no state
+    truncated: bool  # of a session that starts here without `stored`
     opening: Opening
 
     @property
@@ -62,7 +62,7 @@ class Question(Struct, frozen=True):
         return self.opening.before.is_recent(self.utterance.utterance_id)
 
     def turn(self, info: ModelInfo) -> Turn:
-        """Return the turn to predict: vectors the model knows, text that is more than spaces."""
+        """Return the turn to predict: known vectors, and text that is more than spaces."""
         utterance = self.utterance
         text = utterance.text
         return Turn(
@@ -132,8 +132,8 @@ def change_of(
 ) -> tuple[Change, bool]:
     """Return the change of state alone, and whether the alert rule fires: all that a rebuild needs.
 
-    The rule is given `logged_shift` in place of the shift probability, where there is one: it is a
-    threshold, and a GPU's last digits differ.
+    `logged_shift`, where there is one, replaces the shift probability in the rule: it is compared
+    with a threshold, and a GPU's last digits differ.
     """
     record, utterance, opening = question.record, question.utterance, question.opening
     if isinstance(prediction, Poison):
@@ -149,6 +149,7 @@ def change_of(
     if moved is not None and logged_shift is not None:
         moved = logged_shift
     rule_state, fires = decide(model.rule, before.alert, utterance.speaker_id, moved)
+    numbers = [seq for seq in (utterance.seq, before.session.last_seq) if seq is not None]
     change = apply(
         opening,
         prediction.applied,
@@ -158,7 +159,7 @@ def change_of(
         offset=record.offset,
         timestamp_ms=record.timestamp_ms,
         end_of_conversation=utterance.end_of_conversation,
-        seq=highest_seq(utterance.seq, before.session.last_seq),
+        seq=max(numbers, default=None),
         alert=rule_state,
     )
     return change, fires
@@ -167,13 +168,17 @@ def change_of(
 def prediction_event(
     question: Question, prediction: Prediction, info: ModelInfo
 ) -> PredictionEvent:
-    """The prediction as it is published."""
+    """Return the prediction event to publish."""
     utterance, record = question.utterance, question.record
     window, session = question.opening.before.window, question.opening.before.session
     position = InputRef(record.topic, record.partition, record.offset)
     best = max(range(len(info.labels)), key=prediction.probabilities.__getitem__)
     confidence = prediction.probabilities[best]
-    reason = why_abstained(prediction, confidence, info)
+    reason = None  # why the prediction should not be acted on
+    if not any(m != "persona" for m in prediction.modalities_used):
+        reason = "no_known_modality"
+    elif confidence < info.abstain_below:
+        reason = "low_confidence"
     return PredictionEvent(
         conversation_id=utterance.conversation_id,
         utterance_id=utterance.utterance_id,
@@ -187,7 +192,10 @@ def prediction_event(
             model_digest=info.digest,
         ),
         emotion=info.labels[best],
-        probabilities=named(info.labels, prediction.probabilities),
+        probabilities={
+            label: round(p, DECIMALS)
+            for label, p in zip(info.labels, prediction.probabilities, strict=True)
+        },
         confidence=round(confidence, DECIMALS),
         sentiment=info.sentiment[info.labels[best]],
         shift=shift_of(question, prediction, info.labels),
@@ -207,7 +215,7 @@ def prediction_event(
 
 
 def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:
-    """The alert of a prediction on which the rule fired."""
+    """Return the alert of a prediction on which the rule fired."""
     assert event.shift is not None, "the rule fires on shifts only"
     return ShiftAlert(
         alert_id=alert_id(event.prediction_id, rule.digest),
@@ -226,20 +234,8 @@ def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:
     )
 
 
-def named(labels: Sequence[str], probabilities: Sequence[float]) -> dict[str, float]:
-    """Probabilities by label, in label order, rounded for the wire."""
-    return {label: round(p, DECIMALS) for label, p in zip(labels, probabilities, strict=True)}
-
-
-def why_abstained(prediction: Prediction, confidence: float, info: ModelInfo) -> str | None:
-    """Return why a prediction should not be acted on; None when it may be."""
-    if not any(m != "persona" for m in prediction.modalities_used):
-        return "no_known_modality"
-    return "low_confidence" if confidence < info.abstain_below else None
-
-
 def shift_of(question: Question, prediction: Prediction, labels: Sequence[str]) -> Shift | None:
-    """The speaker's likeliest move of emotion; None for the speaker's first utterance."""
+    """Return the speaker's likeliest move of emotion; None for the speaker's first utterance."""
     moved = moved_of(question, prediction)
     if moved is None or prediction.shift is None:
         return None
@@ -249,7 +245,7 @@ def shift_of(question: Question, prediction: Prediction, labels: Sequence[str]) 
 
 
 def moved_of(question: Question, prediction: Prediction) -> float | None:
-    """The probability of a shift as it is sent; None for the speaker's first utterance."""
+    """Return the probability of a shift as sent; None for the speaker's first utterance."""
     known = question.utterance.speaker_id in question.opening.before.window.speakers
     if prediction.shift is None or prediction.shift_probability is None or not known:
         return None
@@ -257,13 +253,7 @@ def moved_of(question: Question, prediction: Prediction) -> float | None:
 
 
 def disorder(seq: int | None, last_seq: int | None) -> list[str]:
-    """Flags of a `seq` that does not follow the last one of the session; order is never changed."""
+    """Return the flags of a `seq` that does not follow the last one; order is never changed."""
     if seq is None or last_seq is None or seq == last_seq + 1:
         return []
     return ["seq_gap"] if seq > last_seq else ["seq_disorder"]
-
-
-def highest_seq(seq: int | None, last: int | None) -> int | None:
-    """The `seq` that the next utterance is compared with."""
-    known = [s for s in (seq, last) if s is not None]
-    return max(known, default=None)

@@ -1,7 +1,7 @@
-"""Stored outputs of a position, and the records that are made from them and sent.
+"""Stored outputs of a position, and the records to send that are built from them. Pure.
 
-Pure. What is stored for a position is lean: headers are rebuilt from the redelivered record, which
-is the same record, so that a replay is byte-equal.
+Headers are not stored: they are rebuilt from the redelivered record, which is the same record, so
+that a replay is byte-equal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stream.events.cloudevents import (
     event_headers,
 )
 from stream.events.dead_letter import dead_letter
-from stream.events.messages import Outcome, encode
+from stream.events.messages import Outcome, TopicNames, encode
 from stream.events.poison import Poison, Reason
 from stream.ports import Outgoing, Record
 
@@ -31,15 +31,13 @@ from stream.ports import Outgoing, Record
 class Wire:
     """The topics and the form in which answers are written."""
 
-    predictions: str
-    shift_alerts: str
-    dead_letters: str
+    topics: TopicNames
     encoding: Encoding
     source: str
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True):
-    """One thing sent for a position, without what the redelivered record tells anyway."""
+    """One output of a position, without what follows from the redelivered record."""
 
     kind: Literal["p", "a", "d"]  # prediction, alert, dead letter
     id: str  # prediction id, alert id, or the reason of the dead letter
@@ -51,7 +49,7 @@ _PAYLOAD: Final = msgspec.msgpack.Decoder(tuple[Sent, ...])
 
 
 def stored_output(outcome: Outcome, sent: Sequence[Sent]) -> StoredOutput:
-    """The part of an answer that is stored until its offset is committed."""
+    """Return the part of an answer that is stored until its offset is committed."""
     return StoredOutput(outcome, msgspec.msgpack.encode(tuple(sent)))
 
 
@@ -61,13 +59,11 @@ def sent_before(output: StoredOutput) -> tuple[Sent, ...]:
 
 
 def sent_for(answer: Answer, encoding: Encoding) -> list[Sent]:
-    """Return what an answer sends, in this order: prediction and alert, or a dead letter."""
+    """Return the outputs of an answer, in this order: prediction and alert, or a dead letter."""
     sent: list[Sent] = []
-    if answer.event is not None:
-        event = answer.event
+    if (event := answer.event) is not None:
         sent.append(Sent("p", event.prediction_id, encode(event, encoding), encoding))
-    if answer.alert is not None:
-        alert = answer.alert
+    if (alert := answer.alert) is not None:
         sent.append(Sent("a", alert.alert_id, encode(alert, encoding), encoding))
     if answer.poison is not None:
         sent.append(Sent("d", answer.poison.reason.value, answer.poison.sentence.encode()))
@@ -75,10 +71,10 @@ def sent_for(answer: Answer, encoding: Encoding) -> list[Sent]:
 
 
 def outgoing(sent: Sent, record: Record, envelope: Envelope, wire: Wire) -> Outgoing:
-    """The record to write for `sent`, which answers `record`; equal arguments give equal bytes."""
+    """Return the record to write for an output of `record`; equal arguments give equal bytes."""
     if sent.kind == "d":
         poison = Poison(Reason(sent.id), sent.body.decode())
-        return dead_letter(record, poison, topic=wire.dead_letters)
+        return dead_letter(record, poison, topic=wire.topics.dead_letters)
     alert = sent.kind == "a"
     # An utterance event without an id is named by its position.
     cause = envelope.id or f"{record.topic}-{record.partition}-{record.offset}"
@@ -92,5 +88,5 @@ def outgoing(sent: Sent, record: Record, envelope: Envelope, wire: Wire) -> Outg
         tracestate=envelope.tracestate,
         causation_id=cause if alert else None,
     )
-    topic = wire.shift_alerts if alert else wire.predictions
+    topic = wire.topics.shift_alerts if alert else wire.topics.predictions
     return Outgoing(topic, record.key, sent.body, tuple(headers))

@@ -1,4 +1,4 @@
-"""Ask the model, and single out what it cannot answer: the rest of the batch is unaffected.
+"""Predict a batch, and single out the turns that the model cannot answer.
 
 A row's bytes do not depend on what shares its batch, so a batch may be cut at will: an offender is
 taken out and the rest runs again.
@@ -17,7 +17,7 @@ from stream.events.poison import Poison, Reason
 
 
 def predict(predictor: Predictor, turns: Sequence[Turn]) -> list[Prediction | Poison]:
-    """Predict all turns; what the model cannot answer becomes a poison, the others are unaffected.
+    """Predict all turns; a poison for each that the model cannot answer, the rest are unaffected.
 
     Out of device memory, a batch is halved down to the offender. Raises `DeviceLost`.
     """
@@ -44,7 +44,7 @@ def predict(predictor: Predictor, turns: Sequence[Turn]) -> list[Prediction | Po
 
 
 def begin(predictor: Predictor, turns: Sequence[Turn]) -> Callable[[], list[Prediction | Poison]]:
-    """Begin to predict all turns; what is returned waits for the end and gives what `predict` does.
+    """Begin to predict all turns; the returned function waits and returns what `predict` does.
 
     Raises `DeviceLost`, now or then.
     """
@@ -81,9 +81,9 @@ def predict_unencoded(
     """Predict without an encoder: from the other vectors, where an utterance has some."""
     stripped = [replace(t, text=None) if is_raw(t) else t for t in turns]
     unanswerable = [i for i, t in enumerate(turns) if is_raw(t) and not t.features]
-    poison = Poison(Reason.NO_TEXT_ENCODER, cure)
     if not unanswerable:
         return predict(predictor, stripped)
+    poison = Poison(Reason.NO_TEXT_ENCODER, cure)
     return predict_without(predictor, stripped, dict.fromkeys(unanswerable, poison))
 
 

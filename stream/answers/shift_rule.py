@@ -15,7 +15,6 @@ from functools import lru_cache
 from typing import Final, Literal
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from model.interface import ModelInfo
 
@@ -49,20 +48,19 @@ class ShiftRule:
 
     @property
     def digest(self) -> str:
-        """16 hex digits over everything that decides when it fires and what it says."""
+        """16 hex digits over everything that decides when it fires and what its alerts contain."""
         text = repr((_VERSION, self.name, self.enter, self.exit, self.cooldown, self.severity))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def rule_of(info: ModelInfo) -> ShiftRule:
-    """The built-in rule at the operating point the checkpoint was given on its dev split."""
+    """Return the built-in rule at the operating point fitted on the checkpoint's dev split."""
     return ShiftRule(enter=info.shift_threshold, exit=info.shift_exit)
 
 
 class _Watch(Struct, frozen=True):
-    """What the rule remembers of one speaker."""
+    """The rule's memory of one speaker."""
 
-    speaker: bytes  # 8-byte hash of the id
     armed: bool = True
     silent_for: int = 0
 
@@ -72,30 +70,28 @@ def decide(
 ) -> tuple[bytes, bool]:
     """Return the new rule state of a conversation and whether an alert fires.
 
-    `state` is what the last call returned, b"" at a session's start. `shift_probability` is None
+    `state` is the result of the last call, b"" at a session's start. `shift_probability` is None
     for a speaker's first utterance (of the session, or since being forgotten): nothing fires and
-    the speaker starts afresh. At most 32 speakers are remembered, least recently heard leaves.
+    the speaker is armed. Of more than 32 speakers, the one silent for longest is forgotten.
     """
     watches = _read(rule, state)
     speaker = hashlib.blake2b(speaker_id.encode(), digest_size=8).digest()
-    before = watches.pop(speaker, _Watch(speaker))
+    before, fired = watches.pop(speaker, _Watch()), False
     if shift_probability is None:
-        after, fired = _Watch(speaker), False
+        after = _Watch()
+    elif before.armed and before.silent_for == 0 and shift_probability >= rule.enter:
+        after, fired = _Watch(armed=False, silent_for=rule.cooldown), True
     else:
-        after, fired = _advance(rule, before, shift_probability)
+        armed = before.armed or shift_probability < rule.exit
+        after = _Watch(armed, max(0, before.silent_for - 1))
     watches[speaker] = after
-    return _write(rule, list(watches.values())[-MAX_SPEAKERS:]), fired
-
-
-def _advance(rule: ShiftRule, watch: _Watch, probability: float) -> tuple[_Watch, bool]:
-    if watch.armed and watch.silent_for == 0 and probability >= rule.enter:
-        return replace(watch, armed=False, silent_for=rule.cooldown), True
-    armed = watch.armed or probability < rule.exit
-    return replace(watch, armed=armed, silent_for=max(0, watch.silent_for - 1)), False
+    latest = list(watches.items())[-MAX_SPEAKERS:]
+    packed = [_SPEAKER.pack(speaker, w.armed, w.silent_for) for speaker, w in latest]
+    return _head(rule) + b"".join(packed), fired
 
 
 def largest_move(shift: Sequence[float], labels: Sequence[str]) -> tuple[str, str]:
-    """The largest off-diagonal cell (from, to) of a flattened C x C matrix; the first of equals."""
+    """Return the first largest off-diagonal cell (from, to) of a flattened C x C matrix."""
     width = len(labels)
     moves = (cell for cell in range(width * width) if cell // width != cell % width)
     best = max(moves, key=shift.__getitem__)
@@ -103,20 +99,18 @@ def largest_move(shift: Sequence[float], labels: Sequence[str]) -> tuple[str, st
 
 
 def _read(rule: ShiftRule, state: bytes) -> dict[bytes, _Watch]:
-    """Speakers from least to most recently heard; nothing of another rule, nothing of no rule."""
+    """Return the watches by 8-byte hash of the speaker's id, the last one to speak last.
+
+    Empty for the state of another rule.
+    """
     if len(state) < _HEAD.size or state[: _HEAD.size] != _head(rule):
         return {}
     body = state[_HEAD.size :]
     whole = len(body) - len(body) % _SPEAKER.size
     return {
-        speaker: _Watch(speaker, bool(armed), silent_for)
+        speaker: _Watch(bool(armed), silent_for)
         for speaker, armed, silent_for in _SPEAKER.iter_unpack(body[:whole])
     }
-
-
-def _write(rule: ShiftRule, watches: Sequence[_Watch]) -> bytes:
-    packed = [_SPEAKER.pack(w.speaker, w.armed, w.silent_for) for w in watches]
-    return _head(rule) + b"".join(packed)
 
 
 @lru_cache(maxsize=8)

@@ -18,8 +18,14 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
-from stream.events.messages import Features, FeatureVector, PackedTensor, Utterance, encode
-from stream.events.topic_names import TopicNames
+from stream.events.messages import (
+    Features,
+    FeatureVector,
+    PackedTensor,
+    TopicNames,
+    Utterance,
+    encode,
+)
 
 PAPER_WIDTHS: Final = (1024, 300, 342)  # inputs of the paper's PCGNet: text, audio, video
 SHIPPED_WIDTHS: Final = (384, 8, 17)  # of the shipped one

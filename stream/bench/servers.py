@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stream.brokers.topics import create, plan
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import kafka_and_redis
 from stream.local.worker_process import RunningWorker, local_worker
 

@@ -104,7 +104,7 @@ def measure(
         store.check()
         token = store.claim(TOPIC_ID, 0)
         script = SaveScript(spec, conversations, seed, f"{TOPIC_ID}-{token:x}")  # keys of this run
-        before = store.usage()
+        received, data = store.usage()
         busy_s = 0.0
         for _ in range(utterances):
             saves = script.next_batch(token)
@@ -113,11 +113,11 @@ def measure(
             busy_s += time.perf_counter() - started
             if any(answer.result is not SaveResult.SAVED for answer in answers):
                 raise RuntimeError(f"the store answered {answers[0]}: is the server shared?")
-        after = store.usage()
+        received_after, data_after = store.usage()
     updates = conversations * utterances
     return (
-        (after.received_bytes - before.received_bytes) / updates / KIB,
-        (after.data_bytes - before.data_bytes) / conversations / KIB,
+        (received_after - received) / updates / KIB,
+        (data_after - data) / conversations / KIB,
         updates / busy_s,
     )
 

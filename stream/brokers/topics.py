@@ -17,7 +17,7 @@ from kafka.partitioner.default import murmur2
 
 from stream.brokers.kafka_admin import connected_admin, or_hidden
 from stream.errors import ConfigError, TopicMissing, TopicUnfit
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.security import PLAINTEXT, KafkaSecurity
 
 _STAMP: Final = "message.timestamp.type"

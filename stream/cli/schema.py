@@ -15,15 +15,14 @@ def export_schema(
     target: Annotated[str, typer.Argument(help="folder to write, - for standard output")] = "-",
 ) -> None:
     """Write the JSON Schema of each event type, and the AsyncAPI document of the topics."""
-    import json
-
-    from stream.events.asyncapi import document, document_text
-    from stream.events.json_schema import EVENT_TYPES, export, schema_of
+    from stream.events.schemas import as_text, documents
 
     if target == "-":
-        every = {event_type: schema_of(event_type) for event_type in EVENT_TYPES}
-        every["asyncapi"] = document()
-        typer.echo(json.dumps(every, indent=2, ensure_ascii=False))
+        typer.echo(as_text(documents()), nl=False)
         return
-    for path in export(Path(target), {"asyncapi.json": document_text()}):
+    folder = Path(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, document in documents().items():
+        path = folder / f"{name}.json"
+        path.write_text(as_text(document), encoding="utf-8")
         typer.echo(str(path))

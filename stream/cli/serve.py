@@ -9,9 +9,8 @@ from typing import Annotated, Literal
 import typer
 
 from stream.settings import load_settings
-from stream.worker.faults import arm_from_environment
 from stream.worker.logs import configure_log
-from stream.worker.signals import stop_on_signals
+from stream.worker.signals import arm_from_environment, stop_on_signals
 
 app = typer.Typer(no_args_is_help=True)
 

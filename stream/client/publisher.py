@@ -11,9 +11,8 @@ from stream.brokers.kafka_admin import client_arguments, not_allowed, require_to
 from stream.errors import AccessRefused, InvalidUtterance, NotDelivered
 from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
 from stream.events.decode import check
-from stream.events.messages import Utterance, encode
+from stream.events.messages import DEFAULT_PREFIX, Utterance, encode
 from stream.events.poison import MAX_VALUE_BYTES, Reason, Rejected
-from stream.events.topic_names import DEFAULT_PREFIX
 from stream.security import PLAINTEXT, KafkaSecurity
 
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"

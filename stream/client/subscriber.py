@@ -15,9 +15,8 @@ from stream.brokers.kafka_admin import client_arguments, not_allowed, require_to
 from stream.client.publisher import DEFAULT_BOOTSTRAP, METADATA_MS
 from stream.errors import AccessRefused, TopicUnfit
 from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, open_record
-from stream.events.messages import PredictionEvent, ShiftAlert
+from stream.events.messages import DEFAULT_PREFIX, PredictionEvent, ShiftAlert
 from stream.events.poison import Rejected
-from stream.events.topic_names import DEFAULT_PREFIX
 from stream.security import PLAINTEXT, KafkaSecurity
 
 _POLL_MS: Final = 200

@@ -1,16 +1,15 @@
-"""CloudEvents 1.0 over Kafka: what the headers, or the value itself, say about an event.
+"""CloudEvents 1.0 over Kafka: attributes of an event from headers, or from the value itself.
 
-We write binary mode (attributes as `ce_*` headers, data as the value) and read structured mode too
-(`application/cloudevents+json`: attributes and data in one JSON object).
-A record without any header is taken as JSON of the topic's type (a person with a console producer).
-Timing travels in headers too, so that a repeated prediction has byte-equal data.
+Events are written in binary mode (attributes as `ce_*` headers, data as the value) and read in
+structured mode too (`application/cloudevents+json`: attributes and data in one JSON object).
+A record without any header is read as JSON of the topic's type (a user with a console producer).
+Timing is in headers too, so that a repeated prediction has byte-equal data.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, Literal
@@ -26,7 +25,6 @@ HeaderList = list[tuple[str, bytes]]
 UTTERANCE_TYPE: Final = "emotrack.utterance.v1"
 PREDICTION_TYPE: Final = "emotrack.prediction.v1"
 ALERT_TYPE: Final = "emotrack.shift-alert.v1"
-WORKER_SOURCE: Final = "urn:emotrack:worker"
 CLIENT_SOURCE: Final = "urn:emotrack:client"
 
 CONTENT_TYPES: Final[dict[Encoding, str]] = {
@@ -56,7 +54,7 @@ _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What the headers of a record say; None where they say nothing."""
+    """The attributes of a record; None where they are absent."""
 
     encoding: Encoding = "json"
     type: str = UTTERANCE_TYPE
@@ -81,27 +79,6 @@ class _Structured(msgspec.Struct, frozen=True):
     tracestate: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where one utterance's time went, in milliseconds, and when its prediction was produced."""
-
-    queue_ms: float
-    state_ms: float
-    compute_ms: float
-    end_to_end_ms: float
-    produced_at_ms: int  # epoch
-
-    def headers(self) -> HeaderList:
-        """The timing headers of a prediction."""
-        return [
-            (QUEUE_MS, b"%.3f" % self.queue_ms),
-            (STATE_MS, b"%.3f" % self.state_ms),
-            (COMPUTE_MS, b"%.3f" % self.compute_ms),
-            (END_TO_END_MS, b"%.3f" % self.end_to_end_ms),
-            (PRODUCED_AT, rfc3339(self.produced_at_ms).encode()),
-        ]
-
-
 _BARE: Final = Envelope()
 _STRUCTURED: Final = msgspec.json.Decoder(_Structured)
 _STRUCTURED_JSON: Final = "application/cloudevents+json"
@@ -109,7 +86,7 @@ _MAX_TRACESTATE: Final = 512  # W3C: longer ones may be dropped
 
 
 def open_record(headers: Headers | None, value: bytes) -> tuple[Envelope, bytes]:
-    """The attributes of a record and its data, in either mode.
+    """Return the attributes of a record and its data, in either mode.
 
     Raises `Rejected` as `read_envelope` does; in structured mode also bad_json, missing_field,
     wrong_type, too_deep.
@@ -131,8 +108,8 @@ def _unwrapped(outer: Envelope, value: bytes) -> tuple[Envelope, bytes]:
         type=event.type,
         id=event.id,
         source=event.source,
-        traceparent=_trace(event.traceparent) or outer.traceparent,
-        tracestate=_state(event.tracestate) or outer.tracestate,
+        traceparent=_traceparent(event.traceparent) or outer.traceparent,
+        tracestate=_tracestate(event.tracestate) or outer.tracestate,
     )
     if isinstance(event.data_base64, bytes):
         if event.data is not msgspec.UNSET:
@@ -170,17 +147,17 @@ def read_envelope(headers: Headers | None) -> Envelope:
     """
     if not headers:
         return _BARE
-    found = _text_headers(headers)
-    _check_id("header ce_id", found.get("ce_id", ""))
-    _check_version("header ce_specversion", found.get("ce_specversion", "1.0"))
-    encoding, structured = _encoding(found.get("content-type"))
+    texts = _text_headers(headers)
+    _check_id("header ce_id", texts.get("ce_id", ""))
+    _check_version("header ce_specversion", texts.get("ce_specversion", "1.0"))
+    encoding, structured = _encoding(texts.get("content-type"))
     return Envelope(
         encoding=encoding,
-        type=found.get("ce_type", UTTERANCE_TYPE),
-        id=found.get("ce_id"),
-        source=found.get("ce_source"),
-        traceparent=_trace(found.get("traceparent")),
-        tracestate=_state(found.get("tracestate")),
+        type=texts.get("ce_type", UTTERANCE_TYPE),
+        id=texts.get("ce_id"),
+        source=texts.get("ce_source"),
+        traceparent=_traceparent(texts.get("traceparent")),
+        tracestate=_tracestate(texts.get("tracestate")),
         structured=structured,
     )
 
@@ -196,35 +173,35 @@ def _check_version(where: str, version: str) -> None:
         raise Rejected(Reason.UNKNOWN_VERSION, sentence)
 
 
-def _state(tracestate: str | None) -> str | None:
-    """A W3C trace state of a length that must be passed on."""
+def _tracestate(tracestate: str | None) -> str | None:
+    """Return a W3C trace state of a length that must be passed on, else None."""
     return tracestate if tracestate and len(tracestate) <= _MAX_TRACESTATE else None
 
 
-def _trace(header: str | None) -> str | None:
-    """A W3C trace parent; anything else is dropped, as the standard asks."""
+def _traceparent(header: str | None) -> str | None:
+    """Return a W3C trace parent; None for anything else, as the standard requires."""
     return header if header is not None and _TRACEPARENT.fullmatch(header) else None
 
 
 def _text_headers(headers: Headers) -> dict[str, str]:
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name, raw in headers:
         known = name if name in _READ else name.lower()
         if known not in _READ and not known.startswith("ce_"):
-            continue  # other people's headers may hold any bytes
+            continue  # other headers may contain any bytes
         try:
-            found[known] = (raw if raw is not None else b"\xff").decode()
+            texts[known] = (raw if raw is not None else b"\xff").decode()
         except UnicodeDecodeError:
             raise Rejected(
                 Reason.BAD_HEADERS,
                 f"header {name[:40]!r} is not UTF-8 text: send ce_*, content-type and "
                 "traceparent headers as UTF-8",
             ) from None
-    return found
+    return texts
 
 
 def _encoding(content_type: str | None) -> tuple[Encoding, bool]:
-    """How the value is encoded, and whether it is a structured CloudEvent."""
+    """Return the encoding of the value, and whether it is a structured CloudEvent."""
     if content_type is None:
         return "json", False
     media = content_type.partition(";")[0].strip().lower()
@@ -255,7 +232,7 @@ def event_headers(
     causation_id: str | None = None,
     more: Iterable[tuple[str, bytes]] = (),
 ) -> HeaderList:
-    """The headers of one event in binary mode.
+    """Return the headers of one event in binary mode.
 
     `time_ms` is the utterance's broker time in epoch milliseconds, so that a replay is equal.
     """
@@ -280,7 +257,7 @@ def event_headers(
 
 @lru_cache(maxsize=1024)  # a batch's records share few milliseconds
 def rfc3339(epoch_ms: int) -> str:
-    """Epoch milliseconds as `2026-01-31T12:00:00.123Z`."""
-    epoch_ms = min(epoch_ms, _LAST_MS)  # a producer's CreateTime may say anything
+    """Return epoch milliseconds as `2026-01-31T12:00:00.123Z`."""
+    epoch_ms = min(epoch_ms, _LAST_MS)  # a producer's CreateTime may be any number
     at = datetime.fromtimestamp(epoch_ms // 1000, UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"

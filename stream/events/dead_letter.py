@@ -1,4 +1,4 @@
-"""The dead letter of a record: its own bytes and headers, and headers that say why and from where.
+"""The dead letter of a record: its own bytes and headers, and headers with reason and origin.
 
 Its id is topic-partition-offset, so a dead letter that is written twice (a crash between producing
 and committing) can be told from two. What does not fit is left out and named: body first, then the
@@ -21,19 +21,31 @@ DLQ_TOPIC: Final = "emotrack_dlq_topic"
 DLQ_PARTITION: Final = "emotrack_dlq_partition"
 DLQ_OFFSET: Final = "emotrack_dlq_offset"
 DLQ_OMITTED: Final = "emotrack_dlq_omitted"
-MAX_RECORD_BYTES: Final = (2 << 20) - (64 << 10)  # the topic takes 2 MiB; room for what we add
+DLQ_HEADERS: Final = (
+    DLQ_ID,
+    DLQ_REASON,
+    DLQ_CLASS,
+    DLQ_MESSAGE,
+    DLQ_TOPIC,
+    DLQ_PARTITION,
+    DLQ_OFFSET,
+    DLQ_OMITTED,
+)
+REQUEUED: Final = "emotrack_requeued"  # on a requeued record: the id of its dead letter, each time
+UNREADABLE: Final = ("ce_unreadable", None)  # stands for header names that are no UTF-8
+MAX_RECORD_BYTES: Final = (2 << 20) - (64 << 10)  # the topic takes 2 MiB; room for our headers
 _MAX_MESSAGE_CHARS: Final = 1000
 
 
 def dead_letter_id(topic: str, partition: int, offset: int) -> str:
-    """The id of the dead letter of one position."""
+    """Return the id of the dead letter of one position."""
     return f"{topic}-{partition}-{offset}"
 
 
 def dead_letter(record: Record, poison: Poison, *, topic: str) -> Outgoing:
-    """The record to write to the dead-letter `topic`; key, bytes and headers as they came.
+    """Return the record to write to the dead-letter `topic`; key, bytes and headers unchanged.
 
-    A value that is too large goes by reference: no body, `emotrack_dlq_omitted: body`.
+    A value that is too large is left out: no body, `emotrack_dlq_omitted: body`.
     """
     value, key, headers = record.value, record.key, record.headers
     omitted: list[str] = []
@@ -46,11 +58,7 @@ def dead_letter(record: Record, poison: Poison, *, topic: str) -> Outgoing:
     if _size(key, value, headers) > MAX_RECORD_BYTES:
         key = None
         omitted.append("key")
-    return Outgoing(topic, key, value, headers + _reasons(record, poison, omitted))
-
-
-def _reasons(record: Record, poison: Poison, omitted: list[str]) -> tuple[tuple[str, bytes], ...]:
-    said = {
+    texts = {
         DLQ_ID: dead_letter_id(record.topic, record.partition, record.offset),
         DLQ_REASON: poison.reason.value,
         DLQ_CLASS: poison.reason.error_class,
@@ -60,8 +68,9 @@ def _reasons(record: Record, poison: Poison, omitted: list[str]) -> tuple[tuple[
         DLQ_OFFSET: str(record.offset),
     }
     if omitted:
-        said[DLQ_OMITTED] = ",".join(omitted)
-    return tuple((name, text.encode(errors="replace")) for name, text in said.items())
+        texts[DLQ_OMITTED] = ",".join(omitted)
+    reasons = tuple((name, text.encode(errors="replace")) for name, text in texts.items())
+    return Outgoing(topic, key, value, headers + reasons)
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
@@ -69,25 +78,9 @@ def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     return len(key or b"") + len(value or b"") + in_headers
 
 
-OURS: Final = frozenset(
-    (
-        DLQ_ID,
-        DLQ_REASON,
-        DLQ_CLASS,
-        DLQ_MESSAGE,
-        DLQ_TOPIC,
-        DLQ_PARTITION,
-        DLQ_OFFSET,
-        DLQ_OMITTED,
-    )
-)
-REQUEUED: Final = "emotrack_requeued"  # on a requeued record: the id of its dead letter, each time
-UNREADABLE: Final = ("ce_unreadable", None)  # stands for header names that are no UTF-8
-
-
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """One dead letter: the record it holds, and why it is there."""
+    """One dead letter: the refused record, and the reason of its refusal."""
 
     id: str
     reason: str
@@ -104,34 +97,33 @@ class Letter:
 
     @property
     def requeued(self) -> tuple[str, ...]:
-        """The dead letters this record was requeued from before; a loop shows as a long list."""
+        """Ids of the dead letters this record was requeued from; a loop shows as a long list."""
         return tuple((v or b"").decode(errors="replace") for n, v in self.headers if n == REQUEUED)
 
 
 def letter_of(record: Record) -> Letter | None:
-    """The letter in a record of the dead-letters topic; None for a record of somebody else."""
-    told = {n: (v or b"").decode(errors="replace") for n, v in record.headers if n in OURS}
+    """Return the letter in a record of the dead-letters topic; None for any other record."""
+    texts = {n: (v or b"").decode(errors="replace") for n, v in record.headers if n in DLQ_HEADERS}
     try:
-        partition, offset = int(told[DLQ_PARTITION]), int(told[DLQ_OFFSET])
         return Letter(
-            id=told[DLQ_ID],
-            reason=told[DLQ_REASON],
-            error_class=told.get(DLQ_CLASS, ""),
-            sentence=told.get(DLQ_MESSAGE, ""),
-            topic=told[DLQ_TOPIC],
-            partition=partition,
-            offset=offset,
-            omitted=tuple(filter(None, told.get(DLQ_OMITTED, "").split(","))),
+            id=texts[DLQ_ID],
+            reason=texts[DLQ_REASON],
+            error_class=texts.get(DLQ_CLASS, ""),
+            sentence=texts.get(DLQ_MESSAGE, ""),
+            topic=texts[DLQ_TOPIC],
+            partition=int(texts[DLQ_PARTITION]),
+            offset=int(texts[DLQ_OFFSET]),
+            omitted=tuple(filter(None, texts.get(DLQ_OMITTED, "").split(","))),
             time_ms=record.timestamp_ms,
             key=record.key,
             value=record.value,
-            headers=tuple(h for h in record.headers if h[0] not in OURS),
+            headers=tuple(h for h in record.headers if h[0] not in DLQ_HEADERS),
         )
     except (KeyError, ValueError):
         return None
 
 
 def requeued(letter: Letter) -> Outgoing:
-    """The record as it came, and one header that says from which letter it comes back."""
+    """Return the refused record unchanged, with one header more: the id of its dead letter."""
     mark = (REQUEUED, letter.id.encode())
     return Outgoing(letter.topic, letter.key, letter.value, (*letter.headers, mark))

@@ -1,4 +1,4 @@
-"""Decode a record of the utterances topic: its envelope, its fields, its vectors, or why not.
+"""Decode a record of the utterances topic: its envelope, fields and vectors, or its fault.
 
 Unknown fields are ignored, unknown labels tolerated; ids are opaque strings of 1..256 bytes.
 Imports no Kafka client, no torch.
@@ -48,25 +48,25 @@ NO_EXTRACTORS: Final[Mapping[str, str]] = {}
 
 
 class Decoded(msgspec.Struct, frozen=True):
-    """A record as it was read: an utterance, a control record, or the reason why it is refused."""
+    """A decoded record: an utterance, a control record, or the reason why it is refused."""
 
     message: Utterance | Control | Poison
     envelope: Envelope  # a bare one where it cannot be read
 
 
 class Decoder(msgspec.Struct, frozen=True):
-    """Reads records of the utterances topic for one model.
+    """Decoder of records of the utterances topic for one model.
 
     `inputs` is `ModelInfo.inputs` (modality -> width; `persona` too): a vector of a modality the
-    model knows must have exactly that width. `only` names the extractor of a modality where no
-    other's vectors will do.
+    model knows must have exactly that width. `only` names the extractor of a modality where
+    vectors of another extractor are refused.
     """
 
     inputs: Mapping[str, int]
     only: Mapping[str, str] = NO_EXTRACTORS
 
     def decode(self, record: Record) -> Decoded:
-        """Decode one record; never raises for what it holds. Tensor bytes are kept unchanged."""
+        """Decode one record; never raises for its contents. Tensor bytes are kept unchanged."""
         value = record.value
         if value is None:
             return Decoded(Control(), _envelope_of(record))
@@ -84,7 +84,7 @@ class Decoder(msgspec.Struct, frozen=True):
 
 
 def _envelope_of(record: Record) -> Envelope:
-    """The envelope of a record without an utterance, for the trace it belongs to."""
+    """Return the envelope of a record without an utterance, for the trace it belongs to."""
     try:
         return open_record(record.headers, record.value or b"")[0]
     except Rejected:
@@ -94,7 +94,7 @@ def _envelope_of(record: Record) -> Envelope:
 def check(
     utterance: Utterance, inputs: Mapping[str, int], only: Mapping[str, str] = NO_EXTRACTORS
 ) -> None:
-    """Raise `Rejected` when an utterance could not be answered; sizes only where `inputs` say."""
+    """Raise `Rejected` when an utterance could not be answered; sizes are checked by `inputs`."""
     _check_ids(utterance)
     if utterance.seq is not None and not 0 <= utterance.seq < _LIMIT_SEQ:
         raise Rejected(Reason.WRONG_TYPE, "field `seq` must be 0, 1, 2 ... below 2^63")
@@ -108,7 +108,7 @@ def check(
     for modality, vector in vectors.items():
         field, tensor, width = f"features.{modality}", vector.tensor, inputs.get(modality)
         if isinstance(tensor, PackedTensor):
-            _check_packed(field, tensor.dtype, tensor.shape, tensor.data, width)
+            _check_packed(field, tensor, width)
         else:
             _check_numbers(field, tensor, width)
         if vector.extractor is not None and vector.extractor != only.get(
@@ -124,38 +124,35 @@ def check(
 
 
 def vectors_of(utterance: Utterance) -> dict[Modality, FeatureVector]:
-    """The feature vectors an utterance carries, in the order text, audio, video."""
+    """Return the feature vectors of an utterance, in the order text, audio, video."""
     features = utterance.features
     if features is None:
         return {}
-    found: dict[Modality, FeatureVector] = {}
+    vectors: dict[Modality, FeatureVector] = {}
     if features.text is not None:
-        found["text"] = features.text
+        vectors["text"] = features.text
     if features.audio is not None:
-        found["audio"] = features.audio
+        vectors["audio"] = features.audio
     if features.video is not None:
-        found["video"] = features.video
-    return found
+        vectors["video"] = features.video
+    return vectors
 
 
 def tensors(utterance: Utterance, inputs: Mapping[str, int]) -> dict[Modality, Tensor]:
-    """The vectors the model knows, ready for `Turn.features`; packed bytes are not copied."""
-    found: dict[Modality, Tensor] = {}
-    for modality, vector in vectors_of(utterance).items():
-        if modality in inputs:
-            found[modality] = as_tensor(vector.tensor)
-    return found
+    """Return the vectors the model knows, for `Turn.features`; packed bytes are not copied."""
+    vectors = vectors_of(utterance).items()
+    return {name: as_tensor(vector.tensor) for name, vector in vectors if name in inputs}
 
 
 def as_tensor(tensor: PackedTensor | list[float]) -> Tensor:
-    """A wire tensor as the model takes it; a list becomes float32."""
+    """Return a wire tensor as the model takes it; a list becomes float32."""
     if isinstance(tensor, PackedTensor):
         return Tensor(tensor.dtype, tensor.shape, tensor.data)
     return Tensor("float32", (len(tensor),), np.asarray(tensor, "<f4").tobytes())
 
 
 def pack(values: NDArray[np.floating], dtype: Literal["float16", "float32"]) -> PackedTensor:
-    """A vector as wire bytes, rounded to `dtype`."""
+    """Return a vector as wire bytes, rounded to `dtype`."""
     flat = np.asarray(values, "<f2" if dtype == "float16" else "<f4")
     return PackedTensor(dtype, flat.shape, flat.tobytes())
 
@@ -185,7 +182,7 @@ def _check_type(envelope: Envelope, topic: str) -> None:
 
 
 def parse(value: bytes, encoding: Encoding) -> Utterance:
-    """Read an utterance's fields; `check` says whether they make sense. Raises `Rejected`."""
+    """Read an utterance's fields, to be checked by `check`. Raises `Rejected`."""
     bad = Reason.BAD_JSON if encoding == "json" else Reason.BAD_MSGPACK
     try:
         wire = (_JSON_IN if encoding == "json" else _MSGPACK_IN).decode(value)
@@ -203,11 +200,17 @@ def parse(value: bytes, encoding: Encoding) -> Utterance:
         if encoding == "json" and _holds_nan(value):
             raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format("a JSON number")) from None
         raise Rejected(bad, f"the value is not an utterance in {encoding}: {error}") from None
-    return _without_reserved(wire)
+    for field in RESERVED_FIELDS:
+        if getattr(wire, field) is not msgspec.UNSET:
+            raise Rejected(
+                Reason.UNSUPPORTED_FIELD,
+                f"field `{field}` is reserved and not supported yet: leave it out",
+            )
+    return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
 
 
 def _misfit(message: str) -> Rejected:
-    """Sort msgspec's refusal of well-formed data into our codes; its message names the field."""
+    """Return the `Rejected` of msgspec's refusal; its message names the field."""
     if "missing required field" in message:
         return Rejected(Reason.MISSING_FIELD, f"{message}: every utterance needs it")
     if "Number out of range" in message:
@@ -218,7 +221,7 @@ def _misfit(message: str) -> Rejected:
 
 
 def _holds_nan(value: bytes) -> bool:
-    """Return whether JSON fails only by the literals NaN or Infinity, which many writers emit."""
+    """Return whether JSON fails only because of NaN or Infinity, which many writers emit."""
     if b"NaN" not in value and b"Infinity" not in value:
         return False
     try:
@@ -226,16 +229,6 @@ def _holds_nan(value: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
-
-
-def _without_reserved(wire: _WireUtterance) -> Utterance:
-    for field in RESERVED_FIELDS:
-        if getattr(wire, field) is not msgspec.UNSET:
-            raise Rejected(
-                Reason.UNSUPPORTED_FIELD,
-                f"field `{field}` is reserved and not supported yet: leave it out",
-            )
-    return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
 
 
 def _check_ids(utterance: Utterance) -> None:
@@ -261,10 +254,9 @@ def _check_key(key: bytes | None, conversation_id: str) -> None:
     )
 
 
-def _check_packed(
-    field: str, dtype: DType, shape: tuple[int, ...], data: bytes, width: int | None
-) -> None:
+def _check_packed(field: str, tensor: PackedTensor, width: int | None) -> None:
     """Raise `Rejected` unless the bytes are one finite vector of `width` numbers (None: any)."""
+    dtype, shape, data = tensor.dtype, tensor.shape, tensor.data
     size = math.prod(shape)
     if len(shape) != 1 or size < 1:
         raise Rejected(
@@ -285,17 +277,13 @@ def _check_packed(
 def _check_numbers(field: str, numbers: list[float], width: int | None) -> None:
     """Raise `Rejected` unless there are `width` numbers (None: any), finite as float32."""
     _check_width(field, len(numbers), width)
-    if not _all_float32(numbers):
-        raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format(f"a number of `{field}`"))
-
-
-def _all_float32(numbers: list[float]) -> bool:
-    """Return whether every number is finite as float32, as which the model takes it."""
     try:
         struct.pack(f"<{len(numbers)}f", *numbers)  # refuses what would round to infinity
+        finite = math.isfinite(sum(numbers))  # the sum cannot overflow a double
     except OverflowError:
-        return False
-    return math.isfinite(sum(numbers))  # so many float32 cannot overflow a double
+        finite = False
+    if not finite:
+        raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format(f"a number of `{field}`"))
 
 
 def _check_width(field: str, size: int, width: int | None) -> None:

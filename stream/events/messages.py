@@ -1,4 +1,4 @@
-"""The events: utterances in, predictions and shift alerts out; their ids and their bytes.
+"""The events: utterances in, predictions and shift alerts out; their topics, ids and bytes.
 
 `docs/events.md` describes them for other languages.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from stream.events.cloudevents import Encoding
 from stream.events.poison import MAX_ID_BYTES
 
+DEFAULT_PREFIX: Final = "emotrack."  # of the topics
 Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "control"]
 KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
 RESERVED_FIELDS: Final = ("is_partial", "consent")
@@ -30,6 +32,29 @@ Persona = Annotated[
         extra_json_schema={"minItems": PERSONA_SIZE, "maxItems": PERSONA_SIZE},
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """The names of the four topics under one prefix."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    @property
+    def utterances(self) -> str:
+        return self.prefix + "utterances"
+
+    @property
+    def predictions(self) -> str:
+        return self.prefix + "predictions"
+
+    @property
+    def shift_alerts(self) -> str:
+        return self.prefix + "shift-alerts"
+
+    @property
+    def dead_letters(self) -> str:
+        return self.prefix + "dead-letters"
 
 
 class Features(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -74,7 +99,7 @@ class Utterance(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Shift(msgspec.Struct, frozen=True):
-    """Whether the speaker's emotion moved since this speaker's previous utterance."""
+    """The likeliest move of the speaker's emotion since this speaker's previous utterance."""
 
     probability: float
     from_: str = msgspec.field(name="from")
@@ -83,7 +108,7 @@ class Shift(msgspec.Struct, frozen=True):
 
 
 class Context(msgspec.Struct, frozen=True):
-    """What the model could see: the session's utterances in its window, before this one."""
+    """The session's utterances in the model's window, before this one."""
 
     utterances: int
     oldest_utterance_id: str | None
@@ -92,7 +117,7 @@ class Context(msgspec.Struct, frozen=True):
 
 
 class ModelRef(msgspec.Struct, frozen=True):
-    """Which model answered."""
+    """The model that answered."""
 
     name: str
     version: str
@@ -101,7 +126,7 @@ class ModelRef(msgspec.Struct, frozen=True):
 
 
 class InputRef(msgspec.Struct, frozen=True):
-    """Which record was answered."""
+    """The record that was answered."""
 
     topic: str
     partition: int
@@ -167,13 +192,13 @@ def prediction_id(
     revision: int,
     model_digest: str,
 ) -> str:
-    """32 hex digits: the same for a repeated answer, another for any other answer."""
+    """Return 32 hex digits: the same for a repeated answer, another for any other answer."""
     parts = (conversation_id, utterance_id, input.topic, input.partition, input.offset)
     return _hash(*parts, first_position, revision, model_digest)
 
 
 def alert_id(prediction_id: str, rule_digest: str) -> str:
-    """32 hex digits over the prediction and the rule."""
+    """Return 32 hex digits over the prediction and the rule."""
     return _hash(prediction_id, rule_digest)
 
 

@@ -1,7 +1,7 @@
-"""Why a record cannot be answered: one code a machine can count, one sentence a person can act on.
+"""Reasons why a record cannot be answered: a code to count, and a sentence that names the cure.
 
-A poisoned record is dead-lettered, never retried; its partition goes on (contract §4). Sentences
-name fields, sizes and settings, never the words of a conversation.
+A poisoned record is dead-lettered, never retried; its partition continues (docs/contract.md §4).
+Sentences name fields, sizes and settings, never the words of a conversation.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A record that goes to the dead-letter topic, and why."""
+    """The reason why a record goes to the dead-letter topic."""
 
     reason: Reason
     sentence: str
@@ -63,11 +63,11 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A record with a null value: a tombstone; counted, no effect."""
+    """A record with a null value, a tombstone: counted, without effect."""
 
 
 class Rejected(Exception):
-    """Raised inside decoding where a fault is met; `decode` returns its `poison`."""
+    """A fault met while decoding; `Decoder.decode` returns its `poison`."""
 
     def __init__(self, reason: Reason, sentence: str) -> None:
         super().__init__(sentence)

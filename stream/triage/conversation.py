@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from state.redis_reader import Held
+from state.redis_reader import StoredState
 from state.store import StoredOutput
 from state.window import HASH_BYTES, NO_CLOCK, Conversation, StateKey, StateSpec
 from stream.answers.outbox import sent_before
@@ -31,7 +31,7 @@ class Found:
     """A conversation's state, and where else it has one."""
 
     key: StateKey
-    state: Held
+    state: StoredState
     keyed_to: int  # the partition that murmur2, our clients' partitioner, gives
     noted: int | None  # the partition its last worker noted
     elsewhere: tuple[int, ...]  # partitions that hold an older state of it
@@ -134,7 +134,7 @@ def _session_data(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def problem(state: Held) -> str | None:
+def problem(state: StoredState) -> str | None:
     """Return why a state cannot be read, None where it can."""
     if state.loaded.corrupt is not None:
         return state.loaded.corrupt

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 
-from state.redis_reader import Held, States
+from state.redis_reader import States, StoredState
 from state.window import Conversation, StateKey, StateSpec
 from stream.ports import Record
 from stream.verify.outputs import Outputs
@@ -41,7 +41,7 @@ class StoredStates:
             self._check_bounds(key.conversation_id, state, position)
             self._remember(key.conversation_id, state, position)
 
-    def _check_bounds(self, conversation: str, state: Held, position: Position) -> None:
+    def _check_bounds(self, conversation: str, state: StoredState, position: Position) -> None:
         r = self._spec.recurrence
         for what, n, limit in (
             ("rows", state.rows, r.window),
@@ -55,7 +55,7 @@ class StoredStates:
             text = "one of its keys never expires"
             self._report.violated(Invariant.I7, text, position, conversation)
 
-    def _remember(self, conversation: str, state: Held, position: Position) -> None:
+    def _remember(self, conversation: str, state: StoredState, position: Position) -> None:
         """Store the digests of a state for the comparison at its position."""
         stored = state.loaded.conversation
         if state.loaded.corrupt is not None:

@@ -1,7 +1,7 @@
-"""Decides which partitions are read, and how long the loop waits. Pure: facts in, decisions out.
+"""Decide which partitions are read, and how long the loop waits. Pure.
 
 A record that is not read costs nothing: it stays in the log. So whatever keeps the worker from
-answering ends in a pause, while polling, and with it membership of the group, goes on.
+answering ends in a pause, while polling, and with it membership of the group, continues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Backpressure:
     """
 
     high_water: int  # queued records that pause all reading
-    low_water: int  # queued records that let it go on
+    low_water: int  # queued records that resume it
     retry_s: float  # wait between tries of a server that is away
     paused: frozenset[int] = frozenset()
     _full: bool = False
@@ -34,12 +34,12 @@ class Backpressure:
         *,
         owned: Collection[int],
         unworkable: Collection[int],
-        held: bool,
+        pending: bool,
     ) -> tuple[list[int], list[int]]:
         """Return the partitions to pause and those to resume.
 
-        `depths` are queued records by partition, all of them of `owned` ones; `unworkable` are the
-        owned partitions that may not be worked on; `held` says that a batch waits to be done again.
+        `depths` are queued records by owned partition; `unworkable` are the owned partitions that
+        may not be worked on; `pending`: a batch waits to be done again.
         """
         queued = sum(depths.values())
         if queued >= self.high_water:
@@ -47,39 +47,39 @@ class Backpressure:
         elif queued <= self.low_water:
             self._full = False
         self._ahead = {p for p in owned if self._over_share(p, depths.get(p, 0), len(owned))}
-        target = frozenset(owned if self._full or held else self._ahead.union(unworkable))
+        target = frozenset(owned if self._full or pending else self._ahead.union(unworkable))
         changed = sorted(target - self.paused), sorted(self.paused - target)
         self.paused = target
         return changed
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """Take these for running: they have left, or were just assigned and are read from."""
+        """Forget that these were paused: they have left, or were just assigned."""
         self.paused = self.paused.difference(partitions)
         self._ahead.difference_update(partitions)
 
     def postpone(self, now: float) -> None:
-        """Let nothing be tried for `retry_s` from now."""
+        """Allow no try for `retry_s` from now."""
         self._retry_at = now + self.retry_s
 
     def may_try(self, now: float) -> bool:
-        """Return whether the wait that `postpone` began is over."""
+        """Return whether the wait begun by `postpone` is over."""
         return now >= self._retry_at
 
-    def wait_s(self, now: float, *, rebuilding: bool, held: bool, due_s: float | None) -> float:
+    def wait_s(self, now: float, *, rebuilding: bool, pending: bool, due_s: float | None) -> float:
         """Return how long the next poll may wait for a record.
 
         `due_s`: seconds until the next batch is released, None while there is none to release.
         """
         if rebuilding:
             return 0.0
-        if held:
+        if pending:
             due_s = max(0.0, self._retry_at - now)
         return IDLE_POLL_S if due_s is None else min(IDLE_POLL_S, due_s)
 
     def _over_share(self, partition: int, depth: int, owned: int) -> bool:
-        # The client fetches anew after a pause, the same partition first: without shares, whoever
-        # is first fills the queue each time and the others are not read while overload lasts.
-        # Two marks again: each pause throws away what was fetched ahead, so it must be rare.
+        # The client fetches again after a pause, the same partition first: without shares, the
+        # first one fills the queue each time and the others are not read while overload lasts.
+        # Two marks here too: each pause discards what was fetched ahead, so it must be rare.
         if partition in self._ahead:
             return depth * owned > self.low_water
         return depth * owned >= self.high_water

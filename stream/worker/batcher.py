@@ -1,9 +1,9 @@
-"""Which records are answered together. Pure: `now` is passed in, nothing is waited for.
+"""Choice of the records that are answered together. Pure: `now` is passed in, nothing blocks.
 
-The rules (architecture §4): at most one utterance of a conversation in a batch; order kept inside a
-conversation; a conversation is not admitted again before `finish` says that its save has returned;
-at most `max_uncommitted` records of a partition are released and not yet committed, which bounds
-what a killed worker repeats.
+The rules (docs/architecture.md §4): at most one utterance of a conversation in a batch; order is
+preserved inside a conversation; a conversation is not admitted again before `finish`, when its save
+has returned; at most `max_uncommitted` records of a partition are released and not yet committed,
+which bounds what a killed worker repeats.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stream.ports import Record
 
 
 class Item(Struct, frozen=True):
-    """One decoded record on its way. Times are monotonic seconds of this process."""
+    """One decoded record. Times are monotonic seconds of this process."""
 
     record: Record
     message: Utterance | Control | Poison
@@ -31,12 +31,12 @@ class Item(Struct, frozen=True):
     polled_at: float
     fetch_wait_s: float = 0.0  # append to poll, never negative
     decode_s: float = 0.0
-    envelope: Envelope = Envelope()  # what the answer's headers repeat of it
+    envelope: Envelope = Envelope()  # repeated in the answer's headers
 
 
 @dataclass(slots=True)
 class Batcher:
-    """Queued records by conversation, and the conversations whose turn it is, oldest first."""
+    """Queued records by conversation, and the idle conversations among them, oldest first."""
 
     batch_max: int
     deadline_s: float
@@ -44,6 +44,7 @@ class Batcher:
     depth: int = 0  # queued, not released
     depths: Counter[int] = field(default_factory=Counter)  # the same, by partition
     _arrivals: int = 0
+    # By conversation; a record without one is alone, by arrival.
     _queues: dict[StateKey | int, deque[tuple[int, Item]]] = field(default_factory=dict)
     _heads: list[tuple[int, Item]] = field(default_factory=list)  # heap: first of each idle queue
     _busy: set[StateKey] = field(default_factory=set)
@@ -56,31 +57,44 @@ class Batcher:
         self.depth += 1
         self.depths[item.record.partition] += 1
         entry = (self._arrivals, item)
-        queue = self._queues.setdefault(self._name(entry), deque())
+        queue = self._queues.setdefault(item.key or self._arrivals, deque())
         queue.append(entry)
         if len(queue) == 1 and item.key not in self._busy:
             heapq.heappush(self._heads, entry)
 
     def next_batch(self, now: float) -> tuple[Item, ...]:
-        """Release a batch if it is time, else return nothing.
+        """Release a batch if one is due, else return an empty one.
 
-        It is time when the batch is full, when its oldest record has waited for `deadline_s`, or
-        when the records left behind could not join it anyway: their conversations are in it.
+        A batch is due when it is full, when its oldest record has waited for `deadline_s`, or when
+        the records left behind could not join it anyway: their conversations are in it.
         """
-        return tuple(self._take()) if self.wait_s(now) == 0 else ()
+        if self.wait_s(now) != 0:
+            return ()
+        # The oldest goes first also across conversations: the record that holds back a partition's
+        # watermark must get the next free place under `max_uncommitted`, or nothing would move.
+        batch: list[Item] = []
+        skipped: list[tuple[int, Item]] = []
+        while self._heads and len(batch) < self.batch_max:
+            entry = heapq.heappop(self._heads)
+            if self.full(entry[1].record.partition):
+                skipped.append(entry)
+            else:
+                batch.append(self._release(entry))
+        self._awaits_commit = not batch  # all that could go belongs to full partitions
+        for entry in skipped:
+            heapq.heappush(self._heads, entry)
+        return tuple(batch)
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until a batch is released if nothing else comes; None when only that can help."""
+        """Return the seconds until a batch is due; None until records come or are committed."""
         if not self._heads or self._awaits_commit:
             return None
-        full = len(self._heads) >= self.batch_max
-        joined_already = self.depth > len(self._heads)
-        if full or joined_already:
+        if len(self._heads) >= self.batch_max or self.depth > len(self._heads):
             return 0.0
         return max(0.0, self._heads[0][1].polled_at + self.deadline_s - now)
 
     def finish(self, batch: Iterable[Item]) -> None:
-        """The saves of these have returned: their conversations may be admitted again."""
+        """Admit the conversations of a batch again: its saves have returned."""
         for item in batch:
             if item.key is not None and item.key in self._busy:
                 self._busy.discard(item.key)
@@ -88,16 +102,16 @@ class Batcher:
                     heapq.heappush(self._heads, queue[0])
 
     def committed(self, partition: int, count: int) -> None:
-        """The broker has confirmed `count` more released records of this partition."""
+        """Count `count` more released records of this partition as committed."""
         self._uncommitted[partition] -= count
         self._awaits_commit = False
 
     def full(self, partition: int) -> bool:
-        """Whether nothing of this partition may be released before a commit."""
+        """Return whether no record of this partition may be released before a commit."""
         return self._uncommitted[partition] >= self.max_uncommitted
 
     def drop(self, partitions: Sequence[int]) -> None:
-        """Forget everything of partitions that left or are read again from an earlier offset."""
+        """Forget all records of partitions that left or are read again from an earlier offset."""
         gone = set(partitions)
         self._queues = {
             name: queue
@@ -113,31 +127,9 @@ class Batcher:
             self.depths.pop(partition, None)
             self._uncommitted.pop(partition, None)
 
-    @staticmethod
-    def _name(entry: tuple[int, Item]) -> StateKey | int:
-        """The queue an entry waits in: its conversation's, or its own."""
-        arrival, item = entry
-        return arrival if item.key is None else item.key
-
-    def _take(self) -> list[Item]:
-        # The oldest goes first also across conversations: the record that holds back a partition's
-        # watermark must get the next free place under `max_uncommitted`, or nothing would move.
-        batch: list[Item] = []
-        held_back: list[tuple[int, Item]] = []
-        while self._heads and len(batch) < self.batch_max:
-            entry = heapq.heappop(self._heads)
-            if self.full(entry[1].record.partition):
-                held_back.append(entry)
-                continue
-            batch.append(self._release(entry))
-        self._awaits_commit = not batch  # all that could go belongs to full partitions
-        for entry in held_back:
-            heapq.heappush(self._heads, entry)
-        return batch
-
     def _release(self, entry: tuple[int, Item]) -> Item:
-        item = entry[1]
-        name = self._name(entry)
+        arrival, item = entry
+        name = item.key or arrival
         queue = self._queues[name]
         queue.popleft()
         if not queue:

@@ -1,4 +1,4 @@
-"""Logs: one line a fact, to stderr; and no line ever holds the worker up."""
+"""Logs: one line a fact, to stderr, without ever blocking the worker."""
 
 from __future__ import annotations
 
@@ -14,61 +14,58 @@ import structlog
 
 from stream.settings import Settings
 
-MOST_LINES: Final = 10_000  # that wait for a reader who is away
+MOST_LINES: Final = 10_000  # that wait while stderr is not read
 CLOSE_S: Final = 1.0
 
 log = structlog.get_logger()
 
 
 class LogPipe:
-    """Passes lines on to `out` in a thread of its own, so that `write` never waits.
+    """Writes lines to `out` in a thread of its own, so that `write` never waits.
 
-    Where nobody reads (a full pipe, a slow disk) at most `most` lines are kept; further ones are
-    dropped, and `tell` is given their number once somebody reads again.
+    While `out` blocks (a full pipe, a slow disk) at most `most` lines are queued; further ones are
+    dropped, and `report` is called with their number once `out` takes lines again.
     """
 
-    def __init__(self, out: TextIO, tell: Callable[[int], None], *, most: int = MOST_LINES) -> None:
-        self._out, self._tell = out, tell
+    def __init__(
+        self, out: TextIO, report: Callable[[int], None], *, most: int = MOST_LINES
+    ) -> None:
+        self._out, self._report = out, report
         self._lines: Queue[str | None] = Queue(most)
         self._dropped = 0
         self._thread = Thread(target=self._pass_on, name="log", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
-        """Keep a line for the thread, or drop it."""
+        """Queue a line for the thread, or drop it."""
         try:
             self._lines.put_nowait(line)
         except Full:
             self._dropped += 1
 
-    @property
-    def waiting(self) -> int:
-        """Lines that are not passed on yet."""
-        return self._lines.unfinished_tasks
-
     def flush(self) -> None:
-        """Lines are flushed as they are passed on."""
+        """Do nothing: the thread flushes each line."""
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Return when all is written; give up after `within_s` each where nobody reads."""
+        """Return when all is written; give up after `within_s` where `out` blocks."""
         with contextlib.suppress(Full):
             self._lines.put(None, timeout=within_s)
             self._thread.join(within_s)
 
     def _pass_on(self) -> None:
-        told = 0
+        reported = 0
         while (line := self._lines.get()) is not None:
-            with contextlib.suppress(OSError, ValueError):  # nobody will ever read: go on without
+            with contextlib.suppress(OSError, ValueError):  # closed: discard the line
                 self._out.write(line)
                 self._out.flush()
             self._lines.task_done()
-            if missed := self._dropped - told:
-                told += missed
-                self._tell(missed)
+            if missed := self._dropped - reported:
+                reported += missed
+                self._report(missed)
 
 
 def configure_log(settings: Settings) -> LogPipe:
-    """Log to stderr: JSON for machines, text for people. Close what is returned at the end."""
+    """Log to stderr, as JSON or text. The caller closes the returned pipe at the end."""
     last: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"

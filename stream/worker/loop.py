@@ -1,13 +1,13 @@
 """The worker's loop: poll, batch, step, produce, commit. One thread owns everything in here.
 
-Predict, save, produce, then commit: a record is committed only after its state is saved and all it
-sends is acknowledged. Whatever goes wrong before, the batch is done again and repeats bytes
+Predict, save, produce, then commit: a record is committed only after its state is saved and all its
+outputs are acknowledged. After a failure before that, the batch is done again and repeats bytes
 (`pipeline`). The states of a partition (above the line) and of the loop, any of them at once:
 
 ===============  ============================================  =====================================
 state            entered when                                  left when
 ===============  ============================================  =====================================
-unclaimed        assigned, disputed or found suspect           `_claim` has a fence token for it
+unclaimed        assigned, disputed or suspect                 `_claim` has a fence token for it
 disputed         a fence or a refused commit may mean another  the broker accepts a commit for it,
                  owner; it is read again from the last commit  and `_claim` has a new fence token
 suspect          assigned; a state of it is missing or torn;   `Recovery` trusts the store, or has
@@ -15,16 +15,16 @@ suspect          assigned; a state of it is missing or torn;   `Recovery` trusts
 ahead            its share of the queue reaches high water     its share is down to low water
 ---------------  --------------------------------------------  -------------------------------------
 full             the queue reaches high water                  the queue is down to low water
-batch held       store or broker fails during a batch          the batch is done, its partitions are
+batch pending    store or broker fails during a batch          the batch is done, its partitions are
                                                                read again, or the store was replaced
 waiting          store or broker fails; a partition disputed   `retry_ms` have passed
 commit failed    a commit is refused or not answered           a commit is accepted
 ===============  ============================================  =====================================
 
 An unclaimed, suspect or ahead partition is paused; all are while the queue is full or a batch is
-held (`Backpressure`). Polling goes on, so that membership is kept and nothing queues. While
-waiting, nothing is claimed, rebuilt or done again. After a failed commit the next one comes when
-its time comes, not as soon as a partition may release no more without it.
+pending (`Backpressure`). Polling continues, which maintains the membership. While waiting, nothing
+is claimed, rebuilt or done again. After a failed commit the next one comes when it is due, not as
+soon as a partition may release no more without it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,14 @@ from model.interface import Predictor
 from state.store import Store, StoreChanged, StoreUnavailable
 from state.window import StateKey
 from stream.answers.outbox import Wire
-from stream.events.cloudevents import Timing
+from stream.events.cloudevents import (
+    COMPUTE_MS,
+    END_TO_END_MS,
+    PRODUCED_AT,
+    QUEUE_MS,
+    STATE_MS,
+    rfc3339,
+)
 from stream.events.decode import Decoder
 from stream.events.messages import Utterance
 from stream.events.poison import Poison
@@ -63,9 +70,8 @@ from stream.ports import (
 from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
 from stream.worker.batcher import Batcher, Item
-from stream.worker.health import Health
-from stream.worker.observe import Observer
-from stream.worker.partitions import Partitions
+from stream.worker.observe import Health, Observer
+from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
 from stream.worker.rebuild import Disputed
 from stream.worker.recovery import Recovery
@@ -79,11 +85,11 @@ POLL_BATCHES: Final = 4  # batches' worth of records in one poll
 log = structlog.get_logger()
 
 Trace = Callable[[Step, int, float], None]
-"""Called with each batch that is answered, when it ended (epoch ms), and the seconds it took."""
+"""Called with each answered batch, the time of its end (epoch ms), and its seconds."""
 
 
 class Worker:
-    """Follows one topic with one model and one store until told to stop.
+    """The worker of one topic, with one model and one store.
 
     `now_ms` is the wall clock (compared with broker time only), `clock_s` a monotonic one.
     """
@@ -111,39 +117,32 @@ class Worker:
         self._decoder = Decoder(predictor.info.inputs, predictor.info.own_extractors)
         self._observer = observer
         self._cache = WindowCache(settings.cache_conversations, clock_s)
-        self._wire = wire_of(settings)
+        wire = Wire(settings.topics, settings.output_format, settings.source)
         self._pipeline = Pipeline(
-            predictor, store, self._cache, self._wire, now_ms=now_ms, clock_s=clock_s
+            predictor, store, self._cache, wire, now_ms=now_ms, clock_s=clock_s
         )
         self._batcher = Batcher(
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
         self._partitions = Partitions()
-        self._recovery = Recovery(
-            self._partitions,
-            reader=reader,
-            store=store,
-            predictor=predictor,
-            now_ms=now_ms,
-            clock_s=clock_s,
-        )
+        self._recovery = Recovery(self._partitions, reader, store, predictor, now_ms, clock_s)
         self._flow = Backpressure(settings.high_water, settings.low_water, settings.retry_ms / 1000)
         self._transactions = transactions  # None: answers go to the sink, offsets to the source
-        self._held: tuple[Item, ...] = ()  # a batch to be done again
+        self._pending: tuple[Item, ...] = ()  # a batch to be done again
         self._next_commit = 0.0
         self._next_housekeeping = 0.0
         self._began = clock_s()
         self._commit_failed = False
 
     def run(self, stop: Event) -> bool:
-        """Work until `stop` is set, then drain; true when all that was done is committed."""
+        """Work until `stop` is set, then drain; return whether all that was done is committed."""
         self._source.subscribe(self)
         while not stop.is_set():
             self.turn()
         return self.drain()
 
     def turn(self) -> None:
-        """One turn: read, work, commit what is due, pause or resume."""
+        """Do one turn: read, work, commit what is due, pause or resume."""
         self._read()
         try:
             self._claim()
@@ -152,20 +151,17 @@ class Worker:
         except StoreChanged as error:
             self._distrust(error)
         now = self._clock_s()
-        if now >= self._next_commit or self._commit_presses():
+        presses = not self._commit_failed and any(self._batcher.full(p) for p in self._partitions)
+        if now >= self._next_commit or presses:
             self._commit()
         if now >= self._next_housekeeping:
             self._housekeep(now)
         self._balance()  # last: what became suspect in this turn is not read in the next
 
-    def _commit_presses(self) -> bool:
-        """Return whether a partition waits for a commit, unless the last commit failed."""
-        return not self._commit_failed and any(self._batcher.full(p) for p in self._partitions)
-
     def drain(self) -> bool:
         """Commit what is done and leave the group, within the drain budget.
 
-        What is queued or in flight is left to the next owner: it was never committed.
+        Records queued or in flight are left to the next owner: they were never committed.
         """
         self.health.draining = True
         reach("F10")
@@ -179,15 +175,15 @@ class Worker:
         log.info("drained", committed=done)
         return done
 
-    # Assignments, told by the source from inside `poll`.
+    # Assignments: the source calls these from inside `poll`.
 
     def assigned(self, starts: Mapping[int, Start]) -> None:
         """Own these partitions from now on: claim a fence token for each."""
         for partition, start in starts.items():
-            self._partitions.add(partition, start)
+            self._partitions[partition] = Owned(start, committed=start.committed, note=start.note)
         self._flow.forget(starts)
-        self._observer.rebalanced("assigned", len(starts))
-        self._observer.gaps(sum(start.gap for start in starts.values()))
+        gaps = sum(start.gap for start in starts.values())
+        self._observer.rebalanced("assigned", len(starts), gaps)
         self.health.joined = True
         self._balance()
         log.info("partitions assigned", partitions=sorted(starts))
@@ -207,7 +203,8 @@ class Worker:
         log.warning("partitions lost", partitions=sorted(partitions))
 
     def _drop(self, partitions: Sequence[int]) -> None:
-        self._partitions.remove(partitions)
+        for partition in partitions:
+            self._partitions.pop(partition, None)
         self._forget(partitions)
         self._recovery.drop(partitions)
         self._flow.forget(partitions)
@@ -216,26 +213,28 @@ class Worker:
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop everything in flight of these partitions, and their cached windows."""
         self._batcher.drop(partitions)
-        self._held = tuple(i for i in self._held if i.record.partition not in partitions)
+        self._pending = tuple(i for i in self._pending if i.record.partition not in partitions)
         for partition in partitions:
             self._cache.drop_partition(partition)
 
     def _restart(self, partition: int, *, disputed: bool) -> int:
         """Read a partition again from its committed offset, under a new claim."""
-        offset = self._partitions.restart(partition, disputed=disputed)
+        owned = self._partitions[partition]
+        owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
+        owned.disputed |= disputed
         self._forget([partition])
-        self._source.seek(partition, offset)
-        return offset
+        self._source.seek(partition, owned.resume_at)
+        return owned.resume_at
 
     def _dispute(self, partition: int) -> None:
-        """Drop what is in flight of a partition that may be another member's: ask, then claim."""
+        """Drop in-flight work of a partition that may be another member's: commit, then claim."""
         offset = self._restart(partition, disputed=True)
         self._flow.postpone(self._clock_s())
         log.warning("partition disputed", partition=partition, offset=offset)
 
     def _suspect(self, partition: int, doubts: Mapping[StateKey, Doubt]) -> None:
-        """Rebuild this partition before it goes on: the store has not what it must have."""
-        self._commit([partition])  # what is answered stays answered; the rest is read again
+        """Mark a partition for a rebuild: the store does not hold its states."""
+        self._commit([partition])  # the rest is read again
         owned = self._partitions[partition]
         owned.suspect, owned.note = True, ""
         owned.doubted |= doubts
@@ -248,9 +247,9 @@ class Worker:
         )
 
     def _distrust(self, error: StoreChanged) -> None:
-        """Suspect all partitions: the store is another one than the states were saved in."""
+        """Suspect all partitions: the store is not the one their states were saved in."""
         log.warning("state store changed", reason=str(error))
-        self._held = ()
+        self._pending = ()
         self._recovery.forget()
         for partition in list(self._partitions):
             self._suspect(partition, {})
@@ -263,32 +262,32 @@ class Worker:
             owned = self._partitions[partition]
             try:
                 if owned.disputed:
-                    # Only the broker knows whose it is: a token claimed unasked would fence the
-                    # true owner.
+                    # Only the broker knows the owner: a token claimed without asking it could
+                    # fence the true one.
                     self._source.commit({partition: owned.resume_at}, {partition: owned.note})
                 self._recovery.judge(owned)
                 owned.token = self._store.claim(self._source.topic_id, partition)
                 owned.disputed = False
-                self._store_answered()
+                self.health.store = True
             except (StoreUnavailable, CommitRefused, LogUnavailable) as error:
                 self._later(error)
                 log.warning("claim postponed", partition=partition, reason=str(error))
                 return
 
     def _rebuild_some(self) -> None:
-        """Rebuild the states of a suspect partition, a slice a turn."""
+        """Rebuild the states of a suspect partition, one slice a turn."""
         if not self._flow.may_try(self._clock_s()):
             return
         try:
-            whole = self._recovery.advance(self._source.topic_id)
+            rebuilt = self._recovery.advance(self._source.topic_id)
         except Disputed as met:
             self._dispute(met.partition)
         except (StoreUnavailable, LogUnavailable) as error:
             log.warning("rebuild postponed", reason=str(error))
             self._later(error)
         else:
-            if whole is not None:
-                self._observer.rebuilt(whole.restored)
+            if rebuilt is not None:
+                self._observer.rebuilt(rebuilt.restored)
 
     # Read.
 
@@ -297,7 +296,7 @@ class Worker:
         wait_s = self._flow.wait_s(
             now,
             rebuilding=self._recovery.busy,
-            held=bool(self._held),
+            pending=bool(self._pending),
             due_s=self._batcher.wait_s(now),
         )
         # One poll is bounded, so the queue never holds more than `high_water` and one poll.
@@ -334,32 +333,35 @@ class Worker:
     # Work.
 
     def _work(self) -> None:
-        """Do the held batch again, or the next one if it is time."""
+        """Do the pending batch again, or the next one if it is time."""
         now = self._clock_s()
-        if self._held and not self._flow.may_try(now):
+        if self._pending and not self._flow.may_try(now):
             return
-        batch = self._held or self._batcher.next_batch(now)
+        batch = self._pending or self._batcher.next_batch(now)
         if not batch:
             return
         try:
-            if self._held:
+            if self._pending:
                 self._store.check()  # a store that came back empty needs our function again
             step = self._step(batch, now)
             self._finish(step, now)
         except (StoreUnavailable, DeliveryFailed, LogUnavailable) as error:
-            self._hold(batch, error)
+            # Done again, before anything else is read.
+            self._pending = tuple(i for i in batch if i.record.partition in self._partitions)
+            self._later(error)
+            log.warning("batch held", records=len(batch), reason=str(error))
         else:
-            self._held = ()
+            self._pending = ()
             self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
             for partition, doubts in step.suspect.items():
                 if partition in self._partitions:
                     self._suspect(partition, doubts)
 
     def _step(self, batch: Sequence[Item], now: float) -> Step:
-        """Run the batch; what was fenced is tried once more where the broker says it is ours."""
+        """Run the batch; fenced records are tried once more where the broker confirms ownership."""
         idle_s = self._predictor.spec.recurrence.idle_s
         step = self._pipeline.step(batch, self._partitions.leases(now, idle_s))
-        self._store_answered()
+        self.health.store = True
         self._observer.operated(step)
         if not step.fenced:
             return step
@@ -376,8 +378,8 @@ class Worker:
     def _still_ours(self, partitions: set[int], met_token: int) -> set[int]:
         """Claim again the partitions whose commit the broker accepts; drop the others.
 
-        A fence says that somebody claimed later, not that they own it: a worker that was expelled
-        may have. The broker decides, and `met_token` + 1 fences whoever it decided against.
+        A fence shows that another worker claimed later, not that it is the owner: it may have been
+        expelled. The broker decides, and `met_token` + 1 fences the worker it decides against.
         """
         ours: set[int] = set()
         for partition in sorted(partitions):
@@ -396,8 +398,8 @@ class Worker:
     def _finish(self, step: Step, began: float) -> None:
         """Produce, wait for the acknowledgements, and account for each record.
 
-        All states of the step are saved by now. Raised before the records are accounted for,
-        `DeliveryFailed` leaves the watermarks where they are: the batch is done again.
+        All states of the step are saved by now. `DeliveryFailed` is raised before the records are
+        accounted for: the watermarks stay, and the batch is done again.
         """
         produced_at = self._clock_s()
         if self._transactions is not None:
@@ -415,7 +417,7 @@ class Worker:
             self._trace(step, self._now_ms(), acked_at - began)
 
     def _finish_records(self, step: Step, began: float) -> None:
-        """Move the watermarks: a batch carries its offsets, so only what it answered is done."""
+        """Move the watermarks: a batch carries its offsets, so only its records are finished."""
         for result in step.results:
             record = result.item.record
             if record.partition in self._partitions:
@@ -425,20 +427,20 @@ class Worker:
                     owned.unsent[record.offset] = self._timed(result, step, began)
 
     def _timed(self, result: Result, step: Step, began: float) -> list[Outgoing]:
-        """Return what a record sends, predictions with their timing in headers.
+        """Return the outputs of a record, predictions with their timing in headers.
 
         In headers only: the value must be the same bytes when it is sent again.
         """
         if result.event is None:
             return list(result.send)
         item, now = result.item, self._clock_s()
-        timing = Timing(
-            queue_ms=(item.fetch_wait_s + began - item.polled_at) * 1000,
-            state_ms=(step.times.load_s + step.times.save_s) * 1000,
-            compute_ms=step.times.infer_s * 1000,
-            end_to_end_ms=(item.fetch_wait_s + now - item.polled_at) * 1000,
-            produced_at_ms=self._now_ms(),
-        ).headers()
+        timing = (
+            (QUEUE_MS, b"%.3f" % ((item.fetch_wait_s + began - item.polled_at) * 1000)),
+            (STATE_MS, b"%.3f" % ((step.load_s + step.save_s) * 1000)),
+            (COMPUTE_MS, b"%.3f" % (step.infer_s * 1000)),
+            (END_TO_END_MS, b"%.3f" % ((item.fetch_wait_s + now - item.polled_at) * 1000)),
+            (PRODUCED_AT, rfc3339(self._now_ms()).encode()),
+        )
         prediction, *alerts = result.send
         return [replace(prediction, headers=(*prediction.headers, *timing)), *alerts]
 
@@ -451,29 +453,17 @@ class Worker:
                 raise DeliveryFailed("the broker did not acknowledge in time")
         self.health.broker = True
 
-    def _hold(self, batch: tuple[Item, ...], error: Exception) -> None:
-        """Keep a batch that must be done again, and stop reading until it is."""
-        self._held = tuple(i for i in batch if i.record.partition in self._partitions)
-        self._later(error)
-        log.warning("batch held", records=len(batch), reason=str(error))
-
     def _later(self, error: Exception) -> None:
-        """Try again after a while: `error` says what is away."""
+        """Wait before the next try: `error` tells which server is away."""
         self._flow.postpone(self._clock_s())
         if isinstance(error, StoreUnavailable):
-            self._store_away()
-
-    def _store_away(self) -> None:
-        self.health.store = False
-        self._observer.store_away()
-
-    def _store_answered(self) -> None:
-        self.health.store = True
+            self.health.store = False
+            self._observer.store_away()
 
     # Commit.
 
     def _commit(self, partitions: Sequence[int] | None = None) -> None:
-        """Commit up to the watermarks; what fails is committed with the next try."""
+        """Commit up to the watermarks; after a failure the next try commits as much or more."""
         began = self._clock_s()
         self._next_commit = began + self.settings.commit_interval_ms / 1000
         offsets = self._partitions.committable(partitions)
@@ -503,14 +493,14 @@ class Worker:
         self._transactions.commit(answers, offsets, notes)
 
     def _confirm(self, offsets: Mapping[int, int]) -> None:
-        """Count the outcomes below these offsets, which the broker holds: they are final.
+        """Count the outcomes below these offsets, which the broker has stored: they are final.
 
         Not earlier: a record that is read again would be counted twice.
         """
         for partition, offset in offsets.items():
             owned = self._partitions[partition]
             owned.committed = offset
-            owned.sent_below(offset)
+            owned.unsent = {at: sent for at, sent in owned.unsent.items() if at >= offset}
             records = owned.watermark.read_below(offset)
             outcomes = owned.watermark.confirm(offset)
             self._batcher.committed(partition, len(outcomes))
@@ -519,12 +509,12 @@ class Worker:
     # Flow.
 
     def _balance(self) -> None:
-        """Pause what may not be read now, resume what may."""
+        """Pause the partitions that may not be read now, resume those that may."""
         pause, resume = self._flow.balance(
             self._batcher.depths,
             owned=self._partitions,
             unworkable=self._partitions.unworkable(),
-            held=bool(self._held),
+            pending=bool(self._pending),
         )
         if resume:
             self._source.resume(resume)
@@ -532,46 +522,31 @@ class Worker:
             self._source.pause(pause)
 
     def _housekeep(self, now: float) -> None:
-        """Set the gauges, and ask whether the servers are there; once a second."""
+        """Set the gauges, and check the servers; once a second."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
         try:
-            self._store.verify()  # without traffic, nothing else asks the store
-            self._store_answered()
+            self._store.verify()  # without traffic, nothing else queries the store
+            self.health.store = True
         except StoreUnavailable as error:
-            self._store_away()
+            self.health.store = False
+            self._observer.store_away()
             log.warning("state store away", reason=str(error))
         except StoreChanged as error:
             self._distrust(error)
-        self._observer.looked(
+        self._observer.gauges(
             health=self.health,
             topic=self.settings.topics.utterances,
-            lag=self._unanswered(),
+            lag={  # records without an answer: not read, queued, or in a batch
+                partition: unread + self._partitions[partition].watermark.waiting
+                for partition, unread in self._source.lag().items()
+                if partition in self._partitions
+            },
             queued=self._batcher.depth,
             paused=len(self._flow.paused),
             cached=len(self._cache),
             device_bytes=self._predictor.device_memory_bytes(),
         )
-
-    def _unanswered(self) -> dict[int, int]:
-        """Count the records without an answer: not read, queued, or in a batch."""
-        return {
-            partition: unread + self._partitions[partition].watermark.waiting
-            for partition, unread in self._source.lag().items()
-            if partition in self._partitions
-        }
-
-
-def wire_of(settings: Settings) -> Wire:
-    """Return where and how the worker's answers are written."""
-    topics = settings.topics
-    return Wire(
-        predictions=topics.predictions,
-        shift_alerts=topics.shift_alerts,
-        dead_letters=topics.dead_letters,
-        encoding=settings.output_format,
-        source=settings.source,
-    )

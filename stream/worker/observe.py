@@ -1,51 +1,75 @@
-"""Facts of the worker for the metrics, so that the loop reads without counters."""
+"""Health and metrics of the worker, so that the loop reads without counters."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from model.interface import ModelInfo
 from stream.answers.shift_rule import rule_of
 from stream.events.messages import PredictionEvent
 from stream.metrics.catalogue import Metrics
 from stream.ports import NO_TIMESTAMP
-from stream.worker.health import Health
 from stream.worker.pipeline import Result, Step
 
-SHIFT_LIKELY = 0.5  # label shift="yes" from here on: more likely than not
+SHIFT_LIKELY: Final = 0.5  # label shift="yes" from here on: more likely than not
+
+
+@dataclass(slots=True)
+class Health:
+    """The conditions of readiness; written by the worker's thread, read by any."""
+
+    warmed: bool = False
+    joined: bool = False  # assigned, or standing by with nothing assigned
+    broker: bool = False
+    store: bool = False
+    draining: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """True when this worker can take work now."""
+        return all(self.parts().values())
+
+    def parts(self) -> dict[str, bool]:
+        """Return each condition by name, for the body of /readyz."""
+        return {
+            "model_warmed": self.warmed,
+            "joined_group": self.joined,
+            "broker_reachable": self.broker,
+            "store_reachable": self.store,
+            "not_draining": not self.draining,
+        }
 
 
 class Observer:
-    """Turns facts of the loop into observations."""
+    """The loop's counters, histograms and gauges."""
 
     def __init__(self, metrics: Metrics, info: ModelInfo) -> None:
-        """`info` tells which emotions and alerts there may be."""
+        """Create the series of each emotion and alert that `info` allows."""
         self._m = metrics
         metrics.expect(info.labels, rule_of(info).name)
 
     def read(self, records: int, ahead_s: float) -> None:
-        """Records came in; broker time of the newest was so far ahead of our clock."""
+        """Count records read; `ahead_s`: broker time of the newest ahead of our clock."""
         self._m.utterances_consumed.inc(records)
         if ahead_s > 0:
             self._m.clock_skew.set(ahead_s)
 
-    def rebalanced(self, kind: str, partitions: int) -> None:
-        """Partitions came or went."""
+    def rebalanced(self, kind: str, partitions: int, gaps: int = 0) -> None:
+        """Count partitions assigned, revoked or lost, and `gaps` at their committed offsets."""
         self._m.rebalances.labels(kind).inc(partitions)
-
-    def gaps(self, partitions: int) -> None:
-        """Partitions whose committed offset is no longer in the log."""
-        self._m.offset_gaps.inc(partitions)
+        self._m.offset_gaps.inc(gaps)
 
     def left(self, topic: str, partitions: Sequence[int]) -> None:
-        """Partitions left: their gauges must not stay behind."""
+        """Remove the gauges of partitions that have left."""
         for partition in partitions:
             self._m.consumer_lag.remove(topic, str(partition))
             self._m.last_processed.remove(str(partition))
 
     def operated(self, step: Step) -> None:
-        """Count the store's answers in one step."""
+        """Count the store operations of one step."""
         for result, count in Counter(step.loads).items():
             self._m.state_operations.labels("load", result).inc(count)
         for saved, count in Counter(step.saves).items():
@@ -54,20 +78,20 @@ class Observer:
         self._m.partition_moves.inc(step.moved)
 
     def rebuilt(self, states: Mapping[str, int]) -> None:
-        """So many states were rebuilt, by cause."""
+        """Count the states that were rebuilt, by cause."""
         for cause, count in states.items():
             self._m.state_rebuilds.labels(cause).inc(count)
 
     def store_away(self) -> None:
-        """The store did not answer."""
+        """Count an unanswered call of the store."""
         self._m.redis_up.set(0)
         self._m.state_operations.labels("any", "unavailable").inc()
 
     def answered(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:
-        """All that a batch sends is acknowledged. Times are monotonic seconds.
+        """Observe a batch whose outputs are all acknowledged. Times are monotonic seconds.
 
-        What is the same for a batch is observed once, what is counted is added up before: this is
-        on the path of every utterance.
+        Values of a whole batch are observed once, counts are added up before: this is on the path
+        of every utterance.
         """
         self._m.redis_up.set(1)
         self._m.batch_utterances.observe(len(step.results))
@@ -76,7 +100,7 @@ class Observer:
         self._stages(step, began, produced_at, acked_at)
 
     def _records(self, results: Sequence[Result]) -> None:
-        """Whatever the records were."""
+        """Count replays, dead letters, alerts and duplicates; set the time of the last record."""
         m = self._m
         answered: dict[int, int] = {}
         for result in results:
@@ -97,20 +121,20 @@ class Observer:
 
     def _predictions(self, events: Sequence[PredictionEvent]) -> None:
         m = self._m
-        said: Counter[tuple[str, bool]] = Counter()
+        labels: Counter[tuple[str, bool]] = Counter()
         for event in events:
             likely = event.shift is not None and event.shift.probability >= SHIFT_LIKELY
-            said[event.emotion, likely] += 1
+            labels[event.emotion, likely] += 1
         m.confidence.observe_all([event.confidence for event in events])
         m.window_utterances.observe_all([event.context.utterances for event in events])
-        for (emotion, likely), count in said.items():
+        for (emotion, likely), count in labels.items():
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
         m.seq_disorder.inc(sum(bool(event.flags) for event in events))
         m.context_truncated.inc(sum(event.context.truncated for event in events))
 
     def _stages(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:
-        """Every stage of every prediction, so that the sums explain the sum of end to end."""
-        m, times = self._m, step.times
+        """Observe each stage of each prediction: the sums explain the sum of end to end."""
+        m = self._m
         predicted = [r for r in step.results if r.event is not None]
         items = [r.item for r in predicted]
         m.fetch_wait.observe_all([i.fetch_wait_s for i in items])
@@ -119,24 +143,24 @@ class Observer:
         m.end_to_end.observe_all([i.fetch_wait_s + acked_at - i.polled_at for i in items])
         m.state_bytes.observe_all([r.state_bytes for r in predicted])
         for stage, seconds in (
-            (m.state_load, times.load_s),
-            (m.inference, times.infer_s),
-            (m.state_save, times.save_s),
+            (m.state_load, step.load_s),
+            (m.inference, step.infer_s),
+            (m.state_save, step.save_s),
             (m.produce, acked_at - produced_at),
         ):
             stage.observe(seconds, len(predicted))
 
     def committed_in(self, seconds: float) -> None:
-        """A commit took this long."""
+        """Observe the duration of a commit."""
         self._m.commit.observe(seconds)
 
     def final(self, records: int, outcomes: Sequence[str]) -> None:
-        """So many records are committed, with these outcomes: two counts that must agree."""
+        """Count committed records and their outcomes: two counts that must agree."""
         self._m.records_committed.inc(records)
         for outcome, count in Counter(outcomes).items():
             self._m.outcomes.labels(outcome).inc(count)
 
-    def looked(
+    def gauges(
         self,
         *,
         health: Health,

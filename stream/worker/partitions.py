@@ -1,9 +1,9 @@
-"""The partitions a worker owns, and the watermark of each: what may be committed."""
+"""The partitions a worker owns, and the watermark of each."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from state.window import StateKey
@@ -13,10 +13,10 @@ from stream.worker.pipeline import Doubt, Lease
 
 @dataclass(slots=True)
 class Watermark:
-    """Records are admitted in log order and finished in any order.
+    """The records of a partition, admitted in log order and finished in any order.
 
-    Only the finished ones below the first unfinished one may be committed. Offsets may have gaps
-    (compaction, transactions).
+    Only the finished records below the first unfinished one may be committed. Offsets may have
+    gaps (compaction, transactions).
     """
 
     _open: OrderedDict[int, str | None] = field(default_factory=OrderedDict)
@@ -25,16 +25,16 @@ class Watermark:
 
     @property
     def waiting(self) -> int:
-        """Records read that may not be committed yet."""
+        """The number of records read that may not be committed yet."""
         return len(self._open)
 
     def admit(self, offset: int) -> None:
-        """This record was read."""
+        """Add a record that was read."""
         self._open[offset] = None
         self._read.append(offset)
 
     def finish(self, offset: int, outcome: str) -> None:
-        """This record has its outcome, and all it sends is acknowledged.
+        """Give a record its outcome: all its outputs are acknowledged.
 
         A record that was never admitted (its partition was dropped meanwhile) is ignored.
         """
@@ -50,11 +50,11 @@ class Watermark:
             self._passed.append((first, done))
 
     def committable(self) -> int | None:
-        """The next offset to commit; None while there is nothing new."""
+        """Return the next offset to commit; None while there is nothing new."""
         return self._passed[-1][0] + 1 if self._passed else None
 
     def read_below(self, committed: int) -> int:
-        """Count the records read below `committed`, once each: what `confirm` must account for."""
+        """Count the records read below `committed`, once each: `confirm` must account for them."""
         count = 0
         while self._read and self._read[0] < committed:
             self._read.popleft()
@@ -62,7 +62,7 @@ class Watermark:
         return count
 
     def confirm(self, committed: int) -> list[str]:
-        """The broker holds `committed`: return the outcomes that are final by it."""
+        """Return the outcomes that are final now that the broker has stored `committed`."""
         outcomes: list[str] = []
         while self._passed and self._passed[0][0] < committed:
             outcomes.append(self._passed.popleft()[1])
@@ -75,130 +75,79 @@ class Owned:
 
     start: Start
     token: int | None = None  # None: not claimed yet, nothing of it may be worked on
-    disputed: bool = False  # the broker or a fence said it is not ours: ask before claiming
+    disputed: bool = False  # a fence or the broker refused us: commit before claiming
     watermark: Watermark = field(default_factory=Watermark)
     committed: int = -1
     note: str = ""  # the store that held all states at the committed offset
     doubted: dict[StateKey, Doubt] = field(default_factory=dict)
     suspect: bool = True  # its states may be gone: not worked on before they are rebuilt
-    proven_at: float | None = None  # monotonic seconds: all that is active was seen then
+    proven_at: float | None = None  # monotonic seconds: all active states were seen then
     seen_below: int = -1  # ... of the records below this offset
     blind_until_ms: int = NO_TIMESTAMP
     unsent: dict[int, list[Outgoing]] = field(default_factory=dict)  # transactions: by offset
 
-    def sent_below(self, committed: int) -> None:
-        """What lies below was sent in the transaction that committed it."""
-        self.unsent = {offset: sent for offset, sent in self.unsent.items() if offset >= committed}
-
     @property
     def resume_at(self) -> int:
-        """Where reading starts again when what is in flight is dropped."""
+        """The offset to read from after what is in flight is dropped."""
         return max(self.committed, self.start.low)
 
-    @property
-    def workable(self) -> bool:
-        return self.token is not None and not self.suspect
-
-    @property
-    def cut_below(self) -> int:
-        """Records below this offset left the log unread; 0 where none did."""
-        return self.start.low if self.start.gap else 0
-
     def trust(self, note: str, now: float, *, seen: int | None = None) -> None:
-        """The store `note` names holds all states; `seen`: as read from the log below there."""
+        """Trust the states of the store that `note` names; those below `seen` were checked."""
         self.suspect, self.note = False, note
         self.doubted = {}
         if seen is not None:
             self.proven_at, self.seen_below = now, seen
 
-    def lease(self, now: float, idle_s: float) -> Lease:
-        """What a step may do now. Raises `ValueError` while it may do nothing."""
-        if self.token is None or self.suspect:
-            raise ValueError("a partition must be claimed and whole before it is worked on")
-        # Keys live for 2 x idle_s: after that, a missing one may be one we wrote ourselves.
-        young = self.proven_at is not None and now - self.proven_at < 2 * idle_s
-        return Lease(
-            self.token,
-            self.committed,
-            young,
-            self.seen_below,
-            self.cut_below,
-            self.blind_until_ms,
-        )
 
-
-class Partitions:
-    """The assigned partitions of one worker."""
-
-    def __init__(self) -> None:
-        self._owned: dict[int, Owned] = {}
-
-    def __contains__(self, partition: object) -> bool:
-        return partition in self._owned
-
-    def __getitem__(self, partition: int) -> Owned:
-        return self._owned[partition]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._owned)
-
-    def __len__(self) -> int:
-        return len(self._owned)
-
-    def add(self, partition: int, start: Start) -> None:
-        """A partition was assigned."""
-        self._owned[partition] = Owned(start, committed=start.committed, note=start.note)
-
-    def remove(self, partitions: Iterable[int]) -> None:
-        """Partitions have left."""
-        for partition in partitions:
-            self._owned.pop(partition, None)
-
-    def restart(self, partition: int, *, disputed: bool) -> int:
-        """Forget what is in flight and the claim; return the offset to read on from."""
-        owned = self._owned[partition]
-        owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
-        owned.disputed |= disputed
-        return owned.resume_at
+class Partitions(dict[int, Owned]):
+    """The assigned partitions of one worker, by number."""
 
     def unclaimed(self) -> list[int]:
-        """Partitions without a fence token."""
-        return sorted(p for p, owned in self._owned.items() if owned.token is None)
+        """Return the partitions without a fence token."""
+        return sorted(p for p, owned in self.items() if owned.token is None)
 
     def suspect(self) -> list[int]:
-        """Claimed partitions whose states must be rebuilt first."""
-        owned = self._owned.items()
-        return sorted(p for p, one in owned if one.token is not None and one.suspect)
+        """Return the claimed partitions whose states must be rebuilt first."""
+        return sorted(p for p, o in self.items() if o.token is not None and o.suspect)
 
     def unworkable(self) -> set[int]:
-        """Partitions that may not be worked on yet."""
-        return {p for p, owned in self._owned.items() if not owned.workable}
+        """Return the partitions that may not be worked on yet."""
+        return {p for p, owned in self.items() if owned.token is None or owned.suspect}
 
     def unsent_below(self, offsets: Mapping[int, int]) -> list[Outgoing]:
-        """The answers that belong to what lies below these offsets, in log order by partition."""
+        """Return the answers to records below these offsets, in log order by partition."""
         return [
             outgoing
             for partition, end in offsets.items()
-            for offset, sent in sorted(self._owned[partition].unsent.items())
+            for offset, answers in sorted(self[partition].unsent.items())
             if offset < end
-            for outgoing in sent
+            for outgoing in answers
         ]
 
     def notes(self, partitions: Iterable[int]) -> dict[int, str]:
-        """What is to be committed beside their offsets."""
-        return {p: self._owned[p].note for p in partitions}
+        """Return the notes to commit with the offsets of these partitions."""
+        return {p: self[p].note for p in partitions}
 
     def leases(self, now: float, idle_s: float) -> Mapping[int, Lease]:
-        """What a step may do, for each partition that may be worked on."""
-        workable = {p: o for p, o in self._owned.items() if o.workable}
-        return {p: owned.lease(now, idle_s) for p, owned in workable.items()}
+        """Return the terms of a step for each partition that may be worked on."""
+        leases: dict[int, Lease] = {}
+        for partition, owned in self.items():
+            if owned.token is None or owned.suspect:
+                continue
+            # Keys live for 2 x idle_s: after that, a missing one may be one we wrote ourselves.
+            young = owned.proven_at is not None and now - owned.proven_at < 2 * idle_s
+            leases[partition] = Lease(
+                owned.token,
+                owned.committed,
+                young,
+                owned.seen_below,
+                cut_below=owned.start.low if owned.start.gap else 0,
+                blind_until_ms=owned.blind_until_ms,
+            )
+        return leases
 
     def committable(self, partitions: Iterable[int] | None = None) -> dict[int, int]:
-        """Next offsets to commit, where there is something new."""
-        wanted = self._owned if partitions is None else [p for p in partitions if p in self._owned]
-        offsets: dict[int, int] = {}
-        for partition in wanted:
-            offset = self._owned[partition].watermark.committable()
-            if offset is not None:
-                offsets[partition] = offset
-        return offsets
+        """Return the next offsets to commit, of the partitions that have new ones."""
+        wanted = self if partitions is None else [p for p in partitions if p in self]
+        offsets = {p: self[p].watermark.committable() for p in wanted}
+        return {p: offset for p, offset in offsets.items() if offset is not None}

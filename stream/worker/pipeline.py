@@ -1,12 +1,13 @@
-"""The data path of a batch, from decoded records to what is sent: start reading at `Pipeline.step`.
+"""The data path of a batch, from decoded records to outputs: start reading at `Pipeline.step`.
 
 Load windows, replay what was applied before, predict the rest in one batch, run the alert rule,
-save with fence and position, and hand back what to produce. The caller produces, flushes and then
+save with fence and position, and return the outputs. The caller produces, flushes and then
 commits; doing a batch again at any point repeats bytes and changes nothing.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, assert_never
@@ -23,10 +24,9 @@ from state.store import (
     Saved,
     SaveResult,
     Store,
-    StoredOutput,
     StoreUnavailable,
 )
-from state.window import NO_OFFSET, Change, Conversation, StateKey
+from state.window import NO_OFFSET, Conversation, StateKey
 from stream.answers.apply import Answer, Model, Question, answer, ask
 from stream.answers.outbox import Sent, Wire, outgoing, sent_before, sent_for, stored_output
 from stream.answers.predict import predict
@@ -37,7 +37,7 @@ from stream.ports import NO_TIMESTAMP, Outgoing
 from stream.worker.batcher import Item
 from stream.worker.window_cache import WindowCache
 
-ROUNDS: Final = 3  # tries before a state that changes under our hands is called unavailable
+ROUNDS: Final = 3  # tries before a state that keeps changing counts as unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,14 @@ class Lease:
 
     token: int
     committed: int  # broker-confirmed: outputs below it are needed no more
-    proves_new: bool  # all that is active was seen, lately: no key means no earlier utterance
-    seen_below: int = 0  # what is older than this offset and not active was seen to be over
+    proves_new: bool  # the log was checked lately: no key means no earlier utterance
+    seen_below: int = 0  # inactive conversations below this offset were seen to be over
     cut_below: int = 0  # records below this offset left the log before they were read
-    blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in what was cut
+    blind_until_ms: int = NO_TIMESTAMP  # until then a conversation may have begun in the cut
 
 
 class Result(Struct, frozen=True):
-    """The outcome of one record, and what must be acknowledged before it may be committed."""
+    """The outcome of one record, and the outputs to acknowledge before it may be committed."""
 
     item: Item
     outcome: Outcome
@@ -65,17 +65,8 @@ class Result(Struct, frozen=True):
     replay: Literal["sent", "no_entry"] | None = None
 
 
-@dataclass(slots=True)
-class Times:
-    """Seconds the batch spent in each stage."""
-
-    load_s: float = 0.0
-    infer_s: float = 0.0
-    save_s: float = 0.0
-
-
 Doubt = Literal["lost", "foreign", "expired"]
-"""A reason to rebuild a state: written and gone, unreadable or of another model, outlived."""
+"""A reason to rebuild a state: written and gone, unreadable or of another model, expired."""
 
 
 @dataclass(slots=True)
@@ -83,21 +74,20 @@ class Step:
     """The outcome of a batch.
 
     `fenced` records met a newer owner: nothing of them was written. Records of a `suspect`
-    partition may have no result: their state must be rebuilt from the log first.
+    partition may have no result: their states must be rebuilt from the log first.
     """
 
     results: list[Result] = field(default_factory=list)
     fenced: list[Item] = field(default_factory=list)
-    suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=dict)  # by partition
+    # States to rebuild, by partition.
+    suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=lambda: defaultdict(dict))
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
     moved: int = 0  # conversations last seen on another partition
     loads: list[str] = field(default_factory=list)  # hit | found | missing | foreign, per load
-    times: Times = field(default_factory=Times)
-
-    def suspect_of(self, key: StateKey, doubt: Doubt) -> None:
-        """Mark the partition suspect: its state for `key` must be rebuilt."""
-        self.suspect.setdefault(key.partition, {})[key] = doubt
+    load_s: float = 0.0  # seconds in each stage
+    infer_s: float = 0.0
+    save_s: float = 0.0
 
 
 class Opened(Struct, frozen=True):
@@ -105,21 +95,13 @@ class Opened(Struct, frozen=True):
 
     item: Item
     key: StateKey
+    lease: Lease
     loaded: Loaded
     question: Question
 
 
-class Answered(Struct, frozen=True):
-    """One utterance about to be saved: what changes, what is kept, what is sent."""
-
-    opened: Opened
-    change: Change
-    output: StoredOutput
-    result: Result
-
-
 class Pipeline:
-    """Executes batches against a model and a store; keeps nothing but the window cache."""
+    """Executes batches against a model and a store; its only state is the window cache."""
 
     def __init__(
         self,
@@ -148,38 +130,36 @@ class Pipeline:
         for _ in range(ROUNDS):
             opened = self._open(todo, leases, step)  # replays and duplicates end here
             answered = self._answer(opened, step)
-            saved = self._save(answered, leases, step)
             todo = []
-            for one, save in zip(answered, saved, strict=True):
-                item = one.opened.item
-                if save.result is SaveResult.SAVED:
-                    step.results.append(one.result)
-                elif save.result is SaveResult.FENCED:
-                    step.fenced.append(item)
-                    step.met_token = max(step.met_token, save.token)
-                elif save.result is SaveResult.LOST:
-                    step.suspect_of(one.opened.key, "lost")
-                elif save.result is SaveResult.REPLAY:
-                    todo.append(item)  # again, from what the store really holds
+            for (save, result), saved in zip(answered, self._save(answered, step), strict=True):
+                if saved.result is SaveResult.SAVED:
+                    step.results.append(result)
+                elif saved.result is SaveResult.FENCED:
+                    step.fenced.append(result.item)
+                    step.met_token = max(step.met_token, saved.token)
+                elif saved.result is SaveResult.LOST:
+                    step.suspect[save.key.partition][save.key] = "lost"
+                elif saved.result is SaveResult.REPLAY:
+                    todo.append(result.item)  # again, from the state that the store has
                 else:
-                    assert_never(save.result)
+                    assert_never(saved.result)
             if not todo:
                 return step
         raise StoreUnavailable(f"the state of {len(todo)} conversations keeps changing")
 
     def _refused(self, item: Item) -> Result:
-        """The outcome of a record that reaches no conversation."""
+        """Return the outcome of a record that reaches no conversation."""
         if isinstance(item.message, Poison):
-            letter = dead_letter(item.record, item.message, topic=self._wire.dead_letters)
+            letter = dead_letter(item.record, item.message, topic=self._wire.topics.dead_letters)
             return Result(item, "dead_lettered", (letter,), reason=item.message.reason)
         assert isinstance(item.message, Control), "an utterance has a key"
         return Result(item, "control")
 
     def _open(self, items: Sequence[Item], leases: Mapping[int, Lease], step: Step) -> list[Opened]:
-        """Load windows; settle what was applied before; open the rest at its record."""
+        """Load windows; replay positions applied before; open the rest at their records."""
         began = self._clock_s()
         loaded = self._load(items, step)
-        step.times.load_s += self._clock_s() - began
+        step.load_s += self._clock_s() - began
         reach("F2")
         opened: list[Opened] = []
         for item, found in zip(items, loaded, strict=True):
@@ -191,13 +171,13 @@ class Pipeline:
             lease = leases[item.record.partition]
             if doubt := self._doubt(item, found, lease):
                 assert item.key is not None
-                step.suspect_of(item.key, doubt)
+                step.suspect[item.key.partition][item.key] = doubt
                 continue
-            one = self._open_one(item, found, lease)
-            if one.question.is_duplicate:
+            utterance = self._open_one(item, found, lease)
+            if utterance.question.is_duplicate:
                 step.results.append(Result(item, "duplicate"))
             else:
-                opened.append(one)
+                opened.append(utterance)
         return opened
 
     def _load(self, items: Sequence[Item], step: Step) -> list[Loaded]:
@@ -217,19 +197,19 @@ class Pipeline:
                 applied[item.key] = cached.offset  # done before: its outputs are in the store
                 continue
             if item.record.timestamp_ms - cached.clock_ms > self._idle_ms:
-                idle[item.key] = cached  # its stored copy may have expired: ask for its position
+                idle[item.key] = cached  # its stored copy may have expired: load its position
                 continue
             found[item.key] = Loaded(cached, cached.offset, {})
             step.loads.append("hit")
         missing = [i.key for i in items if i.key is not None and i.key not in found]
         if missing:
             for key, loaded in zip(missing, self._store.load_many(missing), strict=True):
-                step.loads.append(kind_of(loaded))
+                step.loads.append(load_result(loaded))
                 if key in idle and loaded.conversation is None and not loaded.foreign:
-                    # Expired, not lost: we held it, and the gap ends its session anyway.
+                    # Expired, not lost: it was cached, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
                 if loaded.offset < applied.get(key, loaded.offset):
-                    step.suspect_of(key, "lost")
+                    step.suspect[key.partition][key] = "lost"
                 found[key] = loaded
             fresh = [key for key in missing if found[key].conversation is None]
             step.moved += sum(self._store.point_many(fresh))
@@ -240,7 +220,7 @@ class Pipeline:
         if found.conversation is not None:
             return None
         if found.foreign:
-            # What a rebuild left as it was is over: it was not active then.
+            # A rebuild leaves inactive states unchanged: their sessions are over.
             return None if NO_OFFSET < found.offset < lease.seen_below else "foreign"
         sent_ms = item.record.timestamp_ms
         # A missing key proves a new session only while its state cannot have expired yet.
@@ -248,20 +228,18 @@ class Pipeline:
         return None if lease.proves_new or fresh else "expired"
 
     def _replay(self, item: Item, found: Loaded) -> Result:
-        """Answer a position already applied with the bytes it was answered with."""
-        output = found.outputs.get(item.record.offset)
-        if output is None:  # a duplicate then, or offsets were reset by hand
-            return Result(item, "duplicate", replay="no_entry")
+        """Return the stored answer of a position applied before."""
         try:
+            output = found.outputs[item.record.offset]
             sent = sent_before(output)
-        except msgspec.DecodeError:
+        except (KeyError, msgspec.DecodeError):  # a duplicate then, or offsets were reset by hand
             return Result(item, "duplicate", replay="no_entry")
         reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
         outcome: Outcome = msgspec.convert(output.outcome, Outcome)
         return Result(item, outcome, self._send(item, sent), reason=reason, replay="sent")
 
     def _send(self, item: Item, sent: Sequence[Sent]) -> tuple[Outgoing, ...]:
-        """The records to write; for a redelivered record, the bytes that were written before."""
+        """Return the records to write; equal arguments give equal bytes."""
         return tuple(outgoing(s, item.record, item.envelope, self._wire) for s in sent)
 
     def _open_one(self, item: Item, found: Loaded, lease: Lease) -> Opened:
@@ -272,80 +250,67 @@ class Pipeline:
         question = ask(record, utterance, found.conversation, spec, truncated=truncated)
         if found.conversation is not None and found.offset < lease.cut_below and truncated:
             before = question.opening.before
-            session = replace(before.session, truncated=True)  # some may be lost unread
+            session = replace(before.session, truncated=True)  # records may be lost unread
             opening = replace(question.opening, before=replace(before, session=session))
             question = replace(question, opening=opening)
-        return Opened(item, key, found, question)
+        return Opened(item, key, lease, found, question)
 
-    def _answer(self, opened: Sequence[Opened], step: Step) -> list[Answered]:
-        """Predict in one batch, and write down what changes and what is sent."""
+    def _answer(self, opened: Sequence[Opened], step: Step) -> list[tuple[Save, Result]]:
+        """Predict in one batch; return the compare-and-append and the result of each utterance."""
         began = self._clock_s()
         turns = [o.question.turn(self._model.info) for o in opened]
-        predictions = predict(self._predictor, turns)
         answered = [
             self._answered(o, answer(o.question, prediction, self._model))
-            for o, prediction in zip(opened, predictions, strict=True)
+            for o, prediction in zip(opened, predict(self._predictor, turns), strict=True)
         ]
-        step.times.infer_s += self._clock_s() - began
+        step.infer_s += self._clock_s() - began
         return answered
 
-    def _answered(self, o: Opened, found: Answer) -> Answered:
-        """An answer as it is stored and sent: stored first, so that a replay repeats its bytes."""
+    def _answered(self, o: Opened, found: Answer) -> tuple[Save, Result]:
+        """Return an answer as it is stored and as it is sent."""
         sent = sent_for(found, self._wire.encoding)
+        spec, window = self._model.spec, found.change.after.window
+        of_speakers = len(window.speakers) * spec.speaker_bytes
         result = Result(
             o.item,
             found.outcome,
             self._send(o.item, sent),
             event=found.event,
             alerted=None if found.alert is None else found.alert.rule,
-            state_bytes=self._size(found.change),
+            state_bytes=len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers,
             reason=None if found.poison is None else found.poison.reason,
         )
-        return Answered(o, found.change, stored_output(found.outcome, sent), result)
+        save = Save(
+            key=o.key,
+            token=o.lease.token,
+            expected_offset=o.loaded.offset,
+            change=found.change,
+            output=stored_output(found.outcome, sent),
+            committed_offset=max(o.lease.committed, 0),
+            replace_foreign=o.loaded.foreign,
+        )
+        return save, result
 
-    def _size(self, change: Change) -> int:
-        """Bytes of the arrays a conversation has after a change."""
-        spec, window = self._model.spec, change.after.window
-        of_speakers = len(window.speakers) * spec.speaker_bytes
-        return len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers
-
-    def _save(
-        self, answered: Sequence[Answered], leases: Mapping[int, Lease], step: Step
-    ) -> list[Saved]:
-        """Compare and append, all in one round trip; what is saved is cached, the rest dropped."""
+    def _save(self, answered: Sequence[tuple[Save, Result]], step: Step) -> list[Saved]:
+        """Compare and append in one round trip; cache the states saved, drop the others."""
         if not answered:
             return []
         reach("F5")
         began = self._clock_s()
-        saved = self._store.save_many([as_save(a, leases) for a in answered])
-        for one, save in zip(answered, saved, strict=True):
-            if save.result is SaveResult.SAVED:
-                self._cache.put(one.opened.key, one.change.after)
+        saved = self._store.save_many([save for save, _ in answered])
+        for (save, _), met in zip(answered, saved, strict=True):
+            if met.result is SaveResult.SAVED:
+                self._cache.put(save.key, save.change.after)
             else:
-                self._cache.drop(one.opened.key)
+                self._cache.drop(save.key)
         reach("F6")
         step.saves += [s.result for s in saved]
-        step.times.save_s += self._clock_s() - began
+        step.save_s += self._clock_s() - began
         return saved
 
 
-def as_save(answered: Answered, leases: Mapping[int, Lease]) -> Save:
-    """The compare-and-append of one answer."""
-    opened = answered.opened
-    lease = leases[opened.item.record.partition]
-    return Save(
-        key=opened.key,
-        token=lease.token,
-        expected_offset=opened.loaded.offset,
-        change=answered.change,
-        output=answered.output,
-        committed_offset=max(lease.committed, 0),
-        replace_foreign=opened.loaded.foreign,
-    )
-
-
-def kind_of(loaded: Loaded) -> str:
-    """The outcome of a load, as counted."""
+def load_result(loaded: Loaded) -> str:
+    """Return the outcome of a load, as counted."""
     if loaded.foreign:
         return "foreign" if loaded.corrupt is None else "corrupt"
     return "found" if loaded.conversation is not None else "missing"

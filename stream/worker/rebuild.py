@@ -1,19 +1,19 @@
-"""Compute from the log what a partition's states must hold at its committed offset.
+"""Compute from the log the states that a partition must have at its committed offset.
 
-Redis is a cache of a replayable log. A state that is missing, older than the log says or of another
-model is computed again, by the functions that serve, and written in its place; what is whole stays.
-Only conversations heard within `idle_s` before the committed offset can go on: an utterance after
-that starts a new session anyway.
+Redis is a cache of a replayable log. A state that is missing, older than the log or of another
+model is computed again, by the functions that serve, and written in its place; valid states stay.
+Only conversations with an utterance within `idle_s` before the committed offset can continue: a
+later utterance starts a new session anyway.
 
 A conversation is replayed from its last pause of more than `idle_s`, where session and duplicate
-horizon begin. Where the log does not reach back to one, the state says `truncated`.
+horizon begin. Where the log does not reach back to one, the state is marked `truncated`.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,13 +29,12 @@ from stream.events.messages import Utterance
 from stream.events.poison import Poison
 from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
 from stream.worker.batcher import Batcher, Item
-from stream.worker.log_cache import LogCache
-from stream.worker.log_scan import LogScan, LogStretch
-from stream.worker.pipeline import Doubt
+from stream.worker.log_scan import REACH, LogCache, LogScan, LogStretch
+from stream.worker.partitions import Owned
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
 REPLAYED_AT_ONCE: Final = 48  # the largest batch of a CPU
-READY_AHEAD: Final = 3  # batches that wait for the model, so that it never waits for us
+READY_AHEAD: Final = 3  # batches that wait for the model, so that it is never idle
 LOADED_AT_ONCE: Final = 100
 FOREVER: Final = 1 << 62
 
@@ -56,14 +55,14 @@ class Task:
 
     key: StateKey
     loaded: Loaded
-    state: Conversation | None  # as computed so far; at first the older state to go on from
+    state: Conversation | None  # as computed so far; at first the older state to continue from
     first: int
     last: int
     cut: bool  # the log does not reach back to where its session began
 
     @property
     def cause(self) -> str:
-        """As counted."""
+        """The reason for the computation, as counted."""
         if self.loaded.foreign:
             return "other_model" if self.loaded.corrupt is None else "corrupt_state"
         return "missing_state" if self.loaded.conversation is None else "stale_state"
@@ -77,8 +76,8 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A batch that is with the model."""
+class InFlight:
+    """A batch that the model has not answered yet."""
 
     batch: tuple[Item, ...]
     questions: list[tuple[Task, Question]]  # without duplicates
@@ -90,23 +89,22 @@ class Rebuild:
 
     def __init__(
         self,
-        *,
         partition: int,
-        committed: int,
-        token: int,
-        doubted: Mapping[StateKey, Doubt],
+        owned: Owned,
         topic_id: str,
+        *,
         reader: LogReader,
         store: Store,
         predictor: Predictor,
         now_ms: Callable[[], int],
     ) -> None:
-        """`committed` is the next offset the group will read, `doubted` what it could not use."""
-        self.partition, self.committed = partition, committed
+        """Begin for a claimed partition; `owned` is read here only."""
+        assert owned.token is not None, "claimed first"
+        self.partition, self.committed = partition, owned.resume_at
         self.restored: Counter[str] = Counter()  # states, by cause
         self.records = 0  # replayed
         self.blind_until_ms = NO_TIMESTAMP  # until then a conversation may have begun in a cut
-        self._token, self._doubted, self._topic_id = token, doubted, topic_id
+        self._token, self._doubted, self._topic_id = owned.token, owned.doubted, topic_id
         self._reader, self._log = reader, LogCache(reader, partition)
         self._store, self._predictor, self._now_ms = store, predictor, now_ms
         self._model = Model.of(predictor)
@@ -114,7 +112,7 @@ class Rebuild:
         self._idle_ms = int(self._model.spec.recurrence.idle_s * 1000)
 
     def run(self) -> Iterator[None]:
-        """Do it all, a slice a step. Raises `Disputed` and what the store and the log raise."""
+        """Rebuild, one slice a step. Raises `Disputed` and the errors of store and log."""
         began = time.monotonic()
         low = self._reader.first(self.partition)
         scan = yield from self._scan(low)
@@ -141,12 +139,12 @@ class Rebuild:
         scan = LogScan(self._idle_ms)
         yield from self._feed(scan, since, self.committed)
         if 0 < low >= since:
-            # Retention took what came before: a conversation may have spoken just there.
+            # Retention removed what came before: a conversation may have begun there.
             self.blind_until_ms = self._first_ms(low) + self._idle_ms
         back_ms, longest_ms = self._idle_ms, self._model.spec.recurrence.max_session_s * 1000
         while since > low and back_ms < 2 * longest_ms and (unsettled := scan.unsettled):
             assert last is not None, "without a record nothing is unsettled"
-            back_ms *= 2  # each look reaches twice as far: few looks find the longest session
+            back_ms *= 2  # each scan reaches twice as far: few scans find the longest session
             since_ms, until = last.timestamp_ms - back_ms, since
             since = self._at(since_ms, low)
             earlier = LogScan(self._idle_ms, unsettled)
@@ -165,28 +163,29 @@ class Rebuild:
         return max(low, min(self._reader.at(self.partition, time_ms), self.committed))
 
     def _first_ms(self, low: int) -> int:
-        """Time of the first record that is left; now where there is none."""
-        first = self._log.first_record(low)
+        """Return the time of the first record in the log; now where there is none."""
+        portions = self._log.read(low, low + REACH)
+        first = next((record for portion in portions for record in portion), None)
         return self._now_ms() if first is None else first.timestamp_ms
 
-    # Compare it with what is stored.
+    # Compare it with the stored states.
 
     def _tasks(self, active: Mapping[str, LogStretch], low: int) -> list[Task]:
-        """The states that are missing, older than the log or not readable."""
+        """Return the states that are missing, older than the log or not readable."""
         keys = [StateKey(name, self._topic_id, self.partition) for name in active]
         tasks: list[Task] = []
         for at in range(0, len(keys), LOADED_AT_ONCE):
             some = keys[at : at + LOADED_AT_ONCE]
             for key, loaded in zip(some, self._store.load_many(some), strict=True):
-                one = active[key.conversation_id]
-                if loaded.conversation is not None and loaded.offset >= one.last:
+                stretch = active[key.conversation_id]
+                if loaded.conversation is not None and loaded.offset >= stretch.last:
                     continue
-                # An older state is gone on from, unless what followed it has left the log.
+                # An older state is continued, unless records after it have left the log.
                 seed = loaded.conversation if loaded.offset + 1 >= low else None
-                first = one.first if seed is None else loaded.offset + 1
+                first = stretch.first if seed is None else loaded.offset + 1
                 # Records above `committed` may be applied already: a state never goes back.
-                last = max(one.last, loaded.offset)
-                cut = seed is None and not one.settled
+                last = max(stretch.last, loaded.offset)
+                cut = seed is None and not stretch.settled
                 tasks.append(Task(key, loaded, seed, first, last, cut))
         return tasks
 
@@ -197,32 +196,33 @@ class Rebuild:
         by_key = {task.key: task for task in tasks}
         # The worker's own: one utterance of a conversation in a batch, in log order.
         batcher = Batcher(REPLAYED_AT_ONCE, 0.0, max_uncommitted=FOREVER)
-        asked: deque[Asked] = deque()
+        flight: deque[InFlight] = deque()
         first, end = min(task.first for task in tasks), 1 + max(task.last for task in tasks)
         for portion in self._log.read(first, end):
             for record in portion:
                 item = self._item(record, by_key)
                 if item is not None:
                     batcher.put(item)
-            yield from self._advance(batcher, asked, by_key, READY_AHEAD)
+            yield from self._advance(batcher, flight, by_key, READY_AHEAD)
             yield
-        yield from self._advance(batcher, asked, by_key, 0)
-        done = [(t, state) for t in tasks if (state := t.result) is not None]
-        self._restore([(t.key, t.loaded.offset, state) for t, state in done])
-        self.restored.update(task.cause for task, _ in done)
+        yield from self._advance(batcher, flight, by_key, 0)
+        changed = [(t, state) for t in tasks if (state := t.result) is not None]
+        self._restore(Restore(t.key, self._token, t.loaded.offset, state) for t, state in changed)
+        self.restored.update(task.cause for task, _ in changed)
 
     def _advance(
-        self, batcher: Batcher, asked: deque[Asked], tasks: Mapping[StateKey, Task], ahead: int
+        self, batcher: Batcher, flight: deque[InFlight], tasks: Mapping[StateKey, Task], ahead: int
     ) -> Iterator[None]:
-        """Step what can be stepped; up to `ahead` batches stay with the model on return."""
+        """Step all batches that are due; up to `ahead` of them stay with the model on return."""
         while True:
-            batch = batcher.next_batch(time.monotonic()) if len(asked) <= READY_AHEAD else ()
+            batch = batcher.next_batch(time.monotonic()) if len(flight) <= READY_AHEAD else ()
             if batch:
-                asked.append(self._ask(batch, tasks))
-            elif len(asked) > ahead or batcher.depth:
-                done = asked.popleft()
-                self._apply(done)
-                # Only now may their conversations be asked about again: their states have moved.
+                flight.append(self._ask(batch, tasks))
+            elif len(flight) > ahead or batcher.depth:
+                done = flight.popleft()
+                for (task, question), p in zip(done.questions, done.predictions(), strict=True):
+                    task.state = change_of(question, p, self._model)[0].after
+                # Only now may their conversations be admitted again: their states have moved.
                 batcher.finish(done.batch)
                 self.records += len(done.batch)
                 yield
@@ -230,7 +230,7 @@ class Rebuild:
                 return
 
     def _item(self, record: Record, tasks: Mapping[StateKey, Task]) -> Item | None:
-        """A record that one of the states must see; None for any other."""
+        """Return a record that one of the states depends on; None for any other."""
         if record.key is None:
             return None
         key = StateKey(record.key.decode(errors="replace"), self._topic_id, self.partition)
@@ -239,11 +239,11 @@ class Rebuild:
             return None
         message = self._decoder.decode(record).message
         if not isinstance(message, Utterance):
-            return None  # it touched no state
+            return None  # it changed no state
         return Item(record, message, key, polled_at=0.0)
 
-    def _ask(self, batch: tuple[Item, ...], tasks: Mapping[StateKey, Task]) -> Asked:
-        """Give a batch to the model, as `Pipeline.step` would."""
+    def _ask(self, batch: tuple[Item, ...], tasks: Mapping[StateKey, Task]) -> InFlight:
+        """Pass a batch to the model, as `Pipeline.step` does."""
         questions: list[tuple[Task, Question]] = []
         for item in batch:
             assert item.key is not None and isinstance(item.message, Utterance)
@@ -252,27 +252,21 @@ class Rebuild:
             if not question.is_duplicate:
                 questions.append((task, question))
         turns = [question.turn(self._model.info) for _, question in questions]
-        return Asked(batch, questions, begin(self._predictor, turns))
-
-    def _apply(self, asked: Asked) -> None:
-        """Leave what `Pipeline.step` would leave in the store, by the same function."""
-        for (task, question), prediction in zip(asked.questions, asked.predictions(), strict=True):
-            change, _ = change_of(question, prediction, self._model)
-            task.state = change.after
+        return InFlight(batch, questions, begin(self._predictor, turns))
 
     def _end(self, keys: Sequence[StateKey]) -> None:
         """Write the end of a session where a state cannot be read and is not active."""
-        # Left as it is, it would be found unreadable, and the partition rebuilt, again and again.
+        # Unchanged, it would be found unreadable, and the partition rebuilt, again and again.
         over = apply_nothing(None, spec=self._model.spec, offset=max(self.committed - 1, 0)).after
         stored = zip(keys, self._store.load_many(keys), strict=True)
-        ended = [(key, found.offset, over) for key, found in stored if found.foreign]
+        ended = [Restore(k, self._token, s.offset, over) for k, s in stored if s.foreign]
         self._restore(ended)
         if ended:
             self.restored["corrupt_state"] += len(ended)
 
-    def _restore(self, states: Sequence[tuple[StateKey, int, Conversation]]) -> None:
-        """Write states whose stored offset is still the one they were computed for."""
-        restores = [Restore(key, self._token, expected, c) for key, expected, c in states]
+    def _restore(self, states: Iterable[Restore]) -> None:
+        """Write the states whose stored offset has not changed since it was loaded."""
+        restores = list(states)
         for at in range(0, len(restores), LOADED_AT_ONCE):
             for saved in self._store.restore_many(restores[at : at + LOADED_AT_ONCE]):
                 if saved.result is SaveResult.FENCED:

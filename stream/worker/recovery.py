@@ -1,14 +1,15 @@
-"""Which store a worker works with, and the rebuilding of partitions whose states it may have lost.
+"""Detect partitions whose states the store may have lost, and have them rebuilt.
 
-Whoever commits an offset notes beside it which store held all states then (`Store.identify`). A
-partition whose note is another one, or whose log was cut unread, is suspect: it is not worked on
-before `Rebuild` has compared its states with the log. One partition at a time, in slices.
+Each committed offset has a note: the store that held all states then (`Store.identify`). A
+partition with the note of another store, or whose log was cut unread, is suspect: it is not worked
+on before `Rebuild` has compared its states with the log. One partition at a time, in slices.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from model.interface import Predictor
@@ -20,37 +21,31 @@ from stream.worker.rebuild import Rebuild
 SLICE_S: Final = 0.05  # then other partitions have their turn
 
 
+@dataclass(slots=True)
 class Recovery:
-    """Used by the worker's thread only."""
+    """The rebuilds of a worker, one at a time. Used by the worker's thread only."""
 
-    def __init__(
-        self,
-        partitions: Partitions,
-        *,
-        reader: LogReader,
-        store: Store,
-        predictor: Predictor,
-        now_ms: Callable[[], int],
-        clock_s: Callable[[], float],
-    ) -> None:
-        self._partitions = partitions
-        self._reader, self._store, self._predictor = reader, store, predictor
-        self._now_ms, self._clock_s = now_ms, clock_s
-        self._note: str | None = None  # which store we work with; None: ask it
-        self._rebuild: Rebuild | None = None
-        self._slices: Iterator[None] = iter(())
+    partitions: Partitions
+    reader: LogReader
+    store: Store
+    predictor: Predictor
+    now_ms: Callable[[], int]
+    clock_s: Callable[[], float]
+    _note: str | None = None  # identity of the store; None: query it
+    _rebuild: Rebuild | None = None
+    _slices: Iterator[None] = field(default_factory=lambda: iter(()))
 
     @property
     def busy(self) -> bool:
-        """Whether a partition is being rebuilt."""
+        """True while a partition is being rebuilt."""
         return self._rebuild is not None
 
     def forget(self) -> None:
-        """The store is another one than we knew."""
+        """Abandon the rebuild and the store's identity: the store was replaced."""
         self._note, self._rebuild = None, None
 
     def drop(self, partitions: Sequence[int]) -> None:
-        """These left, or begin again."""
+        """Abandon the rebuild of partitions that were revoked or restarted."""
         if self._rebuild is not None and self._rebuild.partition in partitions:
             self._rebuild = None
 
@@ -58,48 +53,41 @@ class Recovery:
         """Trust a partition that was just claimed, or leave it suspect."""
         note = self._known_store()
         if owned.start.beginning and owned.committed < 0:
-            owned.trust(note, self._clock_s(), seen=0)
+            owned.trust(note, self.clock_s(), seen=0)
         elif owned.note == note and not owned.start.gap:
-            owned.trust(note, self._clock_s())
+            owned.trust(note, self.clock_s())
 
     def advance(self, topic_id: str) -> Rebuild | None:
-        """Work on a suspect partition for a slice; return its rebuild when it is whole.
+        """Work on a suspect partition for a slice; return its rebuild when it is complete.
 
-        Raises `Disputed` and what store and log raise; it then begins again.
+        Raises `Disputed` and the errors of store and log; the rebuild then starts again.
         """
         if self._rebuild is None:
-            suspect = self._partitions.suspect()
+            suspect = self.partitions.suspect()
             if not suspect:
                 return None
-            self._rebuild = self._begin(suspect[0], topic_id)
+            self._rebuild = Rebuild(
+                suspect[0],
+                self.partitions[suspect[0]],
+                topic_id,
+                reader=self.reader,
+                store=self.store,
+                predictor=self.predictor,
+                now_ms=self.now_ms,
+            )
             self._slices = self._rebuild.run()
-        rebuild, self._rebuild = self._rebuild, None  # given up where a slice raises
+        rebuild, self._rebuild = self._rebuild, None  # abandoned where a slice raises
         until = time.monotonic() + SLICE_S
         while time.monotonic() < until:
             if next(self._slices, rebuild) is rebuild:
-                owned = self._partitions[rebuild.partition]
+                owned = self.partitions[rebuild.partition]
                 owned.blind_until_ms = rebuild.blind_until_ms
-                owned.trust(self._known_store(), self._clock_s(), seen=rebuild.committed)
+                owned.trust(self._known_store(), self.clock_s(), seen=rebuild.committed)
                 return rebuild
         self._rebuild = rebuild
         return None
 
     def _known_store(self) -> str:
         if self._note is None:
-            self._note = self._store.identify()
+            self._note = self.store.identify()
         return self._note
-
-    def _begin(self, partition: int, topic_id: str) -> Rebuild:
-        owned = self._partitions[partition]
-        assert owned.token is not None, "claimed first"
-        return Rebuild(
-            partition=partition,
-            committed=owned.resume_at,
-            token=owned.token,
-            doubted=owned.doubted,
-            topic_id=topic_id,
-            reader=self._reader,
-            store=self._store,
-            predictor=self._predictor,
-            now_ms=self._now_ms,
-        )

@@ -1,7 +1,7 @@
-"""What the worker shows to the outside: /metrics, /healthz, /readyz, /version, on a daemon thread.
+"""The worker's HTTP server: /metrics, /healthz, /readyz and /version, on a daemon thread.
 
-It reads what the worker publishes and never touches Kafka, the store or the model itself, so that
-a slow scrape cannot slow the worker and a broken broker cannot break liveness.
+It reads metrics and `Health` and never calls Kafka, the store or the model, so that a slow scrape
+cannot slow the worker and a broken broker cannot break liveness.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from threading import Thread
 from typing import Any, Final, cast
 
 from stream.errors import ConfigError
-from stream.worker.health import Health
+from stream.metrics.catalogue import CONTENT_TYPE
+from stream.worker.observe import Health
 
 REQUEST_S: Final = 10.0  # a client slower than this is dropped
 
@@ -30,11 +31,9 @@ class StatusServer(ThreadingHTTPServer):
         *,
         health: Health,
         render: Callable[[], bytes],
-        content_type: str,
         version: Mapping[str, str],
     ) -> None:
-        self.health, self.render, self.content_type = health, render, content_type
-        self.version = dict(version)
+        self.health, self.render, self.version = health, render, dict(version)
         try:
             super().__init__((host, port), _Handler)
         except OSError as error:
@@ -47,7 +46,7 @@ class StatusServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens, without a path."""
+        """The address it listens on, without a path."""
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
 
@@ -58,12 +57,12 @@ class StatusServer(ThreadingHTTPServer):
         self._thread.join(REQUEST_S)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is its own business."""
+        """Ignore clients that disconnect."""
 
     def answer(self, path: str) -> tuple[int, str, bytes]:
-        """Status, content type and body of a path."""
+        """Return status, content type and body of a path."""
         if path == "/metrics":
-            return 200, self.content_type, self.render()
+            return 200, CONTENT_TYPE, self.render()
         if path == "/healthz":
             return 200, "text/plain", b"ok\n"
         if path == "/readyz":
@@ -87,4 +86,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not facts worth a line."""
+        """Log no requests."""

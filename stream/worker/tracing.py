@@ -2,7 +2,7 @@
 
 Imported only where `trace_endpoint` is set: nothing here costs anything otherwise. A conversation
 is named by a hash, unless `trace_conversation_ids`. Export happens on a thread of its own from a
-bounded queue: a collector that is away loses spans, and is said once.
+bounded queue: spans are lost while the collector is away, which is logged once.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from stream.settings import Settings
 from stream.worker.pipeline import Result, Step
 
 EXPORT_S: Final = 2.0  # longest wait for a collector, also at the end
-QUEUE: Final = 2_048  # spans kept while it does not answer; more are dropped
+QUEUE: Final = 2_048  # spans queued while it does not answer; more are dropped
 MS: Final = 1_000_000  # nanoseconds
 
 log = structlog.get_logger()
 
 
-class Said(SpanExporter):
-    """Exports through another exporter, and says once when it begins to fail and to work again."""
+class LoggedExporter(SpanExporter):
+    """Exports through another exporter, and logs once when it begins to fail or works again."""
 
     def __init__(self, inner: SpanExporter, endpoint: str) -> None:
         self._inner, self._endpoint, self._away = inner, endpoint, False
@@ -62,11 +62,13 @@ class Tracing:
     def __init__(self, settings: Settings) -> None:
         """Connect on first export. Needs `trace_endpoint`."""
         endpoint = settings.trace_url
-        # What it would log, again and again, is said once above.
+        # It would log each failure; `LoggedExporter` logs the first.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)
         self._processor = BatchSpanProcessor(
-            Said(exporter, endpoint), max_queue_size=QUEUE, export_timeout_millis=EXPORT_S * 1000
+            LoggedExporter(exporter, endpoint),
+            max_queue_size=QUEUE,
+            export_timeout_millis=EXPORT_S * 1000,
         )
         self._provider = TracerProvider(
             resource=Resource.create(
@@ -80,7 +82,7 @@ class Tracing:
         self._topic, self._named = settings.topics.utterances, settings.trace_conversation_ids
 
     def batch(self, step: Step, ended_ms: int, took_s: float) -> None:
-        """One batch, from its release to its last acknowledgement; `ended_ms` is epoch time."""
+        """Write the span of a batch, from release to acknowledgement; `ended_ms` is epoch time."""
         outcomes = Counter(result.outcome for result in step.results)
         span = self._tracer.start_span(
             f"{self._topic} process",
@@ -92,16 +94,16 @@ class Tracing:
                 "messaging.operation.type": "process",
                 "messaging.destination.name": self._topic,
                 "messaging.batch.message_count": len(step.results),
-                "emotrack.state_load_s": step.times.load_s,
-                "emotrack.inference_s": step.times.infer_s,
-                "emotrack.state_save_s": step.times.save_s,
+                "emotrack.state_load_s": step.load_s,
+                "emotrack.inference_s": step.infer_s,
+                "emotrack.state_save_s": step.save_s,
                 **{f"emotrack.outcomes.{name}": count for name, count in outcomes.items()},
             },
         )
         span.end(end_time=ended_ms * MS)
 
     def _link(self, result: Result) -> Link | None:
-        """The trace an utterance came with, if it came with one."""
+        """Return a link to the trace of an utterance; None where it has none."""
         record, message, envelope = result.item.record, result.item.message, result.item.envelope
         if envelope.traceparent is None:
             return None
@@ -112,17 +114,13 @@ class Tracing:
             "messaging.kafka.offset": record.offset,
         }
         if isinstance(message, Utterance):
-            attributes["emotrack.conversation.hash"] = hashed(message.conversation_id)
+            id_hash = hashlib.blake2b(message.conversation_id.encode(), digest_size=8)
+            attributes["emotrack.conversation.hash"] = id_hash.hexdigest()
             if self._named:
                 attributes["emotrack.conversation.id"] = message.conversation_id
         return Link(context, attributes) if context.is_valid else None
 
     def close(self) -> None:
-        """Export what is left, for at most a few seconds; idempotent."""
+        """Export the queued spans, for at most a few seconds; idempotent."""
         self._processor.force_flush(int(EXPORT_S * 1000))
         self._provider.shutdown()
-
-
-def hashed(conversation_id: str) -> str:
-    """16 hex digits that tell conversations apart without naming them."""
-    return hashlib.blake2b(conversation_id.encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""The windows an owner keeps at hand: only the new entry of a conversation travels to the store."""
+"""The windows an owner caches, so that only a conversation's new entry goes to the store."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from state.window import Conversation, StateKey
 class WindowCache:
     """A bounded map from key to conversation; the least recently saved leaves first.
 
-    Only what this owner has itself saved under its fence token is in here, so that an entry equals
-    the store unless the store lost something, which the compare-and-append then says.
+    It has only states that this owner saved under its fence token, so that an entry equals the
+    store unless the store lost something, which the compare-and-append then reports.
     """
 
     def __init__(self, capacity: int, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -29,20 +29,20 @@ class WindowCache:
         return None if found is None else found[0]
 
     def put(self, key: StateKey, conversation: Conversation) -> None:
-        """Keep a conversation as it was just saved."""
+        """Cache a conversation as it was just saved."""
         self._entries[key] = conversation, self._clock_s()
         self._entries.move_to_end(key)
         while len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
 
     def drop(self, key: StateKey) -> None:
-        """Forget one conversation: the store must be asked again."""
+        """Forget one conversation: the store must be read again."""
         self._entries.pop(key, None)
 
     def drop_idle(self, idle_s: float) -> None:
-        """Forget conversations silent for so long: who speaks again most likely starts anew.
+        """Forget conversations not saved for `idle_s`: they most likely start a new session.
 
-        Where not (this owner lags behind), the store is asked.
+        Where they do not (this owner lags behind), the store is read.
         """
         before = self._clock_s() - idle_s
         while self._entries:

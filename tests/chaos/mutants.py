@@ -70,16 +70,16 @@ def shared_buffer() -> None:
 
 
 def replay_recomputed() -> None:
-    """A position met again is answered anew, from the state that it has already changed (I2)."""
+    """A position met again is answered again, from the state that it has already changed (I2)."""
     replay = Pipeline._replay
 
-    def anew(self: Pipeline, item: Item, found: Any) -> Result:
+    def again(self: Pipeline, item: Item, found: Any) -> Result:
         lease = Lease(0, NO_OFFSET, proves_new=True)
         opened = self._open_one(item, found, lease)
-        return self._answer([opened], Step())[0].result
+        return self._answer([opened], Step())[0][1]
 
-    assert replay is not anew
-    Pipeline._replay = anew  # type: ignore[method-assign]
+    assert replay is not again
+    Pipeline._replay = again  # type: ignore[method-assign]
 
 
 def dead_letter_dropped() -> None:

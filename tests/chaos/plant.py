@@ -23,7 +23,7 @@ from typing import Any, Final
 from confluent_kafka import Producer
 
 from stream.brokers.topics import create, plan
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import Listeners, RunningKafka, RunningRedis, apache_kafka, redis_server
 from stream.local.worker_process import RunningWorker, local_worker
 from stream.metrics.scrape import scrape

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 
 from stream import serve
 from stream.brokers.topics import create, plan
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka
 from stream.settings import Settings
 from stream.worker.observe import Observer

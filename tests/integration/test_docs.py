@@ -18,8 +18,7 @@ import pytest
 from stream.brokers.kafka_admin import API_VERSION
 from stream.brokers.topics import create, plan
 from stream.client import PredictionSubscriber, Publisher
-from stream.events.messages import PredictionEvent, Utterance
-from stream.events.topic_names import TopicNames
+from stream.events.messages import PredictionEvent, TopicNames, Utterance
 from stream.local.servers import RunningKafka, RunningRedis
 from stream.local.worker_process import local_worker
 from stream.settings import Settings

@@ -18,7 +18,7 @@ from model.interface import Prediction, Turn
 from stream import serve
 from stream.brokers.topics import create, plan
 from stream.errors import ConfigError, ModelUnfit
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka, RunningRedis, apache_kafka
 from stream.local.worker_process import RunningWorker, local_worker
 from stream.security import host_and_port

@@ -38,8 +38,7 @@ from stream.brokers.topics import create, plan
 from stream.cli import serve
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
 from stream.errors import AccessRefused
-from stream.events.messages import Utterance
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames, Utterance
 from stream.security import KafkaSecurity
 from stream.serve import find_topics
 from stream.settings import Settings, load_settings

@@ -14,7 +14,7 @@ import structlog
 from stream import main
 from stream.brokers.topics import create, plan
 from stream.cli import serve as cli_worker
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local import servers
 from stream.local.servers import RunningKafka, RunningRedis, free_ports
 from tests.integration.workers import Site

@@ -14,6 +14,7 @@ import pytest
 
 from state.memory_store import MemoryStore
 from state.window import StateKey
+from stream.answers.outbox import Wire
 from stream.events.decode import Decoder
 from stream.events.messages import Utterance
 from stream.events.poison import Poison
@@ -21,7 +22,6 @@ from stream.local import servers
 from stream.ports import Record
 from stream.settings import Settings
 from stream.worker.batcher import Item
-from stream.worker.loop import wire_of
 from stream.worker.pipeline import Lease, Pipeline
 from stream.worker.window_cache import WindowCache
 from tests.fakes.predictor import SmallPredictor
@@ -73,7 +73,7 @@ def offline(log: Sequence[Record], settings: Settings) -> dict[tuple[int, int], 
         predictor,
         MemoryStore(predictor.spec),
         WindowCache(1_000),
-        wire_of(settings),
+        Wire(settings.topics, settings.output_format, settings.source),
         now_ms=lambda: 0,
         clock_s=lambda: 0.0,
     )

@@ -1,4 +1,4 @@
-"""A small spec, utterances made from their offset, and conversations as comparable values."""
+"""A small spec, utterances built from their offset, and conversations as comparable values."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from state.codec import (
     partition_tag,
     stored_int,
 )
-from state.store import Save, StateCorrupt, StoredOutput
+from state.store import Save, StoredOutput
 from state.window import Applied, Change, Conversation, StateKey, StateSpec, apply, open_at
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 
@@ -132,15 +132,15 @@ def test_tags_differ_where_keys_differ(parts: list[tuple[str, str, int]]) -> Non
     assert all(len(tag) == 20 and tag.isascii() and "{" not in tag for tag in tags)
 
 
-def test_an_entry_of_a_version_to_come_is_refused_by_number(make_spec: Make) -> None:
+def test_an_entry_of_a_newer_version_is_refused_by_number(make_spec: Make) -> None:
     spec = make_spec()
     entries = entries_of(append_of(spec))
     newer = b"\x02" + entries.fields[b"m"][1:]
-    with pytest.raises(StateCorrupt, match="format version 2, this build reads 1"):
-        Codec(spec).decode(KEY, replace(entries, fields=entries.fields | {b"m": newer}))
+    loaded = Codec(spec).decode(KEY, replace(entries, fields=entries.fields | {b"m": newer}))
+    assert "format version 2, this build reads 1" in (loaded.corrupt or "")
 
 
-def test_entries_of_two_sessions_are_not_taken_for_one(make_spec: Make, say: Say) -> None:
+def test_a_state_mixed_from_two_sessions_is_corrupt(make_spec: Make, say: Say) -> None:
     """Each part is whole and has a valid checksum; only together are they wrong."""
     spec = make_spec(window=2)
     codec = Codec(spec)
@@ -150,16 +150,13 @@ def test_entries_of_two_sessions_are_not_taken_for_one(make_spec: Make, say: Say
     old = [codec.encode(whole_save(c)) for c in (first, second, third)]
     mixed = entries_of(old[2])
     mixed.rows[:] = old[1].rows
-    with pytest.raises(StateCorrupt, match="rows are not those of one session"):
-        codec.decode(KEY, mixed)
+    assert "rows are not those of one session" in (codec.decode(KEY, mixed).corrupt or "")
     mixed = entries_of(old[2])
     mixed.fields[b"c"] = old[1].fields[b"c"]
-    with pytest.raises(StateCorrupt, match="arrays of another utterance"):
-        codec.decode(KEY, mixed)
+    assert "arrays of another utterance" in (codec.decode(KEY, mixed).corrupt or "")
     mixed = entries_of(old[2])
     mixed.fields[b"sada"] = old[1].fields[b"sada"]
-    with pytest.raises(StateCorrupt, match="the last speaker is missing"):
-        codec.decode(KEY, mixed)
+    assert "the last speaker is missing" in (codec.decode(KEY, mixed).corrupt or "")
 
 
 def whole_save(after: Conversation) -> Save:
@@ -190,9 +187,8 @@ def test_garbage_never_decodes_and_never_crashes(
     spec = make_spec()
     head = {b"o": b"%d" % at, b"d": bytes.fromhex(spec.digest)}
     entries = Entries(garbage, fields | head, garbage, garbage)
-    with pytest.raises(StateCorrupt, match="'c'"):
-        Codec(spec).decode(KEY, entries)
-    loaded = Codec(spec).decode_or_missing(KEY, entries)
+    loaded = Codec(spec).decode(KEY, entries)
+    assert "'c'" in (loaded.corrupt or "")
     assert (loaded.conversation, loaded.foreign, loaded.outputs) == (None, True, {})
 
 
@@ -201,7 +197,7 @@ def test_garbage_never_decodes_and_never_crashes(
     outcome=st.text(st.characters(codec="ascii", exclude_characters="\0")),
     payload=st.binary(max_size=400),
 )
-def test_an_output_is_what_it_was(offset: int, outcome: str, payload: bytes) -> None:
+def test_an_output_decodes_to_what_was_encoded(offset: int, outcome: str, payload: bytes) -> None:
     output = StoredOutput(outcome, payload)
     assert decode_output(encode_output(offset, output, b""), b"") == (offset, output)
 
@@ -215,7 +211,7 @@ def test_one_changed_byte_of_an_output_never_passes(at: int, flip: int, size: in
 
 
 @pytest.mark.parametrize("text", [None, b"", b"-", b"1.0", b"0x1", b" 1", b"1" * 17, b"\xff"])
-def test_what_is_no_decimal_counts_as_missing(text: bytes | None) -> None:
+def test_a_field_that_is_no_decimal_counts_as_missing(text: bytes | None) -> None:
     assert stored_int(text) is None
 
 
@@ -224,6 +220,6 @@ def test_decimals_are_read_as_written(number: int) -> None:
     assert stored_int(b"%d" % number) == number
 
 
-def test_a_prediction_is_kept_in_a_third_of_its_bytes() -> None:
+def test_a_stored_prediction_takes_a_third_of_its_bytes() -> None:
     stored = encode_output(258, StoredOutput("predicted", GOLDEN_JSON), OUTPUT_DICTIONARY)
     assert len(stored) < len(GOLDEN_JSON) / 3

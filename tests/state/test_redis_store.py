@@ -88,14 +88,14 @@ def test_every_key_has_a_life_of_twice_idle_and_no_other_key_is_made(
     with opened(spec, own_redis.url) as store:
         store.check()
         token = store.claim("topic", 0)
-        held: Conversation | None = None
+        stored: Conversation | None = None
         for offset in range(6):
             for name in client.keys("*"):
                 client.pexpire(name, 1_000)  # every write must renew every life
-            change = say(spec, held, offset, speaker_id=f"s{offset % 3}")
-            expected = -1 if held is None else held.offset
+            change = say(spec, stored, offset, speaker_id=f"s{offset % 3}")
+            expected = -1 if stored is None else stored.offset
             store.save_many([Save(key, token, expected, change, OUTPUT, 0)])
-            held = change.after
+            stored = change.after
             lives = {name: client.pttl(name) for name in map(as_text, client.keys("*"))}
             assert set(lives) == {*state_keys(key), fence_key("topic", 0)}
             assert all(59_000 < lives[name] <= 60_000 for name in state_keys(key))
@@ -131,7 +131,7 @@ def test_a_cluster_runs_the_function_in_its_pipelines(
             assert store.claim("topic", 0) > 0
             answers = store.save_many([first_save(spec, say, k) for k in keys])
             assert {a.result for a in answers} == {SaveResult.SAVED}
-            assert [found.offset for found in store.load_many(keys)] == [0] * 20
+            assert [loaded.offset for loaded in store.load_many(keys)] == [0] * 20
             commands = [store.encoded(first_save(spec, say, k)) for k in keys]
         cluster = RedisCluster(host="127.0.0.1", port=running.port)
         pipeline = cluster.pipeline()  # type: ignore[no-untyped-call]  # redis-py leaves it bare
@@ -143,7 +143,7 @@ def test_a_cluster_runs_the_function_in_its_pipelines(
 
 
 class DroppingProxy:
-    """A TCP proxy on loopback that passes requests on and drops the next answers when told to."""
+    """A TCP proxy on loopback that passes requests on and drops the next answers when set to."""
 
     def __init__(self, port: int) -> None:
         self._upstream = port
@@ -177,10 +177,10 @@ class DroppingProxy:
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        for held in self._sockets:
+        for connection in self._sockets:
             with contextlib.suppress(OSError):
-                held.shutdown(socket.SHUT_RDWR)
-            held.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         for thread in self._threads:
             thread.join(5)
 
@@ -379,7 +379,7 @@ def test_an_unreachable_redis_is_named_without_its_password(make_spec: Make) -> 
         assert "hush" not in str(caught.value)
 
 
-def test_older_data_behind_a_new_connection_is_never_taken_for_what_was_written(
+def test_older_data_behind_a_new_connection_is_never_returned_as_current(
     make_spec: Make, say: Say, tmp_path: Path
 ) -> None:
     """A failover, or a restart from a snapshot: the epoch key is there, the last write is not."""
@@ -396,11 +396,11 @@ def test_older_data_behind_a_new_connection_is_never_taken_for_what_was_written(
         with pytest.raises(StoreChanged):
             store.load_many([key])
         store.identify()
-        (found,) = store.load_many([key])
-        assert found.offset == 0
+        (loaded,) = store.load_many([key])
+        assert loaded.offset == 0
 
 
-def test_a_server_that_is_no_cluster_says_which_setting_is_wrong(
+def test_a_server_that_is_no_cluster_is_refused_with_the_wrong_setting(
     make_spec: Make, redis_server: RunningRedis
 ) -> None:
     store = RedisStore(make_spec(), redis_server.url, cluster=True)
@@ -408,12 +408,12 @@ def test_a_server_that_is_no_cluster_says_which_setting_is_wrong(
         store.check()
 
 
-def test_a_node_of_a_cluster_says_which_setting_is_missing(
+def test_a_node_of_a_cluster_is_refused_with_the_missing_setting(
     make_spec: Make, cluster_url: str
 ) -> None:
     refused = pytest.raises(StoreRefused, match="EMOTRACK_REDIS_CLUSTER=true")
     with opened(make_spec(), cluster_url) as store, refused:
-        for n in range(20):  # some key lies elsewhere
+        for n in range(20):  # some key is on another node
             store.claim("topic", n)
 
 
@@ -457,10 +457,10 @@ class OldRedis:
         return {b"INFO": self._info, b"CLIENT": b"+OK\r\n"}.get(word, unknown)
 
     def close(self) -> None:
-        for held in (self._listener, *self._clients):
+        for connection in (self._listener, *self._clients):
             with contextlib.suppress(OSError):
-                held.shutdown(socket.SHUT_RDWR)
-            held.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
         self._thread.join(5)
 
 

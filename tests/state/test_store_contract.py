@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from state.codec import OFFSET, Entries
-from state.memory_store import Kept, MemoryStore
+from state.memory_store import Memory, MemoryStore
 from state.redis_store import RedisStore, state_keys
 from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged, StoredOutput
 from state.window import (
@@ -33,24 +33,24 @@ DATABASE = 9
 
 
 class MemoryBackend:
-    """Memory stores on one `Kept`, and the hand that moves their clock."""
+    """Memory stores on one `Memory`, and the hand that moves their clock."""
 
     def __init__(self) -> None:
-        self.kept, self.now = Kept(), 1_790_000_000.0
+        self.memory, self.now = Memory(), 1_790_000_000.0
 
     def open(self, spec: StateSpec) -> MemoryStore:
-        return MemoryStore(spec, now=lambda: self.now, kept=self.kept)
+        return MemoryStore(spec, now=lambda: self.now, memory=self.memory)
 
     def age(self, seconds: float) -> None:
         self.now += seconds
 
     def write(self, key: StateKey, entries: Entries) -> None:
-        self.kept.states[key] = (self.now + 60, entries)
+        self.memory.states[key] = (self.now + 60, entries)
 
     def empty(self) -> None:
-        self.kept.states.clear()
-        self.kept.fences.clear()
-        self.kept.identity = Kept().identity
+        self.memory.states.clear()
+        self.memory.fences.clear()
+        self.memory.identity = Memory().identity
 
     def close(self) -> None:
         self.empty()
@@ -83,8 +83,8 @@ class RedisBackend:
             self.client.pexpire(key, left)  # a life of nothing deletes
 
     def _keys(self) -> list[bytes]:
-        found: list[bytes] = self.client.keys("*")
-        return found
+        keys: list[bytes] = self.client.keys("*")
+        return keys
 
     def write(self, key: StateKey, entries: Entries) -> None:
         rows, fields, ids, outputs = state_keys(key)
@@ -116,8 +116,8 @@ class ClusterBackend(RedisBackend):
         return redis.RedisCluster.from_url(self.url)
 
     def _keys(self) -> list[bytes]:
-        found: list[bytes] = self.client.keys("*", target_nodes=redis.RedisCluster.PRIMARIES)
-        return found
+        keys: list[bytes] = self.client.keys("*", target_nodes=redis.RedisCluster.PRIMARIES)
+        return keys
 
     def empty(self) -> None:
         self.client.flushdb(target_nodes=redis.RedisCluster.PRIMARIES)
@@ -133,16 +133,16 @@ BACKENDS = [
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Both backends in turn."""
-    made: Backend
+    backend: Backend
     if request.param == "memory":
-        made = MemoryBackend()
+        backend = MemoryBackend()
     elif request.param == "cluster":
-        made = ClusterBackend(request.getfixturevalue("cluster_url"))
+        backend = ClusterBackend(request.getfixturevalue("cluster_url"))
     else:
         port = request.getfixturevalue("redis_server").port
-        made = RedisBackend(f"redis://127.0.0.1:{port}/{DATABASE}")
-    yield made
-    made.close()
+        backend = RedisBackend(f"redis://127.0.0.1:{port}/{DATABASE}")
+    yield backend
+    backend.close()
 
 
 @dataclass
@@ -154,7 +154,7 @@ class Writer:
     say: Say
     key: StateKey
     token: int = 1
-    held: Conversation | None = None
+    current: Conversation | None = None
     committed: int = 0
 
     def save(self, change: Change, **changed: Any) -> Save:
@@ -162,7 +162,7 @@ class Writer:
         save = Save(
             key=self.key,
             token=self.token,
-            expected_offset=NO_OFFSET if self.held is None else self.held.offset,
+            expected_offset=NO_OFFSET if self.current is None else self.current.offset,
             change=change,
             output=StoredOutput("predicted", f"output {at} ".encode() * 9),
             committed_offset=self.committed,
@@ -171,11 +171,11 @@ class Writer:
 
     def speak(self, offset: int, **more: Any) -> Save:
         """Say one utterance, see it saved, and go on from there."""
-        change = self.say(self.spec, self.held, offset, **more)
+        change = self.say(self.spec, self.current, offset, **more)
         save = self.save(change)
         (saved,) = self.store.save_many([save])
         assert saved == Saved(SaveResult.SAVED, self.token, offset)
-        self.held = change.after
+        self.current = change.after
         return save
 
     def load(self) -> Loaded:
@@ -208,12 +208,12 @@ def test_no_keys_and_no_saves_need_no_answer(write: Write) -> None:
     assert store.save_many([]) == []
 
 
-def test_what_is_saved_is_loaded_at_every_step(write: Write, plain: Plain) -> None:
+def test_a_saved_state_is_loaded_at_every_step(write: Write, plain: Plain) -> None:
     w = write(window=3, max_speakers=2, duplicate_horizon=4)
     for offset in range(12):
         w.speak(offset, speaker_id=f"s{offset * 2 % 5}", seq=offset, alert=b"%d" % offset)
         loaded = w.load()
-        assert plain(loaded.conversation) == plain(w.held)
+        assert plain(loaded.conversation) == plain(w.current)
         assert (loaded.offset, loaded.foreign, loaded.corrupt) == (offset, False, None)
         assert len(w.store.entries(w.key).rows) == min(offset + 1, 3)
         assert len(w.store.entries(w.key).ids) == min(offset + 1, 4)
@@ -226,51 +226,51 @@ def test_the_33rd_speaker_leaves_no_trace_of_the_first(write: Write, plain: Plai
     fields = w.store.entries(w.key).fields
     assert sum(name.startswith(b"s") for name in fields) == 32
     assert b"ss0" not in fields
-    assert plain(w.load().conversation) == plain(w.held)
+    assert plain(w.load().conversation) == plain(w.current)
 
 
 def test_a_position_already_applied_is_answered_replay_and_changes_nothing(write: Write) -> None:
     w = write()
     saves = [w.speak(offset) for offset in (3, 5)]
-    held = w.store.entries(w.key)
-    noted = (list(held.rows), dict(held.fields), list(held.ids), list(held.outputs))
+    entries = w.store.entries(w.key)
+    noted = (list(entries.rows), dict(entries.fields), list(entries.ids), list(entries.outputs))
     for save in saves:
         assert w.store.save_many([save]) == [Saved(SaveResult.REPLAY, 1, 5)]
-    held = w.store.entries(w.key)
-    assert (held.rows, held.fields, held.ids, held.outputs) == noted
+    entries = w.store.entries(w.key)
+    assert (entries.rows, entries.fields, entries.ids, entries.outputs) == noted
 
 
 def test_an_older_token_is_fenced_even_where_it_would_replay(write: Write, plain: Plain) -> None:
     w = write()
     w.token = 7
     old = w.speak(0)
-    following = w.save(w.say(w.spec, w.held, 1), token=6)
+    following = w.save(w.say(w.spec, w.current, 1), token=6)
     replayed = structs.replace(old, token=6)
     assert w.store.save_many([following, replayed]) == [Saved(SaveResult.FENCED, 7, 0)] * 2
-    assert plain(w.load().conversation) == plain(w.held)
+    assert plain(w.load().conversation) == plain(w.current)
 
 
 def test_a_newer_token_takes_over_and_fences_the_one_before(write: Write) -> None:
     w = write()
     w.speak(0)
-    zombie = w.save(w.say(w.spec, w.held, 2))
+    zombie = w.save(w.say(w.spec, w.current, 2))
     w.token = 2
     w.speak(1)
     assert w.store.save_many([zombie]) == [Saved(SaveResult.FENCED, 2, 1)]
 
 
-def test_building_on_what_is_not_stored_is_lost_and_writes_nothing(
+def test_a_save_on_a_state_that_is_not_stored_is_lost_and_writes_nothing(
     write: Write, backend: Backend, plain: Plain
 ) -> None:
     w = write()
     w.speak(4)
-    ahead = w.say(w.spec, w.held, 5).after
+    ahead = w.say(w.spec, w.current, 5).after
     for expected in (3, 5, NO_OFFSET):
         save = w.save(w.say(w.spec, ahead, 9), expected_offset=expected)
         assert w.store.save_many([save]) == [Saved(SaveResult.LOST, 1, 4)]
-    assert plain(w.load().conversation) == plain(w.held)
+    assert plain(w.load().conversation) == plain(w.current)
     backend.empty()
-    save = w.save(w.say(w.spec, w.held, 6))
+    save = w.save(w.say(w.spec, w.current, 6))
     assert w.store.save_many([save]) == [Saved(SaveResult.LOST, 0, NO_OFFSET)]
     assert w.load() == Loaded(None, NO_OFFSET, {})
 
@@ -313,27 +313,27 @@ def test_an_emptied_store_calls_nothing_missing_and_says_that_it_changed(
 def test_a_restored_state_takes_the_place_of_an_older_one(write: Write, plain: Plain) -> None:
     w = write(window=3)
     w.speak(0)
-    older = w.held
+    older = w.current
     assert older is not None
     ahead = w.say(w.spec, w.say(w.spec, older, 1, speaker_id="bob").after, 4).after
     restore = Restore(w.key, 1, 0, ahead)
     assert w.store.restore_many([restore]) == [Saved(SaveResult.SAVED, 1, 4)]
     assert plain(w.load().conversation) == plain(ahead)
-    w.held = ahead
+    w.current = ahead
     w.speak(6)
-    assert plain(w.load().conversation) == plain(w.held)
+    assert plain(w.load().conversation) == plain(w.current)
 
 
 def test_a_restored_state_has_no_output_of_its_own_and_keeps_those_below(write: Write) -> None:
     w = write()
     w.speak(0)
     w.speak(1)
-    assert w.held is not None
+    assert w.current is not None
     sent = dict(w.load().outputs)
-    w.store.restore_many([Restore(w.key, 1, 1, w.held)])
+    w.store.restore_many([Restore(w.key, 1, 1, w.current)])
     assert dict(w.load().outputs) == sent
     assert w.load().corrupt is None
-    gone = structs.replace(w.held, offset=0)
+    gone = structs.replace(w.current, offset=0)
     w.store.restore_many([Restore(w.key, 1, 1, gone)])
     assert set(w.load().outputs) == {0}, "what is above is not applied any more"
 
@@ -344,23 +344,23 @@ def test_a_state_of_another_model_is_restored_at_its_own_position(
     w = write()
     w.speak(3)
     other = make_spec(model="another")
-    anew = say(other, None, 3).after
+    restored = say(other, None, 3).after
     store = backend.open(other)
-    (found,) = store.load_many([w.key])
-    assert found.foreign
-    assert store.restore_many([Restore(w.key, 1, 3, anew)]) == [Saved(SaveResult.SAVED, 1, 3)]
-    (found,) = store.load_many([w.key])
-    assert plain(found.conversation) == plain(anew)
-    assert set(found.outputs) == {3}, "replayed whoever wrote it"
+    (loaded,) = store.load_many([w.key])
+    assert loaded.foreign
+    assert store.restore_many([Restore(w.key, 1, 3, restored)]) == [Saved(SaveResult.SAVED, 1, 3)]
+    (loaded,) = store.load_many([w.key])
+    assert plain(loaded.conversation) == plain(restored)
+    assert set(loaded.outputs) == {3}, "replayed whichever model wrote it"
 
 
-def test_a_restore_is_refused_where_somebody_else_has_written(write: Write) -> None:
+def test_a_restore_is_refused_where_another_worker_has_written(write: Write) -> None:
     w = write()
     w.speak(0)
     w.token = 2
     w.speak(1)
-    assert w.held is not None
-    late, ahead = Restore(w.key, 1, 1, w.held), Restore(w.key, 2, 0, w.held)
+    assert w.current is not None
+    late, ahead = Restore(w.key, 1, 1, w.current), Restore(w.key, 2, 0, w.current)
     assert w.store.restore_many([late, ahead]) == [
         Saved(SaveResult.FENCED, 2, 1),
         Saved(SaveResult.LOST, 2, 1),
@@ -373,17 +373,17 @@ def test_outputs_stay_until_their_offset_is_committed(write: Write) -> None:
     for offset in range(0, 20, 2):
         w.committed = max(0, offset - 6)
         sent[offset] = w.speak(offset).output
-        kept = {o: output for o, output in sent.items() if o >= w.committed}
-        assert w.load().outputs == kept
+        remaining = {o: output for o, output in sent.items() if o >= w.committed}
+        assert w.load().outputs == remaining
 
 
-def test_equal_outputs_of_two_positions_are_both_kept(write: Write) -> None:
+def test_equal_outputs_of_two_positions_are_both_stored(write: Write) -> None:
     w = write()
     output = StoredOutput("dead_lettered", b"")
     for offset in (0, 1):
-        change = w.say(w.spec, w.held, offset)
+        change = w.say(w.spec, w.current, offset)
         w.store.save_many([w.save(change, output=output)])
-        w.held = change.after
+        w.current = change.after
     assert w.load().outputs == {0: output, 1: output}
 
 
@@ -408,7 +408,7 @@ def test_a_session_end_clears_rows_and_speakers_but_neither_outputs_nor_ids(
     assert len(entries.ids) == 4
     loaded = w.load()
     assert sorted(loaded.outputs) == [0, 1, 2, 3]
-    assert plain(loaded.conversation) == plain(w.held)
+    assert plain(loaded.conversation) == plain(w.current)
     assert loaded.conversation is not None
     assert loaded.conversation.is_recent("u0")
 
@@ -420,7 +420,7 @@ def test_an_idle_gap_clears_the_ids_too_but_not_the_outputs(write: Write, plain:
     assert len(w.store.entries(w.key).ids) == 1
     loaded = w.load()
     assert sorted(loaded.outputs) == [0, 1]
-    assert plain(loaded.conversation) == plain(w.held)
+    assert plain(loaded.conversation) == plain(w.current)
 
 
 def test_a_horizon_of_none_keeps_no_ids(write: Write, plain: Plain) -> None:
@@ -428,24 +428,24 @@ def test_a_horizon_of_none_keeps_no_ids(write: Write, plain: Plain) -> None:
     w.speak(0)
     w.speak(1)
     assert w.store.entries(w.key).ids == []
-    assert plain(w.load().conversation) == plain(w.held)
+    assert plain(w.load().conversation) == plain(w.current)
 
 
-def test_a_late_dead_letter_is_kept_as_an_output_and_moves_only_the_position(
+def test_a_late_dead_letter_is_stored_as_an_output_and_moves_only_the_position(
     write: Write, plain: Plain
 ) -> None:
     w = write()
-    for offset in (0, 2):  # on a conversation never heard, then on one that was
-        change = apply_nothing(w.held, spec=w.spec, offset=offset)
+    for offset in (0, 2):  # on a conversation never seen, then on one that was
+        change = apply_nothing(w.current, spec=w.spec, offset=offset)
         output = StoredOutput("dead_lettered", b"why")
         (saved,) = w.store.save_many([w.save(change, output=output)])
         assert saved.result is SaveResult.SAVED
-        w.held = change.after
+        w.current = change.after
         loaded = w.load()
-        assert plain(loaded.conversation) == plain(w.held)
+        assert plain(loaded.conversation) == plain(w.current)
         assert loaded.outputs[offset] == output
         w.speak(offset + 1)
-        assert plain(w.load().conversation) == plain(w.held)
+        assert plain(w.load().conversation) == plain(w.current)
 
 
 def test_a_state_of_another_digest_is_never_read_but_replayed_and_replaced_whole(
@@ -462,7 +462,7 @@ def test_a_state_of_another_digest_is_never_read_but_replayed_and_replaced_whole
     change = new.say(spec, None, 3, truncated=True)
     refused = new.save(change, expected_offset=2)
     assert new.store.save_many([refused]) == [Saved(SaveResult.LOST, 1, 2)]
-    assert plain(old.load().conversation) == plain(old.held)
+    assert plain(old.load().conversation) == plain(old.current)
     replaced = structs.replace(refused, replace_foreign=True)
     assert new.store.save_many([replaced]) == [Saved(SaveResult.SAVED, 1, 3)]
     assert plain(new.load().conversation) == plain(change.after)
@@ -526,7 +526,7 @@ def test_damage_anywhere_is_seen_named_and_cured_by_a_replacement(
         if damaged.fields.get(b"d") == whole.fields[b"d"] or loaded.offset == NO_OFFSET:
             assert loaded.corrupt is not None
             assert "caf\u00e9 {1}" in loaded.corrupt
-        assert plain(other.conversation) == plain(healthy.held)
+        assert plain(other.conversation) == plain(healthy.current)
         at = max(loaded.offset, 4) + 1
         change = w.say(w.spec, None, at, truncated=True)
         save = w.save(change, expected_offset=loaded.offset, replace_foreign=True)
@@ -549,11 +549,11 @@ def test_a_damaged_output_leaves_the_conversation_and_the_other_outputs(
 ) -> None:
     w = write()
     saves = [w.speak(offset) for offset in range(3)]
-    held = w.store.entries(w.key)
-    outputs = [held.outputs[0], flipped(held.outputs[1], 12), held.outputs[2]]
-    backend.write(w.key, replace(held, outputs=outputs))
+    entries = w.store.entries(w.key)
+    outputs = [entries.outputs[0], flipped(entries.outputs[1], 12), entries.outputs[2]]
+    backend.write(w.key, replace(entries, outputs=outputs))
     loaded = w.load()
-    assert plain(loaded.conversation) == plain(w.held)
+    assert plain(loaded.conversation) == plain(w.current)
     assert loaded.outputs == {0: saves[0].output, 2: saves[2].output}
     assert loaded.corrupt is not None
     assert w.key.conversation_id in loaded.corrupt
@@ -564,11 +564,11 @@ def test_an_unreadable_position_counts_as_missing_for_readers_and_writers_alike(
 ) -> None:
     w = write()
     w.speak(0)
-    held = w.store.entries(w.key)
+    entries = w.store.entries(w.key)
     for text in (b"", b"1.5", b"0x10", b"1e3", b"-", b"99999999999999999", b" 1"):
-        backend.write(w.key, replace(held, fields=held.fields | {OFFSET: text}))
+        backend.write(w.key, replace(entries, fields=entries.fields | {OFFSET: text}))
         assert w.load().offset == NO_OFFSET
-        onward = w.save(w.say(w.spec, w.held, 9))
+        onward = w.save(w.say(w.spec, w.current, 9))
         (saved,) = w.store.save_many([onward])
         assert (saved.result, saved.offset) == (SaveResult.LOST, NO_OFFSET)
 
@@ -579,8 +579,8 @@ def test_positions_done_again_after_damage_leave_no_output_of_the_first_time(
     """One offset has one output: the one that belongs to what is stored now."""
     w = write()
     saves = [w.speak(offset) for offset in range(5)]
-    held = w.store.entries(w.key)
-    backend.write(w.key, replace(held, fields=held.fields | {OFFSET: b"?"}))
+    entries = w.store.entries(w.key)
+    backend.write(w.key, replace(entries, fields=entries.fields | {OFFSET: b"?"}))
     change = w.say(w.spec, None, 2, utterance_id="again", truncated=True)
     again = w.save(change, expected_offset=NO_OFFSET, output=StoredOutput("predicted", b"again"))
     assert w.store.save_many([again]) == [Saved(SaveResult.SAVED, 1, 2)]
@@ -597,7 +597,7 @@ def test_a_state_is_gone_twice_idle_after_its_last_utterance_and_not_before(
     backend.age(150)
     w.speak(1)
     backend.age(195)
-    assert plain(w.load().conversation) == plain(w.held)
+    assert plain(w.load().conversation) == plain(w.current)
     backend.age(10)
     assert w.load() == Loaded(None, NO_OFFSET, {})
 
@@ -638,7 +638,7 @@ def test_ids_may_hold_anything_and_never_meet(write: Write, plain: Plain) -> Non
         writers.append(w)
     for w in writers:
         loaded = w.load().conversation
-        assert plain(loaded) == plain(w.held)
+        assert plain(loaded) == plain(w.current)
         assert loaded is not None
         assert loaded.window.row_speakers == (w.key.conversation_id,)
 
@@ -688,8 +688,8 @@ def test_memory_and_redis_answer_the_same_and_keep_the_same_bytes(
         make_spec(model=m, window=3, max_speakers=2, idle_s=60, duplicate_horizon=4)
         for m in ("m1", "m2")
     ]
-    kept = Kept()
-    pairs = [(MemoryStore(spec, kept=kept), RedisStore(spec, url)) for spec in specs]
+    memory = Memory()
+    pairs = [(MemoryStore(spec, memory=memory), RedisStore(spec, url)) for spec in specs]
     key = StateKey(uuid.uuid4().hex, "topic", 0)
     try:
         run_moves(moves, key, specs, pairs, say)

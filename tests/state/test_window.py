@@ -43,14 +43,14 @@ def test_the_window_holds_exactly_the_last_w_utterances_oldest_first(
 ) -> None:
     spec = make_spec(window=w)
     after: Conversation | None = None
-    said = []
+    rows = []
     for offset in range(2 * w + 3):
         change = say(spec, after, offset)
         after = change.after
-        said.append(after.window.rows[-1].tobytes())
-        assert [row.tobytes() for row in after.window.rows] == said[-w:]
-        kept = range(max(0, offset + 1 - w), offset + 1)
-        assert after.window.row_utterances == tuple(f"u{i}" for i in kept)
+        rows.append(after.window.rows[-1].tobytes())
+        assert [row.tobytes() for row in after.window.rows] == rows[-w:]
+        indices = range(max(0, offset + 1 - w), offset + 1)
+        assert after.window.row_utterances == tuple(f"u{i}" for i in indices)
         assert after.window.count == offset + 1
 
 
@@ -73,19 +73,19 @@ def test_a_window_keeps_no_view_of_the_batch_it_came_from(make_spec: Make) -> No
         spec.recurrence, utterance_id="u", speaker_id="s", row=row, arrays=arrays, speaker=speaker
     )
     assert window.arrays is not None
-    for kept in (window.rows, window.arrays, window.speakers["s"].arrays):
-        assert not np.shares_memory(kept, batch)
+    for array in (window.rows, window.arrays, window.speakers["s"].arrays):
+        assert not np.shares_memory(array, batch)
 
 
-@given(heard=st.lists(st.integers(0, 6), min_size=1, max_size=40), limit=st.integers(1, 5))
+@given(numbers=st.lists(st.integers(0, 6), min_size=1, max_size=40), limit=st.integers(1, 5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_the_speakers_kept_are_the_most_recently_heard_in_that_order(
-    make_spec: Make, say: Say, heard: list[int], limit: int
+def test_the_most_recent_speakers_remain_in_that_order(
+    make_spec: Make, say: Say, numbers: list[int], limit: int
 ) -> None:
     spec = make_spec(max_speakers=limit)
     after: Conversation | None = None
     order: list[str] = []
-    for offset, number in enumerate(heard):
+    for offset, number in enumerate(numbers):
         name = f"s{number}"
         order = [s for s in order if s != name] + [name]
         change = say(spec, after, offset, speaker_id=name)
@@ -97,7 +97,7 @@ def test_the_speakers_kept_are_the_most_recently_heard_in_that_order(
         assert after.window.speakers[name].last_index == offset
 
 
-def test_the_33rd_speaker_makes_the_least_recently_heard_leave_and_return_cold(
+def test_the_33rd_speaker_drops_the_least_recent_who_returns_without_state(
     make_spec: Make, say: Say
 ) -> None:
     spec = make_spec()
@@ -141,7 +141,7 @@ def test_a_session_ends_after_the_utterance_that_says_so_and_ids_stay(
     assert not opening.before.session.truncated, "what is stored proves that nothing is missing"
 
 
-def test_a_session_ends_max_session_after_it_began_however_lively(
+def test_a_session_ends_max_session_after_it_began_without_any_gap(
     make_spec: Make, say: Say
 ) -> None:
     spec = make_spec()
@@ -159,7 +159,7 @@ def test_a_session_ends_max_session_after_it_began_however_lively(
 
 @given(stamps=st.lists(st.integers(-1, 10_000_000), min_size=1, max_size=30))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_the_clock_is_the_highest_timestamp_heard_and_never_goes_back(
+def test_the_clock_is_the_highest_timestamp_seen_and_never_goes_back(
     make_spec: Make, say: Say, stamps: list[int]
 ) -> None:
     spec = make_spec()
@@ -169,7 +169,7 @@ def test_the_clock_is_the_highest_timestamp_heard_and_never_goes_back(
         assert after.clock_ms == max(stamps[: offset + 1])
 
 
-def test_a_record_without_timestamp_is_heard_at_the_last_clock(make_spec: Make, say: Say) -> None:
+def test_a_record_without_timestamp_takes_the_last_clock(make_spec: Make, say: Say) -> None:
     spec = make_spec()
     first = say(spec, None, 0, timestamp_ms=5_000).after
     change = say(spec, first, 1, timestamp_ms=-1)
@@ -253,7 +253,7 @@ def test_the_utterance_after_a_first_dead_letter_starts_the_session_and_keeps_tr
         assert change.after.session.truncated is truncated
 
 
-def test_the_last_seq_of_a_session_is_kept_where_an_utterance_has_none(
+def test_the_last_seq_of_a_session_remains_where_an_utterance_has_none(
     make_spec: Make, say: Say
 ) -> None:
     spec = make_spec()

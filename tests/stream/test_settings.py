@@ -10,7 +10,7 @@ import pytest
 
 from stream.cli.config import shown_settings
 from stream.errors import ConfigError
-from stream.settings import Settings, load_settings
+from stream.settings import Settings, load_settings, masked_url
 from tests.conftest import ROOT
 
 
@@ -99,7 +99,7 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '{"ssl.keystore.password": "hunter2"}')
     got = load_settings({"redis_url": "redis://user:hunter2@db:6379/1"})
     assert "hunter2" not in repr(got)
-    assert got.masked_redis_url == "redis://user:***@db:6379/1"
+    assert masked_url(got.redis_url) == "redis://user:***@db:6379/1"
     monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '["hunter2"]')
     with pytest.raises(ConfigError) as met:
         load_settings()

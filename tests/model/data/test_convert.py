@@ -40,7 +40,7 @@ def ids(data: DataSet) -> dict[str, list[str]]:
     return {split: [d.dialogue_id for d in data.split(split)] for split in SPLITS}
 
 
-def test_labels_are_the_emotions_met_in_order_of_the_alphabet_whatever_the_rows_order() -> None:
+def test_labels_are_the_emotions_of_the_rows_in_alphabetical_order() -> None:
     rows = talks(4)
     assert to_data_set("x", rows).labels == to_data_set("x", rows[::-1]).labels == ("calm", "mad")
 
@@ -57,8 +57,8 @@ def test_interleaved_conversations_keep_their_order() -> None:
 def test_without_a_split_column_whole_conversations_are_dealt_out_the_same_each_time() -> None:
     data = to_data_set("x", talks(10))
     cut = ids(data)
-    assert [len(found) for found in cut.values()] == [6, 2, 2]
-    assert len({name for found in cut.values() for name in found}) == 10
+    assert [len(part) for part in cut.values()] == [6, 2, 2]
+    assert len({name for part in cut.values() for name in part}) == 10
     assert ids(to_data_set("x", talks(10))) == cut
     assert ids(to_data_set("x", talks(10), shares=Shares(seed=5))) != cut
     assert "dev: 2 of" in data.note
@@ -66,7 +66,7 @@ def test_without_a_split_column_whole_conversations_are_dealt_out_the_same_each_
 
 @pytest.mark.parametrize(("count", "sizes"), [(2, [1, 1, 0]), (3, [1, 1, 1])])
 def test_few_conversations_still_have_one_to_choose_on(count: int, sizes: list[int]) -> None:
-    assert [len(found) for found in ids(to_data_set("x", talks(count))).values()] == sizes
+    assert [len(part) for part in ids(to_data_set("x", talks(count))).values()] == sizes
 
 
 def test_one_conversation_is_too_few() -> None:
@@ -74,14 +74,14 @@ def test_one_conversation_is_too_few() -> None:
         to_data_set("x", talks(1))
 
 
-def test_shares_are_kept_and_shares_of_everything_refused() -> None:
+def test_shares_are_met_and_shares_of_everything_refused() -> None:
     data = to_data_set("x", talks(10), shares=Shares(dev=0.3, test=0))
-    assert [len(found) for found in ids(data).values()] == [7, 3, 0]
+    assert [len(part) for part in ids(data).values()] == [7, 3, 0]
     with pytest.raises(DataError, match=r"shares 0\.5 of dev and 0\.5 of test leave nothing"):
         to_data_set("x", talks(10), shares=Shares(dev=0.5, test=0.5))
 
 
-def test_a_split_column_decides_and_ids_may_count_anew_in_each_split() -> None:
+def test_a_split_column_decides_and_ids_may_restart_in_each_split() -> None:
     rows = [
         row(i, conversation_id=0, split=split, emotion=emotion)
         for i, (split, emotion) in enumerate([("Train", "a"), ("train", "b"), ("val", "a")])
@@ -115,7 +115,7 @@ def test_an_utterance_needs_no_text_where_it_has_a_vector() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "features", "said"),
+    ("rows", "features", "message"),
     [
         ([], NO_FEATURES, "no utterances"),
         ([row(2, emotion=None)], NO_FEATURES, "line 2: nothing in a column `emotion`.*--label-col"),
@@ -149,7 +149,7 @@ def test_an_utterance_needs_no_text_where_it_has_a_vector() -> None:
     ],
 )
 def test_a_misfit_names_the_row_and_the_cure(
-    rows: Iterable[TableRow], features: FeatureRows, said: str
+    rows: Iterable[TableRow], features: FeatureRows, message: str
 ) -> None:
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         to_data_set("x", rows, features)

@@ -118,13 +118,13 @@ def test_a_column_that_is_not_a_number_becomes_the_train_mean_of_the_meta_file(
 def test_an_absent_vector_is_zero_and_marked_absent(generated: DataSet) -> None:
     dialogues = generated.split("train")
     audio = np.concatenate([d.features["audio"] for d in dialogues])
-    heard = np.concatenate([d.present[:, 1] for d in dialogues])
-    assert 0 < heard.sum() < len(heard)
-    assert not audio[~heard].any()
-    assert audio[heard].any(1).all()
+    present = np.concatenate([d.present[:, 1] for d in dialogues])
+    assert 0 < present.sum() < len(present)
+    assert not audio[~present].any()
+    assert audio[present].any(1).all()
 
 
-def test_an_empty_folder_says_what_it_should_hold(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_with_the_files_it_needs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="EMOTRACK_DATA"):
         read_data_set(tmp_path)
 
@@ -137,7 +137,7 @@ def test_a_truncated_archive_is_named(generated: DataSet, tmp_path: Path) -> Non
         read_data_set(tmp_path)
 
 
-def test_the_real_folder_reads_as_its_readme_says(data_folder: Path | None) -> None:
+def test_the_real_folder_reads_as_its_readme_states(data_folder: Path | None) -> None:
     if data_folder is None:
         pytest.skip("no real conversations here (EMOTRACK_DATA)")
     meld = read_data_set(data_folder, "meld")

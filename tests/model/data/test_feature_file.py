@@ -11,7 +11,7 @@ from model.data.feature_file import read_feature_rows, write_feature_rows
 from model.errors import DataError
 
 
-def test_what_is_written_reads_back_with_its_recipe(tmp_path: Path) -> None:
+def test_written_vectors_read_back_with_their_recipe(tmp_path: Path) -> None:
     vectors = np.array([[1.5, 2], [np.nan, 1], [np.nan, np.nan]], np.float32)
     write_feature_rows(tmp_path / "a.npz", "audio", ["x", "y", "z"], vectors, "praat")
     back = read_feature_rows([tmp_path / "a.npz"])

@@ -1,4 +1,4 @@
-"""The JSON and feature files of HRG-SSA's published code, made here in the same layout."""
+"""The JSON and feature files of HRG-SSA's published code, written here in the same layout."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Files:
             self.audio[split], self.video[split] = {}, {}
             for name, turns in sizes.items():
                 keys = [f"dia{name}_utt{n}" for n in range(turns)]
-                said = {str(n): self._row(n, key) for n, key in enumerate(keys)}
-                by_length.setdefault(str(turns), {})[name] = said
+                utterances = {str(n): self._row(n, key) for n, key in enumerate(keys)}
+                by_length.setdefault(str(turns), {})[name] = utterances
                 for key in keys:
                     self.audio[split][key] = rng.normal(size=(3, 6)).astype("f4")
                     self.video[split][key] = rng.normal(size=4)
@@ -116,15 +116,15 @@ def test_a_folder_without_dev_holds_some_of_train_out_and_never_test(iemocap: Fi
 def test_hubert_keys_end_in_its_name(meld: Files) -> None:
     meld.audio_name = "hubert_base"
     meld.audio = {
-        split: {f"{key}_hubert_base": v for key, v in found.items()}
-        for split, found in meld.audio.items()
+        split: {f"{key}_hubert_base": v for key, v in vectors.items()}
+        for split, vectors in meld.audio.items()
     }
     data = meld.read()
     assert data.extractors["audio"] == "meld audio: hubert_base"
     assert data.split("train")[0].present[:, 1].all()
 
 
-def test_a_set_of_sentences_alone_is_one(meld: Files, tmp_path: Path) -> None:
+def test_a_set_of_sentences_alone_is_a_data_set(meld: Files, tmp_path: Path) -> None:
     meld.audio, meld.video = {}, {}
     write_data_set(tmp_path / "out", meld.read())
     again = read_data_set(tmp_path / "out")
@@ -161,7 +161,7 @@ def empty(files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "message"),
     [
         (no_emotion, "dialogue '0', utterance '1': emotion 'bored', expected one of neutral"),
         (no_speaker, "dialogue '0', utterance '1': no text in field 'speaker'"),
@@ -172,11 +172,11 @@ def empty(files: Files) -> None:
         (empty, "expected an object with something in it"),
     ],
 )
-def test_what_does_not_fit_is_named(meld: Files, spoil: Callable[[Files], None], said: str) -> None:
+def test_a_misfit_is_named(meld: Files, spoil: Callable[[Files], None], message: str) -> None:
     spoil(meld)
     with pytest.raises(DataError) as met:
         meld.read()
-    assert said in str(met.value)
+    assert message in str(met.value)
 
 
 def test_a_folder_that_holds_none_of_it_is_named(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The published feature pickles, made here in the same layout, become data sets."""
+"""The published feature pickles, written here in the same layout, become data sets."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def in_both_lists(files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bend", "said"),
+    ("bend", "message"),
     [
         (first(2, [0, 1]), r"features.pkl, position 2: dialogue 0 has 2 utterances, but 3"),
         (first(2, [0, 1, 7]), r"position 2: dialogue 0 has labels \[0, 1, 7\], expected 0..6"),
@@ -166,8 +166,10 @@ def in_both_lists(files: Files) -> None:
         (in_both_lists, "dialogue '0' is in the train and the test list"),
     ],
 )
-def test_a_misfit_names_file_position_dialogue_and_sizes(meld: Files, bend: Any, said: str) -> None:
+def test_a_misfit_names_file_position_dialogue_and_sizes(
+    meld: Files, bend: Any, message: str
+) -> None:
     meld.read()
     bend(meld)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         meld.read()

@@ -33,19 +33,19 @@ class Folder:
     def __post_init__(self) -> None:
         self.arrays["text"] = np.arange(10, dtype=np.float16).reshape(5, 2) + 1
         for split, rows in (("train", (0, 1)), ("train", (2,)), ("dev", (3,)), ("test", (4,))):
-            said = [
+            utterances = [
                 {"row": r, "uid": f"u{r}", "speaker": "ann", "text": f"so {r}", "label": r % 3}
                 for r in rows
             ]
-            line = {"dialogue_id": f"d{rows[0]}", "split": split, "utterances": said}
+            line = {"dialogue_id": f"d{rows[0]}", "split": split, "utterances": utterances}
             self.lines.append(line)
 
-    def said(self, row: int) -> dict[str, Any]:
+    def utterance(self, row: int) -> dict[str, Any]:
         """The utterance at `row`, to be changed."""
-        found: dict[str, Any] = next(
+        utterance: dict[str, Any] = next(
             u for line in self.lines for u in line["utterances"] if u["row"] == row
         )
-        return found
+        return utterance
 
     def read(self) -> DataSet:
         (self.path / "tiny_meta.json").write_text(json.dumps(self.meta), "utf-8")
@@ -82,7 +82,7 @@ def present(data: DataSet, modality: int) -> list[bool]:
 
 
 def test_a_set_of_any_labels_widths_and_speakers_is_read(folder: Folder) -> None:
-    folder.said(1)["speaker"] = 7
+    folder.utterance(1)["speaker"] = 7
     data = folder.read()
     assert (data.name, data.labels, data.widths) == ("tiny", ("calm", "glad", "mad"), {"text": 2})
     assert data.split("train")[0].speakers == ("ann", "7")
@@ -97,7 +97,7 @@ def test_plain_json_lines_serve_as_well_as_gzipped_ones(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
-def test_a_split_nobody_made_is_empty(folder: Folder, split: Any) -> None:
+def test_a_missing_split_is_empty(folder: Folder, split: Any) -> None:
     folder.lines = [line for line in folder.lines if line["split"] != split]
     assert folder.read().split(split) == ()
 
@@ -176,7 +176,7 @@ def test_personas_may_lack_and_may_be_absent_row_by_row(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "label"),
+    ("fields", "label"),
     [
         ({"label": 2}, 2),
         ({"label": 2.0}, 2),
@@ -188,11 +188,11 @@ def test_personas_may_lack_and_may_be_absent_row_by_row(folder: Folder) -> None:
         ({}, UNLABELLED),
     ],
 )
-def test_a_label_is_an_index_or_a_name_or_nobody_said(
-    folder: Folder, said: dict[str, Any], label: int
+def test_a_label_is_an_index_or_a_name_or_unlabelled(
+    folder: Folder, fields: dict[str, Any], label: int
 ) -> None:
-    del folder.said(0)["label"]
-    folder.said(0).update(said)
+    del folder.utterance(0)["label"]
+    folder.utterance(0).update(fields)
     assert folder.read().split("train")[0].labels[0] == label
 
 
@@ -200,12 +200,12 @@ def test_a_label_is_an_index_or_a_name_or_nobody_said(
 def test_an_utterance_without_a_sentence_is_fine_where_a_vector_is(
     folder: Folder, text: str | None
 ) -> None:
-    folder.said(1)["text"] = text
+    folder.utterance(1)["text"] = text
     assert folder.read().split("train")[0].sentences == ("so 0", "")
 
 
-def test_an_utterance_nobody_numbered_is_called_by_its_place(folder: Folder) -> None:
-    del folder.said(1)["uid"]
+def test_an_utterance_without_an_id_is_called_by_its_place(folder: Folder) -> None:
+    del folder.utterance(1)["uid"]
     assert folder.read().split("train")[0].utterance_ids == ("u0", "1")
 
 
@@ -213,8 +213,8 @@ def array(key: str, values: Any) -> Callable[[Folder], None]:
     return lambda folder: folder.arrays.__setitem__(key, np.asarray(values))
 
 
-def said(at: int, **fields: Any) -> Callable[[Folder], None]:
-    return lambda folder: folder.said(at).update(fields)
+def edit(at: int, **fields: Any) -> Callable[[Folder], None]:
+    return lambda folder: folder.utterance(at).update(fields)
 
 
 def line(number: int, **fields: Any) -> Callable[[Folder], None]:
@@ -226,7 +226,7 @@ def meta(**fields: Any) -> Callable[[Folder], None]:
 
 
 def no_sentence(folder: Folder) -> None:
-    folder.said(1)["text"] = ""
+    folder.utterance(1)["text"] = ""
     folder.arrays["text"][1] = NAN
 
 
@@ -260,25 +260,25 @@ MISFITS: list[tuple[str, Callable[[Folder], None], str]] = [
     ("no array known", no_columns, r"holds none of text.*it has: words"),
     ("few personas", lambda f: setattr(f, "persona", np.ones((3, 5))), "3 rows, tiny_fea.* has 5"),
     ("means of another width", audio_with_means, r"`audio_mean` has shape \(3,\).* 2 columns"),
-    ("row beyond", said(2, row=5), r"jsonl.gz, line 2, utterance 0: row 5 is none .* 5 rows"),
-    ("row of text", said(2, row="2"), "row '2' is none"),
-    ("row twice", said(2, row=0), r"line 2, utterance 0: row 0 is already .*line 1, utterance 0"),
-    ("unknown label", said(1, label="sad"), r"line 1, utterance 1: unknown label 'sad'.*'calm'"),
-    ("unknown emotion", lambda f: (said(1, emotion="sad")(f), f.said(1).pop("label"))[0],
+    ("row beyond", edit(2, row=5), r"jsonl.gz, line 2, utterance 0: row 5 is none .* 5 rows"),
+    ("row of text", edit(2, row="2"), "row '2' is none"),
+    ("row twice", edit(2, row=0), r"line 2, utterance 0: row 0 is already .*line 1, utterance 0"),
+    ("unknown label", edit(1, label="sad"), r"line 1, utterance 1: unknown label 'sad'.*'calm'"),
+    ("unknown emotion", lambda f: (edit(1, emotion="sad")(f), f.utterance(1).pop("label"))[0],
      "unknown label 'sad'"),
-    ("label beyond", said(1, label=3), r"label 3 is none of 0..2"),
-    ("label below", said(1, label=-2), r"label -2 is none of 0..2"),
-    ("label between", said(1, label=0.5), "label 0.5 is neither"),
-    ("label nan", said(1, label=NAN), "label nan is neither"),
-    ("two labels", said(1, label=1, emotion="mad"), "label 1 is 'glad', but emotion says 'mad'"),
-    ("id twice", said(1, uid="u0"), "utterance 1: utterance id 'u0' is used twice"),
-    ("speaker of nobody", said(1, speaker=""), "utterance 1: `speaker` is ''"),
-    ("speaker missing", said(1, speaker=None), "utterance 1: `speaker` is None"),
-    ("text of a number", said(1, text=5), "`text` is 5"),
-    ("nothing said", no_sentence, r"line 1, utterance 1: neither a sentence nor a vector \(row 1"),
+    ("label beyond", edit(1, label=3), r"label 3 is none of 0..2"),
+    ("label below", edit(1, label=-2), r"label -2 is none of 0..2"),
+    ("label between", edit(1, label=0.5), "label 0.5 is neither"),
+    ("label nan", edit(1, label=NAN), "label nan is neither"),
+    ("two labels", edit(1, label=1, emotion="mad"), "label 1 is 'glad', but emotion says 'mad'"),
+    ("id twice", edit(1, uid="u0"), "utterance 1: utterance id 'u0' is used twice"),
+    ("speaker empty", edit(1, speaker=""), "utterance 1: `speaker` is ''"),
+    ("speaker missing", edit(1, speaker=None), "utterance 1: `speaker` is None"),
+    ("text of a number", edit(1, text=5), "`text` is 5"),
+    ("no sentence", no_sentence, r"line 1, utterance 1: neither a sentence nor a vector \(row 1"),
     ("empty dialogue", line(2, utterances=[]), "line 2: dialogue 'd2' has no utterances"),
     ("dialogue twice", line(2, dialogue_id="d0"), "line 2: dialogue 'd0' of train is already"),
-    ("dialogue of nobody", line(2, dialogue_id=None), "line 2: `dialogue_id` is None"),
+    ("dialogue missing", line(2, dialogue_id=None), "line 2: `dialogue_id` is None"),
     ("split unknown", line(2, split="val"), "line 2: split 'val' is none of train, dev, test"),
     ("split missing", line(2, split=None), "line 2: split None"),
     ("no train", no_train, "no dialogue has the split train"),

@@ -29,7 +29,7 @@ class Calls:
 class Mine:
     """A class of its own."""
 
-    kept = 1
+    stored = 1
 
 
 def written(folder: Path, value: Any, protocol: int = 2) -> Path:
@@ -114,7 +114,7 @@ def test_a_python_2_pickle_reads_back(tmp_path: Path) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_what_is_neither_numpy_nor_plain_is_refused_by_name(
+def test_a_name_neither_of_numpy_nor_plain_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, name: str, protocol: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_what_is_neither_numpy_nor_plain_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (b"c_codecs\nencode\n(U\x01aU\x03hextR.", "the codec 'hex'"),
         (b"cbuiltins\nbytearray\n(J\xff\xff\xff\x7ftR.", "makes bytes of int"),
@@ -140,8 +140,8 @@ def test_what_is_neither_numpy_nor_plain_is_refused_by_name(
         (b"", "no pickle of features"),
     ],
 )
-def test_hand_written_attacks_end_in_a_sentence(tmp_path: Path, code: bytes, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_hand_written_attacks_end_in_a_sentence(tmp_path: Path, code: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
         load_pickle(written(tmp_path, b"\x80\x02" + code))
 
 
@@ -176,7 +176,7 @@ def test_a_list_inside_itself_ends(tmp_path: Path) -> None:
     assert load_pickle(written(tmp_path, loop)) == [1, None]
 
 
-def test_what_is_shared_a_million_times_is_walked_once(tmp_path: Path) -> None:
+def test_a_container_shared_a_million_times_is_walked_once(tmp_path: Path) -> None:
     bomb: list[Any] = [0]
     for _ in range(14):
         bomb = [bomb] * 100

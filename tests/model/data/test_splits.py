@@ -33,7 +33,7 @@ def small(*dialogues: Dialogue) -> DataSet:
     return DataSet("small", ("a", "b", "c"), {}, {}, {"train": dialogues, "dev": (), "test": ()})
 
 
-def test_a_set_with_a_dev_split_is_left_as_it_is() -> None:
+def test_a_set_with_a_dev_split_is_unchanged() -> None:
     assert with_dev(DATA) is DATA
 
 
@@ -51,7 +51,7 @@ def test_a_dev_split_is_held_out_of_train_whole_and_the_same_each_time() -> None
     )
 
 
-def test_every_label_is_kept_on_both_sides_where_that_can_be() -> None:
+def test_every_label_is_on_both_sides_where_possible() -> None:
     rare = [talk("r1", 2), talk("r2", 2)]
     common = [talk(f"d{i}", 0, 1) for i in range(38)]
     for seed in range(5):
@@ -72,7 +72,7 @@ def test_two_dialogues_are_enough_and_one_is_not() -> None:
         with_dev(small(talk("d1", 0)))
 
 
-def test_a_second_cut_is_noted_beside_the_first() -> None:
+def test_a_second_cut_is_noted_after_the_first() -> None:
     cut = held_out(held_out(NO_DEV, "test", share=0.1), "dev", share=0.1)
     assert cut.note.startswith("test: ")
     assert "; dev: " in cut.note
@@ -119,12 +119,12 @@ def test_joined_dialogues_are_long_and_lose_nothing() -> None:
         assert len(set(ids(talks))) == len(talks)
 
 
-def test_what_is_left_over_joins_the_last_conversation() -> None:
+def test_a_short_rest_joins_the_last_conversation() -> None:
     cut = joined(small(*(talk(f"d{i}", 0, 1) for i in range(5))), 4)
     assert [len(d) for d in cut.split("train")] == [4, 6]
 
 
-def test_restaged_utterances_are_all_said_once_with_what_is_theirs() -> None:
+def test_restaged_utterances_all_occur_once_with_their_own_content() -> None:
     for split in SPLITS:
         before = {
             f"{d.dialogue_id}:{uid}": (
@@ -151,7 +151,7 @@ def test_restaged_utterances_are_all_said_once_with_what_is_theirs() -> None:
 @pytest.mark.parametrize(
     ("stay", "low", "high"), [(0.0, 0.1, 0.4), (0.7, 0.7, 0.9), (1.0, 0.9, 1.0)]
 )
-def test_restaged_emotions_last_as_long_as_they_are_told_to(
+def test_restaged_emotions_last_as_long_as_the_chance_gives(
     stay: float, low: float, high: float
 ) -> None:
     data = generated_conversations(200, seed=2)

@@ -65,7 +65,7 @@ def test_a_sentence_over_two_lines_is_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("talk.csv", "text,emotion\nso, what?,calm\n", "line 2: 3 cells, the header has 2"),
         ("talk.csv", 'text,emotion\n"so,calm\n', "cannot read .*talk.csv"),
@@ -73,8 +73,10 @@ def test_a_sentence_over_two_lines_is_one_row(tmp_path: Path) -> None:
         ("talk.xlsx", "", r"give a \.csv or \.tsv file, or JSON lines"),
     ],
 )
-def test_what_is_no_table_is_named(tmp_path: Path, name: str, text: str, said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_file_that_is_no_table_is_named(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
         list(read_table(written(tmp_path, text, name)))
 
 

@@ -38,7 +38,7 @@ def test_equal_sets_are_equal_bytes(tmp_path: Path) -> None:
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_labels_beyond_what_eight_bits_hold_read_back(tmp_path: Path) -> None:
+def test_labels_beyond_eight_bits_read_back(tmp_path: Path) -> None:
     first = DATA.split("train")[0]
     many = replace(DATA, labels=tuple(f"label {i}" for i in range(300)))
     write(tmp_path, with_first(many, labels=np.full(len(first), 299)))
@@ -58,7 +58,7 @@ def test_a_label_the_set_does_not_have_is_refused_and_nothing_written(
     assert not (tmp_path / "new").exists()
 
 
-def test_numbers_float16_cannot_hold_are_kept_whole(tmp_path: Path) -> None:
+def test_numbers_beyond_float16_are_stored_as_float32(tmp_path: Path) -> None:
     first = DATA.split("train")[0]
     exact = np.full_like(first.features["text"], 300.1)
     write(tmp_path, with_first(DATA, features={**first.features, "text": exact}))

@@ -24,7 +24,7 @@ def numbers(path: Path) -> Numbers:
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Callable[..., Numbers]:
+def speak(tmp_path: Path) -> Callable[..., Numbers]:
     def say(text: str = SENTENCE, voice: str = "en", words_a_minute: int = 160) -> Numbers:
         path = tmp_path / "said.wav"
         return numbers(spoken(path, text, voice=voice, words_a_minute=words_a_minute))
@@ -32,30 +32,30 @@ def said(tmp_path: Path) -> Callable[..., Numbers]:
     return say
 
 
-def test_speech_is_in_the_ranges_of_the_published_numbers(said: Callable[..., Numbers]) -> None:
+def test_speech_is_in_the_ranges_of_the_published_numbers(speak: Callable[..., Numbers]) -> None:
     """Between the 1st and 99th percentile of MELD's published columns, a synthetic voice too."""
-    found = said()
+    result = speak()
     published = {
         "duration": (0.19, 11.8), "avg_intensity": (48, 78), "intensity_variation": (1.8, 14.3),
         "avg_pitch": (77, 450), "pitch_std": (0.6, 156), "pitch_range": (1.5, 519),
         "articulation_rate": (1.1, 6.1), "mean_hnr": (-1.4, 13.8),
     }  # fmt: skip
     for column, (low, high) in published.items():
-        assert low < found[column] < high, column
+        assert low < result[column] < high, column
 
 
-def test_syllables_are_counted_about_right(said: Callable[..., Numbers]) -> None:
-    found = said(words_a_minute=120)
-    assert found["articulation_rate"] * found["duration"] == pytest.approx(SYLLABLES, abs=4)
+def test_syllables_are_counted_about_right(speak: Callable[..., Numbers]) -> None:
+    result = speak(words_a_minute=120)
+    assert result["articulation_rate"] * result["duration"] == pytest.approx(SYLLABLES, abs=4)
 
 
 def test_faster_speech_has_a_higher_rate_and_a_higher_voice_a_higher_pitch(
-    said: Callable[..., Numbers],
+    speak: Callable[..., Numbers],
 ) -> None:
-    slow, fast = said(words_a_minute=110), said(words_a_minute=220)
+    slow, fast = speak(words_a_minute=110), speak(words_a_minute=220)
     assert fast["articulation_rate"] > 1.3 * slow["articulation_rate"]
     assert fast["duration"] < slow["duration"]
-    assert said(voice="en+f3")["avg_pitch"] > 1.5 * said(voice="en+m1")["avg_pitch"]
+    assert speak(voice="en+f3")["avg_pitch"] > 1.5 * speak(voice="en+m1")["avg_pitch"]
 
 
 def test_a_pause_does_not_slow_the_articulation(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_a_tone_has_the_pitch_and_loudness_it_was_made_with(tmp_path: Path) -> N
     assert np.isnan(loud["articulation_rate"])  # one long sound without a dip is no speech
 
 
-def test_a_whisper_has_no_pitch_but_all_else(said: Callable[..., Numbers]) -> None:
-    found = said(voice="en+whisper")
-    assert np.isnan(found["avg_pitch"])
-    assert (found["pitch_std"], found["pitch_range"]) == (0, 0)
+def test_a_whisper_has_no_pitch_but_all_else(speak: Callable[..., Numbers]) -> None:
+    result = speak(voice="en+whisper")
+    assert np.isnan(result["avg_pitch"])
+    assert (result["pitch_std"], result["pitch_range"]) == (0, 0)
     for column in ("duration", "avg_intensity", "intensity_variation", "mean_hnr"):
-        assert np.isfinite(found[column])
+        assert np.isfinite(result[column])
 
 
 @pytest.mark.parametrize("effects", [("trim", "0", "1"), ("synth", "0.02", "sine", "220")])

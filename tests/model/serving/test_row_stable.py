@@ -27,7 +27,7 @@ def test_sizes_that_give_other_bytes_are_left_out() -> None:
     assert proven_sizes(compute, 24, (4, 6, 8)) == (4, 8)
 
 
-def test_a_size_in_which_the_place_shows_is_left_out() -> None:
+def test_a_size_whose_bytes_depend_on_the_place_is_left_out() -> None:
     def compute(rows: Sequence[int]) -> list[bytes]:
         last_differs = len(rows) == 8
         return [
@@ -37,7 +37,7 @@ def test_a_size_in_which_the_place_shows_is_left_out() -> None:
     assert proven_sizes(compute, 24, (4, 6, 8)) == (4, 6)
 
 
-def test_a_size_in_which_a_neighbour_shows_is_left_out() -> None:
+def test_a_size_whose_bytes_depend_on_a_neighbour_is_left_out() -> None:
     def compute(rows: Sequence[int]) -> list[bytes]:
         mixed = sum(rows) % 251 if len(rows) == 6 else 0
         return [bytes([row, mixed]) for row in rows]
@@ -69,7 +69,7 @@ def test_kernels_compute_the_product(kernel: type[FullLinear] | type[HalfLinear]
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("half", [True, False])
-def test_several_layers_give_what_each_gives_alone(rows: int, half: bool) -> None:
+def test_several_layers_together_equal_each_alone(rows: int, half: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     weights = torch.randn(3, 9, 12, generator=draw).half().float() / (1 if half else 3)
     x, bias = torch.randn(3, rows, 12, generator=draw), torch.randn(3, 9, generator=draw)

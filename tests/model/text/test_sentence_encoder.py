@@ -28,7 +28,7 @@ def minilm() -> SentenceEncoder:
         pytest.skip(str(missing))
 
 
-def test_a_vector_does_not_depend_on_what_is_encoded_with_it(minilm: SentenceEncoder) -> None:
+def test_a_vector_does_not_depend_on_its_batch(minilm: SentenceEncoder) -> None:
     together = minilm.encode(SENTENCES)
     for row, sentence in enumerate(SENTENCES):
         assert minilm.encode([sentence]).tobytes() == together[row].tobytes()
@@ -52,8 +52,8 @@ def test_equal_to_the_shared_text_features_within_float16(
         spoken = [u for line in lines for u in json.loads(line)["utterances"]][::400]
     with np.load(data_folder / "meld_features.npz", allow_pickle=False) as arrays:
         expected = arrays["text"][[u["row"] for u in spoken]].astype(np.float32)
-    found = minilm.encode([u["text"] for u in spoken]).astype(np.float32)
-    assert np.abs(found - expected).max() <= 2**-11  # one step of float16 just under 1/2 and below
+    vectors = minilm.encode([u["text"] for u in spoken]).astype(np.float32)
+    assert np.abs(vectors - expected).max() <= 2**-11  # one step of float16 just under 1/2
 
 
 def test_a_missing_encoder_says_the_exact_line_that_installs_it(

@@ -1,4 +1,4 @@
-"""Tuning a sentence encoder: the part that is trained, what is kept of it, what serves it."""
+"""Tuning a sentence encoder: the part that is trained, its stored form, and serving."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    made = generated_conversations(16, seed=2)
-    return replace(made, widths={**made.widths, "text": 16})
+    data = generated_conversations(16, seed=2)
+    return replace(data, widths={**data.widths, "text": 16})
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def keep(where: Path, trained: Trained[Pcgnet]) -> None:
 def test_before_training_the_two_halves_are_the_whole_encoder(
     tmp_path: Path, kind: str, layers: int
 ) -> None:
-    """States are kept as float16 between the halves: the difference is theirs."""
+    """States are stored as float16 between the halves: the difference is theirs."""
     where = write_tiny_encoder(tmp_path, kind=kind)
     halves = TunedEncoder(where, trained=2, layers=layers).eval()
     whole = SentenceEncoder.load(where, TextEncoder(encoder_digest(where), "tiny", layers))
@@ -85,7 +85,7 @@ def test_a_sentences_vector_does_not_depend_on_its_neighbours(folder: Path) -> N
             torch.testing.assert_close(halves([state])[0], together[i], rtol=0, atol=1e-6)
 
 
-def test_what_is_saved_is_what_was_judged(folder: Path) -> None:
+def test_the_saved_encoder_is_the_one_evaluated(folder: Path) -> None:
     """The 8-bit copy that dev chooses on, and the encoder a worker loads, say the same."""
     halves = TunedEncoder(folder, trained=2, layers=2)
     draw = torch.Generator().manual_seed(1)
@@ -131,14 +131,14 @@ def test_a_checkpoint_brings_its_encoder_and_the_worker_uses_it(
     keep(tmp_path, trained)
     served = load_predictor(tmp_path, ServingOptions(device="cpu", encoder=folder))
     dialogue = data.split("dev")[0]
-    kept = SentenceEncoder.load(find_encoder(folder), load_checkpoint(tmp_path).text)
-    alone = with_text(dialogue, kept.encode(dialogue.sentences).astype(np.float32))
+    loaded = SentenceEncoder.load(find_encoder(folder), load_checkpoint(tmp_path).text)
+    alone = with_text(dialogue, loaded.encode(dialogue.sentences).astype(np.float32))
     alone = replace(alone, present=alone.present & np.array([True, False, False, False]))
     expected = answer(load_checkpoint(tmp_path).model(), [alone])
     first = Turn(Window.empty(served.spec), dialogue.speakers[0], {}, text=dialogue.sentences[0])
-    (said,) = served.predict([first])
+    (prediction,) = served.predict([first])
     (wanted,) = emotion_probabilities(expected.emotion[:1], trained.calibration)
-    np.testing.assert_allclose(said.probabilities, wanted, atol=2e-3)
+    np.testing.assert_allclose(prediction.probabilities, wanted, atol=2e-3)
 
 
 def test_a_damaged_or_missing_encoder_file_is_refused(

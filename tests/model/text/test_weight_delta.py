@@ -34,7 +34,7 @@ def test_a_change_comes_back_within_half_a_step_of_its_rows_scale() -> None:
     assert torch.equal(base.bias, layer(0).bias + (wanted["bias"] - layer(0).bias))
 
 
-def test_what_did_not_change_is_not_kept() -> None:
+def test_an_unchanged_tensor_is_not_stored() -> None:
     base = dict(layer(0).named_parameters())
     delta = delta_of(base, {**base, "bias": base["bias"] + 1})
     assert set(delta) == {"bias"}

@@ -68,7 +68,7 @@ def test_a_first_utterance_never_fires_and_starts_the_speaker_afresh() -> None:
     assert decide(RULE, state, "s", 0.9)[1]
 
 
-def test_the_least_recently_heard_speaker_beyond_32_is_forgotten() -> None:
+def test_the_least_recent_speaker_beyond_32_is_forgotten() -> None:
     state, _ = decide(RULE, b"", "first", 0.9)
     bounded = b""
     for i in range(MAX_SPEAKERS):

@@ -20,7 +20,7 @@ from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.topics import create, plan
 from stream.errors import BrokerUnreachable, TopicMissing
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka, free_ports
 from stream.ports import CommitRefused, DeliveryFailed, Outgoing, Record, Start
 from stream.settings import Settings

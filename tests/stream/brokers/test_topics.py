@@ -8,7 +8,7 @@ import pytest
 
 from stream.brokers.topics import TopicPlan, create, describe, plan, require_topics
 from stream.errors import ConfigError, TopicMissing, TopicUnfit
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka
 
 PREFIXES = itertools.count()

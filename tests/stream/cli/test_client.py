@@ -15,8 +15,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from model.data.writer import write_data_set
 from stream import main
-from stream.events.json_schema import EVENT_TYPES
 from stream.events.messages import Utterance, encode
+from stream.events.schemas import EVENT_TYPES
 from stream.local.servers import RunningKafka, free_ports
 from tests.fakes.conversations import generated_conversations
 

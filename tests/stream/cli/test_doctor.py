@@ -14,10 +14,10 @@ from stream import serve
 from stream.brokers.topics import create, plan
 from stream.cli import doctor_checks as doctor
 from stream.cli.doctor_checks import Check, examine, healthy
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka, RunningRedis, free_ports
 from stream.settings import Settings
-from stream.worker.health import Health
+from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 from tests.fakes.predictor import SmallPredictor
 
@@ -129,9 +129,7 @@ def test_a_port_that_is_taken_is_found_unless_a_worker_of_ours_has_it(
         taken = report(nowhere(), names, "memory://", metrics_port=port)["port"]
     assert taken.status == "fail"
     assert "EMOTRACK_METRICS_PORT" in taken.says
-    worker = StatusServer(
-        "127.0.0.1", 0, health=Health(), render=bytes, content_type="", version={"emotrack": "1"}
-    )
+    worker = StatusServer("127.0.0.1", 0, health=Health(), render=bytes, version={"emotrack": "1"})
     try:
         port = int(worker.url.rpartition(":")[2])
         ours = report(nowhere(), names, "memory://", metrics_port=port)["port"]

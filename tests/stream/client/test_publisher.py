@@ -38,10 +38,10 @@ from stream.events.messages import (
     PredictionEvent,
     Shift,
     ShiftAlert,
+    TopicNames,
     Utterance,
     encode,
 )
-from stream.events.topic_names import TopicNames
 from stream.local.servers import RunningKafka, free_ports
 from stream.ports import Record
 
@@ -362,7 +362,7 @@ def test_a_port_may_be_left_out() -> None:
 def test_the_client_brings_no_heavy_import() -> None:
     code = (
         "import sys, stream.client, stream.client.sources, stream.client.watch, stream.cli.client, "
-        "stream.brokers.topics, stream.cli.doctor_checks, stream.events.json_schema\n"
+        "stream.brokers.topics, stream.cli.doctor_checks, stream.events.schemas\n"
         "heavy = {'torch', 'redis', 'confluent_kafka', 'prometheus_client', 'sklearn'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

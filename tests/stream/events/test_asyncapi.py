@@ -10,9 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from stream.events.asyncapi import document, document_text
-from stream.events.json_schema import EVENT_TYPES, schema_of
-from stream.events.topic_names import TopicNames
+from stream.events.messages import TopicNames
+from stream.events.schemas import EVENT_TYPES, as_text, asyncapi, schema_of
 from tests.conftest import ROOT
 
 SPECIFICATION = ROOT / ".servers/asyncapi/3.0.0.json"
@@ -30,13 +29,13 @@ def specification() -> dict[str, Any]:
 
 
 def test_the_committed_document_has_not_drifted_from_the_types() -> None:
-    """`emotrack schema export docs/schema` writes it anew."""
-    assert (ROOT / "docs/schema/asyncapi.json").read_text("utf-8") == document_text()
+    """`emotrack schema export docs/schema` writes it again."""
+    assert (ROOT / "docs/schema/asyncapi.json").read_text("utf-8") == as_text(asyncapi())
 
 
 def test_it_is_valid_by_the_standards_own_schema(specification: dict[str, Any]) -> None:
     validator = jsonschema.Draft7Validator(specification)
-    assert [error.message for error in validator.iter_errors(document())] == []
+    assert [error.message for error in validator.iter_errors(asyncapi())] == []
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_what_the_standard_forbids_is_found(
     part: str, value: object, specification: dict[str, Any]
 ) -> None:
     """Else the test above could not fail."""
-    assert not jsonschema.Draft7Validator(specification).is_valid(document() | {part: value})
+    assert not jsonschema.Draft7Validator(specification).is_valid(asyncapi() | {part: value})
 
 
 def references(part: Any) -> Iterator[str]:
@@ -63,7 +62,7 @@ def references(part: Any) -> Iterator[str]:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    whole = document()
+    whole = asyncapi()
     found = set(references(whole))
     assert len(found) >= 10
     for reference in found:
@@ -75,7 +74,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 def test_the_channels_are_the_topics() -> None:
     names = TopicNames()
-    addresses = {channel["address"] for channel in document()["channels"].values()}
+    addresses = {channel["address"] for channel in asyncapi()["channels"].values()}
     assert addresses == {
         names.utterances,
         names.predictions,
@@ -85,9 +84,9 @@ def test_the_channels_are_the_topics() -> None:
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
-def test_a_payload_is_what_the_json_schema_of_its_type_says(event_type: str) -> None:
+def test_a_payload_is_the_json_schema_of_its_type(event_type: str) -> None:
     alone = schema_of(event_type)
-    there = document()["components"]["schemas"][EVENT_TYPES[event_type].__name__]
+    there = asyncapi()["components"]["schemas"][EVENT_TYPES[event_type].__name__]
     same = json.dumps(there).replace("#/components/schemas/", "#/$defs/")
     for part in ("properties", "required", "anyOf", "not"):
         assert json.loads(same).get(part) == alone.get(part)

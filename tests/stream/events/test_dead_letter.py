@@ -20,7 +20,7 @@ def test_key_bytes_and_headers_are_as_they_came() -> None:
     assert letter.headers[: len(came)] == came
 
 
-def test_it_says_why_and_from_where() -> None:
+def test_it_names_its_reason_and_origin() -> None:
     said = dict(dead_letter(record(), POISON, topic="dead").headers)
     assert said == {
         "emotrack_dlq_id": b"utterances-3-41",

@@ -414,7 +414,7 @@ def test_finite_means_what_numpy_means_by_it(bits: list[int]) -> None:
         assert isinstance(outcome, Utterance) == finite
 
 
-def test_a_sentence_about_poison_never_repeats_what_was_said() -> None:
+def test_a_sentence_about_poison_never_repeats_the_text() -> None:
     outcome = read(as_json(text="my secret", is_partial=True))
     assert isinstance(outcome, Poison)
     assert "secret" not in outcome.sentence
@@ -483,7 +483,7 @@ def test_a_structured_cloudevent_is_its_data() -> None:
     assert structured(**given) == plain
 
 
-def test_a_structured_cloudevent_says_its_own_id_and_trace() -> None:
+def test_a_structured_cloudevent_has_its_own_id_and_trace() -> None:
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     event = {"specversion": "1.0", "id": "7", "source": "s", "type": "t", "data": {"n": 1}}
     value = json.dumps(event | {"traceparent": trace, "tracestate": "v=1"}).encode()

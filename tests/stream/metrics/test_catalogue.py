@@ -9,9 +9,9 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream.metrics.catalogue import CONTENT_TYPE, Metrics
+from stream.metrics.catalogue import Metrics
 from stream.metrics.document import document
-from stream.worker.health import Health
+from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 
 PERSONAL = {"conversation", "conversation_id", "speaker", "speaker_id", "utterance", "user", "key"}
@@ -106,7 +106,6 @@ def test_a_scrape_of_ten_thousand_series_takes_at_most_a_tenth_of_a_second() -> 
         0,
         health=Health(),
         render=metrics.render,
-        content_type=CONTENT_TYPE,
         version={},
     )
     try:

@@ -12,7 +12,7 @@ from msgspec import structs
 from model.interface import Predictor
 from state.codec import Codec, Entries
 from state.memory_store import MemoryStore
-from state.redis_reader import Held, held
+from state.redis_reader import StoredState, stored_state
 from state.store import Save, StoredOutput
 from state.window import NO_OFFSET, Change, Conversation, StateKey, apply_nothing
 from stream.answers.apply import Answer
@@ -21,7 +21,7 @@ from stream.answers.shift_rule import rule_of
 from stream.events.cloudevents import Envelope
 from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder
-from stream.events.messages import Utterance
+from stream.events.messages import TopicNames, Utterance
 from stream.events.poison import Poison
 from stream.ports import Outgoing, Record
 from stream.verify.check import Verifier
@@ -31,8 +31,8 @@ from stream.verify.report import Expectations, Report
 from tests.fakes.memory_log import LocalLog
 from tests.fakes.predictor import SmallPredictor
 
-WIRE = Wire("predictions", "shift-alerts", "dead-letters", "json", "/test")
-TOPICS = (WIRE.predictions, WIRE.shift_alerts, WIRE.dead_letters)
+WIRE = Wire(TopicNames(""), "json", "/test")
+TOPICS = (WIRE.topics.predictions, WIRE.topics.shift_alerts, WIRE.topics.dead_letters)
 TOPIC_ID = "topic"
 HOUR_MS = 3_600_000
 
@@ -65,7 +65,7 @@ class AnsweredLog:
         """Write what answers `record`; a session that is `truncated` starts from nothing."""
         message = self.decoded(record)
         if isinstance(message, Poison):
-            self.write([dead_letter(record, message, topic=WIRE.dead_letters)])
+            self.write([dead_letter(record, message, topic=WIRE.topics.dead_letters)])
             return None
         assert isinstance(message, Utterance)
         known = None if truncated else self.known.get(message.conversation_id)
@@ -124,11 +124,11 @@ class AnsweredLog:
         value = json.dumps(json.loads(record.value or b"") | fields, separators=(",", ":"))
         self.records(topic)[index] = structs.replace(record, value=value.encode())
 
-    def read(self, keys: Sequence[StateKey]) -> list[Held | None]:
+    def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
         """`States`: what the store holds."""
         codec = Codec(self.predictor.spec)
         return [
-            held(codec, key, self.entries[key.conversation_id], (self.ttl_ms,))
+            stored_state(codec, key, self.entries[key.conversation_id], (self.ttl_ms,))
             if key.conversation_id in self.entries
             else None
             for key in keys

@@ -20,7 +20,7 @@ class Facts:
 
     depths: dict[int, int]
     unworkable: frozenset[int] = frozenset()
-    held: bool = False
+    pending: bool = False
 
     @property
     def queued(self) -> int:
@@ -48,7 +48,7 @@ class Client:
     def told(self, now: Facts) -> set[int]:
         """Tell the facts, obey, and return what is paused then."""
         pause, resume = self.flow.balance(
-            now.depths, owned=now.depths, unworkable=now.unworkable, held=now.held
+            now.depths, owned=now.depths, unworkable=now.unworkable, pending=now.pending
         )
         assert not self.paused & set(pause), "paused already"
         assert set(resume) <= self.paused, "running already"
@@ -68,7 +68,9 @@ history = st.lists(facts(), max_size=6)
 
 
 @given(history, facts())
-def test_whoever_obeys_has_paused_owned_partitions_only(earlier: list[Facts], now: Facts) -> None:
+def test_a_caller_that_obeys_has_paused_owned_partitions_only(
+    earlier: list[Facts], now: Facts
+) -> None:
     assert after(earlier).told(now) <= set(now.depths)
 
 
@@ -77,7 +79,7 @@ def test_the_same_facts_again_change_nothing(earlier: list[Facts], now: Facts) -
     client = after(earlier)
     client.told(now)
     again = client.flow.balance(
-        now.depths, owned=now.depths, unworkable=now.unworkable, held=now.held
+        now.depths, owned=now.depths, unworkable=now.unworkable, pending=now.pending
     )
     assert again == ([], [])
 
@@ -88,10 +90,10 @@ def test_what_may_not_be_worked_on_is_never_read(earlier: list[Facts], now: Fact
 
 
 @given(history, facts())
-def test_nothing_is_read_while_a_batch_is_held_or_the_queue_is_full(
+def test_nothing_is_read_while_a_batch_is_pending_or_the_queue_is_full(
     earlier: list[Facts], now: Facts
 ) -> None:
-    if now.held or now.queued >= HIGH:
+    if now.pending or now.queued >= HIGH:
         assert after(earlier).told(now) == set(now.depths)
 
 
@@ -100,7 +102,7 @@ def test_a_queue_down_to_low_water_pauses_only_what_cannot_be_worked_on(
     earlier: list[Facts], now: Facts
 ) -> None:
     """Each share is judged by the same marks as the whole, so nothing is left paused for ever."""
-    if not now.held and all(now.share(p) <= LOW for p in now.depths):
+    if not now.pending and all(now.share(p) <= LOW for p in now.depths):
         assert after(earlier).told(now) == now.unworkable
 
 
@@ -108,7 +110,7 @@ def test_a_queue_down_to_low_water_pauses_only_what_cannot_be_worked_on(
 def test_a_partition_within_its_share_waits_for_no_other_while_the_queue_has_room(
     earlier: list[Facts], now: Facts
 ) -> None:
-    if not now.held and now.queued <= LOW:
+    if not now.pending and now.queued <= LOW:
         paused = after(earlier).told(now)
         assert not {p for p in now.depths if now.share(p) <= LOW} - now.unworkable & paused
 
@@ -175,29 +177,29 @@ def test_a_try_is_put_off_by_the_retry_time(now: float, later: float) -> None:
     st.none() | st.floats(0, 10),
 )
 def test_a_wait_ends_in_time_for_whatever_comes_next(
-    since: float, rebuilding: bool, held: bool, due_s: float | None
+    since: float, rebuilding: bool, pending: bool, due_s: float | None
 ) -> None:
     flow = Backpressure(HIGH, LOW, RETRY_S)
     flow.postpone(1.0)
     now = 1.0 + since
-    wait_s = flow.wait_s(now, rebuilding=rebuilding, held=held, due_s=due_s)
+    wait_s = flow.wait_s(now, rebuilding=rebuilding, pending=pending, due_s=due_s)
     assert 0 <= wait_s <= IDLE_POLL_S, "a stop is seen soon"
     if rebuilding:
         assert wait_s == 0, "a rebuild goes on at once"
-    elif held:
+    elif pending:
         assert now + wait_s <= max(now, 1.0 + RETRY_S) + 1e-9, "the next try is not late"
     elif due_s is not None:
         assert wait_s <= due_s, "the next batch is not late"
 
 
 @pytest.mark.parametrize(
-    ("held", "due_s", "expected"),
+    ("pending", "due_s", "expected"),
     [(False, None, IDLE_POLL_S), (False, 0.03, 0.03), (True, 0.0, IDLE_POLL_S)],
 )
 def test_an_idle_worker_waits_as_long_as_it_may(
-    held: bool, due_s: float | None, expected: float
+    pending: bool, due_s: float | None, expected: float
 ) -> None:
     """Held back, what is queued is not due: without this, a store that is away costs a core."""
     flow = Backpressure(HIGH, LOW, RETRY_S)
     flow.postpone(0.0)
-    assert flow.wait_s(0.0, rebuilding=False, held=held, due_s=due_s) == expected
+    assert flow.wait_s(0.0, rebuilding=False, pending=pending, due_s=due_s) == expected

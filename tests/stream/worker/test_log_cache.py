@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.ports import Record
-from stream.worker.log_cache import RECORD_BYTES, LogCache
+from stream.worker.log_scan import RECORD_BYTES, LogCache
 from tests.fakes.memory_log import LocalLog, LocalReader
 
 VALUE = b"x" * 100
@@ -43,7 +43,7 @@ def test_what_was_read_whole_is_not_read_again() -> None:
     assert source.asked == [(2, 9)]
 
 
-def test_what_lies_beyond_is_read() -> None:
+def test_what_is_beyond_the_cache_is_read() -> None:
     source = reader()
     log = LogCache(source, 0)
     offsets(log, 2, 5)
@@ -60,7 +60,7 @@ def test_a_reading_that_was_given_up_is_not_remembered() -> None:
     assert source.asked == [(0, 9), (0, 9)]
 
 
-def test_a_large_stretch_is_read_each_time_and_not_held() -> None:
+def test_a_large_stretch_is_read_each_time_and_not_cached() -> None:
     source = reader()
     log = LogCache(source, 0, most_bytes=4 * (RECORD_BYTES + len(VALUE) + 1))
     assert offsets(log, 0, 9) == offsets(log, 0, 9) == list(range(9))

@@ -40,11 +40,11 @@ def test_time_that_goes_back_makes_no_pause() -> None:
     assert scan(("a", 60), ("a", 0), ("a", 61)).unsettled == {"a"}
 
 
-def test_only_what_is_asked_for_is_scanned() -> None:
+def test_only_requested_conversations_are_scanned() -> None:
     assert set(scan(("a", 0), ("b", 1), only={"b"}).conversations) == {"b"}
 
 
-def test_an_earlier_stretch_moves_the_beginning_back_where_no_pause_lies_between() -> None:
+def test_an_earlier_stretch_moves_the_beginning_back_where_no_pause_is_between() -> None:
     late = scan(("a", 100), ("b", 100), ("c", 100), first=10)
     late.follow(scan(("a", 39), ("b", 40), first=5), since_ms=39_999)
     assert late.unsettled == {"b"}

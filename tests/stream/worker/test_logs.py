@@ -73,7 +73,7 @@ class Stuck(io.StringIO):
         return super().write(text)
 
 
-def test_a_log_that_nobody_reads_holds_nothing_up_and_says_what_was_dropped() -> None:
+def test_a_log_that_no_one_reads_blocks_nothing_and_reports_what_was_dropped() -> None:
     out, told = Stuck(), list[int]()
     pipe = LogPipe(out, told.append, most=5)
     for n in range(100):
@@ -101,7 +101,7 @@ def test_a_log_whose_reader_has_gone_is_no_failure() -> None:
     out = Broken()
     pipe = LogPipe(out, lambda lines: None)
     pipe.write("nobody is there\n")
-    while pipe.waiting:
+    while pipe._lines.unfinished_tasks:
         time.sleep(0.01)
     out.mended = True
     pipe.write("somebody is\n")

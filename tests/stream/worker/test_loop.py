@@ -14,15 +14,14 @@ import pytest
 
 from model.interface import Predictor
 from state.codec import TOKEN
-from state.memory_store import Kept, MemoryStore
+from state.memory_store import Memory, MemoryStore
 from state.store import Loaded, StoreUnavailable
 from state.window import StateKey
 from stream.metrics.catalogue import Metrics
 from stream.ports import CommitRefused, LogUnavailable, Record
 from stream.settings import Settings
-from stream.worker.health import Health
 from stream.worker.loop import Worker
-from stream.worker.observe import Observer
+from stream.worker.observe import Health, Observer
 from tests.fakes.clock import Clock
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource, LocalTransactions
 
@@ -71,7 +70,7 @@ class Plant:
     predictor: Predictor
     partitions: int = 1
     clock: Clock = field(default_factory=Clock)
-    kept: Kept = field(default_factory=Kept)
+    memory: Memory = field(default_factory=Memory)
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,7 +79,7 @@ class Plant:
 
     def worker(self, *, first: bool = True) -> Running:
         source = Refusing(self.log, "utterances", "g", first=first)
-        store = FlakyStore(self.predictor.spec, now=self.clock.seconds, kept=self.kept)
+        store = FlakyStore(self.predictor.spec, now=self.clock.seconds, memory=self.memory)
         metrics, sink, health = Metrics(), LocalSink(self.log), Health(warmed=True)
         wanted = self.settings.delivery == "transactional"
         transactions = LocalTransactions(self.log, source) if wanted else None
@@ -367,7 +366,7 @@ def test_a_fenced_worker_the_broker_still_accepts_claims_again_and_goes_on(plant
 
 def stamp(plant: Plant, token: int) -> None:
     """Let a newer owner's token be what is stored with every state."""
-    for _, entries in plant.kept.states.values():
+    for _, entries in plant.memory.states.values():
         entries.fields[TOKEN] = b"%d" % token
 
 
@@ -403,7 +402,7 @@ def test_a_drain_commits_what_is_done_and_leaves(plant: Plant) -> None:
     assert plant.answered() == {(0, o): 1 for o in range(4)}
 
 
-def test_a_drain_that_cannot_commit_ends_within_its_budget_and_says_so(plant: Plant) -> None:
+def test_a_drain_that_cannot_commit_ends_within_its_budget_and_returns_false(plant: Plant) -> None:
     running = plant.worker()
     running.source.refuse = LogUnavailable
     plant.say("a", 1)
@@ -581,7 +580,7 @@ def test_with_transactions_an_answer_above_the_watermark_waits_for_it(predictor:
     assert plant.answered() == {(0, o): 1 for o in range(3)}
 
 
-def test_a_conversation_that_fell_silent_is_no_longer_kept_at_hand(predictor: Predictor) -> None:
+def test_a_conversation_that_fell_silent_leaves_the_cache(predictor: Predictor) -> None:
     plant = Plant(predictor)
     plant.say("silent")
     running = plant.worker()

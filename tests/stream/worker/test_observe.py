@@ -13,9 +13,8 @@ from state.store import Save, Saved, StoreUnavailable
 from stream.metrics.catalogue import Metrics
 from stream.metrics.scrape import Page, parse
 from stream.settings import Settings
-from stream.worker.health import Health
 from stream.worker.loop import Worker
-from stream.worker.observe import Observer
+from stream.worker.observe import Health, Observer
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource
 
 CONVERSATIONS = 10_000
@@ -89,7 +88,7 @@ class Away(MemoryStore):
         raise StoreUnavailable("nobody answers")
 
 
-def test_records_read_and_held_count_as_lag(predictor: Predictor) -> None:
+def test_records_read_and_pending_count_as_lag(predictor: Predictor) -> None:
     """While the store was away, the few records of a quiet topic were read and held, and the lag
     said 0."""
     log = LocalLog(lambda: 1_700_000_000_000)

@@ -16,18 +16,18 @@ from msgspec import structs
 
 from model.errors import DeviceLost
 from model.interface import ModelInfo, Prediction, Predictor, Turn
-from state.memory_store import Kept, MemoryStore
+from state.memory_store import Memory, MemoryStore
 from state.store import Loaded, Save, Saved, SaveResult, StoreUnavailable
 from state.window import Recurrence, StateKey, StateSpec
 from stream.answers.outbox import Wire
 from stream.events.decode import Decoder
-from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
+from stream.events.messages import PredictionEvent, ShiftAlert, TopicNames, Utterance
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline, Result, Step
 from stream.worker.window_cache import WindowCache
 
-WIRE = Wire("p", "a", "d", "json", "/test")
+WIRE = Wire(TopicNames("test."), "json", "/test")
 T0 = 1_700_000_000_000
 READS = msgspec.json.Decoder(PredictionEvent)
 
@@ -37,7 +37,7 @@ class Bench:
     """One partition's log, a pipeline on it, and a hand clock in milliseconds."""
 
     predictor: Predictor
-    kept: Kept = field(default_factory=Kept)
+    memory: Memory = field(default_factory=Memory)
     now_ms: int = T0
     offset: int = 0
     cache: WindowCache = field(default_factory=lambda: WindowCache(100))
@@ -45,7 +45,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(
-            self.predictor.spec, now=lambda: self.now_ms / 1000, kept=self.kept
+            self.predictor.spec, now=lambda: self.now_ms / 1000, memory=self.memory
         )
         self.pipeline = Pipeline(
             self.predictor,
@@ -86,7 +86,7 @@ class Bench:
     def successor(self, predictor: Predictor | None = None) -> Bench:
         """Another worker on the same store: it knows nothing but what was saved."""
         return Bench(
-            predictor or self.predictor, self.kept, self.now_ms, self.offset, lease=self.lease
+            predictor or self.predictor, self.memory, self.now_ms, self.offset, lease=self.lease
         )
 
 
@@ -161,10 +161,10 @@ def test_a_batch_answers_like_singles_and_a_replay_changes_nothing(
 
 def test_the_same_id_again_is_a_duplicate_without_effect(bench: Bench) -> None:
     bench.one(bench.item(utterance_id="same"))
-    before = bench.kept.states.copy()
+    before = bench.memory.states.copy()
     again = bench.one(bench.item(utterance_id="same"))
     assert (again.outcome, again.send, again.replay) == ("duplicate", (), None)
-    assert bench.kept.states == before
+    assert bench.memory.states == before
     assert event(bench.one(bench.item())).context.utterances == 1
 
 
@@ -174,7 +174,7 @@ def test_the_same_id_after_an_idle_gap_is_a_new_utterance(bench: Bench) -> None:
     assert bench.one(bench.item(utterance_id="same")).outcome != "duplicate"
 
 
-def test_a_session_ends_when_it_says_so_and_the_next_knows_nothing(bench: Bench) -> None:
+def test_a_session_ends_at_its_end_of_conversation_and_the_next_is_empty(bench: Bench) -> None:
     bench.one(bench.item())
     bench.one(bench.item(end_of_conversation=True))
     after = event(bench.one(bench.item()))
@@ -200,9 +200,9 @@ def test_an_applied_position_without_output_sends_nothing(bench: Bench) -> None:
 def test_poison_and_control_reach_no_conversation(bench: Bench) -> None:
     step = bench.step(bench.raw(b"{", b"c"), bench.raw(None, b"c"), bench.item())
     assert [r.outcome for r in step.results[:2]] == ["dead_lettered", "control"]
-    (letter,) = sent(step.results, "d")
+    (letter,) = sent(step.results, WIRE.topics.dead_letters)
     assert (letter.value, letter.key) == (b"{", b"c")
-    assert len(bench.kept.states) == 1
+    assert len(bench.memory.states) == 1
 
 
 def vectors(audio: float) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def test_what_is_too_large_for_the_device_alone_is_dead_lettered(
     assert bench.one(bench.item()).reason == "device_exhausted"
 
 
-def test_raw_text_without_an_encoder_says_how_to_install_one(
+def test_raw_text_without_an_encoder_names_how_to_install_one(
     make_predictor: Callable[..., Predictor],
 ) -> None:
     bench = Bench(make_predictor(encodes_text=False))
@@ -275,11 +275,11 @@ def test_an_older_owner_is_fenced_and_writes_nothing(bench: Bench) -> None:
     newer = bench.successor()
     newer.lease = Lease(5, -1, proves_new=True)
     newer.one(newer.item())
-    before = bench.kept.states.copy()
+    before = bench.memory.states.copy()
     bench.offset = newer.offset
     step = bench.step(stale := bench.item())
     assert (step.results, step.fenced, step.met_token) == ([], [stale], 5)
-    assert bench.kept.states == before
+    assert bench.memory.states == before
 
 
 def doubted(step: Step) -> dict[str, str]:
@@ -292,23 +292,23 @@ def doubted(step: Step) -> dict[str, str]:
 
 def test_a_cached_window_the_store_has_lost_is_never_built_upon(bench: Bench) -> None:
     bench.one(bench.item())
-    bench.kept.states.clear()
+    bench.memory.states.clear()
     assert doubted(bench.step(bench.item())) == {"c": "lost"}
 
 
 def test_a_store_that_went_back_in_time_is_never_built_upon(bench: Bench) -> None:
     """A failover may lose the last writes."""
     bench.one(bench.item())
-    ((key, (expires, entries)),) = bench.kept.states.items()
+    ((key, (expires, entries)),) = bench.memory.states.items()
     older = type(entries)(*(m.copy() for m in (getattr(entries, f) for f in FIELDS)))
     bench.one(bench.item())
-    bench.kept.states[key] = (expires, older)
+    bench.memory.states[key] = (expires, older)
     assert doubted(bench.step(bench.item())) == {"c": "lost"}
 
 
 def test_other_partitions_of_a_batch_do_not_suffer(bench: Bench) -> None:
     bench.one(bench.item())
-    bench.kept.states.clear()
+    bench.memory.states.clear()
     lost, well = bench.item(), bench.item("well")
     record = structs.replace(well.record, partition=1)
     well = structs.replace(well, record=record, key=StateKey("well", "id", 1))
@@ -331,7 +331,7 @@ def test_a_missing_state_is_new_only_where_that_is_proven(bench: Bench) -> None:
     assert not event(bench.one(old)).context.truncated
 
 
-def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
+def test_what_may_have_begun_in_a_cut_log_is_truncated(bench: Bench) -> None:
     before = bench.item("before")
     bench.now_ms += 1
     after = bench.item("after")
@@ -340,7 +340,7 @@ def test_what_may_have_begun_in_a_cut_log_says_so(bench: Bench) -> None:
     assert not event(bench.one(after)).context.truncated
 
 
-def test_a_state_older_than_a_gap_in_the_log_says_so(bench: Bench) -> None:
+def test_a_state_older_than_a_gap_in_the_log_is_truncated(bench: Bench) -> None:
     bench.one(bench.item())
     bench.lease = replace(bench.lease, cut_below=3, blind_until_ms=bench.now_ms + 1)
     bench.offset = 3
@@ -381,7 +381,7 @@ class TimedOut(MemoryStore):
 def test_a_save_whose_answer_was_lost_has_one_effect(bench: Bench) -> None:
     pipeline = Pipeline(
         bench.predictor,
-        TimedOut(bench.predictor.spec, kept=bench.kept, now=lambda: bench.now_ms / 1000),
+        TimedOut(bench.predictor.spec, memory=bench.memory, now=lambda: bench.now_ms / 1000),
         bench.cache,
         WIRE,
         now_ms=lambda: bench.now_ms,
@@ -421,7 +421,10 @@ def test_an_alert_follows_its_prediction_and_names_it(bench: Bench) -> None:
             "features": {"text": {"tensor": [0, 6.0 * (i % 2), 6.0 * (1 - i % 2), 0]}}
         }
         results.append(bench.one(bench.item(**loud)))
-    alerts = [msgspec.json.decode(o.value or b"", type=ShiftAlert) for o in sent(results, "a")]
+    alerts = [
+        msgspec.json.decode(o.value or b"", type=ShiftAlert)
+        for o in sent(results, WIRE.topics.shift_alerts)
+    ]
     assert alerts, "such swings are what the rule is for"
     events = {event(r).prediction_id: event(r) for r in results}
     for alert in alerts:
@@ -430,7 +433,7 @@ def test_an_alert_follows_its_prediction_and_names_it(bench: Bench) -> None:
         assert (alert.from_, alert.to) == (of.shift.from_, of.shift.to)
         assert alert.probability >= bench.predictor.info.shift_threshold
         assert alert.utterance_id == of.utterance_id
-    headers = dict(sent(results, "a")[0].headers)
+    headers = dict(sent(results, WIRE.topics.shift_alerts)[0].headers)
     assert headers["ce_causationid"].startswith(b"u-0-")  # type: ignore[union-attr]
 
 
@@ -505,7 +508,7 @@ class Emptied(MemoryStore):
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         if self.fail:
             self.fail = False
-            self._kept.states.clear()
+            self._memory.states.clear()
             raise StoreUnavailable("restarted, empty")
         return super().save_many(saves)
 
@@ -515,7 +518,7 @@ def test_a_store_that_comes_back_empty_is_never_a_silently_empty_context(
     bench: Bench, saved_first: bool
 ) -> None:
     """The batch in hand when Redis died answered from an empty context and did not say so."""
-    store = Emptied(bench.predictor.spec, kept=bench.kept, now=lambda: bench.now_ms / 1000)
+    store = Emptied(bench.predictor.spec, memory=bench.memory, now=lambda: bench.now_ms / 1000)
     pipeline = Pipeline(
         bench.predictor,
         store,
@@ -528,7 +531,7 @@ def test_a_store_that_comes_back_empty_is_never_a_silently_empty_context(
     item = bench.item()
     if saved_first:  # saved, but what it sent was not acknowledged: the batch is done again
         pipeline.step([item], {0: bench.lease})
-        bench.kept.states.clear()
+        bench.memory.states.clear()
     else:
         store.fail = True
         with pytest.raises(StoreUnavailable):

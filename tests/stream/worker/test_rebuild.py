@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.interface import Predictor
-from state.memory_store import Kept
+from state.memory_store import Memory
 from state.window import Recurrence
 from stream.ports import LogUnavailable
 from tests.stream.worker.test_loop import Plant, Running
@@ -26,11 +26,11 @@ RECURRENCE = Recurrence(window=3, idle_s=IDLE_S, max_session_s=200.0, duplicate_
 Make = Callable[..., Predictor]
 
 
-def lose(plant: Plant, kept: Kept | None = None) -> None:
-    """The store comes back as another one: empty, or as it was at `kept`."""
-    kept = deepcopy(kept) if kept is not None else Kept()
-    plant.kept.states, plant.kept.fences = kept.states, kept.fences
-    plant.kept.identity = Kept().identity
+def lose(plant: Plant, memory: Memory | None = None) -> None:
+    """The store comes back as another one: empty, or as `memory`."""
+    memory = deepcopy(memory) if memory is not None else Memory()
+    plant.memory.states, plant.memory.fences = memory.states, memory.fences
+    plant.memory.identity = Memory().identity
 
 
 def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
@@ -100,7 +100,7 @@ def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: 
     plant.say("a", 3)
     plant.say("b", 1)
     settle(plant, running)
-    snapshot = deepcopy(plant.kept)
+    snapshot = deepcopy(plant.memory)
     plant.say("a", 2)
     settle(plant, running)
     lose(plant, snapshot)
@@ -112,7 +112,7 @@ def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: 
     assert running.value("state_rebuilds_total", cause="missing_state") == 0
 
 
-def test_whoever_comes_next_sees_that_the_store_is_another_one(plant: Plant) -> None:
+def test_the_next_owner_sees_that_the_store_was_replaced(plant: Plant) -> None:
     first = plant.worker()
     plant.say("a", 3)
     settle(plant, first)
@@ -131,13 +131,13 @@ def test_a_store_that_lost_nothing_is_not_looked_through(plant: Plant) -> None:
     settle(plant, first)
     first.source.take_away([0])
     successor = plant.worker()
-    successor.worker._recovery._reader = None  # type: ignore[assignment] # whoever used it would fail
+    successor.worker._recovery.reader = None  # type: ignore[assignment] # whoever used it would fail
     plant.say("a", 1)
     settle(plant, successor)
     assert answers(plant) == of_oracle(plant)
 
 
-def test_another_model_s_states_are_computed_anew(plant: Plant, make_predictor: Make) -> None:
+def test_another_model_s_states_are_computed_again(plant: Plant, make_predictor: Make) -> None:
     first = plant.worker()
     plant.say("a", 4)
     settle(plant, first)
@@ -157,7 +157,7 @@ def test_a_damaged_state_is_rebuilt(plant: Plant) -> None:
     plant.say("a", 3)
     settle(plant, running)
     running.source.take_away([0])
-    for _, entries in plant.kept.states.values():
+    for _, entries in plant.memory.states.values():
         entries.rows[-1] = b"\0" * len(entries.rows[-1])
     plant.say("a", 1)
     successor = plant.worker()
@@ -171,7 +171,7 @@ def test_a_damaged_state_of_a_session_that_is_over_is_left_behind(plant: Plant) 
     plant.say("a", 3)
     settle(plant, running)
     running.source.take_away([0])
-    for _, entries in plant.kept.states.values():
+    for _, entries in plant.memory.states.values():
         entries.fields[b"o"] = b"?"  # not even its position can be read
     plant.clock.ms += int(IDLE_S * 1000) + 1
     plant.say("b", 1)
@@ -230,7 +230,7 @@ def test_a_state_that_expired_before_its_next_utterance_was_read(plant: Plant) -
     assert successor.value("state_rebuilds_total", cause="missing_state") == 1
 
 
-def test_a_start_that_retention_took_is_said_until_the_session_ends(plant: Plant) -> None:
+def test_a_start_that_retention_took_is_reported_until_the_session_ends(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 4)
     settle(plant, running)
@@ -253,7 +253,7 @@ def test_an_older_state_whose_continuation_left_the_log_is_not_gone_on_from(plan
     running = plant.worker()
     plant.say("a", 2)
     settle(plant, running)
-    snapshot = deepcopy(plant.kept)
+    snapshot = deepcopy(plant.memory)
     plant.say("a", 3)
     settle(plant, running)
     lose(plant, snapshot)  # it ends at 1
@@ -264,7 +264,7 @@ def test_an_older_state_whose_continuation_left_the_log_is_not_gone_on_from(plan
     assert (said["truncated"], said["first_position"], said["utterances"]) == (True, 4, 1)
 
 
-def test_what_left_the_log_unread_is_counted_and_said(plant: Plant) -> None:
+def test_what_left_the_log_unread_is_counted_and_reported(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 2)
     settle(plant, running)
@@ -281,13 +281,13 @@ def test_a_log_that_cannot_be_read_holds_the_partition(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 3)
     settle(plant, running)
-    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    reader, running.worker._recovery.reader = running.worker._recovery.reader, Away()  # type: ignore[assignment]
     lose(plant)
     plant.say("a", 1)
     running.turns(50)
     assert len(plant.predictions()) == 3
     assert running.source.paused == {0}
-    running.worker._recovery._reader = reader
+    running.worker._recovery.reader = reader
     running.turns(50, step_ms=100)
     assert answers(plant) == of_oracle(plant)
 
@@ -296,13 +296,13 @@ def test_what_is_found_out_in_a_silence_holds_the_partition_too(plant: Plant) ->
     running = plant.worker()
     plant.say("a", 3)
     settle(plant, running)
-    reader, running.worker._recovery._reader = running.worker._recovery._reader, Away()  # type: ignore[assignment]
+    reader, running.worker._recovery.reader = running.worker._recovery.reader, Away()  # type: ignore[assignment]
     lose(plant)
     running.turns(3, step_ms=1_000)  # nobody speaks: only the look once a second can tell
     plant.say("a", 1)
     running.turns(5, step_ms=1_000)
     assert len(plant.predictions()) == 3
-    running.worker._recovery._reader = reader
+    running.worker._recovery.reader = reader
     running.turns(50, step_ms=100)
     assert answers(plant) == of_oracle(plant)
 
@@ -372,7 +372,7 @@ def test_no_story_of_losses_changes_an_answer(
         elif name == "empty":
             lose(plant)
         elif name == "snapshot":
-            snapshot = deepcopy(plant.kept)
+            snapshot = deepcopy(plant.memory)
         elif name == "roll back" and snapshot is not None:
             lose(plant, snapshot)
         elif name == "take over":

@@ -11,7 +11,8 @@ from dataclasses import fields
 import pytest
 
 from stream.errors import ConfigError
-from stream.worker.health import Health
+from stream.metrics.catalogue import CONTENT_TYPE
+from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 
 READY = {f.name: f.name != "draining" for f in fields(Health)}
@@ -24,7 +25,6 @@ def server() -> Iterator[StatusServer]:
         0,
         health=Health(),
         render=lambda: b"emotrack_x 1\n",
-        content_type="text/plain; version=0.0.4",
         version={"emotrack": "1"},
     )
     yield status
@@ -56,17 +56,17 @@ def test_readiness_needs_every_part(server: StatusServer, part: str) -> None:
 
 
 def test_metrics_and_version_are_shown(server: StatusServer) -> None:
-    assert get(server, "/metrics?x=1") == (200, "text/plain; version=0.0.4", b"emotrack_x 1\n")
+    assert get(server, "/metrics?x=1") == (200, CONTENT_TYPE, b"emotrack_x 1\n")
     assert json.loads(get(server, "/version")[2]) == {"emotrack": "1"}
 
 
-def test_another_path_says_what_there_is(server: StatusServer) -> None:
+def test_another_path_lists_the_paths_there_are(server: StatusServer) -> None:
     status, _, body = get(server, "/")
     assert status == 404
     assert b"/readyz" in body
 
 
-def test_a_port_in_use_is_said_with_the_setting_that_cures_it(server: StatusServer) -> None:
+def test_a_port_in_use_names_the_setting_that_cures_it(server: StatusServer) -> None:
     port = int(server.url.rpartition(":")[2])
     with pytest.raises(ConfigError, match="EMOTRACK_METRICS_PORT"):
         StatusServer(
@@ -74,6 +74,5 @@ def test_a_port_in_use_is_said_with_the_setting_that_cures_it(server: StatusServ
             port,
             health=Health(),
             render=lambda: b"",
-            content_type="text/plain",
             version={},
         )

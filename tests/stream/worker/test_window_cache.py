@@ -33,7 +33,7 @@ def test_the_one_saved_longest_ago_leaves_first(clock: Clock) -> None:
     assert names(cache) == {"a", "c", "d"}
 
 
-def test_who_was_silent_for_long_leaves_and_nobody_else(clock: Clock) -> None:
+def test_only_conversations_that_were_silent_for_long_leave(clock: Clock) -> None:
     cache = WindowCache(100, clock.seconds)
     for name in "abc":
         cache.put(key(name), CONVERSATION)

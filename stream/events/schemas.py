@@ -1,4 +1,7 @@
-"""The AsyncAPI 3 document of the four topics, generated from the same types as the JSON Schemas."""
+"""JSON Schemas of the event types and the AsyncAPI 3 document of the topics, from the types.
+
+`docs/schema` holds what `emotrack schema export` writes; a test fails where they differ.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,23 @@ from stream.events.cloudevents import (
     STATE_MS,
     UTTERANCE_TYPE,
 )
-from stream.events.dead_letter import (
-    DLQ_CLASS,
-    DLQ_ID,
-    DLQ_MESSAGE,
-    DLQ_OFFSET,
-    DLQ_OMITTED,
-    DLQ_PARTITION,
-    DLQ_REASON,
-    DLQ_TOPIC,
+from stream.events.dead_letter import DLQ_HEADERS, DLQ_REASON
+from stream.events.messages import (
+    RESERVED_FIELDS,
+    PredictionEvent,
+    ShiftAlert,
+    TopicNames,
+    Utterance,
 )
-from stream.events.json_schema import EVENT_TYPES, with_rules
 from stream.events.poison import Reason
-from stream.events.topic_names import TopicNames
 
-KAFKA: Final = "0.5.0"  # version of the Kafka binding
+EVENT_TYPES: Final[dict[str, type[msgspec.Struct]]] = {
+    UTTERANCE_TYPE: Utterance,
+    PREDICTION_TYPE: PredictionEvent,
+    ALERT_TYPE: ShiftAlert,
+}
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_BINDING: Final = "0.5.0"  # version of the Kafka binding
 _TEXT: Final = {"type": "string"}
 _TRACE: Final = {
     "traceparent": {**_TEXT, "description": "W3C trace context; passed on to what is caused."},
@@ -40,8 +45,41 @@ _TRACE: Final = {
 }
 
 
-def document() -> dict[str, Any]:
-    """The document: what the worker does, on topics with the default prefix."""
+def documents() -> dict[str, dict[str, Any]]:
+    """Return the schema of each event type and the AsyncAPI document, by name."""
+    schemas = {event_type: schema_of(event_type) for event_type in EVENT_TYPES}
+    return schemas | {"asyncapi": asyncapi()}
+
+
+def as_text(document: dict[str, Any]) -> str:
+    """Return a document as `emotrack schema export` writes it."""
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def schema_of(event_type: str) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of one event type's data."""
+    (reference,), components = msgspec.json.schema_components(
+        [EVENT_TYPES[event_type]], ref_template="#/$defs/{name}"
+    )
+    name = reference["$ref"].rsplit("/", 1)[1]
+    schema: dict[str, Any] = {"$schema": _DIALECT, "$id": f"urn:{event_type}"}
+    schema |= _with_rules(event_type, components.pop(name))
+    if components:
+        schema["$defs"] = components
+    return schema
+
+
+def _with_rules(event_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a type's schema with the rules between its fields, which the type cannot express."""
+    if event_type != UTTERANCE_TYPE:
+        return schema
+    reserved = {"anyOf": [{"required": [field]} for field in RESERVED_FIELDS]}
+    some = [{"required": ["text"]}, {"required": ["features"]}]
+    return schema | {"anyOf": some, "not": reserved}
+
+
+def asyncapi() -> dict[str, Any]:
+    """Return the AsyncAPI document of the worker, on topics with the default prefix."""
     names = TopicNames()
     channels = {
         "utterances": (names.utterances, "What was said: producers write, the worker reads."),
@@ -49,6 +87,11 @@ def document() -> dict[str, Any]:
         "shiftAlerts": (names.shift_alerts, "Where the alert rule fired on a shift."),
         "deadLetters": (names.dead_letters, "Records that could not be answered, and why."),
     }
+    _, schemas = msgspec.json.schema_components(
+        list(EVENT_TYPES.values()), ref_template="#/components/schemas/{name}"
+    )
+    for event_type, kind in EVENT_TYPES.items():
+        schemas[kind.__name__] = _with_rules(event_type, schemas[kind.__name__])
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -64,28 +107,22 @@ def document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": CONTENT_TYPES["json"],
-        "channels": {name: _channel(name, *told) for name, told in channels.items()},
+        "channels": {
+            name: {
+                "address": topic,
+                "description": description,
+                "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+                "bindings": {"kafka": {"topic": topic, "bindingVersion": _BINDING}},
+            }
+            for name, (topic, description) in channels.items()
+        },
         "operations": {
             "readUtterances": _operation("receive", "utterances"),
             "writePredictions": _operation("send", "predictions"),
             "writeShiftAlerts": _operation("send", "shiftAlerts"),
             "writeDeadLetters": _operation("send", "deadLetters"),
         },
-        "components": {"messages": _messages(), "schemas": _schemas()},
-    }
-
-
-def document_text() -> str:
-    """The document as the file of `export` holds it."""
-    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
-
-
-def _channel(name: str, topic: str, description: str) -> dict[str, Any]:
-    return {
-        "address": topic,
-        "description": description,
-        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
-        "bindings": {"kafka": {"topic": topic, "bindingVersion": KAFKA}},
+        "components": {"messages": _messages(), "schemas": dict(schemas)},
     }
 
 
@@ -96,15 +133,17 @@ def _operation(action: str, channel: str) -> dict[str, Any]:
 def _messages() -> dict[str, Any]:
     timing = {name: _TEXT for name in (QUEUE_MS, STATE_MS, COMPUTE_MS, END_TO_END_MS, PRODUCED_AT)}
     cause = {"ce_causationid": {**_TEXT, "description": "id of the utterance event"}}
+    reason = {DLQ_REASON: {**_TEXT, "enum": [reason.value for reason in Reason]}}
+    letter = reason | {name: _TEXT for name in DLQ_HEADERS if name != DLQ_REASON}
     return {
         "utterances": _event(UTTERANCE_TYPE, {}, required=False),
         "predictions": _event(PREDICTION_TYPE, timing),
         "shiftAlerts": _event(ALERT_TYPE, cause),
         "deadLetters": {
-            "summary": "The record as it came, with headers that say why and from where.",
-            "headers": {"type": "object", "properties": _letter_headers()},
+            "summary": "The record unchanged, with headers that name the reason and the origin.",
+            "headers": {"type": "object", "properties": letter},
             "payload": {"description": "the original bytes; none where they did not fit"},
-            "bindings": _key("the key as it came"),
+            "bindings": _key("the key unchanged"),
         },
     }
 
@@ -133,19 +172,4 @@ def _event(event_type: str, more: dict[str, Any], *, required: bool = True) -> d
 
 def _key(description: str) -> dict[str, Any]:
     key = {**_TEXT, "description": description}
-    return {"kafka": {"key": key, "bindingVersion": KAFKA}}
-
-
-def _letter_headers() -> dict[str, Any]:
-    plain = (DLQ_ID, DLQ_CLASS, DLQ_MESSAGE, DLQ_TOPIC, DLQ_PARTITION, DLQ_OFFSET, DLQ_OMITTED)
-    reasons = [reason.value for reason in Reason]
-    return {DLQ_REASON: {**_TEXT, "enum": reasons}} | {name: _TEXT for name in plain}
-
-
-def _schemas() -> dict[str, Any]:
-    _, found = msgspec.json.schema_components(
-        list(EVENT_TYPES.values()), ref_template="#/components/schemas/{name}"
-    )
-    for event_type, kind in EVENT_TYPES.items():
-        found[kind.__name__] = with_rules(event_type, found[kind.__name__])
-    return dict(found)
+    return {"kafka": {"key": key, "bindingVersion": _BINDING}}
