@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def write_whole(folder: Path, files: Mapping[str, bytes], remove: Collection[str] = ()) -> None:
-    """Write `files` (name -> bytes) into `folder`, in their order, and remove those of `remove`.
+    """Write `files` (name -> bytes) into `folder`, in their order, then remove those of `remove`.
 
-    Nothing of `folder` changes until every byte is on the disk, and a folder that had to be made is
-    gone again if that fails. Raises `OSError`.
+    The folder stays unchanged until every byte is on the disk; if that fails, a folder created here
+    is removed again. Raises `OSError`.
     """
-    made = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as scratch:
@@ -26,7 +26,7 @@ def write_whole(folder: Path, files: Mapping[str, bytes], remove: Collection[str
             for name in files:
                 os.replace(Path(scratch) / name, folder / name)
     except OSError:
-        if made and not any(folder.iterdir()):
+        if created and not any(folder.iterdir()):
             folder.rmdir()
         raise
     for name in remove:

@@ -1,9 +1,9 @@
-"""A model on disk: a folder of weights, settings and a digest over both. No pickle anywhere.
+"""A model on disk: a folder of weights, settings and a digest over both, without pickle.
 
 model.safetensors    matrices as float16 (the model *is* its float16 weights), the rest float32
 config.json          sizes, labels, recurrence, calibration, thresholds, extractors, version, and
-                     which text encoder the text vectors come from
-encoder.safetensors  what training added to that encoder (`text.weight_delta`), where it was tuned
+                     the text encoder that the text vectors come from
+encoder.safetensors  the tuned encoder's change of weights (`model.text.weight_delta`), if tuned
 digest               sha256 over the files above: names the model in states and predictions
 README.md            the model card
 """
@@ -30,21 +30,21 @@ from model.interface import DEFAULT_KIND, ModelInfo
 from model.serving.calibration import Calibration, Thresholds
 from model.text.sentence_encoder import TextEncoder
 
-if TYPE_CHECKING:  # scikit-learn comes with them: not for a process that only serves
+if TYPE_CHECKING:  # they import scikit-learn, which serving does without
     from model.data.dataset import Dialogue
     from model.scoring.answers import Answers, WholeLogits
 
-FORMAT: Final = 3  # 1 knew no text encoder, 2 no evidence head
+FORMAT: Final = 3  # 1 had no text encoder, 2 no evidence head
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"
 DIGEST_FILE: Final = "digest"
 CARD_FILE: Final = "README.md"
-CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"  # what is shipped
+CHECKPOINTS: Final = Path(__file__).parent / "checkpoints"  # shipped
 
 
 class ModelConfig(Protocol):
-    """What is read of any model's settings."""
+    """The settings that every model has."""
 
     @property
     def labels(self) -> tuple[str, ...]: ...
@@ -56,8 +56,8 @@ class ModelConfig(Protocol):
     def widths(self) -> Mapping[str, int]: ...
 
 
-class Saved(Protocol):
-    """A model that can be saved: a torch module whose `config` is a dataclass."""
+class SavableModel(Protocol):
+    """A torch module whose `config` is a dataclass."""
 
     @property
     def config(self) -> Any: ...
@@ -66,14 +66,11 @@ class Saved(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedCheckpoint(ABC):
-    """A checkpoint in memory; a model derives its own, which answers whole conversations.
-
-    `weights` are float32 tensors that float16 matrices were read into.
-    """
+    """A checkpoint in memory; each model derives its own, which answers whole conversations."""
 
     config: ModelConfig
-    text: TextEncoder | None = None  # None: text vectors of an encoder we do not know
-    weights: Mapping[str, Tensor]
+    text: TextEncoder | None = None  # None: the text vectors' encoder is not known
+    weights: Mapping[str, Tensor]  # float32, matrices of float16 values
     calibration: Calibration
     thresholds: Thresholds
     extractors: Mapping[str, str]
@@ -91,16 +88,16 @@ class LoadedCheckpoint(ABC):
 
     @abstractmethod
     def whole(
-        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, labels: Sequence[int] | None
     ) -> WholeLogits:
         """Answer whole dialogues in one pass, all utterances one after the other.
 
-        `told` has a label number for each utterance: what a model that reads its own earlier
-        answers is to read in their place. Others ignore it. Raises `EncoderMissing`.
+        `labels`, a label number for each utterance, replace the earlier answers that a model
+        reads; a model that reads none ignores them. Raises `EncoderMissing`.
         """
 
     def info(self, inputs: Mapping[str, int], tuned: frozenset[str]) -> ModelInfo:
-        """Return what the checkpoint says of itself, in a worker's words."""
+        """Return the description that a predictor of this checkpoint gives."""
         return ModelInfo(
             name=self.name,
             version=self.version,
@@ -123,7 +120,8 @@ Loaded = TypeVar("Loaded", bound=LoadedCheckpoint)
 def find_checkpoint(named: Path | None) -> Path:
     """Return the folder given, or the shipped one of a model's name ("hrg-ssa"), or the default.
 
-    A folder of that name wins. Raises `CheckpointError` in a build that ships no default.
+    An existing folder wins over a model of that name. Raises `CheckpointError` in a build that
+    ships no default.
     """
     if named is None:
         return default_checkpoint()
@@ -148,10 +146,8 @@ def _shipped(kind: str) -> Path:
 
 def text_encoder_of(named: Path) -> TextEncoder:
     """Return the text encoder of a checkpoint; raises `CheckpointError` where it has none."""
-    folder = find_checkpoint(named)
-    _, settings, tuned, _ = read_files(folder)
-    with fitting(folder):
-        text = text_encoder_from(json.loads(settings).get("text_encoder"), tuned)
+    with _opened(find_checkpoint(named)) as files:
+        text = text_encoder_from(files.config.get("text_encoder"), files.tuned)
     if text is None:
         raise CheckpointError(f"checkpoint {named} has no text encoder to hear words through")
     return text
@@ -159,7 +155,7 @@ def text_encoder_of(named: Path) -> TextEncoder:
 
 def save_model(
     folder: Path,
-    model: Saved,
+    model: SavableModel,
     *,
     name: str,
     calibration: Calibration,
@@ -172,9 +168,9 @@ def save_model(
     """Write a checkpoint folder and return its digest; the same model gives the same bytes.
 
     `name` is the model's in `model.registry.KINDS`. Matrices are rounded to float16 here: evaluate
-    what is loaded again, not `model`. All files are written next to their names before any is put
-    in its place. Raises `CheckpointError` where that fails (a full disk, say): what was there stays
-    as it was.
+    the checkpoint read back, not `model`. All files are on the disk before the first replaces an
+    old one. Raises `CheckpointError` where that fails (on a full disk, for instance), and leaves
+    the folder unchanged.
     """
     config: dict[str, Any] = {
         "format": FORMAT,
@@ -185,13 +181,13 @@ def save_model(
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),
     }
-    weights = save(_stored(model.state_dict()))
+    weights = save({name: _stored(name, value) for name, value in model.state_dict().items()})
     tuned = save(dict(text.delta)) if text is not None and text.delta else b""
     if text is not None:
         named = {"base": text.base, "name": text.name, "layers": text.layers}
         config["text_encoder"] = named | {"tuned": bool(tuned)}
     described = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
-    digest = _digest(weights, described, tuned)
+    digest = hashlib.sha256(weights + described + tuned).hexdigest()
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: described, CARD_FILE: card.encode()}
     files |= ({ENCODER_FILE: tuned} if tuned else {}) | {DIGEST_FILE: f"{digest}\n".encode()}
     _write(folder, files, remove=() if tuned else (ENCODER_FILE,))
@@ -199,7 +195,7 @@ def save_model(
 
 
 def write_card(folder: Path, card: str) -> None:
-    """Put a card beside what was written: no part of the digest. Raises `CheckpointError`."""
+    """Write the card, which is no part of the digest. Raises `CheckpointError`."""
     _write(folder, {CARD_FILE: card.encode()})
 
 
@@ -213,32 +209,44 @@ def _write(folder: Path, files: Mapping[str, bytes], remove: Collection[str] = (
         ) from error
 
 
-def read_files(folder: Path) -> tuple[bytes, bytes, bytes, str]:
-    """Weights, settings, what was tuned of the encoder, and their digest, which must be recorded.
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of a checkpoint, verified against its digest."""
+
+    weights: bytes
+    config: dict[str, Any]
+    tuned: bytes  # the encoder's change of weights; empty where it was not tuned
+    digest: str
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[_Files]:
+    """Read and verify a folder's files; what does not parse in the body is of another version.
 
     Raises `CheckpointError`.
     """
     weights, settings = _read(folder, WEIGHTS_FILE), _read(folder, CONFIG_FILE)
     tuned = _read(folder, ENCODER_FILE) if (folder / ENCODER_FILE).exists() else b""
-    digest = _digest(weights, settings, tuned)
+    digest = hashlib.sha256(weights + settings + tuned).hexdigest()
     recorded = _read(folder, DIGEST_FILE).decode(errors="replace").strip()
     if recorded != digest:
         raise CheckpointError(
             f"{folder / DIGEST_FILE} does not match {WEIGHTS_FILE} and {CONFIG_FILE}: a file is "
             "missing, damaged or was edited; copy the checkpoint again or train it anew"
         )
-    return weights, settings, tuned, digest
+    with _of_this_version(folder):
+        yield _Files(weights, json.loads(settings), tuned, digest)
 
 
 def kind_of(folder: Path) -> str:
-    """Which model a checkpoint is of, by the name in its settings. Raises `CheckpointError`."""
-    with fitting(folder):
+    """Return the model's name in a checkpoint's settings. Raises `CheckpointError`."""
+    with _of_this_version(folder):
         return str(json.loads(_read(folder, CONFIG_FILE))["name"])
 
 
 @contextmanager
-def fitting(folder: Path) -> Iterator[None]:
-    """Say of whatever does not parse that the checkpoint is of another version."""
+def _of_this_version(folder: Path) -> Iterator[None]:
+    """Raise `CheckpointError` for whatever does not parse in the body."""
     try:
         yield
     except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -254,37 +262,36 @@ def read_checkpoint(
     config_of: Callable[[dict[str, Any]], ModelConfig],
     formats: Collection[int] = (FORMAT,),
 ) -> Loaded:
-    """Read and verify a checkpoint folder; `config_of` makes a model's settings of the stored ones.
+    """Read and verify a checkpoint folder; `config_of` turns stored settings into a model's.
 
-    Raises `CheckpointError`, one sentence naming the file, what is wrong with it and the cure.
+    Raises `CheckpointError`, one sentence naming the file, the fault and the cure.
     """
-    weights, settings, tuned, digest = read_files(folder)
-    with fitting(folder):
-        stored = json.loads(settings)
+    with _opened(folder) as files:
+        stored = files.config
         if stored["format"] not in formats:
             readable = ", ".join(map(str, formats))
             raise ValueError(f"format {stored['format']}, this version reads {readable}")
         return kind(
             config=config_of(stored["model"]),
-            text=text_encoder_from(stored.get("text_encoder"), tuned),
-            weights={name: tensor.float() for name, tensor in load(weights).items()},
+            text=text_encoder_from(stored.get("text_encoder"), files.tuned),
+            weights={name: tensor.float() for name, tensor in load(files.weights).items()},
             calibration=calibration_from(stored["calibration"]),
             thresholds=Thresholds(**stored["thresholds"]),
             extractors=stored["extractors"],
             name=stored["name"],
             version=stored["version"],
-            digest=digest,
+            digest=files.digest,
         )
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration:
-    """Read what `asdict` and JSON made of one; without a map where an older version wrote it."""
+    """Read a calibration from its JSON; an older version's has no maps."""
     maps = {name: tuple(stored.get(name, ())) for name in ("offsets", "shift_map")}
     return Calibration(**{**stored, **maps})
 
 
 def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:
-    """What the settings and encoder.safetensors say of the text encoder."""
+    """Read a text encoder from the settings and the bytes of encoder.safetensors."""
     if named is None:
         return None
     if bool(tuned) != named["tuned"]:
@@ -293,13 +300,9 @@ def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEnco
     return TextEncoder(named["base"], named["name"], named["layers"], delta)
 
 
-def _stored(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    stored = {}
-    for name, value in state.items():
-        kept = value.detach().to("cpu", torch.float32)
-        matrix = kept.dim() >= 2 and "bias" not in name and "b_" not in name
-        stored[name] = kept.to(torch.float16).contiguous() if matrix else kept.contiguous()
-    return stored
+def _stored(name: str, value: Tensor) -> Tensor:
+    matrix = value.dim() >= 2 and "bias" not in name and "b_" not in name
+    return value.detach().cpu().to(torch.float16 if matrix else torch.float32).contiguous()
 
 
 def _read(folder: Path, name: str) -> bytes:
@@ -310,7 +313,3 @@ def _read(folder: Path, name: str) -> bytes:
             f"{folder / name} cannot be read ({error.strerror}): a checkpoint is a folder with "
             f"{WEIGHTS_FILE}, {CONFIG_FILE} and {DIGEST_FILE}, as `emotrack train` writes it"
         ) from error
-
-
-def _digest(weights: bytes, settings: bytes, tuned: bytes) -> str:
-    return hashlib.sha256(weights + settings + tuned).hexdigest()

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 
 class ModelError(Exception):
-    """Root of what the model raises."""
+    """Root of the errors that the model raises."""
 
 
 class CheckpointError(ModelError):
-    """A checkpoint that cannot be used (missing, corrupt, mismatched); says what to do."""
+    """A checkpoint that cannot be used (missing, corrupt, mismatched), with the cure."""
 
 
 class EncoderMissing(ModelError):
-    """Raw text arrived and no sentence encoder is installed; holds the exact install line."""
+    """Raw text arrived and no sentence encoder is installed; names the install command."""
 
 
 class DeviceExhausted(ModelError):
@@ -22,7 +22,7 @@ class DeviceExhausted(ModelError):
 
 
 class DeviceLost(ModelError):
-    """The device is gone; the process must end."""
+    """The device failed; the process must end."""
 
 
 class NotFinite(ModelError):
@@ -34,7 +34,7 @@ class NotFinite(ModelError):
 
 
 class RecipeError(ModelError):
-    """A recipe file or a setting of it that cannot be used; says which and what would do."""
+    """A recipe file or setting that cannot be used, with what would be accepted."""
 
 
 class DataError(ModelError):
@@ -42,4 +42,4 @@ class DataError(ModelError):
 
 
 class LedgerError(ModelError):
-    """A look at the test split cannot be recorded; says where and what to do."""
+    """A use of the test split that cannot be recorded; says where, and the cure."""

@@ -1,4 +1,4 @@
-"""How good a checkpoint is on a split: the whole-conversation form, under the stored precision.
+"""Score checkpoints on a split: whole conversations at once, under the stored precision.
 
 By the model law (tests/model/pcgnet/test_laws.py) the worker's step gives the same answers. Every
 score is causal: an answer has seen its own utterance and earlier ones.
@@ -77,10 +77,10 @@ def answers_of(
     threads: int = 1,
     encoder: Path | None = None,
 ) -> Answers:
-    """What a checkpoint answers to a split: the one place where conversations meet its inputs.
+    """Return a checkpoint's answers to a split.
 
-    Sentences are heard through the checkpoint's own text encoder, whose base lies in the folder
-    `encoder` (none: the installed one).
+    Sentences are read through the checkpoint's own text encoder, whose base is in the folder
+    `encoder` (None: the installed one).
 
     Raises `CheckpointError` when the set's labels or vector widths are not the checkpoint's, or
     when nothing in the split is labelled.
@@ -105,7 +105,7 @@ def _check_fit(checkpoint: LoadedCheckpoint, data: DataSource) -> None:
         )
     for name, width in data.widths.items():
         if name == "text" and checkpoint.text is not None:
-            continue  # its vectors are made from the sentences
+            continue  # encoded from the sentences
         if config.widths.get(name, 0) not in (0, width):
             raise CheckpointError(
                 f"{name} vectors of {data.name} have {width} numbers, the checkpoint reads "

@@ -1,10 +1,16 @@
-"""Places where a worker can be made to die, so that tests break it where it hurts most.
+"""Places where tests can make a worker die, named as in the failure table of docs/reliability.md.
 
+<<<<<<< HEAD
+Each is marked once in the code (`reach`) and does nothing unless `stream.worker.faults` arms it.
+The armed action is a global of this module: as an argument it would pass through the worker, the
+pipeline, the registry and both models' loaders, for tests alone.
+=======
 Each is named once in the code (`reach`), as in the failure table of docs/reliability.md, and does
 nothing unless armed, which only `stream.worker.signals` does.
 
 What is armed is a global of this module: handed down as an argument it would pass through the
 worker, the pipeline, the registry and both models' loaders, for something that no user has.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -30,12 +36,12 @@ _armed: Callable[[FaultPoint], None] | None = None
 
 
 def reach(point: FaultPoint) -> None:
-    """Mark a fault point; do nothing unless armed: one comparison a batch and place."""
+    """Mark a fault point, reached once a batch; do nothing unless armed."""
     if _armed is not None:
         _armed(point)
 
 
 def arm(action: Callable[[FaultPoint], None] | None) -> None:
-    """Call `action` at every fault point from now on; None: at none."""
+    """Call `action` at every fault point from now on; None disarms them."""
     global _armed
     _armed = action

@@ -22,7 +22,7 @@ MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
 INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
 StoreDType = Literal["float16", "bfloat16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
-DEFAULT_KIND: Final = "pcgnet"  # the model where none is named
+DEFAULT_KIND: Final = "pcgnet"  # the model used where none is named
 
 
 class Tensor(Struct, frozen=True):
@@ -36,8 +36,8 @@ class Tensor(Struct, frozen=True):
 class Turn(Struct, frozen=True):
     """One utterance to predict, with its conversation's window.
 
-    `features` holds only what is present; sizes were checked against `ModelInfo.inputs`. `text` is
-    raw text to be encoded by the predictor when ``features`` has no "text".
+    `features` holds only present inputs; sizes were checked against `ModelInfo.inputs`. `text` is
+    raw text, which the predictor encodes when `features` has no "text".
     """
 
     window: Window
@@ -72,7 +72,7 @@ class ModelInfo:
     sentiment: Mapping[str, str]  # label -> positive | neutral | negative
     inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
     extractors: Mapping[str, str]  # modality -> name of the recipe its vectors come from
-    tuned: frozenset[str]  # modalities whose extractor was tuned with the model: no other will do
+    tuned: frozenset[str]  # modalities whose extractor was tuned with the model: it takes no other
     calibration: str  # e.g. "temperature(emotion=0.68, shift=1.59; fitted on dev), mapped"
     abstain_below: float  # confidence under which a prediction is marked abstained
     shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
@@ -86,7 +86,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
-    """How a checkpoint is served.
+    """Options for serving a checkpoint.
 
     `window`, `idle_s` and `max_session_s` override the recurrence stored in the checkpoint and are
     part of `StateSpec.digest`.
@@ -114,11 +114,9 @@ class Predictor(Protocol):
 
     def warm_up(self) -> None:
         """Run every code path once, so that the first utterance is as fast as the next."""
-        ...
 
     def can_encode_text(self) -> bool:
-        """Return True where raw text can be answered: the sentence encoder is installed."""
-        ...
+        """Return True where the sentence encoder that raw text needs is installed."""
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         """Predict a batch, at most one turn of a conversation in it; order is kept.
@@ -127,18 +125,15 @@ class Predictor(Protocol):
         without any known modality is predicted from context alone (`modalities_used` is empty).
         Raises `NotFinite`, `DeviceExhausted`, `DeviceLost`, `EncoderMissing`.
         """
-        ...
 
     def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
         """Begin to predict a batch; return a call that waits for it and returns the predictions.
 
         Same predictions and same errors as `predict`, which may be called in between.
         """
-        ...
 
     def device_memory_bytes(self) -> int:
-        """Device memory in use; 0 on CPU."""
-        ...
+        """Return the device memory in use; 0 on CPU."""
 
 
 def numbers(vector: Tensor) -> NDArray[np.floating]:

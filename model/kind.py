@@ -1,21 +1,22 @@
-"""A model is one folder; this is what the folder offers.
+"""The interface between a model's folder and the rest of the project; how to add a model.
 
-To add a model, write `model/<folder>/kind.py` with an instance of a `Kind` named `KIND`, and name
-the folder in `model.registry.KINDS`. Training, evaluation, serving and the command line
-(`emotrack train <name>`, `--model <name>`) reach the model through that object alone. A row in
-`model/study/rows.py` compares it with the others.
+1. Write `model/<folder>/kind.py` with `KIND`, an instance of a class derived from `Kind`.
+2. Add the model's name and its folder to `model.registry.KINDS`.
+3. Add the folder to the contract "floors of model" in `pyproject.toml`.
 
-`KIND` is imported to show help and to serve: its methods import torch, and whatever only training
-needs, when they are called. A folder offers
+Training, evaluation, serving and the command line (`emotrack train <name>`, `--model <name>`) then
+find it by its name; a row in `model/study/rows.py` compares it with the others, and a checkpoint in
+`model/checkpoints/<name>-meld` is shipped. The parts that a `Kind` gives out:
 
-- a checkpoint: a `model.checkpoint_files.LoadedCheckpoint` that answers whole conversations, read
-  by `read_checkpoint` and written by `save_model` under the kind's name;
-- a predictor: a `model.interface.Predictor`, one utterance at a time with the state between;
-- a plan: a `Plan`, all that a training run follows from, which trains and writes the model card;
-- a recipe: a frozen dataclass of training settings, which decides what a run is called;
-- its options of `emotrack train`: a dataclass, `TrainingOptions` or one derived from it.
+    options     `model.training.options.TrainingOptions`, or a dataclass derived from it: the
+                options of `emotrack train <name>`
+    plan        `Plan`: the data, settings and recipe of a training run; trains, writes the card
+    recipe      a frozen dataclass of training settings; its values name a run of the study
+    checkpoint  `model.checkpoint_files.LoadedCheckpoint`: answers whole conversations; read by
+                `read_checkpoint`, written by `save_model`
+    predictor   `model.interface.Predictor`: answers one utterance at a time, with the state between
 
-A checkpoint that is shipped lies in `model/checkpoints/<name>-meld`.
+Help and serving import `kind.py` too: import torch and what only training needs inside its methods.
 """
 
 from __future__ import annotations
@@ -28,41 +29,39 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from model.interface import Device, Predictor, ServingOptions
 from model.training.options import Run, TrainingOptions
+from model.training.progress import Listener
 
-if TYPE_CHECKING:  # torch comes with them
+if TYPE_CHECKING:  # they import torch
     from _typeshed import DataclassInstance
 
     from model.checkpoint_files import LoadedCheckpoint
     from model.data.dataset import DataSet
     from model.scoring.report import Report
     from model.training.loop import Trained
-    from model.training.progress import Listener
 
-# Text as the set's vectors; of the sentence encoder as it is; of one tuned on the set.
+# Text as the set's vectors, or from the sentence encoder unchanged or tuned on the set.
 TextMode = Literal["vectors", "frozen", "adapted"]
-
-
 Options = TypeVar("Options", bound=TrainingOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan(ABC):
-    """What to train, from which the whole run follows."""
+    """All that a training run follows from."""
 
-    kind: ClassVar[str]  # its name in `model.registry.KINDS`
+    kind: ClassVar[str]  # the model's name in `model.registry.KINDS`
     data: DataSet
     config: Any  # the model's settings
     recipe: Any
     seed: int
-    command: str  # that gives the run again
+    command: str  # that repeats the run
     encoder: Path | None  # folder of the sentence encoder
     threads: int
 
     @abstractmethod
     def train(self, progress: Path, listener: Listener) -> Trained[Any]:
-        """Train on the train split, choose on dev; go on from the file `progress` if it is there.
+        """Train on the train split and choose on dev; resume from the file `progress` if it exists.
 
-        The test split is not read. Equal plans give equal bytes on one machine.
+        Does not read the test split. Equal plans give equal bytes on one machine.
         """
 
     @abstractmethod
@@ -75,7 +74,7 @@ class Plan(ABC):
 
 
 class Kind(ABC, Generic[Options]):
-    """A model as the rest of the project uses it; stateless."""
+    """A model as the rest of the project uses it, without state; its docstring is shown as help."""
 
     options: type[Options]
 
@@ -89,15 +88,15 @@ class Kind(ABC, Generic[Options]):
 
     @abstractmethod
     def plan(self, data: DataSet, options: Options, run: Run) -> Plan:
-        """Decide all of a training run; check it before anything is trained.
+        """Plan a training run and check it before anything is trained.
 
         Raises `ModelError` or `ValueError` for what cannot be trained.
         """
 
     @abstractmethod
     def recipe(self, text: TextMode, changes: Mapping[str, Any]) -> DataclassInstance:
-        """Return the recipe for how text comes in, with `changes`. Raises `RecipeError`."""
+        """Return the recipe for a text mode, with `changes`. Raises `RecipeError`."""
 
     def study_options(self, *, seed: int, text: TextMode, device: Device) -> Options:
-        """Return the options of a row of the accuracy study."""
+        """Return the options of a run of the accuracy study."""
         return self.options(seed=seed)

@@ -1,6 +1,6 @@
-"""Sessions, speakers and the past each utterance hears, as integers, by `Recurrence`.
+"""Sessions, speakers and each utterance's reach into the past, as integers, by `Recurrence`.
 
-For whole conversations; both models share it. numpy only.
+For whole conversations of any model; numpy only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Ints = NDArray[np.int64]
 
 
 class Spoken(Protocol):
-    """What of a conversation decides who is remembered."""
+    """The part of a conversation that decides which speakers are remembered."""
 
     @property
     def speakers(self) -> tuple[str, ...]: ...
@@ -27,23 +27,23 @@ class Spoken(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WhoWasHeard:
-    """Who spoke when, as integers, under the recurrence's rules."""
+class SpeakerRuns:
+    """The session, speaker and previous utterance of each of N utterances."""
 
-    session: Ints  # [N] first utterance of each one's session
+    session: Ints  # [N] first utterance of its session
     speaker: Ints  # [N] a number per session and speaker name
     run: Ints  # [N] a number per stay of a speaker in memory
     previous: Ints  # [N] speaker's previous utterance while remembered, or -1
 
 
-def who_was_heard(conversations: Sequence[Spoken], limit: int) -> WhoWasHeard:
-    """Follow sessions and speakers; a speaker beyond the `limit` last heard is forgotten."""
+def follow_speakers(conversations: Sequence[Spoken], limit: int) -> SpeakerRuns:
+    """Follow sessions and speakers; only the `limit` most recent speakers are remembered."""
     session, speaker, run, previous = [], [], [], []
     numbers: dict[tuple[int, int, str], int] = {}
     runs, here, begins = 0, 0, 0
     for c, conversation in enumerate(conversations):
         starts = conversation.session_start
-        known: OrderedDict[str, tuple[int, int]] = OrderedDict()  # least recently heard first
+        known: OrderedDict[str, tuple[int, int]] = OrderedDict()  # least recent first
         for t, name in enumerate(conversation.speakers):
             if t == 0 or (starts is not None and bool(starts[t])):
                 begins = here
@@ -59,15 +59,15 @@ def who_was_heard(conversations: Sequence[Spoken], limit: int) -> WhoWasHeard:
             previous.append(last)
             here += 1
     columns = (np.array(x, dtype=np.int64) for x in (session, speaker, run, previous))
-    return WhoWasHeard(*columns)
+    return SpeakerRuns(*columns)
 
 
-def first_heard(session: Ints, previous: Ints, window: int) -> Ints:
-    """Earliest utterance each one listens to: its speaker's previous one, else the session's first.
+def first_in_reach(session: Ints, previous: Ints, window: int) -> Ints:
+    """Return the earliest utterance in reach: the speaker's previous, else the session's first.
 
     `session` [N] is the number of each session's first utterance, `previous` [N] that of the
-    speaker's previous utterance or -1. Clipped per target to the last `window` utterances, so that
-    a node never changes once it exists (docs/models.md A8).
+    speaker's previous utterance or -1. Clipped to the last `window` utterances of each, so
+    that a node never changes once it exists (docs/models.md A8).
     """
     here = np.arange(len(session), dtype=np.int64)
     start = np.where(previous >= 0, previous, session)

@@ -1,6 +1,6 @@
-"""The models by name, and what is loaded by it: checkpoints and predictors.
+"""The models by name; checkpoints and predictors of any model.
 
-A model's folder is imported when a checkpoint of its kind is asked for.
+A model's folder is imported when a checkpoint of its kind is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KINDS: Final[Mapping[str, str]] = {"pcgnet": "model.pcgnet", "hrg-ssa": "model.h
 
 
 def kind_named(name: str) -> Kind[Any]:
-    """Import a model's folder and return what it offers. Raises KeyError for an unknown name."""
+    """Import a model's folder and return its kind. Raises KeyError for an unknown name."""
     kind: Kind[Any] = import_module(f"{KINDS[name]}.kind").KIND
     return kind
 
@@ -46,7 +46,7 @@ def load_predictor(
 
 
 def _kind_of(folder: Path) -> Kind[Any]:
-    """Return the kind a checkpoint names; one of another name is read as the default kind."""
+    """Return the kind a checkpoint names; an unknown name is read as the default kind."""
     from model.checkpoint_files import kind_of
 
     name = kind_of(folder)

@@ -1,7 +1,4 @@
-"""A whole training run: a model of any kind trained, and its folder written.
-
-`emotrack train` and the accuracy study share it.
-"""
+"""A whole training run: a model of any kind trained, and its folder written."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ PROGRESS = "progress.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run left in its folder."""
+class TrainedRun:
+    """A finished run: its folder's checkpoint, and the scores of that."""
 
     folder: Path
     digest: str
@@ -35,15 +32,14 @@ class Outcome:
 def carry_out(
     plan: Plan,
     folder: Path,
-    listener: Listener | None = None,
+    listener: Listener = Listener(),
     load: Callable[[Path], LoadedCheckpoint] = load_any,
-) -> Outcome:
-    """Train, save the checkpoint with its card and learning curves; score what was saved on dev.
+) -> TrainedRun:
+    """Train, save the checkpoint with its card and learning curves, and score it on dev.
 
-    What was saved is read again by `load`.
-    A run that was killed goes on from its last epoch when it is carried out again.
+    The scores are of the checkpoint as `load` reads it back. A killed run resumes after its last
+    epoch when it is started again.
     """
-    listener = listener or Listener()
     listener.on_phase("training")
     trained = plan.train(folder / PROGRESS, listener)
     digest = save_model(
@@ -53,15 +49,15 @@ def carry_out(
         calibration=trained.calibration,
         thresholds=trained.thresholds,
         extractors=plan.extractors(trained),
-        card="",  # it tells the scores of what is saved here
+        card="",  # written below: it has the scores of the saved checkpoint
         text=trained.text,
     )
     report = evaluate(load(folder), plan.data, "dev", threads=plan.threads, encoder=plan.encoder)
     write_card(folder, plan.card(trained, report))
     learning_curves(trained.history, folder / "learning-curves.png")
-    return Outcome(folder, digest, report, trained)
+    return TrainedRun(folder, digest, report, trained)
 
 
 def finished(folder: Path) -> None:
-    """Drop what only a run that goes on needs."""
+    """Remove the file that only a resumed run needs."""
     (folder / PROGRESS).unlink(missing_ok=True)

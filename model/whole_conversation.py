@@ -1,6 +1,6 @@
-"""What the whole-conversation form says of each utterance: the other side of the model law.
+"""Probabilities of each utterance by the whole-conversation form, as the worker publishes them.
 
-For tests, benchmarks and verification: values in the shape the worker publishes them.
+The other side of the model law, for tests, benchmarks and verification.
 """
 
 from __future__ import annotations
@@ -33,30 +33,24 @@ def whole_answers(
     dialogues: Sequence[Dialogue],
     *,
     encoder: Path | None = None,
-    told: Mapping[tuple[str, str], int] | None = None,
+    labels: Mapping[tuple[str, str], int] | None = None,
 ) -> dict[tuple[str, str], WholeAnswer]:
-    """Answers by (dialogue id, utterance id), from one pass over whole conversations.
+    """Return answers by (dialogue id, utterance id), from one pass over whole conversations.
 
-    Runs under the stored precision of the checkpoint, as the worker does. A model that is told
-    what it said of earlier utterances can be given what another form of it said (`told`, label
-    numbers by the same names): a near tie that falls the other way would change all that follows.
-    Raises `CheckpointError`.
+    Runs under the stored precision of the checkpoint, as the worker does. For a model that reads
+    its own earlier answers, `labels` are another form's, as label numbers by the same names:
+    a near tie that falls the other way would change all later answers. Raises `CheckpointError`.
     """
     loaded = load_any(find_checkpoint(checkpoint))
     calibration, classes = loaded.calibration, loaded.config.classes
     names = [(d.dialogue_id, u) for d in dialogues for u in d.utterance_ids]
-    history = None if told is None else [told[name] for name in names]
+    past = None if labels is None else [labels[name] for name in names]
     with thread_count(1):
-        out = loaded.whole(dialogues, encoder, history)
-    emotion = emotion_probabilities(_doubles(out.emotion), calibration)
-    shift = shift_cells(_doubles(out.shift), calibration).reshape(-1, classes, classes)
+        out = loaded.whole(dialogues, encoder, past)
+    emotion = emotion_probabilities(out.emotion.double().numpy(), calibration)
+    shift = shift_cells(out.shift.double().numpy(), calibration).reshape(-1, classes, classes)
     pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
     return {
         name: WholeAnswer(emotion[i], shift[pair_of[i]] if i in pair_of else None)
         for i, name in enumerate(names)
     }
-
-
-def _doubles(logits: torch.Tensor) -> Doubles:
-    values: Doubles = logits.double().numpy()
-    return values

@@ -47,7 +47,7 @@ def invoke(*arguments: str) -> str:
 
 @pytest.fixture
 def folder(data: Path, tmp_path: Path) -> Path:
-    """A checkpoint, trained as a person trains one."""
+    """A checkpoint, trained from the command line."""
     invoke("train", "counting", "--data", str(data), "--runs", str(tmp_path), "--memory", "0.25")
     return tmp_path / "generated-counting"
 
@@ -97,8 +97,8 @@ def test_it_is_served_and_keeps_the_model_law(data: Path, folder: Path) -> None:
 
 
 def publish(plant: Plant, dialogue: Dialogue) -> None:
-    said = zip(dialogue.utterance_ids, dialogue.speakers, dialogue.sentences, strict=True)
-    for utterance, speaker, sentence in said:
+    turns = zip(dialogue.utterance_ids, dialogue.speakers, dialogue.sentences, strict=True)
+    for utterance, speaker, sentence in turns:
         plant.say(dialogue.dialogue_id, utterance_id=utterance, speaker_id=speaker, text=sentence)
 
 

@@ -1,4 +1,4 @@
-"""HRG-SSA's model card, in the form of `model.pcgnet.card`."""
+"""HRG-SSA's model card, in the form of PCGNet's."""
 
 from __future__ import annotations
 

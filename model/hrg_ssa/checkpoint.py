@@ -56,13 +56,13 @@ class HrgCheckpoint(LoadedCheckpoint):
         return answer_talks(self.model(), dialogues, talks)
 
     def whole(
-        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, labels: Sequence[int] | None
     ) -> WholeTalks:
         from model.hrg_ssa.whole import talks_of
 
         model = self.model()
         batch = model.collate(talks_of(self.config, self.text, dialogues, encoder))
-        out: WholeTalks = model(batch, None if told is None else torch.tensor(told))
+        out: WholeTalks = model(batch, None if labels is None else torch.tensor(labels))
         return out
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.hrg_ssa.config import FELT, HrgSsaConfig
-from model.recurrence import who_was_heard
+from model.recurrence import follow_speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
     for number, talk in enumerate(talks):
         _check(number, talk, config)
     lengths = np.array([len(t.speakers) for t in talks], dtype=np.int64)
-    spoken = who_was_heard(talks, config.recurrence.max_speakers)
+    spoken = follow_speakers(talks, config.recurrence.max_speakers)
     here = np.arange(len(spoken.session), dtype=np.int64)
     past = here[:, None] - np.arange(config.recurrence.window, 0, -1)  # [N, W]
     past = np.where(past < spoken.session[:, None], -1, past)

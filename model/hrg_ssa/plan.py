@@ -67,8 +67,7 @@ class HrgPlan(Plan):
             cache=self.cache,
             network=self.network,
             progress=progress,
-            on_step=listener.on_share,
-            on_epoch=listener.on_epoch,
+            listener=listener,
         )
 
     def extractors(self, trained: Trained[HrgSsa]) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ with its own mistakes. The test split is never read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,10 @@ from model.training.loop import (
     TrainingLoop,
     as_saved,
     class_weight,
-    normalise,
-    require_labels,
+    normalise_inputs,
 )
 from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
-from model.training.progress import Epoch
+from model.training.progress import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,7 @@ def train_hrg_ssa(
     cache: Path | None = None,
     network: type[HrgSsa] = HrgSsa,
     progress: Path | None = None,
-    on_step: Callable[[float], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    listener: Listener = Listener(),
 ) -> Trained[HrgSsa]:
     """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
 
@@ -68,14 +66,13 @@ def train_hrg_ssa(
     they are trained only after the new ones (docs/models.md B6). On a CUDA `device` runs of equal
     arguments are equal but for the order in which it adds up.
     """
-    require_labels(data)
     devices = [] if device.type == "cpu" else [device]
     with torch.random.fork_rng(devices=devices), thread_count(threads), device_errors():
         torch.manual_seed(seed)
         training = _Training(
             data, config, recipe, seed, encoder, cache, start or {}, device, network
         )
-        trained = training.run(progress, on_step, on_epoch)
+        trained = training.run(progress, listener)
         return replace(trained, model=trained.model.cpu(), text=encoder.text, cut=encoder.cut)
 
 
@@ -98,7 +95,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         self.config, self.recipe, self.device = config, recipe, device
         model = network(config)
         model.load_state_dict(dict(start), strict=False)
-        normalise(model, config.widths, dialogues, FELT)
+        normalise_inputs(model, dialogues, FELT)
         model.to(device)
         self.pretrained = [p for n, p in model.named_parameters() if n in start]
         train_talks, self.dev_talks = (

@@ -1,6 +1,6 @@
-"""The torch half of `emotrack bench model`: random models, talks, and what to time.
+"""The torch half of `emotrack bench model`: random models, conversations, and work to time.
 
-Values in, values out: clocks are passed in by `stream.bench.model`.
+`stream.bench.model` passes the clocks in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.interface import INPUTS, MODALITIES, Modality, ServingOptions, Tensor, Turn
+from model.interface import (
+    INPUTS,
+    MODALITIES,
+    Device,
+    Modality,
+    ServingOptions,
+    Tensor,
+    Turn,
+)
 from model.pcgnet.checkpoint import Checkpoint, save_checkpoint
 from model.pcgnet.collate import Batch, ConversationTensors, collate_conversations
 from model.pcgnet.config import PcgnetConfig, preset
@@ -20,7 +28,7 @@ from model.pcgnet.model import Pcgnet
 from model.pcgnet.predictor import PcgnetPredictor
 from model.pcgnet.step import multiply_adds
 from model.serving.calibration import Calibration, Thresholds
-from model.serving.device import CPU, chosen_device
+from model.serving.device import chosen_device
 from state.window import Window
 
 Clock = Callable[[], float]
@@ -28,33 +36,43 @@ SPEAKERS = 2
 AT_ONCE = 16
 
 
-def random_predictor(hidden: int, *, seed: int = 0, device: torch.device = CPU) -> PcgnetPredictor:
-    """A model of the paper's input sizes (1024/300/342, W = 10) with random float16 weights."""
+def random_predictor(hidden: int, device: Device = "cpu") -> PcgnetPredictor:
+    """Build a model of the paper's input sizes (1024/300/342, W = 10) with random float16 weights.
+
+    Raises `ModelError` where there is no such device.
+    """
     changes = {"hidden": hidden, "persona_heads": hidden // 50}
-    return PcgnetPredictor(_random_checkpoint(preset("meld", **changes), seed), device)
-
-
-def cuda_predictor(hidden: int) -> PcgnetPredictor:
-    """As `random_predictor`, on a GPU. Raises `ModelError` where there is none."""
-    return random_predictor(hidden, device=chosen_device("cuda"))
+    config = preset("meld", **changes)
+    torch.manual_seed(0)
+    checkpoint = Checkpoint(
+        config=config,
+        weights={name: value.half().float() for name, value in Pcgnet(config).state_dict().items()},
+        calibration=Calibration(),
+        thresholds=Thresholds(),
+        extractors={},
+        name="random",
+        version="0",
+        digest="0" * 64,
+    )
+    return PcgnetPredictor(checkpoint, chosen_device(device))
 
 
 def cuda_name() -> str:
-    """Name of the GPU."""
+    """Return the GPU's name."""
     return torch.cuda.get_device_name()
 
 
-def write_random_checkpoint(folder: Path, *, hidden: int = 200, seed: int = 0) -> None:
-    """Write `random_predictor`'s model as a checkpoint whose alert rule does fire.
+def write_random_checkpoint(folder: Path) -> None:
+    """Write `random_predictor(200)` as a checkpoint whose alert rule fires.
 
-    The rule's threshold is the median of the model's own shift probabilities on random talks.
+    The rule's threshold is the median of the model's shift probabilities on random conversations.
     """
-    predictor = random_predictor(hidden, seed=seed)
+    predictor = random_predictor(200)
     talks, moved = Talks.begin(predictor, 24), []
     for t in range(8):
         talks.step(talks.turns(t), lambda: 0.0)
-        said = predictor.predict(talks.turns(t))
-        moved += [p.shift_probability for p in said if p.shift_probability is not None]
+        answers = predictor.predict(talks.turns(t))
+        moved += [a.shift_probability for a in answers if a.shift_probability is not None]
     middle = float(np.median(moved))
     save_checkpoint(
         folder,
@@ -68,12 +86,11 @@ def write_random_checkpoint(folder: Path, *, hidden: int = 200, seed: int = 0) -
     )
 
 
-def batch_cost_us(folder: Path, batch: int, clock: Clock, *, batches: int = 60) -> float:
-    """CPU of one utterance in batches of `batch`, in microseconds: the median of many batches."""
-    use_threads(1)
+def batch_cost_us(folder: Path, batch: int, clock: Clock) -> float:
+    """Return the CPU time of one utterance in batches of `batch`, in us: the median of 60."""
     predictor = PcgnetPredictor.load(folder, ServingOptions(device="cpu"))
     talks = Talks.begin(predictor, batch)
-    spent = talks.steps(range(12 + batches), clock)
+    spent = talks.steps(range(72), clock)
     return 1e6 * float(np.median(spent[12:])) / batch
 
 
@@ -82,31 +99,29 @@ def use_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def sgemm_gflops(clock: Clock, *, size: int = 1024, repeats: int = 5) -> float:
-    """Speed of this machine's float32 matrix product, best of `repeats`."""
-    a, b = torch.rand(size, size), torch.rand(size, size)
-    seconds = min(_timed(clock, lambda: a @ b) for _ in range(repeats))
-    return 2e-9 * size**3 / seconds
+def sgemm_gflops(clock: Clock) -> float:
+    """Return the speed of this machine's float32 matrix product, the best of five."""
+    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    return 2e-9 * 1024**3 / min(_timed(clock, lambda: a @ b) for _ in range(5))
 
 
 @dataclass
 class Talks:
-    """Conversations that go on side by side: turns to predict, and their windows."""
+    """Parallel conversations: turns to predict, and their windows."""
 
     predictor: PcgnetPredictor
     windows: list[Window]
-    seed: int = 0
 
     @staticmethod
-    def begin(predictor: PcgnetPredictor, conversations: int, *, seed: int = 0) -> Talks:
-        """Conversations before their first utterance."""
-        return Talks(predictor, [Window.empty(predictor.spec) for _ in range(conversations)], seed)
+    def begin(predictor: PcgnetPredictor, conversations: int) -> Talks:
+        """Begin conversations, each with an empty window."""
+        return Talks(predictor, [Window.empty(predictor.spec) for _ in range(conversations)])
 
     def turns(self, t: int) -> list[Turn]:
-        """The t-th utterance of each conversation, all inputs present, float16 as on the wire."""
-        draw = np.random.default_rng((self.seed, t))
+        """Draw the t-th utterance of each conversation, with all inputs, float16 as on the wire."""
+        draw = np.random.default_rng((0, t))
         inputs = self.predictor.info.inputs
-        made = []
+        turns = []
         for window in self.windows:
             features: dict[Modality, Tensor] = {}
             for name in MODALITIES:
@@ -114,13 +129,13 @@ class Talks:
                 features[name] = Tensor("float16", values.shape, values.tobytes())
             persona = tuple(draw.uniform(size=inputs["persona"]).tolist())
             speaker = f"speaker {int(draw.integers(SPEAKERS))}"
-            made.append(Turn(window, speaker, features, persona))
-        return made
+            turns.append(Turn(window, speaker, features, persona))
+        return turns
 
     def step(self, turns: list[Turn], clock: Clock) -> float:
         """Predict one utterance of each conversation; return the seconds that `predict` took."""
         begun = clock()
-        said = self.predictor.predict(turns)
+        answers = self.predictor.predict(turns)
         seconds = clock() - begun
         self.windows = [
             turn.window.push(
@@ -131,7 +146,7 @@ class Talks:
                 arrays=answer.applied.arrays,
                 speaker=answer.applied.speaker,
             )[0]
-            for turn, answer in zip(turns, said, strict=True)
+            for turn, answer in zip(turns, answers, strict=True)
         ]
         return seconds
 
@@ -141,7 +156,7 @@ class Talks:
 
 
 class FullRecompute:
-    """The whole-conversation form over talks of `turns` utterances, of the predictor's weights.
+    """The whole-conversation form over conversations of `turns` utterances, with the same weights.
 
     It runs `AT_ONCE` conversations at a time, its fastest: with all 64, a fifth of the time goes
     into fetching memory for 100 MB of messages (0.40 of sgemm instead of 0.51).
@@ -157,13 +172,13 @@ class FullRecompute:
         ]
 
     def seconds(self, clock: Clock) -> float:
-        """Seconds of one pass; laying out the batch is not counted (in the reference's favour)."""
+        """Return the seconds of one pass, less laying out the batch, in the reference's favour."""
         with torch.inference_mode():
             return _timed(clock, lambda: [self._model(batch) for batch in self._batches])
 
     @property
     def gflop(self) -> float:
-        """Matrix products of one pass, by formula."""
+        """The matrix products of one pass, by formula."""
         config = self._model.config
         pairs = sum(len(batch.pairs) for batch in self._batches)
         utterances = sum(len(batch) for batch in self._batches)
@@ -172,7 +187,7 @@ class FullRecompute:
 
 
 def step_gflop(predictor: PcgnetPredictor) -> float:
-    """Matrix products of one utterance, by formula."""
+    """Return the matrix products of one utterance, by formula."""
     return 2e-9 * multiply_adds(predictor.checkpoint.config)
 
 
@@ -180,22 +195,6 @@ def _timed(clock: Clock, work: Callable[[], object]) -> float:
     begun = clock()
     work()
     return clock() - begun
-
-
-def _random_checkpoint(config: PcgnetConfig, seed: int) -> Checkpoint:
-    torch.manual_seed(seed)
-    state = Pcgnet(config).state_dict()
-    weights = {name: value.half().float() for name, value in state.items()}
-    return Checkpoint(
-        config=config,
-        weights=weights,
-        calibration=Calibration(),
-        thresholds=Thresholds(),
-        extractors={},
-        name="random",
-        version="0",
-        digest="0" * 64,
-    )
 
 
 def _random_talk(config: PcgnetConfig, turns: int, seed: int) -> ConversationTensors:

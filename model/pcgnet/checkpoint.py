@@ -1,4 +1,4 @@
-"""A PCGNet on disk: the folder of `model.checkpoint_files`, with this model's settings."""
+"""A PCGNet on disk: the folder of `model.checkpoint_files` with PCGNet's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.checkpoint_files import LoadedCheckpoint, read_checkpoint, save_model
 from model.pcgnet.config import PcgnetConfig
 from state.window import Recurrence
 
-if TYPE_CHECKING:  # torch_geometric comes with it: not for a process that only serves
+if TYPE_CHECKING:  # they import torch_geometric, which serving does without
     from model.data.dataset import Dialogue
     from model.pcgnet.model import Pcgnet, WholeOutput
     from model.scoring.answers import Answers
@@ -43,7 +43,7 @@ class Checkpoint(LoadedCheckpoint):
         return answer(self.model(), prepared(self.text, dialogues, encoder))
 
     def whole(
-        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, labels: Sequence[int] | None
     ) -> WholeOutput:
         from model.pcgnet.whole import whole_output
         from model.text.encode_sentences import prepared

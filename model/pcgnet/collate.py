@@ -1,14 +1,13 @@
 """Conversations to one batch of tensors for the whole-conversation form.
 
-Everything the recurrence decides (sessions, the speakers still remembered, each one's previous
-utterance) is computed here, once, as integers; `Pcgnet` only follows them.
+Everything the recurrence decides (sessions, remembered speakers, their previous utterances) is
+computed here, once, as integers; `Pcgnet` only follows them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor
 
 from model.interface import INPUTS
 from model.pcgnet.config import PcgnetConfig
-from model.pcgnet.graph import Edges, interactive_edges, persona_edges
-from model.recurrence import Ints, first_heard, who_was_heard
+from model.pcgnet.graph import interactive_edges, persona_edges
+from model.recurrence import Ints, first_in_reach, follow_speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Sequences:
 
     order: Tensor  # [N] utterance at each packed place
     place: Tensor  # [N] packed place of each utterance
-    sizes: tuple[int, ...]  # runs still going at each step; sums to N
+    sizes: tuple[int, ...]  # unfinished runs at each step; sums to N
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,6 @@ class Batch:
     pairs: Tensor  # [P, 2] (speaker's previous utterance, this one), by this one
     conversation: Tensor  # [N] number of the conversation
 
-    def to(self, device: torch.device) -> Batch:
-        """Return the batch on a device."""
-        return Batch(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
-
     def __len__(self) -> int:
         return int(self.present.shape[0])
 
@@ -68,30 +63,36 @@ class Batch:
 def collate_conversations(
     conversations: Sequence[ConversationTensors], config: PcgnetConfig
 ) -> Batch:
-    """Flatten conversations and lay out sequences, pairs and both graphs (no conversation: error).
+    """Flatten conversations and lay out sequences, pairs and both graphs.
 
-    Raises ValueError naming the conversation and field whose size does not fit `config`.
+    Raises ValueError without a conversation, or naming the conversation and field whose size does
+    not fit `config`.
     """
     if not conversations:
         raise ValueError("a batch needs at least one conversation")
     for number, conversation in enumerate(conversations):
         _check(number, conversation, config)
     lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
-    spoken = who_was_heard(conversations, config.recurrence.max_speakers)
-    first = first_heard(spoken.session, spoken.previous, config.recurrence.window)
-    graph = interactive_edges(first, spoken.session, spoken.speaker)
+    runs = follow_speakers(conversations, config.recurrence.max_speakers)
+    first = first_in_reach(runs.session, runs.previous, config.recurrence.window)
+    persona, graph = persona_edges(first), interactive_edges(first, runs.session, runs.speaker)
     here = np.arange(len(first), dtype=np.int64)
-    has_previous = spoken.previous >= 0
-    pairs = np.stack((spoken.previous[has_previous], here[has_previous]), axis=1)
+    has_previous = runs.previous >= 0
+    pairs = np.stack((runs.previous[has_previous], here[has_previous]), axis=1)
     usable = torch.tensor([width > 0 for width in config.widths.values()])
     present = torch.cat([c.present for c in conversations]).bool() & usable
+    inputs = {}
+    for column, name in enumerate(INPUTS):
+        values = torch.cat([getattr(c, name) for c in conversations]).float()
+        # where, not a product: absent rows may be NaN
+        inputs[name] = torch.where(present[:, column, None], values, torch.zeros(()))
     return Batch(
-        inputs=_inputs(conversations, present),
+        inputs=inputs,
         present=present,
-        context=_pack(spoken.session),
-        speaker=_pack(spoken.run),
-        persona_edges=_edge_index(persona_edges(first)),
-        graph_edges=_edge_index(graph),
+        context=_pack(runs.session),
+        speaker=_pack(runs.run),
+        persona_edges=torch.from_numpy(np.stack((persona.source, persona.target))),
+        graph_edges=torch.from_numpy(np.stack((graph.source, graph.target))),
         relation=torch.from_numpy(graph.relation),
         distance=torch.from_numpy(graph.distance.astype(np.float32)),
         pairs=torch.from_numpy(pairs),
@@ -113,37 +114,10 @@ def _pack(run: Ints) -> Sequences:
     return Sequences(torch.from_numpy(order), torch.from_numpy(place), sizes)
 
 
-def _inputs(conversations: Sequence[ConversationTensors], present: Tensor) -> dict[str, Tensor]:
-    inputs = {}
-    for column, name in enumerate(INPUTS):
-        values = torch.cat([getattr(c, name) for c in conversations]).float()
-        # where, not a product: absent rows may be NaN
-        inputs[name] = torch.where(present[:, column, None], values, torch.zeros(()))
-    return inputs
-
-
 def _check(number: int, c: ConversationTensors, config: PcgnetConfig) -> None:
-    turns = len(c.speakers)
-    if not turns:
+    if not c.speakers:
         raise ValueError(f"conversation {number} has no utterance")
-    wanted = {name: (turns, width) for name, width in config.widths.items()}
-    wanted["present"] = (turns, len(INPUTS))
-    for name, shape in wanted.items():
-        found = tuple(getattr(c, name).shape)
-        if found != shape:
-            raise ValueError(f"conversation {number}: {name} is {found}, the model needs {shape}")
-
-
-def _edge_index(edges: Edges) -> Tensor:
-    return torch.from_numpy(np.stack((edges.source, edges.target)))
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        return {name: tensor.to(device) for name, tensor in value.items()}
-    if isinstance(value, Sequences):
-        moved = {f.name: _moved(getattr(value, f.name), device) for f in fields(value)}
-        return replace(value, **moved)
-    return value
+    for name, width in {**config.widths, "present": len(INPUTS)}.items():
+        shape, needed = tuple(getattr(c, name).shape), (len(c.speakers), width)
+        if shape != needed:
+            raise ValueError(f"conversation {number}: {name} is {shape}, the model needs {needed}")

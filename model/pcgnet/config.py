@@ -10,7 +10,8 @@ from model.data.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from model.interface import INPUTS, MODALITIES, StoreDType
 from state.window import Recurrence
 
-TEXT, AUDIO, VIDEO, PERSONA = range(4)
+TEXT: Final = INPUTS.index("text")
+PERSONA: Final = INPUTS.index("persona")
 SLOPE: Final = 0.2  # of LeakyReLU in both attentions
 
 
@@ -35,11 +36,11 @@ class PcgnetConfig:
     persona_dropout: float = 0.2
     graph_dropout: float = 0.2
     head_dropout: float = 0.5
-    input_clip: float = 5.0  # bound of a normalised input: one wild number cannot overflow float16
+    input_clip: float = 5.0  # bound of a normalised input: an outlier cannot overflow float16
     store_dtype: StoreDType = "float16"
     recurrence: Recurrence = field(default_factory=Recurrence)
     sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
-    research: tuple[str, ...] = ()  # parts of `model.study.ablations`; such a model is not served
+    research: tuple[str, ...] = ()  # of `model.study.ablations`; such a model is not served
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))

@@ -1,4 +1,4 @@
-"""Edges of the persona graph and of the interactive graph, from each utterance's past to it.
+"""Edges of the persona graph and of the interactive graph, from past utterances to later ones.
 
 Utterances are numbered 0..N-1 over a whole batch, session by session, each in spoken order; so an
 utterance's past within its session is a range of numbers, and edges are built without a loop over
@@ -21,7 +21,7 @@ RELATIONS: Final = 8
 # and for ES (3, 4, 5); ERC -> ES (6); ES -> ERC (7).
 SAME_TIME, INTRA, INTER = 0, 1, 2
 TO_ES, TO_ERC = 6, 7
-FAR_RELATIONS: Final = (1, 2, 4, 5, TO_ES, TO_ERC)  # those that reach back
+FAR_RELATIONS: Final = (1, 2, 4, 5, TO_ES, TO_ERC)  # relations that reach back in time
 CROSS_TASK_SPAN: Final = 1  # cross-task edges reach the utterance itself and this many before it
 
 
@@ -45,7 +45,7 @@ def past_pairs(first: Ints) -> tuple[Ints, Ints]:
 
 
 def persona_edges(first: Ints) -> Edges:
-    """Edges between utterances, the same for each modality: the past in reach, and a self-loop."""
+    """Return edges between utterances, alike for each modality: past in reach, and a self-loop."""
     j, i = past_pairs(first)
     here = np.arange(len(first), dtype=np.int64)
     source, target = np.concatenate((j, here)), np.concatenate((i, here))
@@ -53,7 +53,7 @@ def persona_edges(first: Ints) -> Edges:
 
 
 def interactive_edges(first: Ints, session: Ints, speaker: Ints) -> Edges:
-    """Edges between nodes (utterance * 6 + task * 3 + modality), all eight relations."""
+    """Return edges between nodes (utterance * 6 + task * 3 + modality), of all eight relations."""
     here = np.arange(len(first), dtype=np.int64)
     j, i = past_pairs(first)
     relation_back = np.where(speaker[j] == speaker[i], INTRA, INTER).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What PCGNet offers the rest of the project, see `model.kind`."""
+"""PCGNet as the rest of the project uses it, see `model.kind`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from model.kind import Kind, TextMode
 from model.pcgnet.options import PcgnetOptions
 from model.training.options import Run
 
-if TYPE_CHECKING:  # torch comes with them
+if TYPE_CHECKING:  # they import torch
     from model.data.dataset import DataSet
     from model.pcgnet.checkpoint import Checkpoint
     from model.pcgnet.plan import PcgnetPlan

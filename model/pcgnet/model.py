@@ -1,4 +1,4 @@
-"""PCGNet, causal: the whole model, in its whole-conversation form (training and oracle).
+"""PCGNet, causal, in its whole-conversation form (for training and as the oracle).
 
 After "PCGNet: persona- and shift-aware emotion recognition in conversation" (SIGIR 2024), made
 exactly incremental and repaired (see docs/decisions.md). Order of the path: projections -> context
@@ -8,7 +8,7 @@ utterance of many conversations at a time, with the same weights.
 
 The shift head reads more than the paper's: evidence from the utterance alone, without its past. As
 in a hidden Markov chain, the probability of a transition depends on the earlier belief and on new
-evidence; nodes that mix both do not separate them. Its logits of a pair are then added to the
+evidence, which the nodes mix. Its logits of a pair are then added to the
 emotion head's log-probabilities of the two utterances (a product of experts).
 
 Shapes: N utterances, M = 3 modalities (text, audio, video), H hidden, C classes, P pairs, E edges.
@@ -75,17 +75,17 @@ class GatedSum(nn.Module):
         return self.mix(self.first(x), x, y)
 
     def mix(self, first: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The sum, given A x + a."""
+        """Return the sum, from `first` = A x + a."""
         return torch.addcmul(torch.sigmoid(first) * x, torch.sigmoid(self.second(y)), y)
 
 
 class CausalGru(nn.Module):
-    """`cells` two-layer GRUs side by side over the same runs; states rounded as they are stored."""
+    """`cells` parallel two-layer GRUs over the same runs; states are rounded as they are stored."""
 
     def __init__(
         self, cells: int, width: int, dropout: float, store: torch.dtype, reads: int | None = None
     ) -> None:
-        """`reads`: numbers a cell of each layer reads, `width` where it is None."""
+        """Let each cell read `reads` numbers; None: `width`."""
         super().__init__()
         self.dropout, self.store, self.cells, self.width = dropout, store, cells, width
         bound = self.width**-0.5
@@ -134,7 +134,7 @@ def _gru_cell(x_gates: Tensor, h_gates: Tensor, h: Tensor) -> Tensor:
 
 
 def joint(before: Tensor, now: Tensor) -> Tensor:
-    """Sum of each of `before` [P, C] (rows) and each of `now` [P, C] (columns): [P, C * C]."""
+    """Add each of `before` [P, C] (rows) to each of `now` [P, C] (columns): [P, C * C]."""
     return (before[:, :, None] + now[:, None, :]).flatten(1)
 
 
@@ -142,9 +142,8 @@ def as_stored(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Round to the stored precision; gradients pass straight through."""
     if dtype is torch.float32:
         return x
-    return (
-        x + (x.detach().to(dtype).float() - x.detach()) if x.requires_grad else x.to(dtype).float()
-    )
+    rounded = x.detach().to(dtype).float()
+    return x + (rounded - x.detach()) if x.requires_grad else rounded
 
 
 class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
@@ -192,13 +191,11 @@ class PersonaAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric
     def message(
         self, v_j: Tensor, source_j: Tensor, target_i: Tensor, index: Tensor, size_i: int
     ) -> Tensor:
-        score = F.leaky_relu(source_j + target_i, SLOPE)
-        weight: Tensor = softmax(score, index, num_nodes=size_i)
-        return weighted(v_j, weight)
+        return _attend(v_j, source_j + target_i, index, size_i)
 
 
 class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric is untyped
-    """Relation-aware attention over ERC and ES nodes (docs/models.md A2.2, A3, relations in use).
+    """Relation-aware attention over ERC and ES nodes (docs/models.md A2.2, A3).
 
     A source's score gets a bias per relation and head, and for relations that reach back a weight
     on log(1 + distance).
@@ -216,15 +213,12 @@ class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric i
         for vector in (self.source, self.target, self.relation_bias, self.distance_weight):
             nn.init.xavier_uniform_(vector)
 
-    def distance_weights(self) -> Tensor:
-        """[8, heads], zero where a relation never reaches back."""
-        full = self.distance_weight.new_zeros(RELATIONS, self.heads)
-        return full.index_copy(0, _far(full.device), self.distance_weight)
-
     def forward(self, u: Tensor, edges: Tensor, relation: Tensor, distance: Tensor) -> Tensor:
         """Node values [nodes, H] -> [nodes, H]."""
         nodes, width = u.shape
-        reach = self.distance_weights()[relation] * torch.log1p(distance)[:, None]
+        far = torch.tensor(FAR_RELATIONS, device=u.device)
+        weights = u.new_zeros(RELATIONS, self.heads).index_copy(0, far, self.distance_weight)
+        reach = weights[relation] * torch.log1p(distance)[:, None]
         out: Tensor = self.propagate(
             edges,
             v=u.reshape(nodes, self.heads, -1),
@@ -249,26 +243,22 @@ class GraphAttention(MessagePassing):  # type: ignore[misc]  # torch_geometric i
         index: Tensor,
         size_i: int,
     ) -> Tensor:
-        score = F.leaky_relu(source_j + target_i + bias, SLOPE)
-        weight: Tensor = softmax(score, index, num_nodes=size_i)
-        return weighted(v_j, weight)
+        return _attend(v_j, source_j + target_i + bias, index, size_i)
 
 
-def weighted(values: Tensor, weight: Tensor) -> Tensor:
-    """Values [E, ..., D] times weights [E, ...]; in place where no gradient needs the values."""
-    if torch.is_grad_enabled():
-        return values * weight[..., None]
-    return values.mul_(weight[..., None])
+def _attend(values: Tensor, score: Tensor, target: Tensor, nodes: int) -> Tensor:
+    """Multiply values [E, ..., D] by the softmax of LeakyReLU(score [E, ...]) over each target.
 
-
-def _far(device: torch.device) -> Tensor:
-    return torch.tensor(FAR_RELATIONS, device=device)
+    In place where no gradient needs the values.
+    """
+    weight: Tensor = softmax(F.leaky_relu(score, SLOPE), target, num_nodes=nodes)[..., None]
+    return values * weight if torch.is_grad_enabled() else values.mul_(weight)
 
 
 class Pcgnet(nn.Module):
     """The weights, and the whole-conversation form; `model.study.ablations` derives from it."""
 
-    research: ClassVar[tuple[str, ...]] = ()  # as in the settings it is built from
+    research: ClassVar[tuple[str, ...]] = ()  # must equal that of its settings
     gru: ClassVar[type[CausalGru]] = CausalGru
 
     def __init__(self, config: PcgnetConfig) -> None:
@@ -312,15 +302,15 @@ class Pcgnet(nn.Module):
         return centred.clamp(-self.config.input_clip, self.config.input_clip)
 
     def forward(self, batch: Batch, *, rounding: bool = True) -> WholeOutput:
-        """One pass over whole conversations.
+        """Answer whole conversations in one pass.
 
         With `rounding`, values that a step would store are rounded to `config.store_dtype`, so that
         the answers are those of `PcgnetStep`; gradients pass straight through.
         """
         store = STORE_DTYPES[self.config.store_dtype] if rounding else torch.float32
         x = self._inputs(batch)  # [N, 3, H]
-        # The GRU's output is added to its input: with the utterance's own vector only behind two
-        # gated layers, dev weighted F1 of a MELD run was 1.8 points lower (56.6, not 58.4; H=128).
+        # The GRU's output is added to its input: with the utterance's vector behind gated layers
+        # alone, dev weighted F1 of a MELD run was 1.8 points lower (56.6, not 58.4; H=128).
         context = x[:, :1] + self.context(x[:, :1], batch.context, rounding)  # [N, 1, H]
         context = torch.cat((context, x[:, 1:]), dim=1)  # [N, 3, H]
         f = self.speaker_gate(context, self.speaker(x, batch.speaker, rounding))
@@ -340,7 +330,7 @@ class Pcgnet(nn.Module):
         return collate_conversations(conversations, self.config)
 
     def _with_evidence(self, shift: Tensor, x: Tensor, now: Tensor) -> Tensor:
-        """Add to the shift head's logits [P, C * C] what the utterance alone says."""
+        """Add the evidence of the utterance alone to the shift head's logits [P, C * C]."""
         evidence = self.evidence_head(self._head_input(x))  # [N, C]
         logits: Tensor = shift + evidence[now].repeat(1, self.config.classes)
         return logits

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from model.data.dataset import DataSet
 from model.errors import EncoderMissing
 from model.kind import Plan
-from model.pcgnet.card import model_card
 from model.pcgnet.checkpoint import NAME
-from model.pcgnet.config import PcgnetConfig
-from model.pcgnet.config import preset as papers_sizes
+from model.pcgnet.config import PcgnetConfig, preset
 from model.pcgnet.model import Pcgnet
 from model.pcgnet.options import PcgnetOptions
-from model.pcgnet.recipe import Recipe, paper_recipe, recipe_for
+from model.pcgnet.recipe import Recipe, recipe_for
 from model.pcgnet.train import fitting_config, train
+from model.scoring.card import filled_card
 from model.scoring.report import Report
 from model.text.encode_sentences import has_sentences, with_encoded_text
 from model.text.sentence_encoder import find_encoder, frozen_encoder
@@ -30,7 +29,7 @@ from model.training.settings import changed, changes_of
 
 @dataclass(frozen=True, slots=True)
 class PcgnetPlan(Plan):
-    """What to train of PCGNet; without an `encoder`, on the set's text vectors."""
+    """A plan of PCGNet; without an `encoder`, on the set's text vectors."""
 
     kind: ClassVar = NAME
     config: PcgnetConfig
@@ -38,8 +37,7 @@ class PcgnetPlan(Plan):
     network: type[Pcgnet] = Pcgnet
 
     def train(self, progress: Path, listener: Listener) -> Trained[Pcgnet]:
-        """Train; a sentence encoder that was not tuned is named with what was trained."""
-        trained = train(
+        return train(
             self.data,
             self.config,
             self.recipe,
@@ -48,61 +46,80 @@ class PcgnetPlan(Plan):
             encoder=self.encoder,
             network=self.network,
             progress=progress,
-            on_step=listener.on_share,
-            on_epoch=listener.on_epoch,
+            listener=listener,
         )
-        if trained.text is None and self.encoder is not None:
-            text = frozen_encoder(self.encoder, self.recipe.mixed_layers)
-            trained = replace(trained, text=text)
-        return trained
 
     def extractors(self, trained: Trained[Pcgnet]) -> Mapping[str, str]:
-        """Return the set's, but for text that is encoded here."""
+        """Return the data set's, and the encoder's for text that is encoded here."""
         own = {} if trained.text is None else {"text": trained.text.extractor}
         return {**self.data.extractors, **own}
 
     def card(self, trained: Trained[Pcgnet], report: Report) -> str:
-        return model_card(self, trained, report)
+        config, extractors = trained.model.config, self.extractors(trained)
+        inputs = "\n".join(
+            f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
+        )
+        dropouts = {name: value for name, value in asdict(config).items() if "dropout" in name}
+        settings = asdict(self.recipe) | dropouts
+        words = "Raw text is encoded by the worker with the sentence encoder named above."
+        if trained.text is not None and trained.text.delta:
+            words = (
+                f"Raw text is encoded by the worker with {trained.text.name}, of which the last "
+                f"{self.recipe.tuned_layers} layers were tuned with this model on the same train "
+                "split (`encoder.safetensors` holds what was added to them, 8 bits a weight; the "
+                "rest is from the installed package). A sentence's vector is the mean over its "
+                f"tokens and over the last {trained.text.layers} layers, scaled to length 1. "
+                "Vectors of the untuned encoder are refused."
+            )
+        return filled_card(
+            Path(__file__).with_name("card.md"),
+            report,
+            trained.thresholds,
+            data=self.data.name,
+            labels=", ".join(config.labels),
+            weights=f"{sum(p.numel() for p in trained.model.parameters()):,}",
+            window=config.recurrence.window,
+            clip=f"{config.input_clip:g}",
+            inputs=inputs,
+            command=self.command,
+            epoch=trained.chosen.number,
+            seed=self.seed,
+            settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+            hidden=config.hidden,
+            words=words,
+        )
 
 
 def plan(data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
-    """Decide how text comes in, and the sizes that fit the data; encode it where it is frozen.
+    """Choose the text mode and the sizes that fit the data; encode the text where it is frozen.
 
-    No option `text` chooses: sentences are best heard by a tuned encoder, sets without sentences by
-    their vectors. Raises `EncoderMissing`, `RecipeError` or `DataError`.
+    Without the option `text`, sets with sentences tune the encoder and others use their vectors.
+    Raises `EncoderMissing`, `RecipeError` or `DataError`.
     """
-    of_recipe, of_model = changes_of(options, run, Recipe, PcgnetConfig)
+    recipe_changes, model_changes = changes_of(options, run, Recipe, PcgnetConfig)
     if options.hidden is not None:
-        of_model["hidden"] = options.hidden
+        model_changes["hidden"] = options.hidden
     if options.bidirectional:
-        of_model["research"] = ("bidirectional",)
-    listener = run.listener or Listener()
+        model_changes["research"] = ("bidirectional",)
     check_labels(data)
-    mode = options.text or ("adapted" if has_sentences(data.split("train")) else "vectors")
+    sentences = has_sentences(data.split("train"))
+    mode = options.text or ("adapted" if sentences else "vectors")
     folder = None if mode == "vectors" else find_encoder(options.encoder)
-    recipe = (
-        recipe_for(mode, of_recipe)
-        if options.preset is None
-        else paper_recipe(options.preset, mode, of_recipe)
-    )
+    recipe = recipe_for(mode, recipe_changes, options.preset)
     if folder is not None:
-        if not has_sentences(data.split("train")):
+        if not sentences:
             raise EncoderMissing(f"{data.name} has no sentences: use --text vectors")
         if mode == "frozen":
-            listener.on_phase("encoding")
-            whole = frozen_encoder(folder, recipe.mixed_layers)
+            run.listener.on_phase("encoding")
+            text = frozen_encoder(folder, recipe.mixed_layers)
             data = with_encoded_text(
-                data, whole, folder, cache=run.cache, on_share=listener.on_share
+                data, text, folder, cache=run.cache, on_share=run.listener.on_share
             )
         else:
-            width = _width(folder)
-            data = replace(data, widths={**data.widths, "text": width})
+            width = json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"]
+            data = replace(data, widths={**data.widths, "text": int(width)})
     fitting = fitting_config(data)
     if options.preset is not None:
-        fitting = papers_sizes(options.preset, labels=data.labels, sentiment={}, **fitting.widths)
-    config = changed(fitting, of_model, "model")
+        fitting = preset(options.preset, labels=data.labels, sentiment={}, **fitting.widths)
+    config = changed(fitting, model_changes, "model")
     return PcgnetPlan(data, config, recipe, options.seed, run.command, folder, options.threads)
-
-
-def _width(folder: Path) -> int:
-    return int(json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"])

@@ -19,7 +19,6 @@ from model.fault_points import reach
 from model.interface import (
     MODALITIES,
     Modality,
-    ModelInfo,
     Prediction,
     ServingOptions,
     Tensor,
@@ -67,16 +66,28 @@ class PcgnetPredictor:
         self._config, self._device = config, device
         self._encoder_folder = encoder
         self._encoder: SentenceEncoder | None = None
-        self._spec = state_spec(config, checkpoint.digest)
+        self.spec = state_spec(config, checkpoint.digest)
+        self.device = str(device)
+        tuned = {"text"} if checkpoint.text is not None and checkpoint.text.delta else ()
+        inputs = {name: width for name, width in config.widths.items() if width}
+        self.info = checkpoint.info(inputs, frozenset(tuned))
         self._step = PcgnetStep(config, checkpoint.weights, device)
         self._buffers: dict[int, list[TurnBuffer]] = {}  # by batch size; those not in use
         self._computing = Lock()  # one batch computes at a time: they share the scratch
         self._background = ThreadPoolExecutor(1, "emotrack-model")  # starts with its first work
-        self._traced: dict[int, Answer] = {}  # by batch size; recorded on a CPU
+        self._steps: dict[int, Answer] = {}  # by batch size; recorded on a CPU
         candidates = CANDIDATE_SIZES if device.type == "cpu" else CUDA_SIZES
         scratch = max(candidates) * scratch_per_row(config)
         self._scratch = torch.empty(scratch, device=device)  # of all batches, one at a time
-        self._sizes = self._prove(candidates)
+        # Numbers of rows that batches are padded to, proven to give a row the same bytes.
+        self.batch_sizes: tuple[int, ...] = candidates
+        turns = _sample_turns(self.spec, config, max(candidates))
+
+        def compute(numbers: Sequence[int]) -> list[bytes]:
+            answers, stored = self._compute([turns[i] for i in numbers])
+            return [a.tobytes() + s.tobytes() for a, s in zip(answers, stored, strict=True)]
+
+        self.batch_sizes = proven_sizes(compute, len(turns), candidates)
 
     @classmethod
     def load(cls, path: Path, serving: ServingOptions) -> Self:
@@ -93,31 +104,11 @@ class PcgnetPredictor:
         with device_errors(), weights_that_fit(path):
             return cls(replace(checkpoint, config=config), chosen, serving.encoder)
 
-    @property
-    def info(self) -> ModelInfo:
-        c = self.checkpoint
-        inputs = {name: width for name, width in c.config.widths.items() if width}
-        tuned = frozenset({"text"} if c.text is not None and c.text.delta else ())
-        return c.info(inputs, tuned)
-
-    @property
-    def spec(self) -> StateSpec:
-        return self._spec
-
-    @property
-    def device(self) -> str:
-        return str(self._device)
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Numbers of rows that batches are padded to: proven to give a row the same bytes."""
-        return self._sizes
-
     def warm_up(self) -> None:
         """Run each batch size once, and load and run the sentence encoder where there is one."""
         with device_errors():
-            for size in self._sizes:
-                self._compute([empty_turn(self._spec)] * size)
+            for size in self.batch_sizes:
+                self._compute([empty_turn(self.spec)] * size)
         if self.can_encode_text():
             self._encode(["Hello."])
 
@@ -129,7 +120,6 @@ class PcgnetPredictor:
             return False
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
-        """Predict a batch, see `model.interface.Predictor.predict`."""
         with device_errors():
             turns = self._with_text(turns)
             return self._all_read((c, self._compute(c)) for c in self._chunks(turns))
@@ -138,7 +128,7 @@ class PcgnetPredictor:
         """Predict in another thread, see `model.interface.Predictor.begin`."""
         with device_errors():
             turns = self._with_text(turns)
-            # Filled here: another thread would wait for this one at every array it writes.
+            # Filled here: another thread would wait for the GIL at every array it writes.
             pending = [
                 (chunk, self._background.submit(self._run, self._filled(chunk), len(chunk)))
                 for chunk in self._chunks(turns)
@@ -151,7 +141,7 @@ class PcgnetPredictor:
         return end
 
     def _chunks(self, turns: Sequence[Turn]) -> list[Sequence[Turn]]:
-        largest = self._sizes[-1]
+        largest = self.batch_sizes[-1]
         return [turns[at : at + largest] for at in range(0, len(turns), largest)]
 
     def _all_read(self, answers: Iterable[tuple[Sequence[Turn], Computed]]) -> list[Prediction]:
@@ -169,7 +159,6 @@ class PcgnetPredictor:
         return predictions
 
     def device_memory_bytes(self) -> int:
-        """Device memory in use; 0 on CPU."""
         if self._device.type != "cuda":
             return 0
         return int(torch.cuda.memory_allocated(self._device))
@@ -178,12 +167,12 @@ class PcgnetPredictor:
         return self._run(self._filled(turns), len(turns))
 
     def _filled(self, turns: Sequence[Turn]) -> TurnBuffer:
-        size = next(s for s in self._sizes if s >= len(turns))
+        size = next(s for s in self.batch_sizes if s >= len(turns))
         if size not in self._buffers:
             self._buffers[size] = []
             self._step.prepare(size)
         free = self._buffers[size]
-        buffer = free.pop() if free else TurnBuffer(size, self._config, self._spec, self._scratch)
+        buffer = free.pop() if free else TurnBuffer(size, self._config, self.spec, self._scratch)
         buffer.fill(turns)
         return buffer
 
@@ -196,43 +185,42 @@ class PcgnetPredictor:
         with self._computing, torch.inference_mode():
             inputs = buffer.on(self._device)
             reach("F3")
-            if size not in self._traced:
-                answer = self._answer_of(size)
-                on_cpu = self._device.type == "cpu"
-                self._traced[size] = traced(answer, inputs) if on_cpu else answer
-            numbers, stored = self._traced[size](*inputs)
-            reach("F4")  # on a device, the answer is still on its way
+            on_cpu = self._device.type == "cpu"
+            if size not in self._steps:
+                step = self._step_of(size)
+                self._steps[size] = traced(step, inputs) if on_cpu else step
+            numbers, stored = self._steps[size](*inputs)
+            reach("F4")  # a device may still be computing
             stored = stored.view(torch.uint8)
-            if self._device.type != "cpu":
-                numbers, stored = _moved_together(numbers, stored)
+            if not on_cpu:  # probabilities and bytes in one transfer
+                cut, dtype = numbers.shape[1] * numbers.element_size(), numbers.dtype
+                both = torch.cat((numbers.view(torch.uint8), stored), dim=1).cpu()
+                numbers, stored = both[:, :cut].contiguous().view(dtype), both[:, cut:]
         self._buffers[size].append(buffer)
         return numbers.numpy()[:count], stored.numpy()[:count]
 
-    def _answer_of(self, rows: int) -> Answer:
-        """Return the step of a batch size; the size is a plain number in the recording."""
+    def _step_of(self, rows: int) -> Answer:
+        """Return the step of a batch size, which is a plain number in a recording.
 
-        def answer(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return self._answer(rows, *inputs)
-
-        return answer
-
-    def _answer(self, rows: int, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Compute probabilities before their maps [B, C + C * C] and the values to store."""
-        out = self._step(StepInput(*inputs), rows)
+        It returns probabilities before their maps [B, C + C * C] and the values to store.
+        """
         temperature = self.checkpoint.calibration
-        emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
-        shift = torch.softmax(out.shift / temperature.shift, dim=1)
-        return torch.cat((emotion, shift), dim=1), out.stored
+
+        def step(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            out = self._step(StepInput(*inputs), rows)
+            emotion = torch.softmax(out.emotion / temperature.emotion, dim=1)
+            shift = torch.softmax(out.shift / temperature.shift, dim=1)
+            return torch.cat((emotion, shift), dim=1), out.stored
+
+        return step
 
     def _read(
-        self,
-        turns: Sequence[Turn],
-        numbers: NDArray[np.float32],
-        stored: NDArray[np.uint8],
+        self, turns: Sequence[Turn], numbers: NDArray[np.float32], stored: NDArray[np.uint8]
     ) -> list[Prediction]:
-        classes, calibration = self._config.classes, self.checkpoint.calibration
-        row_end = self._spec.row_bytes
-        conversation_end = row_end + self._spec.conversation_bytes
+        widths, classes = self._config.widths, self._config.classes
+        calibration = self.checkpoint.calibration
+        row_end = self.spec.row_bytes
+        conversation_end = row_end + self.spec.conversation_bytes
         predictions = []
         for turn, values, row in zip(turns, numbers.tolist(), stored, strict=True):
             known = turn.speaker_id in turn.window.speakers
@@ -240,13 +228,17 @@ class PcgnetPredictor:
             applied = Applied(  # views of the batch: `Window.push` copies them
                 row[:row_end], row[row_end:conversation_end], row[conversation_end:]
             )
-            used = _used(turn, self._config)
-            stated = calibration.stated(values[:classes])
-            predictions.append(Prediction(stated, shift, moved, used, applied))
+            used: list[str] = [
+                name for name in MODALITIES if name in turn.features and widths[name]
+            ]
+            if turn.persona is not None:
+                used.append("persona")
+            emotion = calibration.stated(values[:classes])
+            predictions.append(Prediction(emotion, shift, moved, tuple(used), applied))
         return predictions
 
     def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-        """Encode raw text where no text vector came with it."""
+        """Encode the raw text of turns without a text vector."""
         raw = [i for i, t in enumerate(turns) if t.text is not None and "text" not in t.features]
         if not raw or not self._config.text:
             return turns
@@ -273,25 +265,9 @@ class PcgnetPredictor:
             self._encoder = SentenceEncoder.load(folder, self.checkpoint.text)
         return self._encoder
 
-    def _prove(self, candidates: Sequence[int]) -> tuple[int, ...]:
-        turns = _sample_turns(self._spec, self._config, max(candidates))
-        self._sizes = tuple(candidates)
-
-        def compute(numbers: Sequence[int]) -> list[bytes]:
-            answers, stored = self._compute([turns[i] for i in numbers])
-            return [a.tobytes() + s.tobytes() for a, s in zip(answers, stored, strict=True)]
-
-        return proven_sizes(compute, len(turns), candidates)
-
-
-def _used(turn: Turn, config: PcgnetConfig) -> tuple[str, ...]:
-    widths = config.widths
-    used = [name for name in MODALITIES if name in turn.features and widths[name]]
-    return (*used, "persona") if turn.persona is not None else tuple(used)
-
 
 def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn]:
-    """Make different turns for proving sizes: windows of every length, any subset of inputs."""
+    """Create different turns to prove sizes with: windows of every length, any subset of inputs."""
     draw, seed = np.random.default_rng(0), torch.Generator().manual_seed(0)
     dtype, turns = STORE_DTYPES[config.store_dtype], []
     for i in range(rows):
@@ -304,12 +280,3 @@ def _sample_turns(spec: StateSpec, config: PcgnetConfig, rows: int) -> list[Turn
         persona = tuple(draw.uniform(size=config.persona).tolist()) if i % 3 else None
         turns.append(Turn(window, f"speaker {i % 4}", features, persona))
     return turns
-
-
-def _moved_together(
-    numbers: torch.Tensor, stored: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring probabilities and bytes to the CPU in one transfer."""
-    cut = numbers.shape[1] * numbers.element_size()
-    both = torch.cat((numbers.view(torch.uint8), stored), dim=1).cpu()
-    return both[:, :cut].contiguous().view(numbers.dtype), both[:, cut:]

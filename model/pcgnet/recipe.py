@@ -1,26 +1,25 @@
-"""Training settings of a PCGNet: our recipe's, and the papers' own."""
+"""Training settings of a PCGNet: our recipe, and the papers' own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
-from model.errors import RecipeError
 from model.kind import TextMode
-from model.training.settings import Pace, replaced
+from model.training.settings import Pace, changed
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
-BALANCES: Final[tuple[Balance, ...]] = ("fixed", "log-sum", "uncertainty")
+BALANCES: Final[tuple[Balance, ...]] = get_args(Balance)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe(Pace):
-    """Everything about training that is neither the model nor the data.
+    """All training settings besides the model's and the data.
 
     The defaults were chosen on MELD's dev split (docs/decisions.md). Batches are counted in
     utterances and the length of training has a floor in steps, so that a set of few or of long
-    conversations is trained as thoroughly.
+    conversations is trained as thoroughly as others.
     """
 
     epochs: int = 12
@@ -37,19 +36,19 @@ class Recipe(Pace):
     balance: Balance = "fixed"
     drop_text: float = 0.05  # chance that an utterance loses it while training
     drop_other: float = 0.1  # ... its audio, its video, its persona, each
-    text_only: float = 0.15  # chance that a whole conversation comes with text alone
-    mixed_layers: int = 4  # of the sentence encoder, averaged (where text is encoded here)
-    tuned_layers: int = 0  # the last so many layers of the sentence encoder are trained
+    text_only: float = 0.15  # chance that a whole conversation has text alone
+    mixed_layers: int = 4  # last layers of the sentence encoder that are averaged, if it is used
+    tuned_layers: int = 0  # last layers of the sentence encoder that are trained
     encoder_rate: float = 2e-4  # their learning rate
     text_weight: float = 0.5  # of the loss of a head on the text vector alone, while tuning
 
     def __post_init__(self) -> None:
-        Pace.__post_init__(self)  # no super(): a class with slots is made twice
+        Pace.__post_init__(self)  # no super(): dataclass(slots=True) creates the class twice
         if self.balance not in BALANCES:
             raise ValueError(f"balance must be one of {', '.join(BALANCES)}")
 
 
-# What differs while the encoder is tuned: more and smaller steps, fewer epochs.
+# Changes while the encoder is tuned: more and smaller steps, fewer epochs.
 ADAPTED: Final[Mapping[str, Any]] = {
     "epochs": 5,
     "batch_utterances": 80,
@@ -80,17 +79,11 @@ PAPER: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def recipe_for(text: TextMode, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """The chosen recipe for how text comes in, with `changes` applied."""
-    chosen = dict(ADAPTED) if text == "adapted" else {}
-    return replaced(Recipe(), chosen | dict(changes or {}), "recipe")
+def recipe_for(text: TextMode, changes: Mapping[str, Any], preset: str | None = None) -> Recipe:
+    """Return the recipe for a text mode, or the published one of a preset, with `changes`.
 
-
-def paper_recipe(preset: str, text: TextMode, changes: Mapping[str, Any] | None = None) -> Recipe:
-    """The published recipe of a preset; a tuned encoder keeps the steps it needs."""
-    if preset not in PAPER:
-        raise RecipeError(f"no preset `{preset}`: known are {', '.join(PAPER)}")
-    chosen = dict(PAPER[preset])
-    if text == "adapted":
-        chosen |= ADAPTED
-    return replaced(Recipe(), chosen | dict(changes or {}), "recipe")
+    A tuned encoder keeps the steps it needs. Raises `RecipeError`.
+    """
+    published = {} if preset is None else PAPER[preset]
+    adapted = ADAPTED if text == "adapted" else {}
+    return changed(Recipe(), {**published, **adapted, **changes}, "recipe")

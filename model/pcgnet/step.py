@@ -1,9 +1,9 @@
-"""PCGNet for serving: one utterance of each of many conversations, dense.
+"""PCGNet for serving: one utterance of each of many conversations, in dense tensors.
 
 Same weights and same mathematics as `model.pcgnet.model.Pcgnet`, in the same order; "#n" and
 "A2.n" number the equations of docs/models.md A2. Rows are computed apart from each other, and
-matrix products go through `model.serving.row_stable`, so that with a proven batch size a row's
-bytes do not depend on the other rows.
+matrix products use `model.serving.row_stable`, so that with a proven batch size a row's bytes do
+not depend on the other rows.
 
 Shapes: B rows (conversations), W past slots (right-aligned: slot W - 1 is the previous utterance),
 slot W the utterance itself, M = 3 modalities, H hidden, heads x D = H, C classes.
@@ -38,7 +38,7 @@ MASKED: Final = 0  # relation of a past slot out of reach; else INTRA (1) or INT
 
 
 def state_spec(config: PcgnetConfig, model_digest: str) -> StateSpec:
-    """Return the arrays that a conversation stores; a step writes 6.66 KiB at H=200.
+    """Return the specification of a conversation's stored arrays; a step writes 6.66 KiB at H=200.
 
     Per utterance the attention values of both graphs and the persona; per conversation the context
     GRU; per speaker the three speaker GRUs, and of the speaker's last utterance the shift node and
@@ -63,7 +63,7 @@ def state_spec(config: PcgnetConfig, model_digest: str) -> StateSpec:
 
 
 def multiply_adds(config: PcgnetConfig) -> int:
-    """Multiply-adds of one step's matrix products (twice that in FLOP), shift head included."""
+    """Return the multiply-adds of a step's matrix products, half of its FLOP."""
     h, c = config.hidden, config.classes
     projections = sum(config.widths[name] for name in MODALITIES) * h
     grus = (1 + M) * 2 * 2 * 3 * h * h
@@ -86,21 +86,21 @@ class StepInput(NamedTuple):
 
 
 def input_floats(config: PcgnetConfig, rows: int) -> int:
-    """Numbers in `StepInput.inputs`: whole cache lines.
+    """Return the length of `StepInput.inputs`: whole cache lines.
 
-    What is left over after whole vectors would be computed by other instructions.
+    A remainder after whole vectors would be computed by other instructions.
     """
     return -(-rows * sum(config.widths.values()) // 16) * 16
 
 
 def scratch_per_row(config: PcgnetConfig) -> int:
-    """Numbers that a row's ring and its messages take, see `Ring`."""
+    """Return the length of a row's ring and its messages, see `Ring`."""
     h, slots = config.hidden, config.recurrence.window + 1
     return slots * (2 * M * h + config.persona) + slots * 2 * M * h
 
 
 def relation_codes(window: int) -> tuple[int, int, int]:
-    """Rows of the bias table for the utterance itself, the previous one, and for no previous one.
+    """Return the bias table's rows for the utterance itself, the previous one, and no previous one.
 
     Past slot i has row i + W * (MASKED, INTRA or INTER).
     """
@@ -131,7 +131,7 @@ class Ring(NamedTuple):
 
 
 class PcgnetStep:
-    """The weights, laid out for one step."""
+    """The weights of PCGNet, laid out for one step."""
 
     def __init__(
         self, config: PcgnetConfig, weights: Mapping[str, Tensor], device: torch.device
@@ -172,7 +172,7 @@ class PcgnetStep:
         self._weights = {}
 
     def prepare(self, rows: int) -> None:
-        """Lay out what a step of `rows` rows needs: (x - mean) * scale = offset + x * scale."""
+        """Lay out the normalisation of `rows` rows: (x - mean) * scale = offset + x * scale."""
         sizes = [rows * width for width in self.config.widths.values()]
         padding = input_floats(self.config, rows) - sum(sizes)
         offset = torch.cat([(-mean * scale).repeat(rows) for mean, scale in self._mean_scale])
@@ -184,8 +184,8 @@ class PcgnetStep:
         """Compute one utterance a row; `rows` includes padding and was `prepare`d.
 
         Sizes are plain integers and parts are taken by split, narrow and select, because the step
-        is recorded (`model.serving.device.traced`): a size asked of a tensor and each ``:`` of an
-        index are operations of the recording, and with them one conversation took 4 % longer.
+        is recorded (`model.serving.device.traced`): reading a size of a tensor and each `:` of an
+        index are operations of the recording, with which one conversation took 4 % longer.
         """
         h, c = self.config.hidden, self.config.classes
         ring = self._ring(x, rows)
@@ -193,7 +193,9 @@ class PcgnetStep:
         # Copied, because the context is added to the text in place.
         alone = features.transpose(0, 1).reshape(rows, M * h)
         context, speaker, states = self._recurrent(features, x.hidden, rows)
-        f = self._speaker_gate(context, speaker, rows)  # [M, B, H]
+        gates = self._speaker_gates(torch.cat((context, speaker)), rows).sigmoid_()
+        gate_c, gate_s = gates.split_with_sizes((M, M))
+        f = (gate_c * context).addcmul_(gate_s, speaker)  # #6: [M, B, H]
         z = self._with_persona(f, persona, ring, rows)  # [B, M, H]
         nodes = self._with_graph(z, ring, rows)  # [B, 2, M, H]
         erc, es = nodes.view(rows, 2, M * h).unbind(1)
@@ -201,7 +203,9 @@ class PcgnetStep:
         log_p = torch.log_softmax(emotion, dim=1)
         es_before, log_p_before = x.previous.float().split_with_sizes((M * h, c), dim=1)
         pair = torch.cat((es_before, es, alone), dim=1).relu_()  # [B, 3 M H]
-        shift = self._shift(pair, log_p_before, log_p, rows)  # [B, C * C]
+        shift = apply_tiled(self._shift_head, pair, rows)  # #14: [B, C * C]
+        cells = shift.view(rows, c, c)  # pooled with both utterances' emotions, in place of `shift`
+        cells.add_(log_p.unsqueeze(1)).add_(log_p_before.unsqueeze(2))
         stored = torch.cat((ring.row, states, es, log_p), dim=1).to(self.store)
         return StepOutput(emotion, shift, stored)
 
@@ -229,7 +233,7 @@ class PcgnetStep:
         )
 
     def _inputs(self, x: StepInput, rows: int) -> tuple[Tensor, Tensor]:
-        """#3: normalised and projected modalities [M, B, H]; the persona [B, persona] as stored.
+        """#3: normalise and project the modalities [M, B, H]; the persona [B, persona] as stored.
 
         All inputs are normalised by one operation, on whole cache lines.
         """
@@ -237,7 +241,7 @@ class PcgnetStep:
         offset, scale, sizes = self._normalise[rows]
         flat = torch.addcmul(offset, x.inputs, scale).clamp_(-clip, clip)
         parts = torch.split_with_sizes(flat, sizes)
-        # Of a modality without a projection it stays as allocated: it is never present.
+        # A modality without a projection stays as allocated: it is never present.
         raw = torch.empty(M, tile_of(rows), self.config.hidden, device=flat.device)
         products = raw.unbind()
         for column, layer in self._project.items():
@@ -249,7 +253,7 @@ class PcgnetStep:
         return projected, persona.to(self.store)
 
     def _recurrent(self, x: Tensor, hidden: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """#4, 5: context [M, B, H], speaker [M, B, H] and the new states [B, 8 H] of four GRUs.
+        """#4, 5: return context [M, B, H], speaker [M, B, H] and new states [B, 8 H] of four GRUs.
 
         Cells: context (text), speaker text, speaker audio, speaker video. The context is `x`,
         to whose text the first cell's output is added in place.
@@ -267,14 +271,8 @@ class PcgnetStep:
         x.select(0, 0).add_(y.select(0, 0))
         return x, y.narrow(0, 1, M), torch.stack(layers, dim=2).view(rows, 8 * h)
 
-    def _speaker_gate(self, context: Tensor, speaker: Tensor, rows: int) -> Tensor:
-        """#6: f = sigmoid(A c + a) * c + sigmoid(B s + b) * s: [M, B, H]."""
-        gates = self._speaker_gates(torch.cat((context, speaker)), rows).sigmoid_()
-        gate_c, gate_s = gates.split_with_sizes((M, M))
-        return (gate_c * context).addcmul_(gate_s, speaker)
-
     def _with_persona(self, f: Tensor, persona: Tensor, ring: Ring, rows: int) -> Tensor:
-        """#7-9: persona attention r and gate z = sigmoid(.f) * f + sigmoid(.r) * r: [B, M, H]."""
+        """#7-9: attend by persona (r), and gate: sigmoid(.f) * f + sigmoid(.r) * r: [B, M, H]."""
         h, now = self.config.hidden, self.config.recurrence.window
         value, gate_f = self._persona_first(f, rows).split_with_sizes((h, h), dim=2)
         value = value.to(self.store).transpose(0, 1)
@@ -286,7 +284,7 @@ class PcgnetStep:
         return z.transpose(0, 1).contiguous()
 
     def _persona_attention(self, ring: Ring, rows: int) -> Tensor:
-        """A2.1: attention with gated personas as keys, over the past in reach and itself.
+        """A2.1: attend with gated personas as keys, over the past in reach and itself.
 
         Returns sum_j softmax_j(LeakyReLU(source_j + target)) v_j + bias: [B, M, H].
         """
@@ -307,10 +305,10 @@ class PcgnetStep:
         return y.view(rows, M, h).add_(self._persona_bias)
 
     def _with_graph(self, z: Tensor, ring: Ring, rows: int) -> Tensor:
-        """#10-12: graph attention of both tasks' nodes z + t, and their gate.
+        """#10-12: attend over the graph for both tasks' nodes z + t, and gate them.
 
         [B, M, H] -> [B, 2, M, H]. By linearity W (z + t) = W z + W t: the task's part of each
-        product was computed beforehand.
+        product was computed in advance.
         """
         h, now = self.config.hidden, self.config.recurrence.window
         both = self._graph_first(z.view(1, rows * M, h), rows * M)
@@ -323,11 +321,11 @@ class PcgnetStep:
         return _gated(gate_node, node, gate_y, y)
 
     def _graph_attention(self, ring: Ring, rows: int) -> Tensor:
-        """A2.2: sum_j weight_j (u_j + W t_j) + bias of the utterance's nodes: [B, 2, M, H].
+        """A2.2: return sum_j weight_j (u_j + W t_j) + bias of the utterance's nodes: [B, 2, M, H].
 
         A source of the other task has the same u, only its W t differs. So the two weights of the
-        previous utterance are summed, and W t is added last: the own task's, and the difference
-        to the other's as far as `other` weighs.
+        previous utterance are summed, and W t is added last: the own task's, and its difference
+        to the other's times the weight `other`.
         """
         h, heads = self.config.hidden, self.config.graph_heads
         window = self.config.recurrence.window
@@ -344,7 +342,7 @@ class PcgnetStep:
         return y.view(rows, 2, M, h)
 
     def _graph_weights(self, u: Tensor, own: Tensor, ring: Ring, rows: int) -> Tensor:
-        """Softmax of LeakyReLU(source_j + target + bias_j): [B, W + 5, 2, M, heads].
+        """Return the softmax of LeakyReLU(source_j + target + bias_j): [B, W + 5, 2, M, heads].
 
         Sources: W past utterances of the same task; of the other task the utterance itself (W) and
         the previous one (W + 1); the M modalities of the utterance.
@@ -358,14 +356,6 @@ class PcgnetStep:
         past = past.unsqueeze(2) + ring.graph_bias.view(rows, window + 2, 2, 1, heads)
         score = torch.cat((past, modalities), dim=1).add_(target)  # [B, W + 5, 2, M, heads]
         return torch.softmax(F.leaky_relu_(score, SLOPE), dim=1)
-
-    def _shift(self, pair: Tensor, log_p_before: Tensor, log_p: Tensor, rows: int) -> Tensor:
-        """#14: the shift head, pooled with both utterances' emotions: [B, C * C] logits."""
-        c = self.config.classes
-        shift = apply_tiled(self._shift_head, pair, rows)
-        cells = shift.view(rows, c, c)
-        cells.add_(log_p.unsqueeze(1)).add_(log_p_before.unsqueeze(2))  # in place of `shift`
-        return shift
 
     def _compose_persona(self) -> None:
         """Fold projection, key and attention vectors: a key's score is linear in the persona."""
@@ -436,32 +426,28 @@ class PcgnetStep:
 
     def _slots(self, name: str, slots: int, inputs: int, outputs: int) -> list[RowLinear]:
         weight = self._take(f"{name}.weight", slots, outputs, inputs)
-        bias = self._take(f"{name}.bias", slots, outputs)
-        return [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
+        return list(map(row_linear, weight, self._take(f"{name}.bias", slots, outputs)))
 
     def _stacked(self, first: str, second: str, slots: int) -> RowLinears:
-        """Two layers that read the same input, as one of twice the width."""
+        """Return two layers that read the same input, as one of twice the width."""
         h = self.config.hidden
         weight = [self._take(f"{n}.weight", slots, h, h) for n in (first, second)]
         bias = [self._take(f"{n}.bias", slots, h) for n in (first, second)]
-        pairs = zip(torch.cat(weight, 1), torch.cat(bias, 1), strict=True)
-        return RowLinears([row_linear(w, b) for w, b in pairs])
+        return RowLinears(list(map(row_linear, torch.cat(weight, 1), torch.cat(bias, 1))))
 
     def _shift_and_evidence(self, width: int, classes: int) -> RowLinear:
-        """Both heads as one layer, [9H] -> [C * C]: evidence is the same for every *from*."""
+        """Return both heads as one layer, [9H] -> [C * C]; evidence is alike for every *from*."""
         weight = self._take("shift_head.weight", classes**2, 2 * width)
         evidence = self._take("evidence_head.weight", classes, width)
         bias = self._take("shift_head.bias", classes**2)
-        own_bias = self._take("evidence_head.bias", classes)
-        return row_linear(
-            torch.cat((weight, evidence.repeat(classes, 1)), dim=1), bias + own_bias.repeat(classes)
-        )
+        bias = bias + self._take("evidence_head.bias", classes).repeat(classes)
+        return row_linear(torch.cat((weight, evidence.repeat(classes, 1)), dim=1), bias)
 
     def _recurrent_layers(self) -> tuple[list[RowLinears], RowLinears, list[Tensor]]:
-        """The GRUs' products of inputs, by layer, and of all old states; biases of n, by layer.
+        """Return products of inputs, by layer, and of all old states; n's biases, by layer.
 
-        The old states do not wait for the layer below, so theirs are one call. Biases of r and z
-        are summed into it; n's bias is added apart, because r scales the old state's.
+        The old states do not wait for the layer below, so their products are one call. Biases of r
+        and z are summed into it; n's bias is added apart, because r scales the old state's.
         """
         h = self.config.hidden
         inputs, states, biases, n_biases = [], [], [], []
@@ -477,16 +463,16 @@ class PcgnetStep:
         return inputs, RowLinears(states, torch.cat(biases)[:, None]), n_biases
 
     def _cells(self, end: str) -> list[RowLinear]:
-        h, cells = self.config.hidden, []
+        h = self.config.hidden
+        cells: list[RowLinear] = []
         for gru, n in (("context", 1), ("speaker", M)):
             weight = self._take(f"{gru}.w_{end}", n, 3 * h, h)
-            bias = self._take(f"{gru}.b_{end}", n, 3 * h)
-            cells += [row_linear(w, b) for w, b in zip(weight, bias, strict=True)]
+            cells += map(row_linear, weight, self._take(f"{gru}.b_{end}", n, 3 * h))
         return cells
 
 
 def _gru_cell(x_gates: Tensor, h_gates: Tensor, n_bias: Tensor, h: Tensor, width: int) -> Tensor:
-    """Gates r, z and n of input and old state [4, B, 3H] and the old state -> [4, B, H]."""
+    """Gates r, z and n of input and old state [4, B, 3H], the old state [4, B, H] -> [4, B, H]."""
     x_rz, x_n = x_gates.split_with_sizes((2 * width, width), dim=2)
     h_rz, h_n = h_gates.split_with_sizes((2 * width, width), dim=2)
     r, z = x_rz.add_(h_rz).sigmoid_().split_with_sizes((width, width), dim=2)
@@ -495,5 +481,5 @@ def _gru_cell(x_gates: Tensor, h_gates: Tensor, n_bias: Tensor, h: Tensor, width
 
 
 def _gated(first: Tensor, x: Tensor, second: Tensor, y: Tensor) -> Tensor:
-    """sigmoid(first) * x + sigmoid(second) * y."""
+    """Return sigmoid(first) * x + sigmoid(second) * y."""
     return (torch.sigmoid(first) * x).addcmul_(second.sigmoid_(), y)

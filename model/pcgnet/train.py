@@ -1,16 +1,17 @@
 """Train a causal PCGNet on labelled conversations: one seed, chosen on dev, deterministic.
 
-The test split is never asked for. What is returned is the exponential average of the weights at
-the epoch with the best dev weighted F1, rounded as a checkpoint stores them. Text comes in as
-vectors, or the upper layers of a sentence encoder are tuned together with the graph.
+The test split is never read. The result is the exponential average of the weights at the epoch
+with the best dev weighted F1, rounded as a checkpoint stores them. Text comes in as vectors, or the
+upper layers of a sentence encoder are tuned together with the graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +20,21 @@ from torch import Tensor, nn
 from model.data.dataset import DataSource, Dialogue
 from model.interface import INPUTS
 from model.pcgnet.collate import Batch, ConversationTensors
-from model.pcgnet.config import PcgnetConfig
+from model.pcgnet.config import TEXT, PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.whole import answer, conversation_tensors
 from model.scoring.answers import Answers
 from model.serving.device import thread_count
 from model.text.encode_sentences import with_text
-from model.text.sentence_encoder import TextEncoder
+from model.text.sentence_encoder import frozen_encoder
 from model.text.tuning import TunedEncoder
 from model.training.loop import (
     Trained,
     TrainingLoop,
     as_saved,
     class_weight,
-    normalise,
-    require_labels,
+    normalise_inputs,
 )
 from model.training.losses import (
     LogVariances,
@@ -46,17 +46,15 @@ from model.training.losses import (
     shift_loss,
     weighted,
 )
-from model.training.progress import Epoch
+from model.training.progress import Listener
 from state.window import Recurrence
-
-TEXT: Final = INPUTS.index("text")
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
     tensors: ConversationTensors
     labels: Tensor  # [T]
-    states: Sequence[Tensor]  # of the encoder's frozen layers, T of [tokens, width]; or none
+    states: Sequence[Tensor]  # of the encoder's frozen layers, T of [tokens, width]; or empty
 
 
 def train(
@@ -69,35 +67,34 @@ def train(
     encoder: Path | None = None,
     network: type[Pcgnet] = Pcgnet,
     progress: Path | None = None,
-    on_step: Callable[[float], None] | None = None,
-    on_epoch: Callable[[Epoch], None] | None = None,
+    listener: Listener = Listener(),
 ) -> Trained[Pcgnet]:
-    """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
+    """Train on `data.split("train")`, choose the epoch on `data.split("dev")`; both have labels.
 
-    `encoder` is the folder of the sentence encoder to tune, where the recipe does. With a
-    `progress` file each epoch is kept there, and a run that was killed goes on from the last one:
-    to the same bytes. `on_step` hears the share done (0..1], `on_epoch` each epoch. Equal
-    arguments give equal bytes on one machine and thread count. torch's global generator and
-    threads are left as they were. Raises ValueError for a split without a labelled utterance.
+    `encoder` is the folder of the sentence encoder that the text vectors come from, tuned where the
+    recipe says so. With a `progress` file each epoch is saved there, and a killed run resumes after
+    the last one, to the same bytes. Equal arguments give equal bytes on one machine and thread
+    count. torch's global generator and threads are restored.
     """
-    require_labels(data)
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
         training = _Training(data, config, recipe, seed, encoder, network)
-        return training.run(progress, on_step, on_epoch)
+        trained = training.run(progress, listener)
+    tuned = training.average.encoder
+    if tuned is not None:
+        return replace(trained, text=tuned.text_encoder())
+    text = None if encoder is None else frozen_encoder(encoder, recipe.mixed_layers)
+    return replace(trained, text=text)
 
 
 def fitting_config(
     data: DataSource, *, hidden: int = 128, window: int = 10, input_dropout: float = 0.4
 ) -> PcgnetConfig:
-    """The model that fits a data set's labels and vector widths; what it lacks gets width 0."""
-    widths = data.widths
+    """Return settings that fit a set's labels and vector widths; a missing input has width 0."""
+    widths: dict[str, Any] = {"text": 0, "audio": 0, "video": 0, **data.widths}
     return PcgnetConfig(
-        labels=data.labels,
-        text=widths.get("text", 0),
-        audio=widths.get("audio", 0),
-        video=widths.get("video", 0),
-        persona=widths.get("persona", 5),  # a set without personas: never present
+        data.labels,
+        **widths,  # of a set without personas, theirs is the default
         hidden=hidden,
         input_dropout=input_dropout,
         recurrence=Recurrence(window=window),
@@ -105,7 +102,7 @@ def fitting_config(
 
 
 class _Networks(nn.Module):
-    """All that is trained: the model, the balance of its losses, and a tuned encoder's parts."""
+    """Everything that is trained: the model, the balance of its losses, and a tuned encoder."""
 
     def __init__(self, model: Pcgnet, encoder: TunedEncoder | None) -> None:
         super().__init__()
@@ -142,11 +139,16 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         self.dev_states = [self._sample(d, tuned).states for d in self.dev]
         if tuned is None:
             normalise_inputs(networks.model, dialogues)
-        else:  # its vectors have length 1 and will not keep the statistics of the start
+        else:  # its vectors have length 1, and their first statistics do not last
             normalise_inputs(networks.model, dialogues, ("audio", "video", "persona"))
             flat = torch.ones(tuned.width)
             networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
-        self.class_weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
+        self.emotion_loss = partial(
+            focal_loss,
+            gamma=recipe.gamma,
+            class_weight=class_weight(dialogues, config.classes, recipe.class_weight_power),
+            smoothing=recipe.smoothing,
+        )
         super().__init__(
             recipe,
             networks,
@@ -157,13 +159,8 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             fingerprint=repr((data.name, len(samples), seed, asdict(config), recipe)),
         )
 
-    def text(self) -> TextEncoder | None:
-        encoder = self.average.encoder
-        return None if encoder is None else encoder.text_encoder()
-
     @torch.no_grad()
     def answers(self) -> tuple[Pcgnet, Answers]:
-        """What the averaged networks say of dev, as they would be saved."""
         model = as_saved(self.average.model)
         if self.average.encoder is None:
             return model, answer(model, self.dev)
@@ -181,14 +178,14 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         return _Sample(tensors, torch.from_numpy(dialogue.labels), states)
 
     def loss_of(self, samples: Sequence[_Sample]) -> Tensor:
-        """Of one batch; inputs are taken away at random."""
+        """Return the loss of one batch, of which inputs are removed at random."""
         batch = self.network.model.collate([s.tensors for s in samples])
         batch = replace(batch, present=self._thinned(batch))
         vectors = None
         if self.network.encoder is not None:
             vectors = self.network.encoder([state for s in samples for state in s.states])
-            heard = torch.where(batch.present[:, TEXT, None], vectors, torch.zeros(()))
-            batch = replace(batch, inputs=batch.inputs | {"text": heard})
+            text = torch.where(batch.present[:, TEXT, None], vectors, torch.zeros(()))
+            batch = replace(batch, inputs=batch.inputs | {"text": text})
         labels = torch.cat([s.labels for s in samples])
         return self._loss(self.network.model(batch), labels, vectors)
 
@@ -197,7 +194,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         shifts = shift_labels(labels, out.pairs, classes)
         weights = {"emotion": 1.0, "shift": r.shift_weight, "moved": r.moved_weight}
         losses = {
-            "emotion": self._emotion_loss(out.emotion, labels),
+            "emotion": self.emotion_loss(out.emotion, labels),
             "shift": shift_loss(out.shift_alone, shifts, smoothing=r.shift_smoothing),
             "moved": moved_loss(out.shift_alone, shifts, classes),
         }
@@ -214,41 +211,25 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             total = weighted(losses, weights)
         if vectors is None or self.network.text_head is None:
             return total
-        said = self.network.text_head(vectors * vectors.shape[1] ** 0.5)
-        return total + r.text_weight * self._emotion_loss(said, labels)
-
-    def _emotion_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return focal_loss(
-            logits,
-            labels,
-            gamma=self.recipe.gamma,
-            class_weight=self.class_weight,
-            smoothing=self.recipe.smoothing,
-        )
+        logits = self.network.text_head(vectors * vectors.shape[1] ** 0.5)
+        return total + r.text_weight * self.emotion_loss(logits, labels)
 
     def _thinned(self, batch: Batch) -> Tensor:
-        """Take inputs away at random, so that any subset is an answerable one: [N, 4] bool."""
+        """Remove inputs at random, so that the model learns to answer any subset: [N, 4] bool."""
         r = self.recipe
         chance = torch.full(batch.present.shape, r.drop_other)
         chance[:, TEXT] = r.drop_text
-        kept = torch.rand(batch.present.shape, generator=self.generator) >= chance
+        present = torch.rand(batch.present.shape, generator=self.generator) >= chance
         conversations = int(batch.conversation[-1]) + 1
         text_only = torch.rand(conversations, generator=self.generator) < r.text_only
         others = torch.ones(len(INPUTS), dtype=torch.bool)
         others[TEXT] = False
-        kept &= ~(text_only[batch.conversation][:, None] & others)
-        return batch.present & kept
-
-
-def normalise_inputs(
-    model: Pcgnet, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
-) -> None:
-    """Set the model's input normalisation from the train split's present rows."""
-    normalise(model, model.config.widths, dialogues, names)
+        present &= ~(text_only[batch.conversation][:, None] & others)
+        return batch.present & present
 
 
 def _optimiser(networks: _Networks, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only: biases, gates and learned vectors are left alone."""
+    """Return an AdamW that decays matrices only, not biases, gates and learned vectors."""
     encoder = [] if networks.encoder is None else list(networks.encoder.parameters())
     tuned = {id(p) for p in encoder}
     own = [p for p in networks.parameters() if id(p) not in tuned]

@@ -1,4 +1,4 @@
-"""Turns to one buffer of bytes: all arguments of a step, in one transfer."""
+"""Turns to one buffer of bytes: all arguments of a step, moved in one transfer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.interface import INPUTS, MODALITIES, Turn, numbers
 from model.pcgnet.config import PERSONA, PcgnetConfig
@@ -22,7 +21,7 @@ ALIGN: Final = 64  # bytes: sections start on a cache line
 
 
 class TurnBuffer:
-    """A buffer of `rows` turns, filled batch after batch. Rows beyond the turns given are zero."""
+    """A buffer of `rows` turns, filled batch after batch. Rows beyond the filled ones are zero."""
 
     def __init__(
         self, rows: int, config: PcgnetConfig, spec: StateSpec, scratch: torch.Tensor
@@ -31,7 +30,6 @@ class TurnBuffer:
         self.rows, self._scratch = rows, scratch
         window, h = config.recurrence.window, config.hidden
         store = STORE_DTYPES[config.store_dtype]
-        widths = config.widths
         self._sections: dict[str, tuple[int, torch.dtype, tuple[int, ...]]] = {}
         end = 0
         for name, dtype, shape in (
@@ -50,21 +48,21 @@ class TurnBuffer:
         self._bytes = bytes_[begin : begin + end]
         self._on_cpu = self._cut(torch.from_numpy(self._bytes))
         self._alive = keep_alive(self._on_cpu)
-        flat, self._inputs, at = self._array("inputs").view(np.float32), {}, 0
-        for name, width in widths.items():
+        parts = self._on_cpu
+        flat, self._inputs, at = parts.inputs.numpy(), {}, 0
+        for name, width in config.widths.items():
             self._inputs[name] = flat[at : at + rows * width].reshape(rows, width)
             at += rows * width
-        self._present = self._array("present").view(np.bool_).reshape(len(INPUTS), rows)
-        self._relation = self._array("relation").view(np.int32).reshape(rows, window + 2)
+        self._present, self._relation = parts.present[..., 0].numpy(), parts.relation.numpy()
+        self._ring, self._hidden, self._previous = (
+            part.view(torch.uint8).numpy() for part in (parts.ring, parts.hidden, parts.previous)
+        )
         now, self._before, nothing_before = relation_codes(window)
         masked = np.arange(window, dtype=np.int32) + window * MASKED
         self._no_past = np.append(masked, np.array([now, nothing_before], np.int32))
-        self._ring = self._array("ring").reshape(rows, window, spec.row_bytes)
-        self._hidden = self._array("hidden").reshape(2, 4, rows, -1)
-        self._previous = self._array("previous").reshape(rows, -1)
 
     def fill(self, turns: Sequence[Turn]) -> None:
-        """Write the turns; everything absent is zero, so that no earlier batch shows through."""
+        """Write the turns over those of the last batch; everything absent is zero."""
         self._bytes.fill(0)
         window = self._ring.shape[1]
         self._relation[:] = self._no_past
@@ -114,26 +112,22 @@ class TurnBuffer:
             hidden[:, 1:, row] = speaker.arrays[:cut].reshape(3, 2, -1).transpose(1, 0, 2)
             self._previous[row] = speaker.arrays[cut:]
 
-    def _array(self, name: str) -> NDArray[np.uint8]:
-        start, dtype, shape = self._sections[name]
-        return self._bytes[start : start + math.prod(shape) * dtype.itemsize]
-
 
 def keep_alive(tensors: StepInput) -> object:
-    """Return a C++ reference to the tensors, to be held for as long as a step uses them.
+    """Return a C++ reference to the tensors, to be stored for as long as a step uses them.
 
     Without one they are referenced only from Python, and torch takes the GIL to pass them into a
     step and to drop them: 13 waits a step, of up to 5 ms each while another thread is busy.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated, without another such container
+        warnings.simplefilter("ignore")  # deprecated, but there is no other such container
         return torch.jit.script(list(tensors))
 
 
 def past_relations(turn: Turn) -> list[int]:
     """Return INTRA or INTER for each past utterance in reach of this one, the latest last.
 
-    In reach is all from the speaker's previous utterance on; of a new speaker, the whole session.
+    In reach is the session from the speaker's previous utterance on; for a new speaker, all of it.
     """
     window, speaker = turn.window, turn.speaker_id
     known = window.speakers.get(speaker)

@@ -16,7 +16,7 @@ from model.scoring.answers import Answers, answers_to
 
 
 def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> ConversationTensors:
-    """A dialogue as the model reads it; an input the set or the model lacks is never present.
+    """Return a dialogue as tensors; an input that the set or the model lacks is never present.
 
     Raises ValueError when a vector's width is not the model's.
     """
@@ -33,23 +33,15 @@ def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> Conversati
 
 
 @torch.no_grad()
-def answer(model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = True) -> Answers:
-    """Run `model` over whole dialogues; utterances without a label are heard but not scored."""
-    training = model.training
-    model.eval()
-
-    def run(part: slice) -> WholeOutput:
-        return whole_output(model, dialogues[part], rounding=rounding)
-
-    found = answers_to(dialogues, model.config.classes, run)
-    model.train(training)
-    return found
+def answer(model: Pcgnet, dialogues: Sequence[Dialogue]) -> Answers:
+    """Run `model` over whole dialogues; utterances without a label are read but not scored."""
+    return answers_to(
+        dialogues, model.config.classes, lambda part: whole_output(model, dialogues[part])
+    )
 
 
-def whole_output(
-    model: Pcgnet, dialogues: Sequence[Dialogue], *, rounding: bool = True
-) -> WholeOutput:
-    """Return what one pass over the dialogues answers."""
+def whole_output(model: Pcgnet, dialogues: Sequence[Dialogue]) -> WholeOutput:
+    """Run `model` once over the dialogues, laid out as one batch, in evaluation mode."""
     tensors = [conversation_tensors(d, model.config) for d in dialogues]
-    out: WholeOutput = model(model.collate(tensors), rounding=rounding)
+    out: WholeOutput = model.eval()(model.collate(tensors))
     return out

@@ -1,16 +1,13 @@
-"""A picture of a training: loss and dev score by epoch."""
+"""A plot of a training run: loss and dev score by epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model.atomic_files import write_whole
-
-if TYPE_CHECKING:
-    from model.training.progress import Epoch
 from model.scoring.pictures import BLUE, GREEN, ORANGE, _figure
+from model.training.progress import Epoch
 
 
 def learning_curves(history: Sequence[Epoch], path: Path) -> None:

@@ -1,7 +1,7 @@
-"""What training any of the models has in common: epochs over whole conversations, chosen on dev.
+"""The training loop of all models: epochs over whole conversations, the best one on dev chosen.
 
-A model's own training says what its samples, steps and answers are; here are the order, the pace,
-the average of the weights, the choice of the epoch, and how a killed run goes on.
+A model's own training derives its samples, loss and answers; here are the order, the pace, the
+average of the weights, the choice of the epoch, and resuming a killed run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 from model.data.dataset import (
     SPLITS,
     UNLABELLED,
-    DataSet,
     DataSource,
     Dialogue,
     column_statistics,
     label_counts,
 )
 from model.errors import DataError
+from model.interface import INPUTS
 from model.scoring.answers import Answers, emotion_weighted_f1
 from model.scoring.calibrate import calibrate
 from model.serving.calibration import Calibration, Thresholds
 from model.training.losses import focal_loss
-from model.training.progress import Epoch, load_progress, save_progress
+from model.training.progress import Epoch, Listener, load_progress, save_progress
 from model.training.settings import Pace
 
 if TYPE_CHECKING:
@@ -49,31 +49,33 @@ class Labelled(Protocol):
 
 
 class Normalised(Protocol):
-    """A model whose inputs are normalised inside."""
+    """A model that normalises its own inputs."""
 
+    @property
+    def config(self) -> Any: ...
     def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None: ...
 
 
 Sample = TypeVar("Sample", bound=Labelled)
-Network = TypeVar("Network", bound=nn.Module)  # all that is trained
-Model = TypeVar("Model", bound=nn.Module)  # what is saved of it
+Network = TypeVar("Network", bound=nn.Module)  # everything that is trained
+Model = TypeVar("Model", bound=nn.Module)  # the part that is saved
 
 
 @dataclass(frozen=True, slots=True)
 class Trained(Generic[Model]):
-    """The chosen weights and how they came about."""
+    """The chosen weights, what was fitted with them, and their history."""
 
     model: Model
     calibration: Calibration
     thresholds: Thresholds
     history: tuple[Epoch, ...]
     chosen: Epoch
-    text: TextEncoder | None = None  # what the model's text is read through
+    text: TextEncoder | None = None  # the encoder of the model's text vectors
     cut: int = 0  # sentences that were longer than the model reads
 
 
 class TrainingLoop(ABC, Generic[Sample, Network, Model]):
-    """The moving parts of one run; `optimiser`'s groups hold the highest rate as `peak`."""
+    """The state of one run; `optimiser`'s groups hold the highest rate as `peak`."""
 
     def __init__(
         self,
@@ -94,25 +96,23 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         self.step_number = 0
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}  # the averaged weights of the best epoch
-        per = steps_an_epoch(recipe, [len(sample.labels) for sample in samples])
+        utterances = sum(len(sample.labels) for sample in samples)
+        overshoot = utterances / len(samples) / 2  # of a batch: half a conversation
+        per = max(1, math.ceil(utterances / (recipe.batch_utterances + overshoot)))
         self.epochs = max(recipe.epochs, min(MOST_EPOCHS, math.ceil(recipe.steps_at_least / per)))
-        self.steps = self.epochs * per  # about: each epoch packs its batches anew
+        self.steps = self.epochs * per  # about: each epoch packs its batches again
         self.fingerprint = fingerprint
 
     @abstractmethod
     def loss_of(self, samples: Sequence[Sample]) -> Tensor:
-        """The loss of one batch, with its graph."""
+        """Return the loss of one batch, with its gradient graph."""
 
     @abstractmethod
     def answers(self) -> tuple[Model, Answers]:
-        """What the averaged weights say of dev, as they would be saved."""
-
-    def text(self) -> TextEncoder | None:
-        """The chosen encoder, where one was tuned."""
-        return None
+        """Return the averaged weights as they would be saved, and their answers to dev."""
 
     def extra(self) -> dict[str, Any]:
-        """What else a run that goes on needs, by attribute."""
+        """Return further state that a resumed run needs, by attribute name."""
         return {}
 
     @property
@@ -124,12 +124,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
     def _on_cuda(self) -> bool:
         return next(self.network.parameters()).device.type == "cuda"
 
-    def run(
-        self,
-        progress: Path | None,
-        on_step: Callable[[float], None] | None,
-        on_epoch: Callable[[Epoch], None] | None,
-    ) -> Trained[Model]:
+    def run(self, progress: Path | None, listener: Listener) -> Trained[Model]:
         """Train; return the chosen model with calibration and thresholds fitted on dev."""
         if progress is not None:
             self._restore(progress)
@@ -139,34 +134,29 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
             losses = []
             for samples in self._shuffled():
                 losses.append(self._step(samples))
-                if on_step:
-                    on_step(min(1.0, self.step_number / self.steps))
+                listener.on_share(min(1.0, self.step_number / self.steps))
             self.history.append(self._judge(number, sum(losses) / len(losses)))
             if self.chosen.number == number:
                 self.best = copy.deepcopy(self.average.state_dict())
             if progress is not None:
-                self._keep(progress)
-            if on_epoch:
-                on_epoch(self.history[-1])
-        if on_step:
-            on_step(1.0)
+                self._save(progress)
+            listener.on_epoch(self.history[-1])
+        listener.on_share(1.0)
         self.average.load_state_dict(self.best)
-        model, found = self.answers()
+        model, on_dev = self.answers()
         calibration, thresholds = calibrate(
-            found.emotion, found.labels, found.shift, found.shifts, self._classes
+            on_dev.emotion, on_dev.labels, on_dev.shift, on_dev.shifts, self._classes
         )
-        history, chosen = tuple(self.history), self.chosen
-        return Trained(model, calibration, thresholds, history, chosen, self.text())
+        return Trained(model, calibration, thresholds, tuple(self.history), self.chosen)
 
     def _judge(self, number: int, train_loss: float) -> Epoch:
-        _, found = self.answers()
-        loss = focal_loss(
-            torch.from_numpy(found.emotion), torch.from_numpy(found.labels), gamma=0.0
-        )
-        return Epoch(number, train_loss, loss.item(), emotion_weighted_f1(found))
+        _, on_dev = self.answers()
+        logits, labels = torch.from_numpy(on_dev.emotion), torch.from_numpy(on_dev.labels)
+        dev_loss = focal_loss(logits, labels, gamma=0.0).item()
+        return Epoch(number, train_loss, dev_loss, emotion_weighted_f1(on_dev))
 
     def _shuffled(self) -> Iterator[list[Sample]]:
-        """Whole conversations in a new order, added up to `batch_utterances`."""
+        """Yield batches of whole conversations in a new order, of `batch_utterances` or more."""
         batch: list[Sample] = []
         for i in self.rng.permutation(len(self.samples)):
             batch.append(self.samples[i])
@@ -179,7 +169,11 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
     def _step(self, samples: Sequence[Sample]) -> float:
         self.network.train()
         loss = self.loss_of(samples)
-        self._set_learning_rate()
+        # Linear warm-up, then a half cosine to zero.
+        done = self.step_number / self.steps
+        warm = min(1.0, (self.step_number + 1) / max(1.0, self._pace.warm_up * self.steps))
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), self._pace.clip_norm)
@@ -187,13 +181,6 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         self.step_number += 1
         self._follow()
         return loss.item()
-
-    def _set_learning_rate(self) -> None:
-        """Linear warm-up, then a half cosine to zero."""
-        done = self.step_number / self.steps
-        warm = min(1.0, (self.step_number + 1) / max(1.0, self._pace.warm_up * self.steps))
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -203,7 +190,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         for mean, weight in pairs:
             mean.lerp_(weight, 1 - decay)
 
-    def _keep(self, progress: Path) -> None:
+    def _save(self, progress: Path) -> None:
         state = {
             "fingerprint": self.fingerprint,
             "network": self.network.state_dict(),
@@ -239,33 +226,17 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
             setattr(self, name, value)
 
 
-def require_labels(data: DataSource) -> None:
-    """Raise ValueError for a split, of those that training reads, without a labelled utterance."""
-    for split in ("train", "dev"):
-        if not any((d.labels != UNLABELLED).any() for d in data.split(split)):
-            raise ValueError(f"the {split} split of {data.name} has no labelled utterance")
-
-
-def steps_an_epoch(recipe: Pace, lengths: Sequence[int]) -> int:
-    """About how many: batches overshoot by half a conversation."""
-    overshoot = sum(lengths) / len(lengths) / 2
-    return max(1, math.ceil(sum(lengths) / (recipe.batch_utterances + overshoot)))
-
-
-def normalise(
-    model: Normalised,
-    widths: Mapping[str, int],
-    dialogues: Sequence[Dialogue],
-    names: Sequence[str],
+def normalise_inputs(
+    model: Normalised, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
 ) -> None:
     """Set a model's input normalisation from the train split's present rows."""
     for name, (mean, deviation) in column_statistics(dialogues).items():
-        if name in names and widths[name]:
+        if name in names and model.config.widths[name]:
             model.set_normalisation(name, torch.from_numpy(mean), torch.from_numpy(deviation))
 
 
 def as_saved(model: Model) -> Model:
-    """A copy whose weights are float16 numbers, as a checkpoint stores them."""
+    """Return a copy with the weights rounded to float16, as a checkpoint stores them."""
     saved = copy.deepcopy(model).eval()
     with torch.no_grad():
         for parameter in saved.parameters():
@@ -274,7 +245,7 @@ def as_saved(model: Model) -> Model:
 
 
 def class_weight(dialogues: Sequence[Dialogue], classes: int, power: float) -> Tensor | None:
-    """(1 / a class's share) ** power, one in the mean, [C]; None where `power` is 0."""
+    """Return (1 / a class's share) ** power, 1 in the mean: [C]; None where `power` is 0."""
     if not power:
         return None
     counts = np.maximum(label_counts(dialogues, classes), 1)
@@ -282,7 +253,7 @@ def class_weight(dialogues: Sequence[Dialogue], classes: int, power: float) -> T
     return torch.from_numpy(weight / weight.mean()).float()
 
 
-def check_labels(data: DataSet) -> None:
+def check_labels(data: DataSource) -> None:
     """Raise `DataError` where a split that training reads has no label."""
     for split in SPLITS[:2]:
         dialogues = data.split(split)

@@ -1,8 +1,8 @@
-"""What training minimises: emotion, emotion shift, and the shift-aware contrast of pair vectors.
+"""Losses: emotion, emotion shift, and the shift-aware contrast of pair vectors.
 
 PCGNet's three losses with the published faults repaired: "same shift" is tested before "reversed
-shift", batches without a pair give a zero that can be differentiated, and the balancer cannot blow
-up a loss that is nearly zero.
+shift", batches without a pair give a differentiable zero, and the balancer cannot blow up a
+loss that is nearly zero.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def focal_loss(
     class_weight: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """Mean of -(1 - p_y)^gamma log p_y over rows [N, C]; rows labelled below 0 count for nothing.
+    """Return the mean of -(1 - p_y)^gamma log p_y over rows [N, C] with a label of 0 or more.
 
-    `smoothing` mixes that share of the uniform distribution into the target. Zero (and still
+    `smoothing` is the share of the uniform distribution in the target. Zero (and still
     differentiable) when no row is labelled.
     """
     labelled = labels >= 0
@@ -47,14 +47,14 @@ def focal_loss(
 
 
 def shift_labels(labels: Tensor, pairs: Tensor, classes: int) -> Tensor:
-    """from * C + to of each pair [P, 2] of rows; -1 where either end is unlabelled."""
+    """Return from * C + to of each pair [P, 2] of rows; -1 where either end is unlabelled."""
     before, after = labels[pairs[:, 0]], labels[pairs[:, 1]]
     joint = before * classes + after
     return torch.where((before >= 0) & (after >= 0), joint, torch.full_like(joint, -1))
 
 
 def shift_loss(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy over (from, to) classes [P, C * C]; zero when no pair is labelled."""
+    """Return the mean cross-entropy over (from, to) classes [P, C * C]; zero without a label."""
     labelled = labels >= 0
     if not bool(labelled.any()):
         return logits.sum() * 0.0
@@ -62,10 +62,10 @@ def shift_loss(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Ten
 
 
 def moved_loss(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Mean negative log-likelihood of *shifted or not*, the probability that alerts are made of.
+    """Return the mean negative log-likelihood of *shifted or not*, which alerts are based on.
 
-    1 - trace of the joint (from, to) distribution [P, C * C]: the joint cross-entropy spends most
-    of its effort on telling emotions apart, this term on whether there was a shift at all.
+    1 - trace of the joint (from, to) distribution [P, C * C]: the joint cross-entropy is dominated
+    by the choice of the emotions, this term by the presence of a shift.
     """
     labelled = labels >= 0
     if not bool(labelled.any()):
@@ -80,7 +80,7 @@ def moved_loss(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def couple_labels(shifts: Tensor, classes: int) -> Tensor:
-    """How shift a->b of pair q relates to shift c->d of pair r, [P, P].
+    """Return the relation of shift a->b of pair q to shift c->d of pair r, [P, P].
 
     SAME (a=c, b=d) is decided before REVERSED (a=d, b=c): two equal "no shift" pairs are the same.
     """
@@ -104,13 +104,13 @@ def shift_contrast(
     generator: torch.Generator,
     temperature: float = 0.07,
 ) -> Tensor:
-    """Supervised contrast over ordered couples of pair vectors [P, D] (shift-aware, PCGNet A5.3).
+    """Return the supervised contrast over ordered couples of pair vectors [P, D].
 
-    Couples whose shifts relate alike are drawn together. At most `MAX_CONTRAST_PAIRS` labelled
-    pairs are sampled with `generator`. Zero when fewer than two couples could be compared.
+    Couples whose shifts have the same relation are pulled together (docs/models.md A5.3). At most
+    `MAX_CONTRAST_PAIRS` labelled pairs are sampled with `generator`. Zero for fewer than two.
     """
-    kept = torch.nonzero(shifts >= 0).squeeze(1)
-    chosen = kept[torch.randperm(len(kept), generator=generator)[:MAX_CONTRAST_PAIRS]]
+    labelled = torch.nonzero(shifts >= 0).squeeze(1)
+    chosen = labelled[torch.randperm(len(labelled), generator=generator)[:MAX_CONTRAST_PAIRS]]
     if len(chosen) < 2:
         return vectors.sum() * 0.0
     vectors, shifts = vectors[chosen], shifts[chosen]
@@ -126,7 +126,7 @@ def shift_contrast(
 
 
 def _supervised_contrast(similar: Tensor, relation: Tensor) -> Tensor:
-    """-log(sum over alike / sum over others), one term an anchor, rare relations weighing more."""
+    """Return -log(sum over alike / sum over others), a term an anchor, rare ones weigh more."""
     itself = torch.eye(len(relation), dtype=torch.bool)
     alike = (relation[:, None] == relation[None, :]) & ~itself
     anchors = alike.any(1)
@@ -141,15 +141,15 @@ def _supervised_contrast(similar: Tensor, relation: Tensor) -> Tensor:
 
 
 def weighted(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of weight * loss."""
+    """Return the sum of weight * loss."""
     return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
 
 def log_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Sum of weight * loss / |loss| detached: the gradient of sum weight * log loss (PCGNet A5.4).
+    """Return a sum with the gradient of sum weight * log loss (docs/models.md A5.4).
 
-    Each task pulls with its weight, whatever its size. The divisor has a floor: a loss that is
-    nearly solved is left alone instead of exploding.
+    Each task counts by its weight, whatever the size of its loss, which is divided by its own
+    value. The divisor has a floor, so that a loss near zero does not explode.
     """
     terms = [
         weights[name] * loss / loss.detach().clamp_min(BALANCE_FLOOR)
@@ -160,7 +160,7 @@ def log_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tenso
 
 
 class LogVariances(nn.Module):
-    """Weights that are learned: sum of weight * (loss * exp(-s) + s), one s a task.
+    """Learned weights: the sum of weight * (loss * exp(-s) + s), one s a task.
 
     After Kendall, Gal and Cipolla, "Multi-task learning using uncertainty to weigh losses" (2018).
     """

@@ -1,14 +1,13 @@
-"""Options of `emotrack train`, and the rest that a plan follows from."""
+"""Options of `emotrack train`, and the other inputs of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-if TYPE_CHECKING:  # torch comes with it
-    from model.training.progress import Listener
+from model.training.progress import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,10 @@ class TrainingOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a plan follows from besides the data and the options; changes win over options."""
+    """Inputs of a plan besides the data and the options; its changes win over options."""
 
-    command: str  # that gives the run again
+    command: str  # that repeats the run
     recipe_changes: Mapping[str, Any] = field(default_factory=dict)
     model_changes: Mapping[str, Any] = field(default_factory=dict)
     cache: Path | None = None  # folder for encoded sentences
-    listener: Listener | None = None
+    listener: Listener = field(default_factory=Listener)

@@ -1,4 +1,4 @@
-"""A training run's state after each epoch, so that a killed run goes on where it was."""
+"""The progress of a training run: reported, and saved after each epoch so that it can resume."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from model.atomic_files import write_whole
 from model.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch left behind, on dev; the weighted F1 is what is selected on."""
+    """The result of one epoch; the best weighted F1 on dev is chosen."""
 
     number: int
     train_loss: float
@@ -26,7 +24,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who hears how far a run is."""
+    """Calls for a run's progress: its phase, the share of it that is done (0..1], each epoch."""
 
     on_phase: Callable[[str], None] = lambda _: None
     on_share: Callable[[float], None] = lambda _: None
@@ -35,6 +33,8 @@ class Listener:
 
 def save_progress(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors and plain values; the file is complete or it is the one before."""
+    import torch  # here, because help imports this module
+
     content = BytesIO()
     torch.save(dict(state), content)
     try:
@@ -46,17 +46,19 @@ def save_progress(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_progress(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """What was saved by a run of the same data, model, recipe and seed; None where nothing was.
+    """Return the state saved by a run of the same data, model, recipe and seed; None without one.
 
-    Nothing is unpickled but tensors and plain values. Raises `ModelError` for the state of another
-    run, or a damaged one.
+    Unpickles tensors and plain values only. Raises `ModelError` for the state of another run, or a
+    damaged one.
     """
+    import torch
+
     if not path.exists():
         return None
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         same = state["fingerprint"] == fingerprint
-    except Exception as error:  # torch raises anything at all of a damaged file
+    except Exception as error:  # torch raises any class for a damaged file
         raise ModelError(f"{path} is damaged ({error}): delete it to start anew") from error
     if not same:
         raise ModelError(

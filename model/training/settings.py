@@ -1,4 +1,4 @@
-"""Settings of a training or a model, changed by name: from a file or from flags."""
+"""Settings of a training run or a model, changed by name: from a file or from options."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The part of a recipe that any training loop reads; a model's own recipe adds to it."""
+    """The part of a recipe that every training loop reads; each model's recipe derives from it."""
 
     epochs: int
-    steps_at_least: int = 240  # a small set is gone through more often
+    steps_at_least: int = 240  # a small set is passed through more often
     patience: int = 6  # epochs without a better dev score after which training stops
-    batch_utterances: int = 300  # whole conversations are added up to it
+    batch_utterances: int = 300  # whole conversations are added until it is reached
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warm_up: float = 0.1  # share of the steps
@@ -40,38 +40,16 @@ class Pace:
                 raise ValueError(f"{name} must be at least 1")
 
 
-def read_settings(
-    path: Path | None, recipe_kind: type, model_kind: type
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a YAML file with the sections `recipe` and `model`: what to change of each.
-
-    Nothing where `path` is None. Raises `RecipeError` naming the file and the setting, with the
-    nearest name that exists.
-    """
-    if path is None:
-        return {}, {}
-    try:
-        found = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise RecipeError(f"cannot read {path}: {error}") from error
-    if not isinstance(found, dict) or not set(found) <= {"recipe", "model"}:
-        raise RecipeError(f"{path}: two sections are known, `recipe:` and `model:`")
-    recipe, model = found.get("recipe") or {}, found.get("model") or {}
-    for section, names, kind in (("recipe", recipe, recipe_kind), ("model", model, model_kind)):
-        if not isinstance(names, dict):
-            raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
-        _check_names(names, kind, f"{path}, {section}")
-    return recipe, model
-
-
 def changes_of(
     options: TrainingOptions, run: Run, recipe_kind: type, model_kind: type
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what to change of a recipe and of a model: a run's win over flags, those over a file.
+    """Return the changes of a recipe and of a model: a run's win over options, options over a file.
 
     Raises `RecipeError`.
     """
-    recipe, model = read_settings(options.recipe, recipe_kind, model_kind)
+    recipe, model = (
+        _read_file(options.recipe, recipe_kind, model_kind) if options.recipe else ({}, {})
+    )
     if options.epochs is not None:
         recipe |= {"epochs": options.epochs, "steps_at_least": 1}
     if options.window is not None:
@@ -79,18 +57,39 @@ def changes_of(
     return {**recipe, **run.recipe_changes}, {**model, **run.model_changes}
 
 
+def _read_file(
+    path: Path | None, recipe_kind: type, model_kind: type
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a YAML file with the sections `recipe` and `model`: the changes of each; none of None.
+
+    Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
+    """
+    if path is None:
+        return {}, {}
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise RecipeError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or not set(content) <= {"recipe", "model"}:
+        raise RecipeError(f"{path}: two sections are known, `recipe:` and `model:`")
+    recipe, model = content.get("recipe") or {}, content.get("model") or {}
+    for section, names, kind in (("recipe", recipe, recipe_kind), ("model", model, model_kind)):
+        if not isinstance(names, dict):
+            raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
+        _check_names(names, kind, f"{path}, {section}")
+    return recipe, model
+
+
 def changed(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:
-    """`before` with `changes`; `recurrence` takes a mapping of its own. Raises `RecipeError`."""
-    changes = dict(changes)
-    recurrence = getattr(before, "recurrence", None)
-    if recurrence is not None and isinstance(changes.get("recurrence"), Mapping):
-        changes["recurrence"] = replaced(recurrence, changes["recurrence"], "recurrence")
-    return replaced(before, changes, where)
+    """Return `before` with `changes`; those of a `recurrence` may be a mapping of their own.
 
-
-def replaced(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:
-    """`before` with `changes`. Raises `RecipeError` naming the nearest setting that exists."""
+    Raises `RecipeError` naming the nearest setting that exists.
+    """
     _check_names(changes, type(before), where)
+    recurrence = changes.get("recurrence")
+    if isinstance(recurrence, Mapping):
+        own: Any = getattr(before, "recurrence", None)
+        changes = {**changes, "recurrence": changed(own, recurrence, "recurrence")}
     try:
         return replace(before, **changes)
     except (TypeError, ValueError) as error:

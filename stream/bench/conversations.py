@@ -144,7 +144,7 @@ def through_kafka(
         ]
     events = [msgspec.json.decode(p.value or b"", type=PredictionEvent) for p in predictions]
     labels = {_names(event, data): data.labels.index(event.emotion) for event in events}
-    whole = whole_answers(servers.model, dialogues, told=labels)
+    whole = whole_answers(servers.model, dialogues, labels=labels)
     largest, ties = compare_whole(events, whole, data)
     sources = Counter(dict(p.headers).get("ce_source") for p in predictions)
     return KafkaRun(

@@ -50,7 +50,7 @@ def run_bench_cuda(*, say: Say) -> dict[str, Row]:
     """Measure P5: the model on a GPU, both transfers included. Raises `ModelError` without one."""
     rows: dict[str, Row] = {}
     say(f"H={CUDA_HIDDEN}: proving batch sizes")
-    predictor = bench.cuda_predictor(CUDA_HIDDEN)
+    predictor = bench.random_predictor(CUDA_HIDDEN, "cuda")
     for batch in CUDA_BATCHES:
         say(f"P5: batches of {batch}")
         talks = bench.Talks.begin(predictor, batch)

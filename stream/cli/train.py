@@ -31,7 +31,7 @@ from stream.errors import ConfigError
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
     from model.kind import Plan
-    from model.train_run import Outcome
+    from model.train_run import TrainedRun
     from model.training.progress import Epoch, Listener
 
 ALWAYS_WRITTEN: Final = ("seed", "threads")  # a run depends on them, whatever the defaults are
@@ -174,7 +174,7 @@ def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[
     return [(part, folder / f"fold-{number}") for number, part in parts]
 
 
-def _run(plan: Plan, folder: Path, listener: Listener) -> Outcome:
+def _run(plan: Plan, folder: Path, listener: Listener) -> TrainedRun:
     """Carry out a plan and write metrics.json next to the checkpoint."""
     from model.study.ablations import ablated, load
     from model.train_run import carry_out, finished

@@ -1,4 +1,4 @@
-"""A checkpoint is its bytes: what is saved is what is loaded, and damage is said in a sentence."""
+"""A checkpoint is its bytes: it loads as it was saved, and damage is reported in a sentence."""
 
 from __future__ import annotations
 

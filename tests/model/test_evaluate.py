@@ -16,12 +16,13 @@ from model.errors import CheckpointError
 from model.evaluate import answers_of, compare, evaluate
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from model.pcgnet.model import Pcgnet
-from model.pcgnet.train import fitting_config, normalise_inputs
+from model.pcgnet.train import fitting_config
 from model.pcgnet.whole import answer
 from model.scoring.bootstrap import SCORES
 from model.scoring.calibrate import shift_cells
 from model.scoring.report import goal_rows, report_data, score
 from model.serving.calibration import Calibration, Thresholds
+from model.training.loop import normalise_inputs
 from model.whole_conversation import whole_answers
 from tests.fakes.conversations import generated_conversations
 
@@ -87,7 +88,7 @@ def test_no_label_reaches_an_answer(checkpoint: Checkpoint) -> None:
     assert not np.array_equal(honest.labels, scrambled.labels)
 
 
-def test_unlabelled_utterances_are_heard_but_not_scored(checkpoint: Checkpoint) -> None:
+def test_unlabelled_utterances_are_read_but_not_scored(checkpoint: Checkpoint) -> None:
     def forget_first(dialogue: Dialogue) -> Dialogue:
         labels = dialogue.labels.copy()
         labels[0] = UNLABELLED
@@ -113,7 +114,7 @@ def test_the_report_is_what_the_answers_say(checkpoint: Checkpoint) -> None:
     assert list(report.class_f1) == list(DATA.labels)
 
 
-def test_goal_rows_are_json_with_their_goals_beside_them(checkpoint: Checkpoint) -> None:
+def test_goal_rows_are_json_with_their_goals(checkpoint: Checkpoint) -> None:
     rows = goal_rows(evaluate(checkpoint, DATA, "dev"))
     assert set(rows) == {"A1", "A4_auroc", "A4_c2_wf1", "A5_emotion", "A5_shift"}
     for row in json.loads(json.dumps(rows)).values():
@@ -187,7 +188,7 @@ def test_checkpoints_of_different_labels_cannot_be_compared(
 
 @pytest.mark.slow
 def test_the_shipped_checkpoint_scores_what_its_metrics_say(data_folder: Path | None) -> None:
-    """metrics.json beside the shipped weights was written by `emotrack train` on dev."""
+    """metrics.json next to the shipped weights was written by `emotrack train` on dev."""
     folder = default_checkpoint()
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
     shipped = load_checkpoint(folder)

@@ -1,4 +1,4 @@
-"""What only an accelerator can show: its memory runs out, it is lost, a model is trained on it.
+"""Laws of an accelerator: its memory runs out, it is lost, a model is trained on it.
 
 The laws run there too: `make gpu`.
 """
@@ -40,8 +40,8 @@ except DeviceLost as error:
 """
 
 
-def test_a_full_device_is_said_and_the_next_batch_is_answered() -> None:
-    by = bench.random_predictor(200, device=torch.device("cuda"))
+def test_a_full_device_is_reported_and_the_next_batch_is_answered() -> None:
+    by = bench.random_predictor(200, "cuda")
     talks = bench.Talks.begin(by, max(by.batch_sizes))
     turns = talks.turns(0)
     before = by.predict(turns[:1])

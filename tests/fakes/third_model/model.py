@@ -106,7 +106,7 @@ class CountingCheckpoint(LoadedCheckpoint):
         return answers_to(dialogues, self.config.classes, run)
 
     def whole(
-        self, dialogues: Sequence[Dialogue], encoder: Path | None, told: Sequence[int] | None
+        self, dialogues: Sequence[Dialogue], encoder: Path | None, labels: Sequence[int] | None
     ) -> WholeLogits:
         return whole(self.model(), dialogues)
 

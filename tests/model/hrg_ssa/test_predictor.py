@@ -107,12 +107,12 @@ def test_step_by_step_from_words_is_the_whole_conversation_at_once(
 ) -> None:
     dialogues = data.split("dev")
     stepped = {d.dialogue_id: said(served, d) for d in dialogues}
-    told = {
+    labels = {
         (d.dialogue_id, uid): int(np.argmax(answer.probabilities))
         for d in dialogues
         for uid, answer in zip(d.utterance_ids, stepped[d.dialogue_id], strict=True)
     }
-    whole = whole_answers(folder, dialogues, encoder=encoder, told=told)
+    whole = whole_answers(folder, dialogues, encoder=encoder, labels=labels)
     for dialogue in dialogues:
         answers = stepped[dialogue.dialogue_id]
         for uid, answer in zip(dialogue.utterance_ids, answers, strict=True):

@@ -32,6 +32,7 @@ from model.text.token_encoder import TokenEncoder, token_states
 from model.train_run import carry_out
 from model.training.loop import Trained
 from model.training.options import Run
+from model.training.progress import Listener
 from state.window import Recurrence
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -99,7 +100,7 @@ def test_equal_arguments_give_equal_weights_and_a_killed_run_goes_on_to_them(
         raise Killed
 
     with pytest.raises(Killed):
-        trained(data, encoder, progress=progress, on_epoch=kill)
+        trained(data, encoder, progress=progress, listener=Listener(on_epoch=kill))
     again = trained(data, encoder, progress=progress, cache=tmp_path / "cache")
     assert same(whole, again)
     assert [e.number for e in again.history] == [1, 2]

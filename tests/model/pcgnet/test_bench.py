@@ -1,4 +1,4 @@
-"""What is timed is what it says: sizes, turns and counted work."""
+"""The benchmark times what it reports: sizes, turns and counted work."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
     monkeypatch.setattr(FullLinear, "multiply", counting_too)
     by = bench.random_predictor(100)
     rows = 4  # of fewer, some products would be computed for four
-    by._sizes = (rows,)
+    by.batch_sizes = (rows,)
     talks = bench.Talks.begin(by, 1)
     seen.clear()
-    by._traced.clear()  # recorded anew, so that Python runs once more
+    by._steps.clear()  # recorded again, so that Python runs once more
     talks.step(talks.turns(0), lambda: 0.0)
     products = sum(seen) // rows
     expected = multiply_adds(preset("meld", hidden=100, persona_heads=2))
@@ -46,7 +46,7 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
 
 
 @pytest.mark.slow
-def test_talks_go_on_from_turn_to_turn() -> None:
+def test_each_step_extends_the_windows() -> None:
     talks = bench.Talks.begin(bench.random_predictor(100), 2)
     clock = count()
     for t in range(3):

@@ -28,7 +28,7 @@ from model.serving.calibration import Calibration, Thresholds
 from state.window import Recurrence, Window
 from tests.fakes.device import DEVICE
 
-EXACT = 1e-5  # the model law with rounding off (architecture §3a)
+EXACT = 1e-5  # the model law with rounding off (docs/architecture.md §3a)
 STORED = 2e-3  # and with values rounded as they are stored
 COLUMNS = (*INPUTS, "present")
 
@@ -117,14 +117,14 @@ def turn_of(conversation: ConversationTensors, t: int, window: Window) -> seam.T
     return seam.Turn(window, conversation.speakers[t], features, persona)
 
 
-def push(spec: Any, turn: seam.Turn, said: seam.Prediction) -> Window:
+def push(spec: Any, turn: seam.Turn, answer: seam.Prediction) -> Window:
     new, _ = turn.window.push(
         spec.recurrence,
         utterance_id="u",
         speaker_id=turn.speaker_id,
-        row=said.applied.row,
-        arrays=said.applied.arrays,
-        speaker=said.applied.speaker,
+        row=answer.applied.row,
+        arrays=answer.applied.arrays,
+        speaker=answer.applied.speaker,
     )
     return new
 
@@ -134,7 +134,7 @@ def step_through(
 ) -> list[list[seam.Prediction]]:
     """Utterance by utterance, all conversations side by side."""
     windows = [Window.empty(by.spec) for _ in conversations]
-    said: list[list[seam.Prediction]] = [[] for _ in conversations]
+    answers: list[list[seam.Prediction]] = [[] for _ in conversations]
     for t in range(max(len(c.speakers) for c in conversations)):
         going = [i for i, c in enumerate(conversations) if t < len(c.speakers)]
         for i in going:
@@ -143,9 +143,9 @@ def step_through(
                 windows[i] = Window.empty(by.spec)
         turns = [turn_of(conversations[i], t, windows[i]) for i in going]
         for i, turn, answer in zip(going, turns, by.predict(turns), strict=True):
-            said[i].append(answer)
+            answers[i].append(answer)
             windows[i] = push(by.spec, turn, answer)
-    return said
+    return answers
 
 
 def whole_pass(of: Checkpoint, conversations: Sequence[ConversationTensors]) -> WholeOutput:
@@ -163,24 +163,26 @@ def assert_forms_agree(
     speakers: int = 32,
 ) -> None:
     source = checkpoint((window, store, speakers))
-    said = list(itertools.chain(*step_through(predictor(window, store, speakers), conversations)))
+    answers = list(
+        itertools.chain(*step_through(predictor(window, store, speakers), conversations))
+    )
     out = whole_pass(source, conversations)
     emotion = torch.softmax(out.emotion / source.calibration.emotion, 1)
-    stepped = torch.tensor([s.probabilities for s in said])
+    stepped = torch.tensor([s.probabilities for s in answers])
     assert (emotion - stepped).abs().max() <= tolerance
     top = emotion.topk(2, dim=1).values
     clear = top[:, 0] - top[:, 1] > tolerance
     assert torch.equal(emotion.argmax(1)[clear], stepped.argmax(1)[clear])
-    assert [i for i, s in enumerate(said) if s.shift is not None] == out.pairs[:, 1].tolist()
+    assert [i for i, s in enumerate(answers) if s.shift is not None] == out.pairs[:, 1].tolist()
     if len(out.pairs):
         shift = torch.softmax(out.shift / source.calibration.shift, 1)
-        stepped = torch.tensor([s.shift for s in said if s.shift is not None])
+        stepped = torch.tensor([s.shift for s in answers if s.shift is not None])
         assert (shift - stepped).abs().max() <= tolerance
 
 
-def as_bytes(said: seam.Prediction) -> bytes:
-    numbers = np.array([*said.probabilities, *(said.shift or ())]).tobytes()
-    arrays = said.applied
+def as_bytes(prediction: seam.Prediction) -> bytes:
+    numbers = np.array([*prediction.probabilities, *(prediction.shift or ())]).tobytes()
+    arrays = prediction.applied
     return numbers + arrays.row.tobytes() + arrays.arrays.tobytes() + arrays.speaker.tobytes()
 
 
@@ -247,7 +249,7 @@ def test_a_rows_bytes_do_not_depend_on_its_batch(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(turns)))
     chosen = order[:size]
     together = predictor(store="float16").predict([turns[i] for i in chosen])
-    assert [as_bytes(said) for said in together] == [alone[i] for i in chosen]
+    assert [as_bytes(answer) for answer in together] == [alone[i] for i in chosen]
 
 
 @pytest.mark.slow
@@ -257,7 +259,7 @@ def test_the_serving_law_holds_without_the_float16_kernel(monkeypatch: pytest.Mo
     by = PcgnetPredictor(checkpoint((10, "float16", 32)), torch.device("cpu"))
     turns = pool()[0][:23]
     alone = [as_bytes(by.predict([turn])[0]) for turn in turns]
-    assert [as_bytes(said) for said in by.predict(turns[::-1])] == alone[::-1]
+    assert [as_bytes(answer) for answer in by.predict(turns[::-1])] == alone[::-1]
 
 
 @pytest.mark.slow
@@ -276,13 +278,13 @@ def test_the_serving_law_holds_at_full_size(name: str) -> None:
         values = draw.normal(size=cfg.text).astype(np.float32)
         text = seam.Tensor("float32", values.shape, values.tobytes())
         turns.append(seam.Turn(Window.empty(by.spec), f"speaker {i % 3}", {"text": text}))
-    windows = [push(by.spec, t, said) for t, said in zip(turns, by.predict(turns), strict=True)]
+    windows = [push(by.spec, t, answer) for t, answer in zip(turns, by.predict(turns), strict=True)]
     turns = [structs.replace(t, window=w) for t, w in zip(turns, windows, strict=True)]
     alone = [as_bytes(by.predict([turn])[0]) for turn in turns]
     for size in (1, 2, 3, 5, 7, 11, 13, 23, 31, 47, 49, 60):
         chosen = draw.permutation(60)[:size]
         together = by.predict([turns[i] for i in chosen])
-        assert [as_bytes(said) for said in together] == [alone[i] for i in chosen]
+        assert [as_bytes(answer) for answer in together] == [alone[i] for i in chosen]
 
 
 @pytest.mark.slow
@@ -337,11 +339,11 @@ def test_what_is_absent_is_not_looked_at() -> None:
 
 @pytest.mark.slow
 def test_the_33rd_speaker_makes_the_first_one_a_stranger() -> None:
-    """A returning speaker starts cold in both forms, though their words may still be heard."""
+    """A returning speaker starts cold in both forms, though their words may still be in reach."""
     speakers = [f"speaker {i}" for i in range(33)] + ["speaker 32", "speaker 1", "speaker 0"]
     conversation = talk(speakers, seed=2)
-    said = step_through(predictor(64), [conversation])[0]
-    assert [s.shift is not None for s in said] == [False] * 33 + [True, True, False]
+    answers = step_through(predictor(64), [conversation])[0]
+    assert [s.shift is not None for s in answers] == [False] * 33 + [True, True, False]
     assert_forms_agree([conversation], EXACT, 64)
 
 
@@ -377,10 +379,10 @@ def test_emotion_and_shift_nodes_differ() -> None:
 
 def test_a_pair_is_answered_by_the_shift_head_and_by_both_emotions() -> None:
     out = whole_pass(checkpoint((10, "float16", 32)), [talk(crowd(12, 3))])
-    said = torch.log_softmax(out.emotion, 1)
+    log_p = torch.log_softmax(out.emotion, 1)
     for pair, (before, now) in enumerate(out.pairs.tolist()):
-        kept = said[before].half().float()  # as it is stored
-        wanted = out.shift_alone[pair].view(len(kept), -1) + kept[:, None] + said[now]
+        stored = log_p[before].half().float()  # as it is stored
+        wanted = out.shift_alone[pair].view(len(stored), -1) + stored[:, None] + log_p[now]
         torch.testing.assert_close(out.shift[pair].view_as(wanted), wanted)
 
 
@@ -422,9 +424,9 @@ def test_a_persona_edge_removed_changes_the_output() -> None:
 @pytest.mark.slow
 def test_answers_of_a_known_model_stay_what_they_were() -> None:
     """Golden values: a change of the mathematics must be meant (and retrain the checkpoint)."""
-    said = step_through(predictor(), [talk(["a", "b", "a"], seed=9, absent=0.0)])[0]
-    assert said[2].probabilities == pytest.approx(GOLDEN_EMOTION, abs=1e-5)
-    assert said[2].shift_probability == pytest.approx(GOLDEN_SHIFT, abs=1e-5)
+    answers = step_through(predictor(), [talk(["a", "b", "a"], seed=9, absent=0.0)])[0]
+    assert answers[2].probabilities == pytest.approx(GOLDEN_EMOTION, abs=1e-5)
+    assert answers[2].shift_probability == pytest.approx(GOLDEN_SHIFT, abs=1e-5)
 
 
 GOLDEN_EMOTION = (0.7084522, 0.2589632, 0.0325846)

@@ -37,7 +37,7 @@ def predictor(text: int = 384) -> PcgnetPredictor:
     torch.manual_seed(5)
     weights = {name: w.half().float() for name, w in Pcgnet(config).state_dict().items()}
     calibration = Calibration(1.0, 1.0, "nothing")
-    made = Checkpoint(
+    checkpoint = Checkpoint(
         config=config,
         weights=weights,
         calibration=calibration,
@@ -47,7 +47,7 @@ def predictor(text: int = 384) -> PcgnetPredictor:
         version="1",
         digest="e" * 64,
     )
-    return PcgnetPredictor(made, torch.device("cpu"))
+    return PcgnetPredictor(checkpoint, torch.device("cpu"))
 
 
 def audio(*values: float, dtype: str = "float32") -> Tensor:
@@ -63,13 +63,13 @@ def turn(speaker: str = "a", **features: Tensor) -> Turn:
     return Turn(Window.empty(predictor().spec), speaker, features)  # type: ignore[arg-type]
 
 
-def pushed(heard: Turn, said: Prediction) -> Window:
-    now = said.applied
+def pushed(turn: Turn, answer: Prediction) -> Window:
+    now = answer.applied
     recurrence = predictor().spec.recurrence
-    return heard.window.push(
+    return turn.window.push(
         recurrence,
         utterance_id="u",
-        speaker_id=heard.speaker_id,
+        speaker_id=turn.speaker_id,
         row=now.row,
         arrays=now.arrays,
         speaker=now.speaker,
@@ -91,10 +91,10 @@ def test_no_turns_no_predictions() -> None:
 
 
 def test_a_turn_without_any_input_is_answered_from_context() -> None:
-    (said,) = predictor().predict([turn()])
-    assert said.modalities_used == ()
-    assert sum(said.probabilities) == pytest.approx(1.0, abs=1e-6)
-    assert said.shift is None
+    (answer,) = predictor().predict([turn()])
+    assert answer.modalities_used == ()
+    assert sum(answer.probabilities) == pytest.approx(1.0, abs=1e-6)
+    assert answer.shift is None
 
 
 def test_what_was_used_is_what_came_and_the_model_knows() -> None:
@@ -104,8 +104,8 @@ def test_what_was_used_is_what_came_and_the_model_knows() -> None:
         {"audio": audio(1, 2, 3, 4), "video": Tensor("float32", (0,), b"")},
         persona=(0.1, 0.2, 0.3, 0.4, 0.5),
     )
-    (said,) = predictor().predict([given])
-    assert said.modalities_used == ("audio", "persona")
+    (answer,) = predictor().predict([given])
+    assert answer.modalities_used == ("audio", "persona")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -119,26 +119,26 @@ def test_wire_types_of_the_same_numbers_give_the_same_answer(dtype: str) -> None
 
 @pytest.mark.slow
 def test_it_states_the_calibrated_confidence() -> None:
-    found = predictor().checkpoint
+    checkpoint = predictor().checkpoint
     mapped = Calibration(1.0, 1.0, "dev", 0.5, (0.3, -0.2), shift_map=(0.5, 1.4, -0.6))
-    other = PcgnetPredictor(replace(found, calibration=mapped), torch.device("cpu"))
+    other = PcgnetPredictor(replace(checkpoint, calibration=mapped), torch.device("cpu"))
     turns = [turn(audio=audio(i, 0, -i, 1)) for i in range(5)]
-    for plain, said in zip(predictor().predict(turns), other.predict(turns), strict=True):
-        assert said.probabilities == mapped.stated(plain.probabilities) != plain.probabilities
-        assert said.applied.row.tobytes() == plain.applied.row.tobytes()
+    for plain, answer in zip(predictor().predict(turns), other.predict(turns), strict=True):
+        assert answer.probabilities == mapped.stated(plain.probabilities) != plain.probabilities
+        assert answer.applied.row.tobytes() == plain.applied.row.tobytes()
     again = [
-        structs.replace(t, window=pushed(t, said))
-        for t, said in zip(turns, predictor().predict(turns), strict=True)
+        structs.replace(t, window=pushed(t, answer))
+        for t, answer in zip(turns, predictor().predict(turns), strict=True)
     ]
-    for plain, said in zip(predictor().predict(again), other.predict(again), strict=True):
+    for plain, answer in zip(predictor().predict(again), other.predict(again), strict=True):
         assert plain.shift is not None
-        assert (said.shift, said.shift_probability) == mapped.stated_shift(plain.shift)
-        assert said.shift != plain.shift
+        assert (answer.shift, answer.shift_probability) == mapped.stated_shift(plain.shift)
+        assert answer.shift != plain.shift
 
 
 def test_a_wild_number_is_bounded_not_passed_on() -> None:
-    (said,) = predictor().predict([turn(audio=audio(1e30, 0, 0, 0))])
-    assert np.isfinite(said.probabilities).all()
+    (answer,) = predictor().predict([turn(audio=audio(1e30, 0, 0, 0))])
+    assert np.isfinite(answer.probabilities).all()
 
 
 def test_rows_that_are_not_finite_are_named_and_the_others_unharmed() -> None:
@@ -147,12 +147,12 @@ def test_rows_that_are_not_finite_are_named_and_the_others_unharmed() -> None:
     with pytest.raises(NotFinite) as error:
         predictor().predict(bad)
     assert error.value.rows == (50,)
-    expected = [said.probabilities for said in predictor().predict(good)]
+    expected = [answer.probabilities for answer in predictor().predict(good)]
     without = [t for row, t in enumerate(bad) if row not in error.value.rows]
-    assert [said.probabilities for said in predictor().predict(without)] == expected
+    assert [answer.probabilities for answer in predictor().predict(without)] == expected
 
 
-def test_batches_begun_together_are_answered_as_if_asked_one_by_one() -> None:
+def test_batches_begun_together_are_answered_as_if_predicted_one_by_one() -> None:
     by = predictor()
     most = 2 * by.batch_sizes[-1]  # two chunks each
     batches = [[turn(f"s{k}", audio=audio(i, k, 1, 2)) for i in range(most - k)] for k in range(3)]
@@ -160,8 +160,8 @@ def test_batches_begun_together_are_answered_as_if_asked_one_by_one() -> None:
     begun = [by.begin(batch) for batch in batches]
     meanwhile = by.predict(batches[1])
     together = [end() for end in begun]
-    for expected, found in zip([*one_by_one, one_by_one[1]], [*together, meanwhile], strict=True):
-        assert [as_bytes(p) for p in found] == [as_bytes(p) for p in expected]
+    for expected, actual in zip([*one_by_one, one_by_one[1]], [*together, meanwhile], strict=True):
+        assert [as_bytes(p) for p in actual] == [as_bytes(p) for p in expected]
 
 
 def test_the_end_of_a_batch_names_the_rows_that_are_not_finite() -> None:
@@ -175,9 +175,9 @@ def test_the_end_of_a_batch_names_the_rows_that_are_not_finite() -> None:
 
 def as_bytes(prediction: Prediction) -> bytes:
     """All that a prediction says and keeps."""
-    kept = prediction.applied
+    applied = prediction.applied
     numbers = np.array([*prediction.probabilities, *(prediction.shift or ())])
-    return b"".join(a.tobytes() for a in (numbers, kept.row, kept.arrays, kept.speaker))
+    return b"".join(a.tobytes() for a in (numbers, applied.row, applied.arrays, applied.speaker))
 
 
 def test_raw_text_equals_the_vector_of_that_text() -> None:
@@ -239,7 +239,7 @@ def test_device_errors_become_ours(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_device_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="use auto or cpu"):
         load_predictor(serving=ServingOptions(device="cuda"))
 

@@ -8,19 +8,19 @@ from model.interface import MODALITIES
 from model.pcgnet.config import PcgnetConfig, preset
 from model.study.ablations import network_of
 
-# models.md A10: the published code, with causal GRUs (A8) and as it is.
+# docs/models.md A10: the published code, with causal GRUs (A8) and as it is.
 PUBLISHED = {"meld": (3_175_332, 2_695_332), "iemocap": (12_355_730, 10_435_730)}
 
 
-def ours_beside_the_papers(config: PcgnetConfig) -> int:
-    """Weights we added, less those we left out (docs/decisions.md says why of each)."""
+def added_weights(config: PcgnetConfig) -> int:
+    """Return the number of weights we added less those we left out (reasons: docs/decisions.md)."""
     h, m = config.hidden, len(MODALITIES)
     added = {
-        "vectors heard where an input is missing": m * h + config.persona,
-        "an embedding that tells the two tasks' nodes apart": 2 * h,
+        "vectors for missing inputs": m * h + config.persona,
+        "an embedding of the two tasks": 2 * h,
         "biases of persona values and persona keys": 2 * m * h,
         "bias of the interactive graph's values": h,
-        "what the utterance alone says, for the shift head": (m * h + 1) * config.classes,
+        "evidence of the utterance alone, for the shift head": (m * h + 1) * config.classes,
     }
     left_out = {
         "persona gates read their head's own value, not all of H": m * h * config.persona_heads
@@ -34,7 +34,7 @@ def ours_beside_the_papers(config: PcgnetConfig) -> int:
 def test_the_preset_has_the_papers_number_of_weights_and_our_named_additions(name: str) -> None:
     causal, both_ways = PUBLISHED[name]
     config = preset(name)
-    extra = ours_beside_the_papers(config)
+    extra = added_weights(config)
     assert weights(config) == causal + extra
     assert weights(preset(name, research=("bidirectional",))) == both_ways + extra
 

@@ -37,22 +37,22 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    made = generated_conversations(16, seed=4)
-    return replace(made, widths={**made.widths, "text": 16})
+    data = generated_conversations(16, seed=4)
+    return replace(data, widths={**data.widths, "text": 16})
 
 
 @pytest.fixture(scope="module")
 def folder(data: DataSet, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = train(data, fitting_config(data, hidden=8), RECIPE, seed=0, encoder=encoder)
+    trained = train(data, fitting_config(data, hidden=8), RECIPE, seed=0, encoder=encoder)
     where = tmp_path_factory.mktemp("checkpoint")
     save_checkpoint(
         where,
-        made.model,
-        calibration=made.calibration,
-        thresholds=made.thresholds,
+        trained.model,
+        calibration=trained.calibration,
+        thresholds=trained.thresholds,
         extractors={"text": "tiny"},
         card="",
-        text=made.text,
+        text=trained.text,
     )
     return where
 
@@ -62,7 +62,7 @@ def served(folder: Path, encoder: Path) -> Predictor:
     return load_predictor(folder, ServingOptions(device=DEVICE, encoder=encoder))
 
 
-def said(by: Predictor, dialogue: Dialogue) -> list[Prediction]:
+def answers_to(by: Predictor, dialogue: Dialogue) -> list[Prediction]:
     """Utterance by utterance, words in."""
     window, answers = Window.empty(by.spec), []
     for i, (speaker, sentence) in enumerate(
@@ -103,7 +103,7 @@ def test_step_by_step_from_words_is_the_whole_conversation_at_once(
     dialogues = data.split("dev")
     whole = whole_answers(folder, dialogues, encoder=encoder)
     for dialogue in dialogues:
-        for uid, answer in zip(dialogue.utterance_ids, said(served, dialogue), strict=True):
+        for uid, answer in zip(dialogue.utterance_ids, answers_to(served, dialogue), strict=True):
             expected = whole[dialogue.dialogue_id, uid]
             np.testing.assert_allclose(answer.probabilities, expected.emotion, atol=STORED)
             assert (answer.shift is None) == (expected.shift is None)
@@ -119,7 +119,7 @@ def test_a_later_sentence_changes_no_earlier_answer(
     cut = len(dialogue) - 2
     other = (*dialogue.sentences[:cut], *("stop doing that",) * 2)
     changed = replace(dialogue, sentences=other)
-    before, after = bytes_of(said(served, dialogue)), bytes_of(said(served, changed))
+    before, after = bytes_of(answers_to(served, dialogue)), bytes_of(answers_to(served, changed))
     assert before[:cut] == after[:cut]
     assert before[cut:] != after[cut:]
     checkpoint = load_checkpoint(folder)

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from model.data.dataset import DataSet, Dialogue, Split, column_statistics
-from model.errors import ModelError
+from model.errors import DataError, ModelError
 from model.pcgnet.collate import Batch
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import BALANCES, Recipe
-from model.pcgnet.train import fitting_config, normalise_inputs, train
+from model.pcgnet.train import fitting_config, train
 from model.pcgnet.whole import answer
 from model.scoring.answers import emotion_weighted_f1
-from model.training.loop import Trained, as_saved
-from model.training.progress import Epoch
+from model.training.loop import Trained, as_saved, check_labels, normalise_inputs
+from model.training.progress import Epoch, Listener
 from tests.fakes.conversations import generated_conversations
 
 RECIPE = Recipe(epochs=6, steps_at_least=1, batch_utterances=100, learning_rate=1e-2, warm_up=0.15)
@@ -119,14 +119,15 @@ def test_training_leaves_torchs_generator_and_threads_as_they_were() -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_progress_reaches_the_end_and_every_epoch_is_heard() -> None:
+def test_progress_reaches_the_end_and_every_epoch_is_reported() -> None:
     shares: list[float] = []
-    heard: list[Epoch] = []
+    reported: list[Epoch] = []
     short = replace(RECIPE, epochs=2)
-    run = train(data(), config(), short, seed=0, on_step=shares.append, on_epoch=heard.append)
+    listener = Listener(on_share=shares.append, on_epoch=reported.append)
+    run = train(data(), config(), short, seed=0, listener=listener)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert tuple(heard) == run.history
+    assert tuple(reported) == run.history
 
 
 def test_normalisation_is_of_the_train_split_alone() -> None:
@@ -138,7 +139,7 @@ def test_normalisation_is_of_the_train_split_alone() -> None:
         np.testing.assert_allclose(scale, 1 / deviation, rtol=1e-6)
 
 
-def test_what_is_returned_survives_float16() -> None:
+def test_the_returned_weights_survive_float16() -> None:
     model = trained().model
     again = as_saved(model)
     for before, after in zip(model.parameters(), again.parameters(), strict=True):
@@ -169,11 +170,11 @@ def test_each_balance_of_the_losses_trains_and_weighs_otherwise() -> None:
 
 
 class Killed(Exception):
-    """Stands for a kill: it leaves the run where it is."""
+    """Stands for a kill of the process."""
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     """Every generator, the optimiser and the average must come back, or the ends differ."""
     recipe = replace(RECIPE, epochs=4, balance="uncertainty", contrast_weight=0.05)
 
@@ -183,14 +184,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
 
     progress = tmp_path / "runs" / "progress.pt"
     with pytest.raises(Killed):
-        train(data(), config(), recipe, seed=5, progress=progress, on_epoch=killed)
-    heard: list[int] = []
-    resumed = train(
-        data(), config(), recipe, seed=5, progress=progress,
-        on_epoch=lambda epoch: heard.append(epoch.number),
-    )  # fmt: skip
+        train(
+            data(), config(), recipe, seed=5, progress=progress, listener=Listener(on_epoch=killed)
+        )
+    reported: list[Epoch] = []
+    listener = Listener(on_epoch=reported.append)
+    resumed = train(data(), config(), recipe, seed=5, progress=progress, listener=listener)
     straight = train(data(), config(), recipe, seed=5)
-    assert heard == [3, 4]
+    assert [epoch.number for epoch in reported] == [3, 4]
     assert resumed.history == straight.history
     again, first = resumed.model.state_dict(), straight.model.state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -213,18 +214,18 @@ def test_training_stops_when_dev_gets_no_better() -> None:
     assert len(train(data(), config(), still, seed=0).history) == 3
 
 
-def test_a_small_set_is_gone_through_until_enough_steps_are_made() -> None:
+def test_a_small_set_is_repeated_until_enough_steps_are_made() -> None:
     few = replace(RECIPE, epochs=1, steps_at_least=20, batch_utterances=200, patience=100)
     steps: list[float] = []
-    run = train(data(), config(), few, seed=0, on_step=steps.append)
+    run = train(data(), config(), few, seed=0, listener=Listener(on_share=steps.append))
     assert len(run.history) > 1
     assert len(steps) >= 20
 
 
 def test_a_split_without_a_label_is_named() -> None:
     none = replace(data(), dialogues={**data().dialogues, "dev": ()})
-    with pytest.raises(ValueError, match="the dev split of generated has no labelled utterance"):
-        train(none, config(), RECIPE, seed=0)
+    with pytest.raises(DataError, match="the dev split of generated has no labelled utterance"):
+        check_labels(none)
 
 
 def test_a_set_with_text_alone_can_be_trained_on() -> None:

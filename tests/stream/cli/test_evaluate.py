@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from model.data.writer import write_data_set
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.pcgnet.model import Pcgnet
-from model.pcgnet.train import fitting_config, normalise_inputs
+from model.pcgnet.train import fitting_config
 from model.serving.calibration import Calibration, Thresholds
+from model.training.loop import normalise_inputs
 from stream.cli import baseline as cli_baseline
 from stream.cli import evaluate as cli_evaluate
 from stream.errors import ConfigError, SourceError
