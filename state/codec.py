@@ -25,7 +25,7 @@ from __future__ import annotations
 import struct
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
@@ -78,13 +78,10 @@ class Append:
     A state that is created or replaced is written whole, otherwise only what the change touched.
     """
 
-    token: int
-    expected: int
+    save: Save
     offset: int
-    committed: int
     digest: bytes
-    replace: bool  # overwrite a stored state of any digest
-    restore: bool  # ... at any position, without an output of its own
+    restore: bool  # replace the state at any position, without an output of its own
     clear_state: bool  # delete rows and hash first
     clear_ids: bool
     fields: dict[bytes, bytes]  # set in the hash, in addition to token, offset and digest
@@ -140,12 +137,9 @@ class Codec:
         if self.spec.recurrence.duplicate_horizon == 0:
             recent = b""
         return Append(
-            token=save.token,
-            expected=save.expected_offset,
+            save=save,
             offset=after.offset,
-            committed=save.committed_offset,
             digest=self.digest,
-            replace=save.replace_foreign,
             restore=False,
             clear_state=whole or change.new_session,
             clear_ids=whole or change.horizon_cleared,
@@ -168,7 +162,14 @@ class Codec:
 
         Outputs that do not decode are left out and named in `Loaded.corrupt`.
         """
-        outputs, broken = _decode_outputs(entries.outputs, self._dictionary)
+        outputs, broken = {}, ""
+        for member in entries.outputs:
+            try:
+                at, output = decode_output(member, self._dictionary)
+            except (ValueError, struct.error, zlib.error) as error:
+                broken = broken or str(error)
+            else:
+                outputs[at] = output
         corrupt = f"outputs of {key_name(key)}: {broken}" if broken else None
         offset = stored_int(entries.fields.get(OFFSET))
         if offset is None:
@@ -308,21 +309,6 @@ def decode_output(member: bytes, dictionary: bytes) -> tuple[int, StoredOutput]:
         body = zlib.decompressobj(-12, zdict=dictionary).decompress(body)
     outcome, _, payload = body.partition(b"\0")
     return offset, StoredOutput(outcome.decode(), payload)
-
-
-def _decode_outputs(
-    members: Sequence[bytes], dictionary: bytes
-) -> tuple[Mapping[int, StoredOutput], str]:
-    """Return the outputs that decode, and the first failure's message (else empty)."""
-    outputs, broken = {}, ""
-    for member in members:
-        try:
-            offset, output = decode_output(member, dictionary)
-        except (ValueError, struct.error, zlib.error) as error:
-            broken = broken or str(error)
-        else:
-            outputs[offset] = output
-    return MappingProxyType(outputs), broken
 
 
 def _require(condition: bool, otherwise: str) -> None:

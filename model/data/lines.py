@@ -19,7 +19,6 @@ from model.errors import DataError
 class _Checked:
     """State shared by all lines: names, sizes, and the rows and ids seen so far."""
 
-    path: Path
     labels: Sequence[str]
     present: NDArray[np.bool_]  # [rows, modalities]
     row_of: dict[int, str] = field(default_factory=dict)  # row -> the utterance that uses it
@@ -36,7 +35,7 @@ def dialogue_lines(
 
     Raises `DataError` naming the line and the utterance.
     """
-    checked = _Checked(path, labels, present)
+    checked = _Checked(labels, present)
     for number, line in lines:
         place = f"{path}, line {number}"
         value = line.get("split")

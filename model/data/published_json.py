@@ -99,8 +99,6 @@ def read_original_json(
                 _dialogue(path, corpus, split, name, utterances, features, widths)
                 for name, utterances in _read(path).items()
             )
-    if not dialogues["train"]:
-        raise DataError(f"{folder / 'train_data.json'} holds no dialogue")
     data = DataSet(
         name=corpus,
         labels=_WORDS[corpus][0],

@@ -115,8 +115,13 @@ def read_original(
         None if persona is None else _File(persona, [load_pickle(persona)]),
     )
     dialogues: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
-    for split, dialogue in _splits(files[0], layout):
+    train, test = (_ids(files[0], position) for position in (7, 8))
+    if both := sorted(set(map(str, train)) & set(map(str, test))):
+        raise DataError(f"{features}: dialogue {both[0]!r} is in the train and the test list")
+    for dialogue in train:
+        split: Split = "dev" if dialogue in layout.dev else "train"
         dialogues[split].append(_dialogue(layout, files, split, dialogue))
+    dialogues["test"] = [_dialogue(layout, files, "test", dialogue) for dialogue in test]
     every = [d for part in dialogues.values() for d in part]
     if not every:
         raise DataError(f"{features}: its lists of train and test ids (positions 7, 8) are empty")
@@ -144,17 +149,6 @@ def _opened(path: Path, length: int) -> _File:
             "another corpus's file, or the features and roberta files swapped?"
         )
     return _File(path, parts)
-
-
-def _splits(file: _File, layout: _Layout) -> list[tuple[Split, Any]]:
-    train, test = (_ids(file, position) for position in (7, 8))
-    both = sorted(set(map(str, train)) & set(map(str, test)))
-    if both:
-        raise DataError(f"{file.path}: dialogue {both[0]!r} is in the train and the test list")
-    placed: list[tuple[Split, Any]] = [
-        ("dev" if dialogue in layout.dev else "train", dialogue) for dialogue in train
-    ]
-    return placed + [("test", dialogue) for dialogue in test]
 
 
 def _ids(file: _File, position: int) -> list[Any]:

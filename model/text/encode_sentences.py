@@ -51,13 +51,7 @@ def encoded(
     if file is not None and file.is_file():
         vectors = np.load(file, allow_pickle=False)
     else:
-        vectors = np.zeros((len(sentences), encoder.width), np.float16)
-        done = 0
-        for batch, part in encoder.encode_many(sentences):
-            vectors[batch] = part
-            done += len(batch)
-            if on_share:
-                on_share(done / len(sentences))
+        vectors = encoder.encode_many(sentences, on_share)
         if file is not None and sentences:
             _write_array(file, vectors)
     ends = np.cumsum([len(d) for d in dialogues])

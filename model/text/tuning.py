@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from model.errors import EncoderMissing
-from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length, tokens_of
+from model.text.sentence_encoder import TextEncoder, by_length, mixed, open_encoder, tokens_of
 from model.text.weight_delta import apply_delta, delta_of
 
 CHUNK = 24  # sentences run together, sorted by length for little padding
@@ -59,10 +59,13 @@ class TunedEncoder(nn.Module):
         below = _with_layers(network, list(network.encoder.layer)[: self.first]).eval()
         tokens = [tokens_of(tokenizer, sentence, self._opened.longest) for sentence in sentences]
         states: list[Tensor] = [torch.empty(0)] * len(tokens)
-        for batch in same_length([len(t) for t in tokens]):
-            out = below(input_ids=torch.tensor([tokens[i] for i in batch])).last_hidden_state
-            for i, state in zip(batch, out.half(), strict=True):
-                states[i] = state.clone()
+
+        def run(ids: list[list[int]]) -> Tensor:
+            state: Tensor = below(input_ids=torch.tensor(ids)).last_hidden_state
+            return state.half()
+
+        for i, state in by_length(tokens, run):
+            states[i] = state.clone()
         return states
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:

@@ -67,7 +67,12 @@ def verify(
     violations; 2: it cannot run.
     """
     try:
-        _require_writable(json_file)
+        if json_file is not None:
+            try:  # before the long work, not after it
+                json_file.parent.mkdir(parents=True, exist_ok=True)
+                json_file.touch()
+            except OSError as error:
+                raise CannotVerify(f"{json_file} cannot be written: {error.strerror}") from None
         settings = settings_of(context)
         from stream.serve import load_model
         from stream.verify.run import verify_topics
@@ -90,14 +95,3 @@ def verify(
         json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
     if not report.ok:
         raise typer.Exit(VIOLATIONS)
-
-
-def _require_writable(file: Path | None) -> None:
-    """Raise `CannotVerify` before the long work if the report could not be written after it."""
-    if file is None:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    except OSError as error:
-        raise CannotVerify(f"{file} cannot be written: {error.strerror}") from None
