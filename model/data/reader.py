@@ -41,7 +41,6 @@ KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "vide
 class _Columns:
     """One modality as in its file: NaN where nothing was measured."""
 
-    path: Path
     key: str  # the array's name
     values: Floats  # [rows, width]
     present: NDArray[np.bool_]  # [rows]
@@ -113,7 +112,7 @@ def _column(path: Path, key: str, arrays: Arrays, rows: int) -> _Columns:
         present &= mask(path, f"{key}_mask", arrays[f"{key}_mask"], rows)
     elif scaled:
         present &= values.any(axis=1)  # "missing = 0" after z-scoring; NaN counts as present
-    return _Columns(path, stored, values, present, scaled)
+    return _Columns(stored, values, present, scaled)
 
 
 def _persona(path: Path, features: Path, rows: int) -> _Columns:
@@ -123,7 +122,7 @@ def _persona(path: Path, features: Path, rows: int) -> _Columns:
     values = matrix(path, "persona", arrays["persona"])
     if len(values) != rows:
         raise DataError(f"{path}: `persona` has {len(values)} rows, {features.name} has {rows}")
-    return _Columns(path, "persona", values, measured(values), scaled=False)
+    return _Columns("persona", values, measured(values), scaled=False)
 
 
 def _stated_means(

@@ -166,7 +166,14 @@ def _restaged(
         turn = 0  # 0 or 1: the speaker
         for _ in range(length):
             turn = 1 - turn if rng.random() < TURN_CHANGES else turn
-            moods[turn] = _next_mood(moods[turn], moods[1 - turn], stay, stock, rng)
+            own, other = moods[turn], moods[1 - turn]
+            stays, caught = rng.random() < stay, rng.random() < CONTAGION
+            if own == UNLABELLED or not stays or not stock[own]:
+                if other != UNLABELLED and caught and stock[other]:
+                    moods[turn] = other
+                else:
+                    moods[turn] = int(rng.choice(classes, p=np.array([*map(len, stock)]) / left))
+            left -= 1
             rows.append(stock[moods[turn]].pop())
             speakers.append("ab"[turn])
         yield Dialogue(
@@ -178,18 +185,6 @@ def _restaged(
             features={m: values[rows] for m, values in whole.features.items()},
             present=whole.present[rows],
         )
-
-
-def _next_mood(
-    own: int, other: int, stay: float, stock: Sequence[Sequence[int]], rng: np.random.Generator
-) -> int:
-    stays, caught = rng.random() < stay, rng.random() < CONTAGION
-    if own != UNLABELLED and stays and stock[own]:
-        return own
-    if other != UNLABELLED and caught and stock[other]:
-        return other
-    sizes = np.array([len(rows) for rows in stock])
-    return int(rng.choice(len(stock), p=sizes / sizes.sum()))
 
 
 def without(data: DataSet, modalities: Collection[str]) -> DataSet:

@@ -66,16 +66,11 @@ class Difference:
     share_not_above: float  # of the resamples in which one is not above the other
 
     @property
-    def within_noise(self) -> bool:
-        """True when the 95 % interval covers no difference, or there is nothing to compare."""
-        return not (self.low > 0 or self.high < 0)
-
-    @property
     def verdict(self) -> str:
         """The difference in words."""
         if np.isnan(self.value):
             return "cannot be compared"
-        if self.within_noise:
+        if not (self.low > 0 or self.high < 0):
             return "within noise"
         better = (self.value > 0) != (self.score in LESS_IS_BETTER)
         return "better" if better else "worse"
