@@ -196,7 +196,20 @@ class Codec:
 
     def _fields(self, save: Save, whole: bool) -> Iterator[tuple[bytes, bytes]]:
         change, window = save.change, save.change.after.window
-        yield META, _encode_meta(change.after)
+        session, seq = change.after.session, change.after.session.last_seq
+        flags = _TRUNCATED * session.truncated | _ENDED * session.ended
+        head = _META.pack(
+            change.after.offset,
+            change.after.clock_ms,
+            session.started_ms,
+            session.first_offset,
+            seq or 0,
+            flags | (0 if seq is None else _HAS_SEQ),
+            window.count,
+            len(window.speakers),
+            zlib.crc32(change.after.recent),
+        )
+        yield META, _entry(META, head + change.after.alert)
         if window.arrays is not None and (whole or change.row_appended):
             arrays = self._sized(window.arrays, self._sizes[1], "the conversation")
             yield ARRAYS, _entry(ARRAYS, _COUNT.pack(window.count) + arrays)
@@ -340,21 +353,3 @@ def _decode_row(value: bytes, nbytes: int) -> tuple[int, str, str, bytes]:
     ids, arrays = body[_ROW.size : _ROW.size + n + m], body[_ROW.size + n + m :]
     _require(len(arrays) == nbytes, f"a row of {len(arrays)} bytes instead of {nbytes}")
     return index, ids[:n].decode(), ids[n:].decode(), arrays
-
-
-def _encode_meta(after: Conversation) -> bytes:
-    session = after.session
-    flags = _TRUNCATED * session.truncated | _ENDED * session.ended
-    seq = session.last_seq
-    head = _META.pack(
-        after.offset,
-        after.clock_ms,
-        session.started_ms,
-        session.first_offset,
-        seq or 0,
-        flags | (0 if seq is None else _HAS_SEQ),
-        after.window.count,
-        len(after.window.speakers),
-        zlib.crc32(after.recent),
-    )
-    return _entry(META, head + after.alert)

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -135,18 +135,13 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) of JSON lines, gzipped if named .gz; skip blank lines."""
     number = 0
     try:
-        with _opened(path) as file:
+        package, encoding = (gzip, "utf-8") if path.suffix == ".gz" else (io, "utf-8-sig")
+        with package.open(path, "rt", encoding=encoding) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _object(path, number, line)
     except (OSError, UnicodeError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} after line {number}: {error}") from error
-
-
-def _opened(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8-sig")
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, Any]:

@@ -84,13 +84,14 @@ def summary(report: Report) -> tuple[str, ...]:
     """Explain the scores in sentences."""
     always, best = report.majority, max(report.classes, key=lambda c: c.f1)
     worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
+    stated = report.emotion.after
     sentences = [
         f"It names the right emotion for {100 * report.accuracy.value:.0f} of 100 utterances; "
         f"answering “{always.answer}” every time would be right for {100 * always.accuracy:.0f}.",
         f"It is best at {best.label} (F1 {best.f1:.2f}) and worst at {worst.label} "
         f"(F1 {worst.f1:.2f}, {worst.support:,} utterances).",
-        f"A stated confidence is off by {100 * report.emotion_ece:.1f} points on average; chance "
-        f"alone would show {100 * report.emotion.after.floor:.1f} with this many utterances.",
+        f"A stated confidence is off by {100 * stated.ece:.1f} points on average; chance "
+        f"alone would show {100 * stated.floor:.1f} with this many utterances.",
         f"Marking the least sure {100 * report.abstention.abstained:.0f} % as “not sure” leaves "
         f"answers of which {100 * report.abstention.answered_accuracy:.0f} of 100 are right.",
     ]

@@ -121,14 +121,6 @@ class Report:
     def class_f1(self) -> Mapping[str, float]:
         return {c.label: c.f1 for c in self.classes}
 
-    @property
-    def emotion_ece(self) -> float:
-        return self.emotion.after.ece
-
-    @property
-    def shift_ece(self) -> float:
-        return self.shift.after.ece
-
 
 def score(
     answers: Answers,
