@@ -248,16 +248,23 @@ class Codec:
     def _window(self, entries: Entries, count: int) -> Window:
         n = min(count, self.spec.recurrence.window)
         _require(len(entries.rows) == n, f"{len(entries.rows)} rows instead of {n}")
-        decoded = [_decode_row(row, self._sizes[0]) for row in entries.rows]
-        indices = [index for index, _, _, _ in decoded]
+        size, arrays = self._sizes[0], bytearray()
+        indices, speakers, utterances = [], [], []
+        for row in entries.rows:
+            body = _body(b"r", row)
+            index, utterance, speaker = _ROW.unpack_from(body)
+            middle = _ROW.size + utterance
+            values = body[middle + speaker :]
+            _require(len(values) == size, f"a row of {len(values)} bytes instead of {size}")
+            indices.append(index)
+            utterances.append(body[_ROW.size : middle].decode())
+            speakers.append(body[middle : middle + speaker].decode())
+            arrays += values
         _require(indices == list(range(count - n, count)), "rows are not those of one session")
-        rows: Bytes = np.frombuffer(
-            bytearray().join(arrays for _, _, _, arrays in decoded), np.uint8
-        ).reshape(n, self._sizes[0])
         return Window(
-            rows=rows,
-            row_speakers=tuple(speaker for _, _, speaker, _ in decoded),
-            row_utterances=tuple(utterance for _, utterance, _, _ in decoded),
+            rows=np.frombuffer(arrays, np.uint8).reshape(n, size),
+            row_speakers=tuple(speakers),
+            row_utterances=tuple(utterances),
             arrays=self._arrays(entries.fields.get(ARRAYS), count),
             speakers=self._speakers(entries.fields, count),
             count=count,
@@ -345,11 +352,3 @@ def _body(role: bytes, value: bytes) -> bytes:
 def _arrays_of(value: bytes, nbytes: int) -> Bytes:
     _require(len(value) == nbytes, f"arrays of {len(value)} bytes instead of {nbytes}")
     return np.frombuffer(bytearray(value), np.uint8)
-
-
-def _decode_row(value: bytes, nbytes: int) -> tuple[int, str, str, bytes]:
-    body = _body(b"r", value)
-    index, n, m = _ROW.unpack_from(body)
-    ids, arrays = body[_ROW.size : _ROW.size + n + m], body[_ROW.size + n + m :]
-    _require(len(arrays) == nbytes, f"a row of {len(arrays)} bytes instead of {nbytes}")
-    return index, ids[:n].decode(), ids[n:].decode(), arrays

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.data.dataset import DataSet, Dialogue, Floats, Split
 from model.data.labels import IEMOCAP_LABELS, MELD_LABELS
@@ -176,6 +175,12 @@ def _dialogue(
     }
     if persona is not None:
         vectors["persona"] = persona.vectors(0, dialogue, turns)
+    labels, classes = np.asarray(features.of(2, dialogue, turns)), len(layout.labels)
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        met = sorted(set(labels.tolist()))
+        raise DataError(
+            f"{features.where(2, dialogue)} has labels {met}, expected 0..{classes - 1}"
+        )
     names = tuple(map(str, ids))
     if len(set(names)) < turns:  # the file numbers two alike
         names = tuple(map(str, range(turns)))
@@ -184,7 +189,7 @@ def _dialogue(
         utterance_ids=names,
         speakers=tuple(_speaker(features, dialogue, s) for s in features.of(1, dialogue, turns)),
         sentences=tuple(str(s) for s in features.of(6, dialogue, turns)),
-        labels=_labels(features, dialogue, turns, len(layout.labels)),
+        labels=labels.astype(np.int64),
         features=vectors,
         present=np.tile([m in vectors for m in INPUTS], (turns, 1)),
     )
@@ -200,14 +205,6 @@ def _speaker(file: _File, dialogue: Any, value: Any) -> str:
             f"{file.where(1, dialogue)} has speaker {value!r}, expected a name or a one-hot row"
         )
     return f"speaker {int(row.argmax())}"
-
-
-def _labels(file: _File, dialogue: Any, turns: int, classes: int) -> NDArray[np.int64]:
-    labels = np.asarray(file.of(2, dialogue, turns))
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        met = sorted(set(labels.tolist()))
-        raise DataError(f"{file.where(2, dialogue)} has labels {met}, expected 0..{classes - 1}")
-    return labels.astype(np.int64)
 
 
 def _widths(path: Path, dialogues: Sequence[Dialogue]) -> dict[str, int]:

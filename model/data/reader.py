@@ -7,10 +7,9 @@ whisper) becomes the mean of that column over the train split, because NaN never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +73,13 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
         extractors=recipes(name, meta, widths, [m for m, c in columns.items() if c.scaled]),
         dialogues={split: tuple(part) for split, part in dialogues.items()},
     )
-    return filled(data, _stated_means(meta_path, meta, columns))
+    means = {  # of raw columns
+        modality: meta_numbers(meta_path, meta, key, column.values.shape[1])
+        for modality, column in columns.items()
+        for key in [column.key.removesuffix("_raw") + "_mean"]
+        if key in meta and not column.scaled
+    }
+    return filled(data, means)
 
 
 def _columns(folder: Path, name: str) -> tuple[dict[str, _Columns], int]:
@@ -123,15 +128,3 @@ def _persona(path: Path, features: Path, rows: int) -> _Columns:
     if len(values) != rows:
         raise DataError(f"{path}: `persona` has {len(values)} rows, {features.name} has {rows}")
     return _Columns("persona", values, measured(values), scaled=False)
-
-
-def _stated_means(
-    path: Path, meta: Mapping[str, Any], columns: Mapping[str, _Columns]
-) -> dict[str, Floats]:
-    """Return the train means of raw columns that the meta file states."""
-    return {
-        modality: meta_numbers(path, meta, key, column.values.shape[1])
-        for modality, column in columns.items()
-        for key in [column.key.removesuffix("_raw") + "_mean"]
-        if key in meta and not column.scaled
-    }

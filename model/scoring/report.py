@@ -137,6 +137,11 @@ def score(
     `fitted_here`: the calibration was fitted on these answers, so their ECE flatters; the error
     out of fold is reported too.
     """
+    from sklearn.metrics import precision_recall_fscore_support  # a second: not for --help
+
+    columns = precision_recall_fscore_support(
+        answers.labels, answers.guess, labels=range(len(labels)), zero_division=0
+    )
     folds = out_of_fold_errors(answers) if fitted_here else (float("nan"), float("nan"))
     drawn = dialogue_weights(answers.dialogues, resamples=resamples, seed=seed)
     main = resampled_scores(answers, calibration, drawn)
@@ -151,7 +156,7 @@ def score(
         accuracy=interval(main["accuracy"]),
         weighted_f1=interval(main["weighted_f1"]),
         macro_f1=interval(main["macro_f1"]),
-        classes=_classes(answers, labels),
+        classes=tuple(map(ClassScore, labels, *(column.tolist() for column in columns))),
         confusion=confusion(answers.labels, answers.guess, classes),
         majority=_always(answers.labels, classes, {label: i for i, label in enumerate(labels)}),
         shift_base_rate=_mean(shifted),
@@ -192,16 +197,6 @@ def score(
             answered_accuracy=_mean(answers.right[~unsure]),
         ),
     )
-
-
-def _classes(answers: Answers, labels: Sequence[str]) -> tuple[ClassScore, ...]:
-    from sklearn.metrics import precision_recall_fscore_support  # a second: not for --help
-
-    columns = precision_recall_fscore_support(
-        answers.labels, answers.guess, labels=range(len(labels)), zero_division=0
-    )
-    rows = zip(labels, *(column.tolist() for column in columns), strict=True)
-    return tuple(ClassScore(*row) for row in rows)
 
 
 def _always(truth: Ints, classes: int, answers: Mapping[str, int]) -> BaseRate:
