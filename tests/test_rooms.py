@@ -8,7 +8,6 @@ import pytest
 
 from tests.rooms import Figure, circles, import_graph, measured, opening_words
 
-
 # Features may add lines: their number is printed by `python -m tests.rooms` and not held here.
 HELD = [figure for figure in measured() if figure.name != "product lines"]
 
