@@ -138,20 +138,18 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         package, encoding = (gzip, "utf-8") if path.suffix == ".gz" else (io, "utf-8-sig")
         with package.open(path, "rt", encoding=encoding) as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _object(path, number, line)
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number}: no JSON: {error}") from error
+                if not isinstance(value, dict):
+                    kind = type(value).__name__
+                    raise DataError(f"{path}, line {number}: {kind}, expected an object {{…}}")
+                yield number, value
     except (OSError, UnicodeError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} after line {number}: {error}") from error
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}, line {number}: {type(value).__name__}, expected an object {{…}}")
-    return value
 
 
 def same_rows(path: Path, arrays: Arrays, keys: Sequence[str]) -> int:

@@ -84,9 +84,8 @@ def text(
     _require_npz(out)
     with model_errors():
         names, texts = _sentences(file, text_column)
-    if not texts:
-        raise ConfigError(f"{file} holds no line to encode")
-    with model_errors():
+        if not texts:
+            raise ConfigError(f"{file} holds no line to encode")
         network, extractor = encoder_of(encoder, checkpoint)
     with progress_bar("encoding", total=len(texts)) as progress:
         vectors = sentence_vectors(texts, network, progress)

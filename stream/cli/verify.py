@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,8 +22,6 @@ from stream.cli.options import (
 )
 from stream.cli.progress import progress_bar
 from stream.errors import EmotrackError
-
-VIOLATIONS: Final = 1
 
 
 class CannotVerify(EmotrackError):
@@ -94,4 +92,4 @@ def verify(
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
     if not report.ok:
-        raise typer.Exit(VIOLATIONS)
+        raise typer.Exit(1)
