@@ -111,15 +111,6 @@ def measured(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((~np.isnan(values)).any(axis=1))
 
 
-def mask(path: Path, key: str, array: NDArray[Any], rows: int) -> NDArray[np.bool_]:
-    """Return [rows] of bool."""
-    if array.shape != (rows,) or array.dtype.kind not in "biu":
-        raise DataError(
-            f"{path}: `{key}` has shape {array.shape} of {array.dtype}, expected ({rows},) of bool"
-        )
-    return array.astype(np.bool_)
-
-
 def read_lines(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, dict[str, Any]]]]:
     """Return the path of the dialogues, gzipped or plain, and its (line number, object)."""
     path = folder / f"{name}_dialogues.jsonl.gz"

@@ -16,7 +16,7 @@ def filled(data: DataSet, stated: Mapping[str, Floats] = MappingProxyType({})) -
     """Return `data` without NaN: 0 in absent rows, the column's mean in present ones.
 
     The mean is the `stated` one of the modality, else that over the train split, else 0 (a column
-    without a measured number).
+    without a measured number). A dialogue may lack a modality that is absent in all its rows.
     """
     dialogues = {split: list(part) for split, part in data.dialogues.items()}
     for modality in data.widths:
@@ -24,14 +24,16 @@ def filled(data: DataSet, stated: Mapping[str, Floats] = MappingProxyType({})) -
         if modality in stated:
             mean = stated[modality]
         else:
-            train = [d.features[modality][d.present[:, column]] for d in data.split("train")]
-            rows = np.concatenate(train)  # [rows, width]
+            present = [d for d in data.split("train") if modality in d.features]
+            none = np.zeros((0, data.widths[modality]), np.float32)
+            train = (d.features[modality][d.present[:, column]] for d in present)
+            rows = np.concatenate([none, *train])  # [rows, width]
             measured = ~np.isnan(rows)
             total = np.where(measured, rows, 0).sum(axis=0, dtype=np.float64)
             mean = (total / np.maximum(measured.sum(axis=0), 1)).astype(np.float32)
         for part in dialogues.values():
             for i, d in enumerate(part):
-                values = d.features[modality]
+                values = d.features.get(modality, np.zeros_like(mean))
                 values = np.where(np.isnan(values), mean, values)
                 values = np.where(d.present[:, [column]], values, np.float32(0))
                 part[i] = replace(d, features={**d.features, modality: values})

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,7 +104,7 @@ def read_original_json(
         labels=_WORDS[corpus][0],
         widths=widths,
         extractors={modality: features[modality].recipe for modality in widths},
-        dialogues={split: _with_columns(part, widths) for split, part in dialogues.items()},
+        dialogues=dialogues,
     )
     return filled(with_dev(data, seed=seed))
 
@@ -199,17 +199,3 @@ def _fields(
     if known["utterance"].lower().startswith(head.lower()):
         known["utterance"] = known["utterance"][len(head) :]
     return {field: known[field] for field in _FIELDS}
-
-
-def _with_columns(dialogues: Sequence[Dialogue], widths: Mapping[str, int]) -> tuple[Dialogue, ...]:
-    """Return the dialogues with every modality of the set, 0 where absent."""
-    return tuple(
-        replace(
-            d,
-            features={
-                m: d.features.get(m, np.zeros((len(d), width), np.float32))
-                for m, width in widths.items()
-            },
-        )
-        for d in dialogues
-    )

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from model.data.arrays import (
     Arrays,
-    mask,
     matrix,
     measured,
     meta_numbers,
@@ -114,7 +113,13 @@ def _column(path: Path, key: str, arrays: Arrays, rows: int) -> _Columns:
     values = matrix(path, stored, arrays[stored])
     present = measured(values)
     if f"{key}_mask" in arrays:
-        present &= mask(path, f"{key}_mask", arrays[f"{key}_mask"], rows)
+        mask = arrays[f"{key}_mask"]
+        if mask.shape != (rows,) or mask.dtype.kind not in "biu":
+            raise DataError(
+                f"{path}: `{key}_mask` has shape {mask.shape} of {mask.dtype}, expected ({rows},) "
+                "of bool"
+            )
+        present &= mask.astype(np.bool_)
     elif scaled:
         present &= values.any(axis=1)  # "missing = 0" after z-scoring; NaN counts as present
     return _Columns(stored, values, present, scaled)

@@ -99,7 +99,7 @@ class SentenceEncoder:
         """Return [n, width]; each text runs alone and unpadded, so none changes another's bytes."""
         vectors = np.empty((len(texts), self.width), np.float16)
         for row, text in enumerate(texts):
-            vectors[row] = self._run([self._tokens(text)])[0]
+            vectors[row] = self._run([tokens_of(self._tokenizer, text, self._longest)])[0]
         return vectors
 
     def encode_many(
@@ -111,12 +111,10 @@ class SentenceEncoder:
         evaluation, not for serving.
         """
         vectors = np.zeros((len(texts), self.width), np.float16)
-        for i, vector in by_length([self._tokens(text) for text in texts], self._run, on_share):
+        tokens = [tokens_of(self._tokenizer, text, self._longest) for text in texts]
+        for i, vector in by_length(tokens, self._run, on_share):
             vectors[i] = vector
         return vectors
-
-    def _tokens(self, text: str) -> list[int]:
-        return tokens_of(self._tokenizer, text, self._longest)
 
     def _run(self, tokens: list[list[int]]) -> NDArray[np.float16]:
         with torch.inference_mode():

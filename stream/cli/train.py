@@ -65,17 +65,12 @@ def train(
     reports = []
     with model_errors():
         folder = runs / (name or default)
-        parts = (
-            [(folder, with_dev(read))]
-            if options.folds is None
-            else [
-                (folder / f"fold-{number}", part)
-                for number, part in enumerate(
-                    k_folds(read, options.folds, seed=options.seed), start=1
-                )
-            ]
-        )
-        for folder, part in parts:
+        if options.folds is None:
+            parts = {folder: with_dev(read)}
+        else:
+            folds = k_folds(read, options.folds, seed=options.seed)
+            parts = {folder / f"fold-{i}": fold for i, fold in enumerate(folds, start=1)}
+        for folder, part in parts.items():
             with _listener(part) as listener:
                 run = Run(command=command, cache=runs / ".text", listener=listener)
                 try:
