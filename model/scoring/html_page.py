@@ -27,8 +27,6 @@ SCORE_NAMES: Final[dict[ScoreName, str]] = {
     "emotion_ece": "emotion calibration error, %",
     "shift_ece": "shift calibration error, %",
 }
-
-
 DIFFERENCE_HEADER: Final = (
     "", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is",
 )  # fmt: skip

@@ -98,9 +98,8 @@ def token_states(
     file = None if cache is None else cache / f"tokens-{key}.npz"
     if file is not None and file.is_file():
         with np.load(file, allow_pickle=False) as stored:
-            states = list(
-                torch.split(torch.from_numpy(stored["states"]), stored["lengths"].tolist())
-            )
+            whole, lengths = torch.from_numpy(stored["states"]), stored["lengths"]
+            states = list(torch.split(whole, lengths.tolist()))
     else:
         states = encoder.states_many(sentences, on_share)
         if file is not None:
