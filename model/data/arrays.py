@@ -111,15 +111,13 @@ def measured(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((~np.isnan(values)).any(axis=1))
 
 
-def read_lines(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, dict[str, Any]]]]:
-    """Return the path of the dialogues, gzipped or plain, and its (line number, object)."""
+def dialogues_file(folder: Path, name: str) -> Path:
+    """Return the path of the dialogues, gzipped or plain. Raises `DataError` where both exist."""
     path = folder / f"{name}_dialogues.jsonl.gz"
     plain = folder / f"{name}_dialogues.jsonl"
     if path.is_file() and plain.is_file():
         raise DataError(f"both {path} and {plain.name} are there: remove the one that is not meant")
-    if plain.is_file():
-        path = plain
-    return path, json_objects(path)
+    return plain if plain.is_file() else path
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.arrays import json_objects
 from model.data.dataset import SPLITS, UNLABELLED, Dialogue, Split
 from model.errors import DataError
 
 
 def dialogue_lines(
-    path: Path,
-    lines: Iterable[tuple[int, dict[str, Any]]],
-    labels: Sequence[str],
-    present: NDArray[np.bool_],
+    path: Path, labels: Sequence[str], present: NDArray[np.bool_]
 ) -> Iterator[tuple[Split, Dialogue, NDArray[np.int64]]]:
     """Yield (split, dialogue without its vectors, their rows [T]) of each line.
 
@@ -26,7 +24,7 @@ def dialogue_lines(
     """
     owners: dict[int, str] = {}  # of each row, the utterance that uses it
     dialogues: dict[tuple[str, str], int] = {}  # -> line
-    for number, line in lines:
+    for number, line in json_objects(path):
         place = f"{path}, line {number}"
         value = line.get("split")
         if value not in SPLITS:

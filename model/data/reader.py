@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from model.data.arrays import (
     Arrays,
+    dialogues_file,
     matrix,
     measured,
     meta_numbers,
     read_arrays,
-    read_lines,
     read_meta,
     same_rows,
     the_set_in,
@@ -54,12 +54,12 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
     meta_path = folder / f"{name}_meta.json"
     meta = read_meta(meta_path)
     columns, rows = _columns(folder, name)
-    path, lines = read_lines(folder, name)
+    path = dialogues_file(folder, name)
     present = np.zeros((rows, len(INPUTS)), np.bool_)
     for modality, column in columns.items():
         present[:, INPUTS.index(modality)] = column.present
     dialogues: dict[Split, list[Dialogue]] = {split: [] for split in SPLITS}
-    for split, dialogue, numbers in dialogue_lines(path, lines, meta["labels"], present):
+    for split, dialogue, numbers in dialogue_lines(path, meta["labels"], present):
         features = {modality: column.values[numbers] for modality, column in columns.items()}
         dialogues[split].append(replace(dialogue, features=features))
     if not dialogues["train"]:
