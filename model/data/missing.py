@@ -24,10 +24,9 @@ def filled(data: DataSet, stated: Mapping[str, Floats] = MappingProxyType({})) -
         if modality in stated:
             mean = stated[modality]
         else:
-            present = [d for d in data.split("train") if modality in d.features]
-            none = np.zeros((0, data.widths[modality]), np.float32)
-            train = (d.features[modality][d.present[:, column]] for d in present)
-            rows = np.concatenate([none, *train])  # [rows, width]
+            train = [d for d in data.split("train") if d.present[:, column].any()]
+            found = [d.features[modality][d.present[:, column]] for d in train]
+            rows = np.concatenate([np.zeros((0, data.widths[modality]), np.float32), *found])
             measured = ~np.isnan(rows)
             total = np.where(measured, rows, 0).sum(axis=0, dtype=np.float64)
             mean = (total / np.maximum(measured.sum(axis=0), 1)).astype(np.float32)

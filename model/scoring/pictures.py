@@ -20,7 +20,6 @@ from model.scoring.report import Calibrated, Report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
 # Okabe and Ito's palette: told apart with any of the common kinds of colour blindness.
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
