@@ -18,14 +18,7 @@ from msgspec.structs import replace
 
 from model.fault_points import reach
 from model.interface import Predictor
-from state.store import (
-    Loaded,
-    Save,
-    Saved,
-    SaveResult,
-    Store,
-    StoreUnavailable,
-)
+from state.store import Loaded, Save, Saved, SaveResult, Store, StoreUnavailable
 from state.window import NO_OFFSET, Conversation, StateKey
 from stream.answers.apply import Answer, Model, Question, answer, ask
 from stream.answers.outbox import Sent, Wire, outgoing, sent_before, sent_for, stored_output
