@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from stream.bench.load import SHIPPED_WIDTHS, Sender, commit_all, script
 from stream.bench.rows import Row, figure
@@ -62,9 +62,11 @@ def _rebuild(servers: Servers, log: Path) -> tuple[float, int]:
         _wait(worker)
         states = scrape(worker.metrics).value("emotrack_state_rebuilds_total")
         events = [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
-    began = min(_time(e) for e in events if e["event"] == "partitions assigned")
-    ended = max(_time(e) for e in events if e["event"] == CHECKED)
-    return ended - began, int(states)
+    began, ended = (
+        [datetime.fromisoformat(e["timestamp"]) for e in events if e["event"] == event]
+        for event in ("partitions assigned", CHECKED)
+    )
+    return (max(ended) - min(began)).total_seconds(), int(states)
 
 
 def _wait(worker: RunningWorker) -> None:
@@ -74,8 +76,3 @@ def _wait(worker: RunningWorker) -> None:
         if time.monotonic() > until:
             raise TimeoutError(f"no end of the rebuild; the log says:\n{worker.log_tail()}")
         time.sleep(0.2)
-
-
-def _time(event: Mapping[str, Any]) -> float:
-    """Return seconds since the epoch of a log line."""
-    return datetime.fromisoformat(str(event["timestamp"])).timestamp()

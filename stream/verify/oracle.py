@@ -24,7 +24,6 @@ from stream.ports import Record
 class Expected:
     """The one outcome of a record, and the events it should have caused."""
 
-    record: Record
     outcome: Outcome
     prediction: PredictionEvent | None = None
     alert: ShiftAlert | None = None
@@ -50,9 +49,9 @@ def applied(
     model = Model(predictor.info, predictor.spec, rule)
     question = ask(record, utterance, known, model.spec, truncated=truncated)
     if question.is_duplicate:
-        return Expected(record, "duplicate"), known
+        return Expected("duplicate"), known
     (prediction,) = predict(predictor, [question.turn(model.info)])
     logged = (shift_as_logged or {}).get(question.opening.before.session.first_offset)
     found = answer(question, prediction, model, logged_shift=logged)
-    expected = Expected(record, found.outcome, found.event, found.alert, found.poison)
+    expected = Expected(found.outcome, found.event, found.alert, found.poison)
     return expected, found.change.after

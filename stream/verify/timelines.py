@@ -100,7 +100,7 @@ class Timelines:
             change = apply_nothing(
                 known, spec=self._predictor.spec, offset=record.offset, truncated=truncated
             )
-            return Expected(record, "dead_lettered", poison=trusted), Timeline(change.after)
+            return Expected("dead_lettered", poison=trusted), Timeline(change.after)
         expected, after = applied(
             self._predictor,
             self._rule,
