@@ -143,7 +143,11 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
     spent = after.value("process_cpu_seconds_total") - before.value("process_cpu_seconds_total")
     mean_batch = max(1, round(batches.total / max(batches.count, 1)))
     whole_us = spent / utterances.count * 1e6
-    model_us = model_cost_us(checkpoint, mean_batch)
+    alone = (
+        "import sys, time; from pathlib import Path; from model.pcgnet.bench import batch_cost_us; "
+        "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
+    )
+    model_us = float(in_child("-c", alone, str(checkpoint), str(mean_batch)))
     bare_us = bare_loop_us(bench, mean_batch, int(statistics.mean(sizes)))
     bench.say(
         f"worker {whole_us:.0f} us CPU an utterance, of it the model {model_us:.0f} us "
@@ -155,15 +159,6 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
         "consume, FCALL, produce of the same bytes"
     )
     bench.row("P6", [ratio], "x", note, 3, 1.5)
-
-
-def model_cost_us(checkpoint: Path, batch: int) -> float:
-    """Return the CPU of the model alone for an utterance in batches of this size."""
-    code = (
-        "import sys, time; from pathlib import Path; from model.pcgnet.bench import batch_cost_us; "
-        "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
-    )
-    return float(in_child("-c", code, str(checkpoint), str(batch)))
 
 
 def bare_loop_us(bench: Bench, batch: int, answer_bytes: int) -> float:

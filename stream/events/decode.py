@@ -137,18 +137,17 @@ def vectors_of(utterance: Utterance) -> dict[Modality, FeatureVector]:
 
 def tensors(utterance: Utterance, inputs: Mapping[str, int]) -> dict[Modality, Tensor]:
     """Return the vectors the model knows, for `Turn.features`; packed bytes are not copied."""
-    vectors = vectors_of(utterance).items()
-    return {name: as_tensor(vector.tensor) for name, vector in vectors if name in inputs}
+    found: dict[Modality, Tensor] = {}
+    for modality, vector in vectors_of(utterance).items():
+        if modality in inputs:
+            wire = vector.tensor if isinstance(vector.tensor, PackedTensor) else pack(vector.tensor)
+            found[modality] = Tensor(wire.dtype, wire.shape, wire.data)
+    return found
 
 
-def as_tensor(tensor: PackedTensor | list[float]) -> Tensor:
-    """Return a wire tensor as the model takes it; a list becomes float32."""
-    if isinstance(tensor, PackedTensor):
-        return Tensor(tensor.dtype, tensor.shape, tensor.data)
-    return Tensor("float32", (len(tensor),), np.asarray(tensor, "<f4").tobytes())
-
-
-def pack(values: NDArray[np.floating], dtype: Literal["float16", "float32"]) -> PackedTensor:
+def pack(
+    values: NDArray[np.floating] | list[float], dtype: Literal["float16", "float32"] = "float32"
+) -> PackedTensor:
     """Return a vector as wire bytes, rounded to `dtype`."""
     flat = np.asarray(values, "<f2" if dtype == "float16" else "<f4")
     return PackedTensor(dtype, flat.shape, flat.tobytes())

@@ -197,7 +197,10 @@ class Pipeline:
         missing = [i.key for i in items if i.key is not None and i.key not in found]
         if missing:
             for key, loaded in zip(missing, self._store.load_many(missing), strict=True):
-                step.loads.append(load_result(loaded))
+                if loaded.foreign:
+                    step.loads.append("foreign" if loaded.corrupt is None else "corrupt")
+                else:
+                    step.loads.append("missing" if loaded.conversation is None else "found")
                 if key in idle and loaded.conversation is None and not loaded.foreign:
                     # Expired, not lost: it was cached, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
@@ -300,10 +303,3 @@ class Pipeline:
         step.saves += [s.result for s in saved]
         step.save_s += self._clock_s() - began
         return saved
-
-
-def load_result(loaded: Loaded) -> str:
-    """Return the outcome of a load, as counted."""
-    if loaded.foreign:
-        return "foreign" if loaded.corrupt is None else "corrupt"
-    return "found" if loaded.conversation is not None else "missing"
