@@ -19,7 +19,6 @@ from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
 from stream.local.conversations import demo_sentences
 from stream.local.servers import KAFKA_JARS
-from stream.local.worker_process import RunningWorker
 from stream.metrics.scrape import scrape
 
 WAIT_S: Final = 300.0
@@ -57,9 +56,16 @@ def run_bench_rebuild(
 
 
 def _rebuild(servers: Servers, log: Path) -> tuple[float, int]:
-    """Return seconds from assignment to the last partition's rebuild, and states rebuilt."""
+    """Return seconds from assignment to the last partition's rebuild, and states rebuilt.
+
+    Raises `TimeoutError`.
+    """
     with servers.worker(log, log_format="json") as worker:
-        _wait(worker)
+        until = time.monotonic() + WAIT_S
+        while worker.log.read_text().count(CHECKED) < PARTITIONS:
+            if time.monotonic() > until:
+                raise TimeoutError(f"no end of the rebuild; the log says:\n{worker.log_tail()}")
+            time.sleep(0.2)
         states = scrape(worker.metrics).value("emotrack_state_rebuilds_total")
         events = [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
     began, ended = (
@@ -67,12 +73,3 @@ def _rebuild(servers: Servers, log: Path) -> tuple[float, int]:
         for event in ("partitions assigned", CHECKED)
     )
     return (max(ended) - min(began)).total_seconds(), int(states)
-
-
-def _wait(worker: RunningWorker) -> None:
-    """Return when every partition is checked. Raises `TimeoutError`."""
-    until = time.monotonic() + WAIT_S
-    while worker.log.read_text().count(CHECKED) < PARTITIONS:
-        if time.monotonic() > until:
-            raise TimeoutError(f"no end of the rebuild; the log says:\n{worker.log_tail()}")
-        time.sleep(0.2)

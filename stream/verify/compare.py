@@ -35,8 +35,10 @@ def differences(
     if tolerance is None:
         faults = unequal(logged, wanted)
         return "differs from the recomputed one: " + ("; ".join(faults[:NAMED]) or "bytes"), 0.0
-    strict = ({n: v for n, v in event.items() if n not in EXCUSED} for event in (logged, wanted))
-    faults = unequal(*strict)
+    ours, theirs = (
+        {n: v for n, v in event.items() if n not in EXCUSED} for event in (logged, wanted)
+    )
+    faults = unequal(ours, theirs)
     largest, of_numbers = _in_numbers(logged, wanted, tolerance, info)
     named = "; ".join((faults + of_numbers)[:NAMED])
     return named and f"beyond {tolerance:g}: {named}", largest
