@@ -47,6 +47,8 @@ ALERTS_S: Final = 0.5  # for the alerts of the last batch
 UTTERANCES_OF_MANY: Final = 10  # of each of many conversations
 BARE_TOPIC: Final = "bench.bare"  # the bare loop's output
 GIB: Final = 1 << 30
+LatencyRun = tuple[list[float], list[float], float]
+"""One open loop: ms from due to received of predictions and of alerts; answers a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +185,6 @@ def in_child(*arguments: str) -> str:
     ).stdout
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyRun:
-    """One open loop: milliseconds from due to received."""
-
-    predictions: list[float]
-    alerts: list[float]
-    achieved: float  # answers a second
-
-
 def open_loops(
     bench: Bench, sender: Sender, rate: float, sentences: Sequence[str] = ()
 ) -> list[LatencyRun]:
@@ -212,7 +205,7 @@ def open_loops(
             predictions.wait_for(count, DRAIN_S)
             time.sleep(ALERTS_S)
         runs.append(
-            LatencyRun(
+            (
                 latencies_ms(due, predictions.arrived),
                 latencies_ms(due, alerts.arrived),
                 predictions.per_s(),
@@ -230,11 +223,12 @@ def add_latency(
     p99: tuple[float | None, float | None],
 ) -> None:
     """Add publish -> alert (the goal) and publish -> prediction, p50 and p99 of each run."""
-    achieved = statistics.median(r.achieved for r in runs)
+    predictions, alerts, rates = zip(*runs, strict=True)
+    achieved = statistics.median(rates)
     note = f"{note}; {achieved:.0f}/s achieved; {len(runs)} runs"
     for kind, samples in (
-        ("", [r.alerts for r in runs if r.alerts]),
-        ("_prediction", [r.predictions for r in runs]),
+        ("", list(filter(None, alerts))),
+        ("_prediction", predictions),
     ):
         if not samples:
             bench.say(f"{name}{kind}: no alert in these runs, nothing to measure")

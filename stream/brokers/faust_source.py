@@ -87,7 +87,7 @@ class FaustSource:
     """A `Source` fed by a Faust app, which runs on a thread and a loop of its own."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
-        self._settings, self._topic, self._topic_id = settings, settings.topics.utterances, topic_id
+        self._settings, self._topic, self.topic_id = settings, settings.topics.utterances, topic_id
         self._reader = TopicReader(settings)
         self._listener: Assignments | None = None
         self._buffers: dict[int, PartitionBuffer] = {}
@@ -99,10 +99,6 @@ class FaustSource:
         self._app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="faust", daemon=True)
-
-    @property
-    def topic_id(self) -> str:
-        return self._topic_id
 
     def subscribe(self, assignments: Assignments) -> None:
         self._listener = assignments

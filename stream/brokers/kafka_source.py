@@ -71,7 +71,7 @@ class KafkaSource:
     """One member of the workers' group, reading the utterances topic."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
-        self._topic, self._topic_id = settings.topics.utterances, topic_id
+        self._topic, self.topic_id = settings.topics.utterances, topic_id
         self._protocol = settings.group_protocol
         self._reachable = True
         self._owned: dict[int, int] = {}  # partition -> where its reading began
@@ -81,10 +81,6 @@ class KafkaSource:
         self._consumer = create_client(
             Consumer, {**consumer_config(settings), "error_cb": self._on_error}
         )
-
-    @property
-    def topic_id(self) -> str:
-        return self._topic_id
 
     def subscribe(self, assignments: Assignments) -> None:
         self._consumer.subscribe(
