@@ -7,7 +7,7 @@ models are compared on the same resamples (paired): the difficulty of a dialogue
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -123,8 +123,9 @@ def differences(one: Resampled, other: Resampled) -> tuple[Difference, ...]:
         middle = interval(gap)
         known = gap[1:][~np.isnan(gap[1:])]
         not_above = float((known <= 0).mean()) if len(known) else float("nan")
-        first = float(one[name][0]), float(other[name][0])
-        found.append(Difference(name, *first, *astuple(middle), not_above))
+        first, second = float(one[name][0]), float(other[name][0])
+        ends = middle.value, middle.low, middle.high
+        found.append(Difference(name, first, second, *ends, not_above))
     return tuple(found)
 
 
