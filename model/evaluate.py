@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model.checkpoint_files import LoadedCheckpoint
-from model.data.dataset import UNLABELLED, DataSource, Split
+from model.data.dataset import UNLABELLED, DataSet, Split
 from model.errors import CheckpointError
 from model.scoring.answers import Answers
 from model.scoring.bootstrap import Difference, dialogue_weights, differences, resampled_scores
@@ -19,7 +19,7 @@ from model.serving.device import thread_count
 
 def evaluate(
     checkpoint: LoadedCheckpoint,
-    data: DataSource,
+    data: DataSet,
     split: Split,
     *,
     threads: int = 1,
@@ -44,7 +44,7 @@ def _score(answers: Answers, checkpoint: LoadedCheckpoint, split: Split) -> Repo
 def compare(
     checkpoint: LoadedCheckpoint,
     other: LoadedCheckpoint,
-    data: DataSource,
+    data: DataSet,
     split: Split,
     *,
     threads: int = 1,
@@ -71,7 +71,7 @@ def compare(
 
 def answers_of(
     checkpoint: LoadedCheckpoint,
-    data: DataSource,
+    data: DataSet,
     split: Split,
     *,
     threads: int = 1,
@@ -96,7 +96,7 @@ def answers_of(
         return checkpoint.answers(dialogues, encoder)
 
 
-def _check_fit(checkpoint: LoadedCheckpoint, data: DataSource) -> None:
+def _check_fit(checkpoint: LoadedCheckpoint, data: DataSet) -> None:
     config = checkpoint.config
     if data.labels != config.labels:
         raise CheckpointError(

@@ -25,7 +25,7 @@ from __future__ import annotations
 import struct
 import zlib
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from types import MappingProxyType
@@ -78,13 +78,10 @@ class Append:
     A state that is created or replaced is written whole, otherwise only what the change touched.
     """
 
-    token: int
-    expected: int
+    save: Save
     offset: int
-    committed: int
     digest: bytes
-    replace: bool  # overwrite a stored state of any digest
-    restore: bool  # ... at any position, without an output of its own
+    restore: bool  # replace the state at any position, without an output of its own
     clear_state: bool  # delete rows and hash first
     clear_ids: bool
     fields: dict[bytes, bytes]  # set in the hash, in addition to token, offset and digest
@@ -140,12 +137,9 @@ class Codec:
         if self.spec.recurrence.duplicate_horizon == 0:
             recent = b""
         return Append(
-            token=save.token,
-            expected=save.expected_offset,
+            save=save,
             offset=after.offset,
-            committed=save.committed_offset,
             digest=self.digest,
-            replace=save.replace_foreign,
             restore=False,
             clear_state=whole or change.new_session,
             clear_ids=whole or change.horizon_cleared,
@@ -168,7 +162,14 @@ class Codec:
 
         Outputs that do not decode are left out and named in `Loaded.corrupt`.
         """
-        outputs, broken = _decode_outputs(entries.outputs, self._dictionary)
+        outputs, broken = {}, ""
+        for member in entries.outputs:
+            try:
+                at, output = decode_output(member, self._dictionary)
+            except (ValueError, struct.error, zlib.error) as error:
+                broken = broken or str(error)
+            else:
+                outputs[at] = output
         corrupt = f"outputs of {key_name(key)}: {broken}" if broken else None
         offset = stored_int(entries.fields.get(OFFSET))
         if offset is None:
@@ -195,7 +196,20 @@ class Codec:
 
     def _fields(self, save: Save, whole: bool) -> Iterator[tuple[bytes, bytes]]:
         change, window = save.change, save.change.after.window
-        yield META, _encode_meta(change.after)
+        session, seq = change.after.session, change.after.session.last_seq
+        flags = _TRUNCATED * session.truncated | _ENDED * session.ended
+        head = _META.pack(
+            change.after.offset,
+            change.after.clock_ms,
+            session.started_ms,
+            session.first_offset,
+            seq or 0,
+            flags | (0 if seq is None else _HAS_SEQ),
+            window.count,
+            len(window.speakers),
+            zlib.crc32(change.after.recent),
+        )
+        yield META, _entry(META, head + change.after.alert)
         if window.arrays is not None and (whole or change.row_appended):
             arrays = self._sized(window.arrays, self._sizes[1], "the conversation")
             yield ARRAYS, _entry(ARRAYS, _COUNT.pack(window.count) + arrays)
@@ -234,16 +248,23 @@ class Codec:
     def _window(self, entries: Entries, count: int) -> Window:
         n = min(count, self.spec.recurrence.window)
         _require(len(entries.rows) == n, f"{len(entries.rows)} rows instead of {n}")
-        decoded = [_decode_row(row, self._sizes[0]) for row in entries.rows]
-        indices = [index for index, _, _, _ in decoded]
+        size, arrays = self._sizes[0], bytearray()
+        indices, speakers, utterances = [], [], []
+        for row in entries.rows:
+            body = _body(b"r", row)
+            index, utterance, speaker = _ROW.unpack_from(body)
+            middle = _ROW.size + utterance
+            values = body[middle + speaker :]
+            _require(len(values) == size, f"a row of {len(values)} bytes instead of {size}")
+            indices.append(index)
+            utterances.append(body[_ROW.size : middle].decode())
+            speakers.append(body[middle : middle + speaker].decode())
+            arrays += values
         _require(indices == list(range(count - n, count)), "rows are not those of one session")
-        rows: Bytes = np.frombuffer(
-            bytearray().join(arrays for _, _, _, arrays in decoded), np.uint8
-        ).reshape(n, self._sizes[0])
         return Window(
-            rows=rows,
-            row_speakers=tuple(speaker for _, _, speaker, _ in decoded),
-            row_utterances=tuple(utterance for _, utterance, _, _ in decoded),
+            rows=np.frombuffer(arrays, np.uint8).reshape(n, size),
+            row_speakers=tuple(speakers),
+            row_utterances=tuple(utterances),
             arrays=self._arrays(entries.fields.get(ARRAYS), count),
             speakers=self._speakers(entries.fields, count),
             count=count,
@@ -310,21 +331,6 @@ def decode_output(member: bytes, dictionary: bytes) -> tuple[int, StoredOutput]:
     return offset, StoredOutput(outcome.decode(), payload)
 
 
-def _decode_outputs(
-    members: Sequence[bytes], dictionary: bytes
-) -> tuple[Mapping[int, StoredOutput], str]:
-    """Return the outputs that decode, and the first failure's message (else empty)."""
-    outputs, broken = {}, ""
-    for member in members:
-        try:
-            offset, output = decode_output(member, dictionary)
-        except (ValueError, struct.error, zlib.error) as error:
-            broken = broken or str(error)
-        else:
-            outputs[offset] = output
-    return MappingProxyType(outputs), broken
-
-
 def _require(condition: bool, otherwise: str) -> None:
     if not condition:
         raise ValueError(otherwise)
@@ -346,29 +352,3 @@ def _body(role: bytes, value: bytes) -> bytes:
 def _arrays_of(value: bytes, nbytes: int) -> Bytes:
     _require(len(value) == nbytes, f"arrays of {len(value)} bytes instead of {nbytes}")
     return np.frombuffer(bytearray(value), np.uint8)
-
-
-def _decode_row(value: bytes, nbytes: int) -> tuple[int, str, str, bytes]:
-    body = _body(b"r", value)
-    index, n, m = _ROW.unpack_from(body)
-    ids, arrays = body[_ROW.size : _ROW.size + n + m], body[_ROW.size + n + m :]
-    _require(len(arrays) == nbytes, f"a row of {len(arrays)} bytes instead of {nbytes}")
-    return index, ids[:n].decode(), ids[n:].decode(), arrays
-
-
-def _encode_meta(after: Conversation) -> bytes:
-    session = after.session
-    flags = _TRUNCATED * session.truncated | _ENDED * session.ended
-    seq = session.last_seq
-    head = _META.pack(
-        after.offset,
-        after.clock_ms,
-        session.started_ms,
-        session.first_offset,
-        seq or 0,
-        flags | (0 if seq is None else _HAS_SEQ),
-        after.window.count,
-        len(after.window.speakers),
-        zlib.crc32(after.recent),
-    )
-    return _entry(META, head + after.alert)

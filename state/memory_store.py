@@ -71,22 +71,22 @@ class MemoryStore:
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
         self._expire()
-        return [self._point(key) for key in keys]
-
-    def _point(self, key: StateKey) -> bool:
-        at = (key.conversation_id, key.topic_id)
-        _, before = self._memory.pointers.pop(at, (0.0, key.partition))
-        self._memory.pointers[at] = (self._now() + self._ttl_s, key.partition)
-        return before != key.partition
+        moved, pointers = [], self._memory.pointers
+        for key in keys:
+            at = (key.conversation_id, key.topic_id)
+            _, before = pointers.pop(at, (0.0, key.partition))
+            pointers[at] = (self._now() + self._ttl_s, key.partition)
+            moved.append(before != key.partition)
+        return moved
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         self._expire()
-        return [self._apply(save.key, self._codec.encode(save)) for save in saves]
+        return [self._apply(self._codec.encode(save)) for save in saves]
 
     def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
         self.verify()
         self._expire()
-        return [self._apply(r.key, self._codec.encode_restore(r)) for r in restores]
+        return [self._apply(self._codec.encode_restore(restore)) for restore in restores]
 
     def close(self) -> None:
         """Nothing to release."""
@@ -104,22 +104,23 @@ class MemoryStore:
         while pointers and next(iter(pointers.values()))[0] <= now:
             pointers.popitem(last=False)
 
-    def _apply(self, key: StateKey, append: Append) -> Saved:
+    def _apply(self, append: Append) -> Saved:
+        key = append.save.key
         entries = self.entries(key)
         token = stored_int(entries.fields.get(TOKEN)) or 0
         offset = stored_int(entries.fields.get(OFFSET))
         stored = NO_OFFSET if offset is None else offset
-        if append.token < token:
+        if append.save.token < token:
             return Saved(SaveResult.FENCED, token, stored)
         if stored >= append.offset and not append.restore:
             return Saved(SaveResult.REPLAY, token, stored)
         foreign = stored != NO_OFFSET and entries.fields.get(DIGEST) != append.digest
-        if stored != append.expected or (foreign and not append.replace):
+        if stored != append.save.expected_offset or (foreign and not append.save.replace_foreign):
             return Saved(SaveResult.LOST, token, stored)
         self._write(entries, append)
         self._memory.states[key] = (self._now() + self._ttl_s, entries)
         self._memory.states.move_to_end(key)
-        return Saved(SaveResult.SAVED, append.token, append.offset)
+        return Saved(SaveResult.SAVED, append.save.token, append.offset)
 
     def _write(self, entries: Entries, append: Append) -> None:
         r = self._codec.spec.recurrence
@@ -130,7 +131,7 @@ class MemoryStore:
             entries.ids.clear()
         entries.rows[:] = (entries.rows + list(append.rows))[-r.window :]
         entries.fields |= append.fields
-        entries.fields[TOKEN] = b"%d" % append.token
+        entries.fields[TOKEN] = b"%d" % append.save.token
         entries.fields[OFFSET] = b"%d" % append.offset
         entries.fields[DIGEST] = append.digest
         for name in append.forgotten:
@@ -141,4 +142,6 @@ class MemoryStore:
         outputs = [o for o in entries.outputs if output_offset(o) < below]
         if not append.restore:
             outputs.append(append.output)
-        entries.outputs[:] = [o for o in outputs if output_offset(o) >= append.committed]
+        entries.outputs[:] = [
+            o for o in outputs if output_offset(o) >= append.save.committed_offset
+        ]

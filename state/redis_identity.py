@@ -30,11 +30,6 @@ class Identity:
     epochs: tuple[bytes | None, ...]  # by primary
 
 
-def epoch_key(number: int) -> str:
-    """Return the key of ours that vanishes with the data."""
-    return f"et:epoch:{{{number}}}"
-
-
 def read_identity(client: Client) -> Identity:
     """Read the identity; set our key in a primary without it. Raises `redis.RedisError`."""
     keys = _epoch_keys(client)
@@ -56,13 +51,14 @@ def read_epochs(client: Client) -> tuple[bytes | None, ...]:
 
 
 def _epoch_keys(client: Client) -> list[str]:
+    """Return the key of ours in each primary, which vanishes with the data."""
     if not isinstance(client, RedisCluster):
-        return [epoch_key(0)]
+        return ["et:epoch:{0}"]
     keys: dict[str, str] = {}
     nodes = primaries(client)
     number = 0
     while len(keys) < len(nodes):
-        key = epoch_key(number)
+        key = f"et:epoch:{{{number}}}"
         node = client.nodes_manager.get_node_from_slot(key_slot(key.encode()))
         keys.setdefault(str(node.name), key)
         number += 1

@@ -92,14 +92,6 @@ def info_of(client: Client, *sections: str) -> list[Mapping[str, Any]]:
 def require_library(client: Client, library: str, source: str) -> None:
     """Load a function library on every primary that does not have the same source."""
     for node in nodes_of(client):
-        if source.encode() not in _flat(node.function_list(library, withcode=True)):
+        # the source is a leaf of nested lists or dicts, by version of redis-py
+        if repr(source.encode()) not in repr(node.function_list(library, withcode=True)):
             node.function_load(source, replace=True)
-
-
-def _flat(answer: Any) -> list[Any]:
-    """Return all leaves of a nested answer."""
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    if not isinstance(answer, list):
-        return [answer]
-    return [leaf for part in answer for leaf in _flat(part)]

@@ -81,8 +81,14 @@ class StateReader:
             fields = dict(zip(fields[::2], fields[1::2], strict=True))
         if not (rows or fields or ids or outputs):
             return None
-        entries = Entries(rows, fields, ids, outputs)
-        return stored_state(self._codec, key, entries, tuple(t for t in ttls if t >= NEVER))
+        return StoredState(
+            self._codec.decode(key, Entries(rows, fields, ids, outputs)),
+            stored_int(fields.get(TOKEN)),
+            len(rows),
+            len(ids),
+            len(outputs),
+            tuple(ttl for ttl in ttls if ttl >= NEVER),
+        )
 
     def pointer(self, key: StateKey) -> int | None:
         """Return the partition that a worker last noted for `key`'s conversation and topic."""
@@ -128,17 +134,3 @@ class States(Protocol):
 
     def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
         """Return the state stored under each key, in order; None where there is none."""
-
-
-def stored_state(
-    codec: Codec, key: StateKey, entries: Entries, ttl_ms: tuple[int, ...]
-) -> StoredState:
-    """Decode a state with the sizes of its parts."""
-    return StoredState(
-        codec.decode(key, entries),
-        stored_int(entries.fields.get(TOKEN)),
-        len(entries.rows),
-        len(entries.ids),
-        len(entries.outputs),
-        ttl_ms,
-    )

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -37,6 +38,7 @@ from state.store import (
     Saved,
     SaveResult,
     StoreChanged,
+    StoreError,
     StoreRefused,
     StoreUnavailable,
 )
@@ -105,7 +107,7 @@ class RedisStore:
         self._url, self._cluster, self._timeout_s, self._access = url, cluster, timeout_s, access
         self._client: Client | None = None
         self._identified: Identity | None = None
-        self._new_connection = False
+        self._new_connection = False  # another server than before may answer on a new one
         if cluster:
             self._address = f"{urlsplit(url).netloc.rpartition('@')[2]} (cluster)"
         else:
@@ -121,17 +123,13 @@ class RedisStore:
                     cluster=self._cluster,
                     timeout_s=self._timeout_s,
                     access=self._access,
-                    connected=self._connected,
+                    connected=partial(setattr, self, "_new_connection", True),
                 )
             except ValueError as error:
                 raise StoreRefused(
                     "the Redis address must read redis://HOST:PORT/DB (or rediss://, unix://)"
                 ) from error
         return self._client
-
-    def _connected(self) -> None:
-        """Note a new connection: another server than before may answer it."""
-        self._new_connection = True
 
     def identify(self) -> str:
         self._identified = None
@@ -146,14 +144,6 @@ class RedisStore:
                 f"Redis at {self._address} is not what it was: restarted, emptied, failed over or "
                 "evicting; acknowledged state may be gone"
             )
-
-    def _require_epochs(self) -> None:
-        """Raise `StoreChanged` if the data was emptied since it was identified."""
-        if self._identified is not None:
-            epochs = self._call(lambda: read_epochs(self._redis))
-            if epochs != self._identified.epochs:
-                self.verify()
-                raise StoreChanged(f"Redis at {self._address} was emptied")
 
     def check(self) -> None:
         """Refuse a Redis that is too old or may evict; load our function where it is missing."""
@@ -195,8 +185,12 @@ class RedisStore:
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
         answers = self._call(lambda: self._read(keys, atomic=False)) if keys else []
         states = [self._decode(key, four) for key, four in zip(keys, answers, strict=True)]
-        if any(state.conversation is None and not state.foreign for state in states):
-            self._require_epochs()
+        missing = any(state.conversation is None and not state.foreign for state in states)
+        if missing and self._identified is not None:
+            epochs = self._call(lambda: read_epochs(self._redis))
+            if epochs != self._identified.epochs:
+                self.verify()
+                raise StoreChanged(f"Redis at {self._address} was emptied")
         return states
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
@@ -219,8 +213,7 @@ class RedisStore:
         return self.send([self.encoded(save) for save in saves])
 
     def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
-        appends = [(r.key, self._codec.encode_restore(r)) for r in restores]
-        return self.send([self._command(key, append) for key, append in appends])
+        return self.send([self._command(self._codec.encode_restore(r)) for r in restores])
 
     def send(self, calls: Sequence[tuple[Any, ...]]) -> list[Saved]:
         """Apply `encoded` saves in one round trip."""
@@ -284,27 +277,27 @@ class RedisStore:
 
     def encoded(self, save: Save) -> tuple[Any, ...]:
         """Return the FCALL of a save: its function, keys and arguments."""
-        return self._command(save.key, self._codec.encode(save))
+        return self._command(self._codec.encode(save))
 
-    def _command(self, key: StateKey, append: Append) -> tuple[Any, ...]:
-        r = self._codec.spec.recurrence
+    def _command(self, append: Append) -> tuple[Any, ...]:
+        save, r = append.save, self._codec.spec.recurrence
         flags = _CLEAR_STATE * append.clear_state | _CLEAR_IDS * append.clear_ids
         scalars = _SCALARS.pack(
-            append.token,
-            append.expected,
+            save.token,
+            save.expected_offset,
             append.offset,
-            append.committed,
+            save.committed_offset,
             self._ttl_ms,
             min(r.window, 2**32 - 1),
             min(r.duplicate_horizon, 2**32 - 1),
             len(append.rows),
             len(append.fields),
             len(append.forgotten),
-            flags | _REPLACE * append.replace | _RESTORE * append.restore,
+            flags | _REPLACE * save.replace_foreign | _RESTORE * append.restore,
         )
         fields = [part for pair in append.fields.items() for part in pair]
         fixed = (scalars, append.digest, append.output, append.ids)
-        return (SAVE, 4, *state_keys(key), *fixed, *append.rows, *fields, *append.forgotten)
+        return (SAVE, 4, *state_keys(save.key), *fixed, *append.rows, *fields, *append.forgotten)
 
     def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send FCALLs in one round trip; load the library and resend those that missed it."""
@@ -339,39 +332,34 @@ class RedisStore:
         try:
             answer = action()
         except (redis.RedisError, RedisClusterException) as error:
-            self._raise(error)
+            raise self._error(error) from error
         if self._new_connection and self._identified is not None and not verified:
             self.verify()
         return answer
 
-    def _raise(self, error: redis.RedisError | RedisClusterException) -> NoReturn:
-        text = str(error)
+    def _error(self, error: redis.RedisError | RedisClusterException) -> StoreError:
+        """Return our error for one of Redis, with its cure."""
+        text, here = str(error), f"Redis at {self._address}"
         if "Cluster mode is not enabled" in text:
-            raise StoreRefused(
-                f"Redis at {self._address} is no cluster: leave EMOTRACK_REDIS_CLUSTER unset"
-            ) from error
+            return StoreRefused(f"{here} is no cluster: leave EMOTRACK_REDIS_CLUSTER unset")
         refused = isinstance(error, redis.AuthenticationError | NoPermissionError)
         if refused or _IN_FUNCTION in text:
-            raise StoreRefused(
-                f"Redis at {self._address} refused us ({text}): correct user and password, and "
-                "allow the user what the ACL line of docs/security.md does"
-            ) from error
+            return StoreRefused(
+                f"{here} refused us ({text}): correct user and password, and allow the user what "
+                "the ACL line of docs/security.md does"
+            )
         if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
-            raise StoreUnavailable(f"Redis at {self._address} cannot serve now: {text}") from error
+            return StoreUnavailable(f"{here} cannot serve now: {text}")
         if isinstance(error, redis.ConnectionError | redis.TimeoutError | RedisClusterException):
-            raise StoreUnavailable(
-                f"Redis at {self._address} cannot be reached ({text or type(error).__name__}): "
-                "start it, or correct the address"
-            ) from error
+            reason = text or type(error).__name__
+            return StoreUnavailable(
+                f"{here} cannot be reached ({reason}): start it, or correct the address"
+            )
         if isinstance(error, MovedError):
-            raise StoreRefused(
-                f"Redis at {self._address} is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true"
-            ) from error
+            return StoreRefused(f"{here} is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true")
         if "unknown command" in text.lower() or "unknown subcommand" in text.lower():
-            raise StoreRefused(
-                f"Redis at {self._address} has no Functions ({text}): emotrack needs Redis >= 7"
-            ) from error
-        raise StoreRefused(f"Redis at {self._address} refused a call: {text}") from error
+            return StoreRefused(f"{here} has no Functions ({text}): emotrack needs Redis >= 7")
+        return StoreRefused(f"{here} refused a call: {text}")
 
 
 def as_version(text: str) -> tuple[int, ...]:

@@ -120,6 +120,17 @@ class Speaker(Struct, frozen=True):
     arrays: Bytes  # [speaker_bytes]
 
 
+class Applied(Struct, frozen=True):
+    """The arrays a model returned for one utterance, as raw bytes in the layout of the spec.
+
+    May be views of a whole batch: `Window.push` copies them.
+    """
+
+    row: Bytes  # [row_bytes]
+    arrays: Bytes  # [conversation_bytes]
+    speaker: Bytes  # [speaker_bytes]
+
+
 class Window(Struct, frozen=True):
     """The part of a session a model may see: its last W utterances, oldest first, and its speakers.
 
@@ -144,12 +155,10 @@ class Window(Struct, frozen=True):
     def push(
         self,
         recurrence: Recurrence,
+        applied: Applied,
         *,
         utterance_id: str,
         speaker_id: str,
-        row: Bytes,
-        arrays: Bytes,
-        speaker: Bytes,
     ) -> tuple[Window, tuple[str, ...]]:
         """Append one utterance; return the new window and the speakers it drops.
 
@@ -160,15 +169,15 @@ class Window(Struct, frozen=True):
         old = self.rows[-keep:] if keep else self.rows[:0]
         speakers = dict(self.speakers)
         speakers.pop(speaker_id, None)
-        speakers[speaker_id] = Speaker(self.count, utterance_id, speaker.copy())
+        speakers[speaker_id] = Speaker(self.count, utterance_id, applied.speaker.copy())
         forgotten = tuple(speakers)[: max(0, len(speakers) - recurrence.max_speakers)]
         for name in forgotten:
             del speakers[name]
         window = Window(
-            rows=np.concatenate((old, row[None, :])),
+            rows=np.concatenate((old, applied.row[None, :])),
             row_speakers=((self.row_speakers[-keep:] if keep else ()) + (speaker_id,)),
             row_utterances=((self.row_utterances[-keep:] if keep else ()) + (utterance_id,)),
-            arrays=arrays.copy(),
+            arrays=applied.arrays.copy(),
             speakers=MappingProxyType(speakers),
             count=self.count + 1,
         )
@@ -266,17 +275,6 @@ def open_at(
     return Opening(before, new_session=True, horizon_cleared=idle)
 
 
-class Applied(Struct, frozen=True):
-    """The arrays a model returned for one utterance, as raw bytes in the layout of the spec.
-
-    May be views of a whole batch: `Window.push` copies them.
-    """
-
-    row: Bytes  # [row_bytes]
-    arrays: Bytes  # [conversation_bytes]
-    speaker: Bytes  # [speaker_bytes]
-
-
 def apply(
     opening: Opening,
     applied: Applied,
@@ -293,12 +291,7 @@ def apply(
     """Append one predicted utterance to the conversation that `open_at` returned."""
     before = opening.before
     window, forgotten = before.window.push(
-        recurrence,
-        utterance_id=utterance_id,
-        speaker_id=speaker_id,
-        row=applied.row,
-        arrays=applied.arrays,
-        speaker=applied.speaker,
+        recurrence, applied, utterance_id=utterance_id, speaker_id=speaker_id
     )
     id_hash = utterance_hash(utterance_id)
     horizon = recurrence.duplicate_horizon * HASH_BYTES

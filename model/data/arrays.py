@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -111,52 +111,34 @@ def measured(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((~np.isnan(values)).any(axis=1))
 
 
-def mask(path: Path, key: str, array: NDArray[Any], rows: int) -> NDArray[np.bool_]:
-    """Return [rows] of bool."""
-    if array.shape != (rows,) or array.dtype.kind not in "biu":
-        raise DataError(
-            f"{path}: `{key}` has shape {array.shape} of {array.dtype}, expected ({rows},) of bool"
-        )
-    return array.astype(np.bool_)
-
-
-def read_lines(folder: Path, name: str) -> tuple[Path, Iterator[tuple[int, dict[str, Any]]]]:
-    """Return the path of the dialogues, gzipped or plain, and its (line number, object)."""
+def dialogues_file(folder: Path, name: str) -> Path:
+    """Return the path of the dialogues, gzipped or plain. Raises `DataError` where both exist."""
     path = folder / f"{name}_dialogues.jsonl.gz"
     plain = folder / f"{name}_dialogues.jsonl"
     if path.is_file() and plain.is_file():
         raise DataError(f"both {path} and {plain.name} are there: remove the one that is not meant")
-    if plain.is_file():
-        path = plain
-    return path, json_objects(path)
+    return plain if plain.is_file() else path
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) of JSON lines, gzipped if named .gz; skip blank lines."""
     number = 0
     try:
-        with _opened(path) as file:
+        package, encoding = (gzip, "utf-8") if path.suffix == ".gz" else (io, "utf-8-sig")
+        with package.open(path, "rt", encoding=encoding) as file:
             for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _object(path, number, line)
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, line {number}: no JSON: {error}") from error
+                if not isinstance(value, dict):
+                    kind = type(value).__name__
+                    raise DataError(f"{path}, line {number}: {kind}, expected an object {{…}}")
+                yield number, value
     except (OSError, UnicodeError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} after line {number}: {error}") from error
-
-
-def _opened(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8-sig")
-
-
-def _object(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}, line {number}: {type(value).__name__}, expected an object {{…}}")
-    return value
 
 
 def same_rows(path: Path, arrays: Arrays, keys: Sequence[str]) -> int:

@@ -64,7 +64,16 @@ def to_data_set(
         conversations.setdefault(key, {})[i] = row
     data = _data_set(name, conversations, features)
     if not stated:
-        data = _shared_out(data, shares)
+        if shares.dev < 0 or shares.test < 0 or shares.dev + shares.test >= 1:
+            raise DataError(
+                f"shares {shares.dev} of dev and {shares.test} of test leave nothing to train"
+            )
+        count = len(data.split("train"))  # under three: no test split
+        wanted: dict[Split, float] = {"test": shares.test if count > 2 else 0, "dev": shares.dev}
+        for part, share in wanted.items():
+            if share:
+                left = len(data.split("train"))
+                data = held_out(data, part, share=share * count / left, seed=shares.seed)
     if not data.split("train"):
         raise DataError("no conversation has the split train: there is nothing to learn from")
     return filled(data)
@@ -160,18 +169,3 @@ def _dialogue(
         features={m: values[numbers] for m, values in features.vectors.items()},
         present=present,
     )
-
-
-def _shared_out(data: DataSet, shares: Shares) -> DataSet:
-    """Move whole conversations to dev and test; no test split under three conversations."""
-    count = len(data.split("train"))
-    if shares.dev < 0 or shares.test < 0 or shares.dev + shares.test >= 1:
-        raise DataError(
-            f"shares {shares.dev} of dev and {shares.test} of test leave nothing to train"
-        )
-    wanted: dict[Split, float] = {"test": shares.test if count > 2 else 0, "dev": shares.dev}
-    for split, share in wanted.items():
-        if share:
-            left = len(data.split("train"))
-            data = held_out(data, split, share=share * count / left, seed=shares.seed)
-    return data

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,24 +35,6 @@ class Dialogue:
 
     def __len__(self) -> int:
         return len(self.utterance_ids)
-
-
-class DataSource(Protocol):
-    """Data for training: labels, widths, and one split at a time."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def widths(self) -> Mapping[str, int]: ...
-
-    @property
-    def extractors(self) -> Mapping[str, str]: ...
-
-    def split(self, name: Split) -> tuple[Dialogue, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,57 +3,51 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.arrays import json_objects
 from model.data.dataset import SPLITS, UNLABELLED, Dialogue, Split
 from model.errors import DataError
 
 
-@dataclass(slots=True)
-class _Checked:
-    """State shared by all lines: names, sizes, and the rows and ids seen so far."""
-
-    path: Path
-    labels: Sequence[str]
-    present: NDArray[np.bool_]  # [rows, modalities]
-    row_of: dict[int, str] = field(default_factory=dict)  # row -> the utterance that uses it
-    dialogues: dict[tuple[str, str], int] = field(default_factory=dict)  # -> line
-
-
 def dialogue_lines(
-    path: Path,
-    lines: Iterable[tuple[int, dict[str, Any]]],
-    labels: Sequence[str],
-    present: NDArray[np.bool_],
+    path: Path, labels: Sequence[str], present: NDArray[np.bool_]
 ) -> Iterator[tuple[Split, Dialogue, NDArray[np.int64]]]:
     """Yield (split, dialogue without its vectors, their rows [T]) of each line.
 
     Raises `DataError` naming the line and the utterance.
     """
-    checked = _Checked(path, labels, present)
-    for number, line in lines:
+    owners: dict[int, str] = {}  # of each row, the utterance that uses it
+    dialogues: dict[tuple[str, str], int] = {}  # -> line
+    for number, line in json_objects(path):
         place = f"{path}, line {number}"
         value = line.get("split")
         if value not in SPLITS:
             raise DataError(f"{place}: split {value!r} is none of {', '.join(SPLITS)}")
         split: Split = value
         dialogue_id = _name(place, "dialogue_id", line.get("dialogue_id"))
-        before = checked.dialogues.setdefault((split, dialogue_id), number)
+        before = dialogues.setdefault((split, dialogue_id), number)
         if before != number:
             raise DataError(
                 f"{place}: dialogue {dialogue_id!r} of {split} is already line {before}"
             )
-        yield split, *_dialogue(checked, place, dialogue_id, line.get("utterances"))
+        utterances = line.get("utterances")
+        dialogue, rows = _dialogue(place, dialogue_id, utterances, labels, present, owners)
+        yield split, dialogue, rows
 
 
 def _dialogue(
-    checked: _Checked, place: str, dialogue_id: str, utterances: Any
+    place: str,
+    dialogue_id: str,
+    utterances: Any,
+    names: Sequence[str],
+    present: NDArray[np.bool_],
+    owners: dict[int, str],
 ) -> tuple[Dialogue, NDArray[np.int64]]:
     if not isinstance(utterances, list) or not utterances:
         raise DataError(f"{place}: dialogue {dialogue_id!r} has no utterances")
@@ -69,10 +63,10 @@ def _dialogue(
                 f"{here}: utterance id {uid!r} is used twice in dialogue {dialogue_id!r}"
             )
         ids[uid] = None
-        rows.append(_row(checked, here, utterance.get("row")))
+        rows.append(_row(owners, len(present), here, utterance.get("row")))
         speakers.append(_name(here, "speaker", utterance.get("speaker")))
-        sentences.append(_sentence(checked, here, utterance.get("text"), rows[-1]))
-        labels.append(_label(checked.labels, here, utterance))
+        sentences.append(_sentence(present, here, utterance.get("text"), rows[-1]))
+        labels.append(_label(names, here, utterance))
     dialogue = Dialogue(
         dialogue_id,
         tuple(ids),
@@ -80,7 +74,7 @@ def _dialogue(
         tuple(sentences),
         np.array(labels, np.int64),
         features={},
-        present=checked.present[rows],
+        present=present[rows],
     )
     return dialogue, np.array(rows, np.int64)
 
@@ -94,20 +88,19 @@ def _name(place: str, field_name: str, value: Any) -> str:
     return value
 
 
-def _row(checked: _Checked, here: str, value: Any) -> int:
-    rows = len(checked.present)
+def _row(owners: dict[int, str], rows: int, here: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < rows:
         raise DataError(f"{here}: row {value!r} is none of the arrays' {rows} rows (0..{rows - 1})")
-    before = checked.row_of.setdefault(value, here)
+    before = owners.setdefault(value, here)
     if before is not here:
         raise DataError(f"{here}: row {value} is already that of {before}")
     return value
 
 
-def _sentence(checked: _Checked, here: str, value: Any, row: int) -> str:
+def _sentence(present: NDArray[np.bool_], here: str, value: Any, row: int) -> str:
     if value is not None and not isinstance(value, str):
         raise DataError(f"{here}: `text` is {value!r}, expected a sentence or null")
-    if not (value and value.strip()) and not checked.present[row].any():
+    if not (value and value.strip()) and not present[row].any():
         raise DataError(
             f"{here}: neither a sentence nor a vector (row {row} is absent in every array): leave "
             "the utterance out, or give its text"

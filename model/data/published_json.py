@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,14 +99,12 @@ def read_original_json(
                 _dialogue(path, corpus, split, name, utterances, features, widths)
                 for name, utterances in _read(path).items()
             )
-    if not dialogues["train"]:
-        raise DataError(f"{folder / 'train_data.json'} holds no dialogue")
     data = DataSet(
         name=corpus,
         labels=_WORDS[corpus][0],
         widths=widths,
         extractors={modality: features[modality].recipe for modality in widths},
-        dialogues={split: _with_columns(part, widths) for split, part in dialogues.items()},
+        dialogues=dialogues,
     )
     return filled(with_dev(data, seed=seed))
 
@@ -201,17 +199,3 @@ def _fields(
     if known["utterance"].lower().startswith(head.lower()):
         known["utterance"] = known["utterance"][len(head) :]
     return {field: known[field] for field in _FIELDS}
-
-
-def _with_columns(dialogues: Sequence[Dialogue], widths: Mapping[str, int]) -> tuple[Dialogue, ...]:
-    """Return the dialogues with every modality of the set, 0 where absent."""
-    return tuple(
-        replace(
-            d,
-            features={
-                m: d.features.get(m, np.zeros((len(d), width), np.float32))
-                for m, width in widths.items()
-            },
-        )
-        for d in dialogues
-    )

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.data.dataset import DataSet, Dialogue, Floats, Split
 from model.data.labels import IEMOCAP_LABELS, MELD_LABELS
@@ -115,8 +114,13 @@ def read_original(
         None if persona is None else _File(persona, [load_pickle(persona)]),
     )
     dialogues: dict[Split, list[Dialogue]] = {"train": [], "dev": [], "test": []}
-    for split, dialogue in _splits(files[0], layout):
+    train, test = (_ids(files[0], position) for position in (7, 8))
+    if both := sorted(set(map(str, train)) & set(map(str, test))):
+        raise DataError(f"{features}: dialogue {both[0]!r} is in the train and the test list")
+    for dialogue in train:
+        split: Split = "dev" if dialogue in layout.dev else "train"
         dialogues[split].append(_dialogue(layout, files, split, dialogue))
+    dialogues["test"] = [_dialogue(layout, files, "test", dialogue) for dialogue in test]
     every = [d for part in dialogues.values() for d in part]
     if not every:
         raise DataError(f"{features}: its lists of train and test ids (positions 7, 8) are empty")
@@ -146,17 +150,6 @@ def _opened(path: Path, length: int) -> _File:
     return _File(path, parts)
 
 
-def _splits(file: _File, layout: _Layout) -> list[tuple[Split, Any]]:
-    train, test = (_ids(file, position) for position in (7, 8))
-    both = sorted(set(map(str, train)) & set(map(str, test)))
-    if both:
-        raise DataError(f"{file.path}: dialogue {both[0]!r} is in the train and the test list")
-    placed: list[tuple[Split, Any]] = [
-        ("dev" if dialogue in layout.dev else "train", dialogue) for dialogue in train
-    ]
-    return placed + [("test", dialogue) for dialogue in test]
-
-
 def _ids(file: _File, position: int) -> list[Any]:
     ids = file.parts[position]
     if not isinstance(ids, list | tuple | set | frozenset | np.ndarray):
@@ -182,6 +175,12 @@ def _dialogue(
     }
     if persona is not None:
         vectors["persona"] = persona.vectors(0, dialogue, turns)
+    labels, classes = np.asarray(features.of(2, dialogue, turns)), len(layout.labels)
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        met = sorted(set(labels.tolist()))
+        raise DataError(
+            f"{features.where(2, dialogue)} has labels {met}, expected 0..{classes - 1}"
+        )
     names = tuple(map(str, ids))
     if len(set(names)) < turns:  # the file numbers two alike
         names = tuple(map(str, range(turns)))
@@ -190,7 +189,7 @@ def _dialogue(
         utterance_ids=names,
         speakers=tuple(_speaker(features, dialogue, s) for s in features.of(1, dialogue, turns)),
         sentences=tuple(str(s) for s in features.of(6, dialogue, turns)),
-        labels=_labels(features, dialogue, turns, len(layout.labels)),
+        labels=labels.astype(np.int64),
         features=vectors,
         present=np.tile([m in vectors for m in INPUTS], (turns, 1)),
     )
@@ -206,14 +205,6 @@ def _speaker(file: _File, dialogue: Any, value: Any) -> str:
             f"{file.where(1, dialogue)} has speaker {value!r}, expected a name or a one-hot row"
         )
     return f"speaker {int(row.argmax())}"
-
-
-def _labels(file: _File, dialogue: Any, turns: int, classes: int) -> NDArray[np.int64]:
-    labels = np.asarray(file.of(2, dialogue, turns))
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        met = sorted(set(labels.tolist()))
-        raise DataError(f"{file.where(2, dialogue)} has labels {met}, expected 0..{classes - 1}")
-    return labels.astype(np.int64)
 
 
 def _widths(path: Path, dialogues: Sequence[Dialogue]) -> dict[str, int]:

@@ -7,22 +7,20 @@ whisper) becomes the mean of that column over the train split, because NaN never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.data.arrays import (
     Arrays,
-    mask,
+    dialogues_file,
     matrix,
     measured,
     meta_numbers,
     read_arrays,
-    read_lines,
     read_meta,
     same_rows,
     the_set_in,
@@ -41,7 +39,6 @@ KEYS: Final = {"text": ("text",), "audio": ("audio",), "video": ("visual", "vide
 class _Columns:
     """One modality as in its file: NaN where nothing was measured."""
 
-    path: Path
     key: str  # the array's name
     values: Floats  # [rows, width]
     present: NDArray[np.bool_]  # [rows]
@@ -57,12 +54,12 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
     meta_path = folder / f"{name}_meta.json"
     meta = read_meta(meta_path)
     columns, rows = _columns(folder, name)
-    path, lines = read_lines(folder, name)
+    path = dialogues_file(folder, name)
     present = np.zeros((rows, len(INPUTS)), np.bool_)
     for modality, column in columns.items():
         present[:, INPUTS.index(modality)] = column.present
     dialogues: dict[Split, list[Dialogue]] = {split: [] for split in SPLITS}
-    for split, dialogue, numbers in dialogue_lines(path, lines, meta["labels"], present):
+    for split, dialogue, numbers in dialogue_lines(path, meta["labels"], present):
         features = {modality: column.values[numbers] for modality, column in columns.items()}
         dialogues[split].append(replace(dialogue, features=features))
     if not dialogues["train"]:
@@ -75,7 +72,13 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
         extractors=recipes(name, meta, widths, [m for m, c in columns.items() if c.scaled]),
         dialogues={split: tuple(part) for split, part in dialogues.items()},
     )
-    return filled(data, _stated_means(meta_path, meta, columns))
+    means = {  # of raw columns
+        modality: meta_numbers(meta_path, meta, key, column.values.shape[1])
+        for modality, column in columns.items()
+        for key in [column.key.removesuffix("_raw") + "_mean"]
+        if key in meta and not column.scaled
+    }
+    return filled(data, means)
 
 
 def _columns(folder: Path, name: str) -> tuple[dict[str, _Columns], int]:
@@ -110,10 +113,16 @@ def _column(path: Path, key: str, arrays: Arrays, rows: int) -> _Columns:
     values = matrix(path, stored, arrays[stored])
     present = measured(values)
     if f"{key}_mask" in arrays:
-        present &= mask(path, f"{key}_mask", arrays[f"{key}_mask"], rows)
+        mask = arrays[f"{key}_mask"]
+        if mask.shape != (rows,) or mask.dtype.kind not in "biu":
+            raise DataError(
+                f"{path}: `{key}_mask` has shape {mask.shape} of {mask.dtype}, expected ({rows},) "
+                "of bool"
+            )
+        present &= mask.astype(np.bool_)
     elif scaled:
         present &= values.any(axis=1)  # "missing = 0" after z-scoring; NaN counts as present
-    return _Columns(path, stored, values, present, scaled)
+    return _Columns(stored, values, present, scaled)
 
 
 def _persona(path: Path, features: Path, rows: int) -> _Columns:
@@ -123,16 +132,4 @@ def _persona(path: Path, features: Path, rows: int) -> _Columns:
     values = matrix(path, "persona", arrays["persona"])
     if len(values) != rows:
         raise DataError(f"{path}: `persona` has {len(values)} rows, {features.name} has {rows}")
-    return _Columns(path, "persona", values, measured(values), scaled=False)
-
-
-def _stated_means(
-    path: Path, meta: Mapping[str, Any], columns: Mapping[str, _Columns]
-) -> dict[str, Floats]:
-    """Return the train means of raw columns that the meta file states."""
-    return {
-        modality: meta_numbers(path, meta, key, column.values.shape[1])
-        for modality, column in columns.items()
-        for key in [column.key.removesuffix("_raw") + "_mean"]
-        if key in meta and not column.scaled
-    }
+    return _Columns("persona", values, measured(values), scaled=False)

@@ -98,11 +98,7 @@ def k_folds(data: DataSet, k: int, *, seed: int = 0) -> tuple[DataSet, ...]:
     folds = []
     for fold in range(k):
         train, dev = _parted(dialogues, set(order[fold::k]))
-        cut: dict[Split, tuple[Dialogue, ...]] = {
-            "train": train,
-            "dev": dev,
-            "test": data.split("test"),
-        }
+        cut: dict[Split, tuple[Dialogue, ...]] = {**data.dialogues, "train": train, "dev": dev}
         note = f"fold {fold + 1} of {k}: {len(dev)} of {len(dialogues)} dialogues are dev"
         folds.append(replace(data, dialogues=cut, note=f"{note} (seed {seed})"))
     return tuple(folds)
@@ -114,24 +110,19 @@ def joined(data: DataSet, utterances: int) -> DataSet:
     A shorter rest at the end of a split joins the last one. Speakers of the same name become one;
     utterance ids are prefixed with their dialogue's id.
     """
-    cut: dict[Split, tuple[Dialogue, ...]] = {
-        split: tuple(_joined(group) for group in _groups(data.split(split), utterances))
-        for split in SPLITS
-    }
+    cut: dict[Split, tuple[Dialogue, ...]] = {}
+    for split in SPLITS:
+        groups: list[list[Dialogue]] = []
+        rest: list[Dialogue] = []
+        for dialogue in data.split(split):
+            rest.append(dialogue)
+            if sum(map(len, rest)) >= utterances:
+                groups.append(rest)
+                rest = []
+        if groups:
+            groups[-1] += rest
+        cut[split] = tuple(map(_joined, groups or ([rest] if rest else [])))
     return replace(data, dialogues=cut, note=f"dialogues joined to {utterances} utterances or more")
-
-
-def _groups(dialogues: Sequence[Dialogue], utterances: int) -> list[list[Dialogue]]:
-    groups: list[list[Dialogue]] = []
-    for dialogue in dialogues:
-        if groups and sum(len(d) for d in groups[-1]) < utterances:
-            groups[-1].append(dialogue)
-        else:
-            groups.append([dialogue])
-    if len(groups) > 1 and sum(len(d) for d in groups[-1]) < utterances:
-        rest = groups.pop()
-        groups[-1] += rest
-    return groups
 
 
 def _joined(group: Sequence[Dialogue]) -> Dialogue:
@@ -175,7 +166,14 @@ def _restaged(
         turn = 0  # 0 or 1: the speaker
         for _ in range(length):
             turn = 1 - turn if rng.random() < TURN_CHANGES else turn
-            moods[turn] = _next_mood(moods[turn], moods[1 - turn], stay, stock, rng)
+            own, other = moods[turn], moods[1 - turn]
+            stays, caught = rng.random() < stay, rng.random() < CONTAGION
+            if own == UNLABELLED or not stays or not stock[own]:
+                if other != UNLABELLED and caught and stock[other]:
+                    moods[turn] = other
+                else:
+                    moods[turn] = int(rng.choice(classes, p=np.array([*map(len, stock)]) / left))
+            left -= 1
             rows.append(stock[moods[turn]].pop())
             speakers.append("ab"[turn])
         yield Dialogue(
@@ -189,18 +187,6 @@ def _restaged(
         )
 
 
-def _next_mood(
-    own: int, other: int, stay: float, stock: Sequence[Sequence[int]], rng: np.random.Generator
-) -> int:
-    stays, caught = rng.random() < stay, rng.random() < CONTAGION
-    if own != UNLABELLED and stays and stock[own]:
-        return own
-    if other != UNLABELLED and caught and stock[other]:
-        return other
-    sizes = np.array([len(rows) for rows in stock])
-    return int(rng.choice(len(stock), p=sizes / sizes.sum()))
-
-
 def without(data: DataSet, modalities: Collection[str]) -> DataSet:
     """Return the set without some of text, audio, video, persona; text includes the sentences.
 
@@ -210,7 +196,16 @@ def without(data: DataSet, modalities: Collection[str]) -> DataSet:
     if unknown:
         raise DataError(f"no modality {', '.join(unknown)}: there are {', '.join(INPUTS)}")
     cut: dict[Split, tuple[Dialogue, ...]] = {
-        split: tuple(_without(d, modalities) for d in data.split(split)) for split in SPLITS
+        split: tuple(
+            replace(
+                d,
+                sentences=("",) * len(d) if "text" in modalities else d.sentences,
+                features={m: v for m, v in d.features.items() if m not in modalities},
+                present=d.present & np.array([m not in modalities for m in INPUTS]),
+            )
+            for d in dialogues
+        )
+        for split, dialogues in data.dialogues.items()
     }
     return replace(
         data,
@@ -218,13 +213,4 @@ def without(data: DataSet, modalities: Collection[str]) -> DataSet:
         extractors={m: recipe for m, recipe in data.extractors.items() if m not in modalities},
         dialogues=cut,
         note=f"without {', '.join(m for m in INPUTS if m in modalities)}",
-    )
-
-
-def _without(dialogue: Dialogue, modalities: Collection[str]) -> Dialogue:
-    return replace(
-        dialogue,
-        sentences=("",) * len(dialogue) if "text" in modalities else dialogue.sentences,
-        features={m: v for m, v in dialogue.features.items() if m not in modalities},
-        present=dialogue.present & np.array([m not in modalities for m in INPUTS]),
     )

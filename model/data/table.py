@@ -42,18 +42,13 @@ class TableRow:
     cells: Mapping[str, Any]
 
 
-def is_table(path: Path) -> bool:
-    """Return true for the suffix of a CSV file."""
-    return path.suffix.lower() in CSV_SUFFIXES
-
-
 def read_table(path: Path, renamed: Mapping[str, str] = MappingProxyType({})) -> Iterator[TableRow]:
     """Yield the rows of `path`; `renamed` maps our names to the file's where no alias fits.
 
     CSV is split by comma, semicolon or tab, the most frequent in the header. Raises `DataError`
     naming file, line and both sizes.
     """
-    if is_table(path):
+    if path.suffix.lower() in CSV_SUFFIXES:
         return _csv_rows(path, renamed)
     if path.suffix.lower() in LINE_SUFFIXES:
         return _json_rows(path, renamed)

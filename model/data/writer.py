@@ -66,7 +66,10 @@ def _features(data: DataSet, order: Ordered) -> dict[str, NDArray[Any]]:
     for modality, key in ARRAY_NAMES.items():
         if modality in data.widths:
             values = _columns(order, modality)
-            arrays[key] = _halved(values) if modality == "text" else values
+            with np.errstate(over="ignore"):
+                half = values.astype(np.float16)
+            exact = np.array_equal(half.astype(np.float32), values, equal_nan=True)
+            arrays[key] = half if exact and modality == "text" else values
             arrays[f"{key.removesuffix('_raw')}_mask"] = measured(values)
     return arrays
 
@@ -76,13 +79,6 @@ def _columns(order: Ordered, modality: str) -> Floats:
     values = np.concatenate([d.features[modality] for _, d in order])
     present = np.concatenate([d.present[:, INPUTS.index(modality)] for _, d in order])
     return np.where(present[:, None], values, np.float32(np.nan))
-
-
-def _halved(values: Floats) -> NDArray[np.floating[Any]]:
-    """Return float16 where that is exact (sentence vectors are stored so)."""
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    return half if np.array_equal(half.astype(np.float32), values, equal_nan=True) else values
 
 
 def _meta(data: DataSet) -> bytes:

@@ -26,7 +26,15 @@ def mean_action_units(path: Path, confidence: float = CONFIDENCE) -> Floats:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            places = _places(path, next(reader, []))
+            # OpenFace writes a space before the names
+            columns = {column.strip(): i for i, column in enumerate(next(reader, []))}
+            if missing := [column for column in NEEDED if column not in columns]:
+                raise DataError(
+                    f"{path} lacks the columns {', '.join(missing)}: is it a CSV of OpenFace's "
+                    "FeatureExtraction with action units (-aus)?"
+                )
+            wanted = (*NEEDED, "face_id") if "face_id" in columns else NEEDED
+            places = {column: columns[column] for column in wanted}
             frames = [_frame(path, reader.line_num, row, places) for row in reader if row]
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
@@ -42,19 +50,6 @@ def mean_action_units(path: Path, confidence: float = CONFIDENCE) -> Floats:
         return np.full(len(ACTION_UNITS), np.nan, np.float32)
     mean: Floats = tracked.mean(axis=0).astype(np.float32)
     return mean
-
-
-def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
-    """Return the index of each needed column; OpenFace writes a space before the names."""
-    columns = {column.strip(): i for i, column in enumerate(header)}
-    missing = [column for column in NEEDED if column not in columns]
-    if missing:
-        raise DataError(
-            f"{path} lacks the columns {', '.join(missing)}: is it a CSV of OpenFace's "
-            "FeatureExtraction with action units (-aus)?"
-        )
-    wanted = (*NEEDED, "face_id") if "face_id" in columns else NEEDED
-    return {column: columns[column] for column in wanted}
 
 
 def _frame(path: Path, line: int, row: Sequence[str], places: Mapping[str, int]) -> list[float]:

@@ -48,11 +48,9 @@ class Conversations:
         self.windows = [
             turn.window.push(
                 self.predictor.spec.recurrence,
+                answer.applied,
                 utterance_id=str(self.utterances),
                 speaker_id=speaker,
-                row=answer.applied.row,
-                arrays=answer.applied.arrays,
-                speaker=answer.applied.speaker,
             )[0]
             for turn, answer in zip(turns, answers, strict=True)
         ]

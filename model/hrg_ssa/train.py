@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.data.dataset import DataSource
+from model.data.dataset import DataSet
 from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.losses import modality_alignment, primary_alignment
@@ -45,7 +45,7 @@ class _Sample:
 
 
 def train_hrg_ssa(
-    data: DataSource,
+    data: DataSet,
     config: HrgSsaConfig,
     recipe: HrgRecipe,
     *,
@@ -81,7 +81,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
 
     def __init__(
         self,
-        data: DataSource,
+        data: DataSet,
         config: HrgSsaConfig,
         recipe: HrgRecipe,
         seed: int,

@@ -140,11 +140,9 @@ class Talks:
         self.windows = [
             turn.window.push(
                 self.predictor.spec.recurrence,
+                answer.applied,
                 utterance_id="u",
                 speaker_id=turn.speaker_id,
-                row=answer.applied.row,
-                arrays=answer.applied.arrays,
-                speaker=answer.applied.speaker,
             )[0]
             for turn, answer in zip(turns, answers, strict=True)
         ]

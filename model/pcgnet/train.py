@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.data.dataset import DataSource, Dialogue
+from model.data.dataset import DataSet, Dialogue
 from model.interface import INPUTS
 from model.pcgnet.collate import Batch, ConversationTensors
 from model.pcgnet.config import TEXT, PcgnetConfig
@@ -58,7 +58,7 @@ class _Sample:
 
 
 def train(
-    data: DataSource,
+    data: DataSet,
     config: PcgnetConfig,
     recipe: Recipe,
     *,
@@ -88,7 +88,7 @@ def train(
 
 
 def fitting_config(
-    data: DataSource, *, hidden: int = 128, window: int = 10, input_dropout: float = 0.4
+    data: DataSet, *, hidden: int = 128, window: int = 10, input_dropout: float = 0.4
 ) -> PcgnetConfig:
     """Return settings that fit a set's labels and vector widths; a missing input has width 0."""
     widths: dict[str, Any] = {"text": 0, "audio": 0, "video": 0, **data.widths}
@@ -117,7 +117,7 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
 
     def __init__(
         self,
-        data: DataSource,
+        data: DataSet,
         config: PcgnetConfig,
         recipe: Recipe,
         seed: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,29 +86,20 @@ def answers_to(
 
 def labelled_answers(parts: Iterable[Logits], classes: int) -> Answers:
     """Join the logits of a split's parts; only labelled utterances and pairs are returned."""
-    emotion, shift, labels, shifts, owner, pair_owner = [], [], [], [], [], []
+    columns: list[tuple[NDArray[Any], ...]] = []  # in the order of the fields of `Answers`
     dialogues = 0
     for part, emotions, joints, pairs in parts:
         truth = np.concatenate([d.labels for d in part])
         number = np.repeat(np.arange(dialogues, dialogues + len(part)), [len(d) for d in part])
         before, now = truth[pairs[:, 0]], truth[pairs[:, 1]]
         known, both = truth != UNLABELLED, (before != UNLABELLED) & (now != UNLABELLED)
-        emotion.append(emotions[known])
-        labels.append(truth[known])
-        owner.append(number[known])
-        shift.append(joints[both])
-        shifts.append((before * classes + now)[both])
-        pair_owner.append(number[pairs[:, 1]][both])
+        utterances = emotions[known], truth[known], number[known]
+        moves = (before * classes + now)[both]
+        columns.append((*utterances, joints[both], moves, number[pairs[:, 1]][both]))
         dialogues += len(part)
-    return Answers(
-        emotion=np.concatenate(emotion),
-        labels=np.concatenate(labels),
-        dialogue=np.concatenate(owner),
-        shift=np.concatenate(shift),
-        shifts=np.concatenate(shifts),
-        pair_dialogue=np.concatenate(pair_owner),
-        dialogues=dialogues,
-    )
+    whole = map(np.concatenate, zip(*columns, strict=True))
+    emotion, labels, owner, shift, shifts, pair_owner = whole
+    return Answers(emotion, labels, owner, shift, shifts, pair_owner, dialogues)
 
 
 def emotion_weighted_f1(answers: Answers) -> float:

@@ -15,14 +15,12 @@ import numpy as np
 from model.scoring.answers import Answers
 from model.scoring.calibrate import emotion_probabilities, stated_shifts
 from model.scoring.scores import (
-    ECE_BINS,
-    Bools,
     Doubles,
     Ints,
     accuracy,
     auroc,
     average_precision,
-    ece_bins,
+    calibration_errors,
     macro_f1,
     weighted_f1,
 )
@@ -68,16 +66,11 @@ class Difference:
     share_not_above: float  # of the resamples in which one is not above the other
 
     @property
-    def within_noise(self) -> bool:
-        """True when the 95 % interval covers no difference, or there is nothing to compare."""
-        return not (self.low > 0 or self.high < 0)
-
-    @property
     def verdict(self) -> str:
         """The difference in words."""
         if np.isnan(self.value):
             return "cannot be compared"
-        if self.within_noise:
+        if not (self.low > 0 or self.high < 0):
             return "within noise"
         better = (self.value > 0) != (self.score in LESS_IS_BETTER)
         return "better" if better else "worse"
@@ -110,8 +103,8 @@ def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) ->
         "shift_average_precision": average_precision(shifted, moved, weight),
         "shift_c2_weighted_f1": weighted_f1(pairs),
         "shift_c2_accuracy": accuracy(pairs),
-        "emotion_ece": _calibration_errors(stated, answers.right, answers.dialogue, drawn),
-        "shift_ece": _calibration_errors(moved, shifted, answers.pair_dialogue, drawn),
+        "emotion_ece": calibration_errors(stated, answers.right, answers.dialogue, drawn),
+        "shift_ece": calibration_errors(moved, shifted, answers.pair_dialogue, drawn),
     }
 
 
@@ -124,16 +117,16 @@ def interval(scores: Doubles) -> Interval:
 
 def differences(one: Resampled, other: Resampled) -> tuple[Difference, ...]:
     """Return `one` minus `other`, score by score, both on the same draws of the same dialogues."""
-    return tuple(_difference(name, one[name], other[name]) for name in SCORES)
-
-
-def _difference(name: ScoreName, one: Doubles, other: Doubles) -> Difference:
-    gap = one - other
-    middle = interval(gap)
-    known = gap[1:][~np.isnan(gap[1:])]
-    not_above = float((known <= 0).mean()) if len(known) else float("nan")
-    ends = middle.value, middle.low, middle.high
-    return Difference(name, float(one[0]), float(other[0]), *ends, not_above)
+    found = []
+    for name in SCORES:
+        gap = one[name] - other[name]
+        middle = interval(gap)
+        known = gap[1:][~np.isnan(gap[1:])]
+        not_above = float((known <= 0).mean()) if len(known) else float("nan")
+        first, second = float(one[name][0]), float(other[name][0])
+        ends = middle.value, middle.low, middle.high
+        found.append(Difference(name, first, second, *ends, not_above))
+    return tuple(found)
 
 
 def _confusions(truth: Ints, guess: Ints, dialogue: Ints, classes: int, drawn: Ints) -> Ints:
@@ -145,16 +138,3 @@ def _confusions(truth: Ints, guess: Ints, dialogue: Ints, classes: int, drawn: I
     counts = np.zeros((len(drawn), cells))
     counts[:, used] = drawn.astype(np.float64) @ per[:, used].astype(np.float64)
     return counts.astype(np.int64).reshape(-1, classes, classes)
-
-
-def _calibration_errors(
-    probability: Doubles, happened: Bools, dialogue: Ints, drawn: Ints
-) -> Doubles:
-    """Return the `calibration_error` of each resample, [R]; NaN without a row."""
-    at = dialogue * ECE_BINS + ece_bins(probability)
-    size = drawn.shape[1]
-    gap = np.bincount(at, probability - happened, minlength=size * ECE_BINS)
-    rows = drawn @ np.bincount(dialogue, minlength=size)
-    total = np.abs(drawn @ gap.reshape(size, ECE_BINS)).sum(1)
-    errors: Doubles = np.divide(total, rows, out=np.full(len(rows), np.nan), where=rows > 0)
-    return errors

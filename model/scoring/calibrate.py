@@ -7,7 +7,6 @@ M. Kull, T. Silva Filho, P. Flach, Beta calibration (2017): the map of a shift's
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -46,17 +45,15 @@ def emotion_probabilities(logits: Doubles, calibration: Calibration) -> Doubles:
 
 def shift_cells(logits: Doubles, calibration: Calibration) -> Doubles:
     """Return its stated (from, to) probabilities of shift logits: [P, C * C] -> [P, C * C]."""
-    stated: Doubles = np.array([cells for cells, _ in _stated(logits, calibration)])
+    softened = softmax(logits, calibration.shift).tolist()
+    stated: Doubles = np.array([calibration.stated_shift(row)[0] for row in softened])
     return stated.reshape(logits.shape)
 
 
 def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
     """Return its stated probability of a shift: [P, C * C] -> [P]."""
-    return np.array([shift for _, shift in _stated(logits, calibration)])
-
-
-def _stated(logits: Doubles, calibration: Calibration) -> Iterator[tuple[tuple[float, ...], float]]:
-    return map(calibration.stated_shift, softmax(logits, calibration.shift).tolist())
+    softened = softmax(logits, calibration.shift).tolist()
+    return np.array([calibration.stated_shift(row)[1] for row in softened])
 
 
 def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
@@ -74,7 +71,14 @@ def fitted_temperature(logits: Doubles, labels: Ints) -> float:
         p = softmax(logits, math.exp(log_temperature))[np.arange(len(labels)), labels]
         return float(-np.log(np.maximum(p, 1e-12)).mean())
 
-    return math.exp(_least(loss, math.log(0.1), math.log(10.0)))
+    low, high = math.log(0.1), math.log(10.0)
+    for _ in range(40):  # golden section
+        c, d = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if loss(c) < loss(d):
+            high = d
+        else:
+            low = c
+    return math.exp((low + high) / 2)
 
 
 def emotion_calibration(logits: Doubles, labels: Ints) -> Calibration:
@@ -147,17 +151,6 @@ def beta_map(probability: Doubles, happened: Bools) -> tuple[float, float, float
         weight = _logistic(rows, happened, towards, ridge)
     a, b, c = weight.tolist()
     return a, b, c
-
-
-def _least(loss: Callable[[float], float], low: float, high: float) -> float:
-    """Return the argument between `low` and `high` of the least `loss`, by golden section."""
-    for _ in range(40):
-        c, d = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-        if loss(c) < loss(d):
-            high = d
-        else:
-            low = c
-    return (low + high) / 2
 
 
 def operating_point(probability: Doubles, shifted: Bools, false_alarms_per_100: float) -> float:

@@ -47,26 +47,23 @@ def scores_table(report: Report) -> str:
     rows = [
         ("utterances", f"{report.utterances}"),
         (f"accuracy (always {always.answer}: {100 * always.accuracy:.1f})",
-         _percent(report.accuracy)),
+         _ends(report.accuracy)),
         (f"weighted F1 (always {always.answer}: {100 * always.weighted_f1:.1f})",
-         _percent(report.weighted_f1)),
-        ("macro F1", _percent(report.macro_f1)),
-        (f"shift AUROC ({base})", _share(report.shift_auroc)),
-        ("shift average precision", _share(report.shift_average_precision)),
+         _ends(report.weighted_f1)),
+        ("macro F1", _ends(report.macro_f1)),
+        (f"shift AUROC ({base})", _ends(report.shift_auroc, 1, 3)),
+        ("shift average precision", _ends(report.shift_average_precision, 1, 3)),
         (f"(from, to) weighted F1 (always {still.answer}: {100 * still.weighted_f1:.1f})",
-         _percent(report.shift_c2_weighted_f1)),
+         _ends(report.shift_c2_weighted_f1)),
         ("calibration error, emotion", _calibration(report.emotion)),
         ("calibration error, shift", _calibration(report.shift)),
     ]  # fmt: skip
     return "\n".join(f"| {name} | {value} |" for name, value in rows)
 
 
-def _percent(score: Interval) -> str:
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f}, {100 * score.high:.1f})"
-
-
-def _share(score: Interval) -> str:
-    return f"{score.value:.3f} ({score.low:.3f}, {score.high:.3f})"
+def _ends(score: Interval, scale: int = 100, digits: int = 1) -> str:
+    value, low, high = (f"{scale * x:.{digits}f}" for x in (score.value, score.low, score.high))
+    return f"{value} ({low}, {high})"
 
 
 def _calibration(errors: Calibrated) -> str:

@@ -55,7 +55,7 @@ class Threshold:
     precision: Doubles
 
 
-def reliability(probability: Doubles, happened: Bools, *, seed: int = 0) -> Reliability:
+def reliability(probability: Doubles, happened: Bools) -> Reliability:
     """Bin stated against observed; with the calibration error and its noise floor."""
     at = ece_bins(probability)
     count = np.bincount(at, minlength=ECE_BINS)
@@ -65,16 +65,16 @@ def reliability(probability: Doubles, happened: Bools, *, seed: int = 0) -> Reli
         Bin(i / ECE_BINS, (i + 1) / ECE_BINS, int(count[i]), float(stated[i]), float(observed[i]))
         for i in range(ECE_BINS)
     )
-    floor = calibration_floor(probability, seed=seed)
-    return Reliability(bins, calibration_error(probability, happened), floor)
+    error = calibration_error(probability, happened)
+    return Reliability(bins, error, calibration_floor(probability))
 
 
-def calibration_floor(probability: Doubles, *, seed: int = 0) -> float:
+def calibration_floor(probability: Doubles) -> float:
     """Return the mean ECE if all happened exactly as often as stated, rows independent.
 
     Rows of one dialogue are not, so the true floor is somewhat higher.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = [
         calibration_error(probability, rng.random(len(probability)) < probability)
         for _ in range(FLOOR_DRAWS)

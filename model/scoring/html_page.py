@@ -27,8 +27,6 @@ SCORE_NAMES: Final[dict[ScoreName, str]] = {
     "emotion_ece": "emotion calibration error, %",
     "shift_ece": "shift calibration error, %",
 }
-
-
 DIFFERENCE_HEADER: Final = (
     "", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is",
 )  # fmt: skip
@@ -84,13 +82,14 @@ def summary(report: Report) -> tuple[str, ...]:
     """Explain the scores in sentences."""
     always, best = report.majority, max(report.classes, key=lambda c: c.f1)
     worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
+    stated = report.emotion.after
     sentences = [
         f"It names the right emotion for {100 * report.accuracy.value:.0f} of 100 utterances; "
         f"answering “{always.answer}” every time would be right for {100 * always.accuracy:.0f}.",
         f"It is best at {best.label} (F1 {best.f1:.2f}) and worst at {worst.label} "
         f"(F1 {worst.f1:.2f}, {worst.support:,} utterances).",
-        f"A stated confidence is off by {100 * report.emotion_ece:.1f} points on average; chance "
-        f"alone would show {100 * report.emotion.after.floor:.1f} with this many utterances.",
+        f"A stated confidence is off by {100 * stated.ece:.1f} points on average; chance "
+        f"alone would show {100 * stated.floor:.1f} with this many utterances.",
         f"Marking the least sure {100 * report.abstention.abstained:.0f} % as “not sure” leaves "
         f"answers of which {100 * report.abstention.answered_accuracy:.0f} of 100 are right.",
     ]
@@ -129,36 +128,34 @@ def difference_sentence(found: Difference) -> str:
 
 def _scores(report: Report) -> str:
     always, still = report.majority, report.no_shift
-    answer = f"always {always.answer}"
-    rows = [
-        _score("accuracy, %", report.accuracy, 100 * always.accuracy, answer),
-        _score("weighted F1, %", report.weighted_f1, 100 * always.weighted_f1, answer),
-        _score("macro F1, %", report.macro_f1, 100 * always.macro_f1, answer),
-    ]
+    answer, pair = f"always {always.answer}", f"always {still.answer}"
+    bases: dict[ScoreName, tuple[float, str]] = {
+        "accuracy": (always.accuracy, answer),
+        "weighted_f1": (always.weighted_f1, answer),
+        "macro_f1": (always.macro_f1, answer),
+    }
     if report.pairs:
-        base = 100 * report.shift_base_rate
-        rows += [
-            _score("shift AUROC, %", report.shift_auroc, 50, "chance"),
-            _score("shift average precision, %", report.shift_average_precision, base, "chance"),
-            _score("(from, to) weighted F1, %", report.shift_c2_weighted_f1,
-                   100 * still.weighted_f1, f"always {still.answer}"),
-            _score("(from, to) accuracy, %", report.shift_c2_accuracy,
-                   100 * still.accuracy, f"always {still.answer}"),
-        ]  # fmt: skip
-    for name, found in (("emotion", report.emotion), ("shift", report.shift)):
+        bases |= {
+            "shift_auroc": (0.5, "chance"),
+            "shift_average_precision": (report.shift_base_rate, "chance"),
+            "shift_c2_weighted_f1": (still.weighted_f1, pair),
+            "shift_c2_accuracy": (still.accuracy, pair),
+        }
+    rows = []
+    for name, (base, base_name) in bases.items():
+        score: Interval = getattr(report, name)
+        interval = f"{_one(score.low)} to {_one(score.high)}"
+        beside = f"{100 * base:.1f} ({base_name})"
+        rows.append((SCORE_NAMES[name], _one(score.value), interval, beside))
+    for head, found in (("emotion", report.emotion), ("shift", report.shift)):
         if np.isfinite(found.after.ece):
             before = f"{100 * found.before.ece:.1f} as the logits come"
             context = f"{100 * found.after.floor:.1f} (by chance); {before}"
             if np.isfinite(found.out_of_fold):
                 context += f"; {100 * found.out_of_fold:.1f} out of fold"
-            rows.append((f"{name} calibration error, %", _one(found.after.ece), "", context))
+            rows.append((f"{head} calibration error, %", _one(found.after.ece), "", context))
     rows.append(("error over share answered (AURC), %", _one(report.risk.area), "", ""))
     return _table("Scores", ("", "value", "95 % interval", "to be read beside"), rows)
-
-
-def _score(name: str, score: Interval, base: float, base_name: str) -> tuple[str, str, str, str]:
-    interval = f"{_one(score.low)} to {_one(score.high)}"
-    return name, _one(score.value), interval, f"{base:.1f} ({base_name})"
 
 
 def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

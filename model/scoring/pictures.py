@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from model.scoring.curves import Reliability
 from model.scoring.report import Calibrated, Report
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
 
 # Okabe and Ito's palette: told apart with any of the common kinds of colour blindness.
 BLUE: Final = "#0072B2"
@@ -141,7 +138,19 @@ def reliability_picture(found: Calibrated, stated: str, observed: str) -> bytes:
         )
         pair = (("before", found.before), (f"after (T = {found.temperature:.2f})", found.after))
         for (title, one), (top, bottom) in zip(pair, grid.T, strict=True):
-            _reliability(top, bottom, one)
+            bins = [b for b in one.bins if b.count]
+            top.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1.2)
+            for b in bins:  # the gap that the calibration error sums
+                ends = [b.stated, b.observed]
+                top.plot([b.stated, b.stated], ends, color=ORANGE, alpha=0.7, lw=2.2)
+            top.plot([b.stated for b in bins], [b.observed for b in bins], "o-", color=BLUE, ms=5)
+            top.set(xlim=(0, 1), ylim=(0, 1.03))
+            middles = [(b.low + b.high) / 2 for b in bins]
+            width = 0.86 * one.bins[0].high
+            bars = bottom.bar(middles, [b.count for b in bins], width=width, color=SKY)
+            bottom.bar_label(bars, fontsize=7, color=INK, padding=1)
+            bottom.margins(y=0.28)
+            bottom.grid(visible=False, axis="x")
             top.set_title(f"{title}: ECE {100 * one.ece:.1f} %")
             floor = f"chance alone: {100 * one.floor:.1f} %"
             top.text(0.98, 0.04, floor, ha="right", color=GREY, transform=top.transAxes)
@@ -149,21 +158,6 @@ def reliability_picture(found: Calibrated, stated: str, observed: str) -> bytes:
         grid[0, 0].set_ylabel(observed)
         grid[1, 0].set_ylabel("count")
     return png()
-
-
-def _reliability(top: Axes, bottom: Axes, found: Reliability) -> None:
-    bins = [b for b in found.bins if b.count]
-    top.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1.2)
-    for b in bins:  # the gap that the calibration error sums
-        top.plot([b.stated, b.stated], [b.stated, b.observed], color=ORANGE, alpha=0.7, lw=2.2)
-    top.plot([b.stated for b in bins], [b.observed for b in bins], "o-", color=BLUE, ms=5)
-    top.set(xlim=(0, 1), ylim=(0, 1.03))
-    width = found.bins[0].high
-    middles = [(b.low + b.high) / 2 for b in bins]
-    bars = bottom.bar(middles, [b.count for b in bins], width=0.86 * width, color=SKY)
-    bottom.bar_label(bars, fontsize=7, color=INK, padding=1)
-    bottom.margins(y=0.28)
-    bottom.grid(visible=False, axis="x")
 
 
 def risk_picture(report: Report) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from model.scoring.answers import Answers
@@ -120,14 +121,6 @@ class Report:
     def class_f1(self) -> Mapping[str, float]:
         return {c.label: c.f1 for c in self.classes}
 
-    @property
-    def emotion_ece(self) -> float:
-        return self.emotion.after.ece
-
-    @property
-    def shift_ece(self) -> float:
-        return self.shift.after.ece
-
 
 def score(
     answers: Answers,
@@ -144,6 +137,11 @@ def score(
     `fitted_here`: the calibration was fitted on these answers, so their ECE flatters; the error
     out of fold is reported too.
     """
+    from sklearn.metrics import precision_recall_fscore_support  # a second: not for --help
+
+    columns = precision_recall_fscore_support(
+        answers.labels, answers.guess, labels=range(len(labels)), zero_division=0
+    )
     folds = out_of_fold_errors(answers) if fitted_here else (float("nan"), float("nan"))
     drawn = dialogue_weights(answers.dialogues, resamples=resamples, seed=seed)
     main = resampled_scores(answers, calibration, drawn)
@@ -158,15 +156,19 @@ def score(
         accuracy=interval(main["accuracy"]),
         weighted_f1=interval(main["weighted_f1"]),
         macro_f1=interval(main["macro_f1"]),
-        classes=_classes(answers, labels),
+        classes=tuple(map(ClassScore, labels, *(column.tolist() for column in columns))),
         confusion=confusion(answers.labels, answers.guess, classes),
-        majority=_majority(answers.labels, labels),
+        majority=_always(answers.labels, classes, {label: i for i, label in enumerate(labels)}),
         shift_base_rate=_mean(shifted),
         shift_auroc=interval(main["shift_auroc"]),
         shift_average_precision=interval(main["shift_average_precision"]),
         shift_c2_weighted_f1=interval(main["shift_c2_weighted_f1"]),
         shift_c2_accuracy=interval(main["shift_c2_accuracy"]),
-        no_shift=_no_shift(answers.shifts, labels),
+        no_shift=_always(
+            answers.shifts,
+            classes * classes,
+            {f"{label} → {label}": i * (classes + 1) for i, label in enumerate(labels)},
+        ),
         emotion=Calibrated(
             reliability(softmax(answers.emotion).max(1), answers.right),
             reliability(stated, answers.right),
@@ -197,31 +199,11 @@ def score(
     )
 
 
-def _classes(answers: Answers, labels: Sequence[str]) -> tuple[ClassScore, ...]:
-    from sklearn.metrics import precision_recall_fscore_support  # a second: not for --help
-
-    columns = precision_recall_fscore_support(
-        answers.labels, answers.guess, labels=range(len(labels)), zero_division=0
-    )
-    rows = zip(labels, *(column.tolist() for column in columns), strict=True)
-    return tuple(ClassScore(*row) for row in rows)
-
-
-def _majority(truth: Ints, labels: Sequence[str]) -> BaseRate:
-    common = int(np.bincount(truth, minlength=len(labels)).argmax())
-    return _always(truth, common, len(labels), labels[common])
-
-
-def _no_shift(shifts: Ints, labels: Sequence[str]) -> BaseRate:
-    classes = len(labels)
-    often = np.bincount(shifts, minlength=classes * classes).reshape(classes, classes)
-    common = int(np.diagonal(often).argmax())
-    name = f"{labels[common]} → {labels[common]}"
-    return _always(shifts, common * (classes + 1), classes * classes, name)
-
-
-def _always(truth: Ints, guess: int, classes: int, name: str) -> BaseRate:
-    counts = confusion(truth, np.full_like(truth, guess), classes)
+def _always(truth: Ints, classes: int, answers: Mapping[str, int]) -> BaseRate:
+    """Score the commonest of these answers, by name, given to everything."""
+    often = np.bincount(truth, minlength=classes)
+    name = max(answers, key=lambda answer: often[answers[answer]])
+    counts = confusion(truth, np.full_like(truth, answers[name]), classes)
     scores = (accuracy(counts), weighted_f1(counts), macro_f1(counts))
     return BaseRate(name, *(float(s) for s in scores))
 
@@ -277,13 +259,14 @@ def goal_rows(report: Report) -> dict[str, dict[str, Any]]:
 
 def report_data(report: Report) -> dict[str, Any]:
     """Return the whole report for JSON; NaN and infinity are null."""
-    return {name: _plain(value) for name, value in asdict(report).items()}
+    plain: dict[str, Any] = _plain(report)
+    return plain
 
 
 def difference_rows(found: Sequence[Difference]) -> dict[str, dict[str, Any]]:
     """Return the differences for JSON, by score; shares between 0 and 1."""
     return {
-        d.score: {name: _plain(value) for name, value in asdict(d).items() if name != "score"}
+        d.score: {name: value for name, value in _plain(d).items() if name != "score"}
         | {"verdict": d.verdict}
         for d in found
     }
@@ -322,12 +305,5 @@ def _number(value: float) -> float | None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value
+    """Return a dataclass as JSON reads it; msgspec writes NaN and infinity as null."""
+    return msgspec.json.decode(msgspec.json.encode(value, enc_hook=np.ndarray.tolist))

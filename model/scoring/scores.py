@@ -78,10 +78,19 @@ def ece_bins(probability: Doubles) -> Ints:
 
 def calibration_error(probability: Doubles, happened: Bools) -> float:
     """Return the expected calibration error: mean |stated - observed| over `ECE_BINS` bins."""
-    if len(probability) == 0:
-        return float("nan")
-    gap = np.bincount(ece_bins(probability), probability - happened, minlength=ECE_BINS)
-    return float(np.abs(gap).sum() / len(probability))
+    every = np.zeros(len(probability), np.int64)
+    return float(calibration_errors(probability, happened, every, np.ones((1, 1), np.int64))[0])
+
+
+def calibration_errors(
+    probability: Doubles, happened: Bools, dialogue: Ints, drawn: Ints
+) -> Doubles:
+    """Return the `calibration_error` of each resample of dialogues, [R]; NaN without a row."""
+    at = dialogue * ECE_BINS + ece_bins(probability)
+    size = drawn.shape[1]
+    gap = np.bincount(at, probability - happened, minlength=size * ECE_BINS)
+    rows = drawn @ np.bincount(dialogue, minlength=size)
+    return _share(np.abs(drawn @ gap.reshape(size, ECE_BINS)).sum(1), rows, nothing=np.nan)
 
 
 def _hits(counts: Counts) -> Doubles:

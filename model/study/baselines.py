@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from model.data.dataset import (
     UNLABELLED,
-    DataSource,
+    DataSet,
     Dialogue,
     Split,
     column_statistics,
@@ -69,7 +69,7 @@ class Baseline:
 
 def fit_baseline(
     name: BaselineName,
-    data: DataSource,
+    data: DataSet,
     split: Split,
     *,
     seed: int = 0,

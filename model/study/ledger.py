@@ -50,7 +50,7 @@ def note_look(
     f1 = report.weighted_f1
     scores = (
         report.accuracy.value, f1.value, f1.low, f1.high, report.shift_auroc.value,
-        report.shift_c2_weighted_f1.value, report.emotion_ece, report.shift_ece,
+        report.shift_c2_weighted_f1.value, report.emotion.after.ece, report.shift.after.ece,
         report.macro_f1.value, report.shift_average_precision.value,
         report.shift_c2_accuracy.value, report.risk.area,
     )  # fmt: skip

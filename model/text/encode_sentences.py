@@ -51,15 +51,15 @@ def encoded(
     if file is not None and file.is_file():
         vectors = np.load(file, allow_pickle=False)
     else:
-        vectors = np.zeros((len(sentences), encoder.width), np.float16)
-        done = 0
-        for batch, part in encoder.encode_many(sentences):
-            vectors[batch] = part
-            done += len(batch)
-            if on_share:
-                on_share(done / len(sentences))
+        vectors = encoder.encode_many(sentences, on_share)
         if file is not None and sentences:
-            _write_array(file, vectors)
+            content = BytesIO()
+            np.save(content, vectors, allow_pickle=False)
+            try:
+                write_whole(file.parent, {file.name: content.getvalue()})
+            except OSError as error:
+                message = f"{file} cannot be written ({error.strerror}): make room"
+                raise CheckpointError(message) from error
     ends = np.cumsum([len(d) for d in dialogues])
     parts = np.split(vectors.astype(np.float32), ends[:-1])
     return tuple(map(with_text, dialogues, parts))
@@ -103,12 +103,3 @@ def prepared(
     if text is None or not has_sentences(dialogues):
         return tuple(dialogues)
     return encoded(dialogues, SentenceEncoder.load(find_encoder(folder), text))
-
-
-def _write_array(file: Path, vectors: NDArray[np.float16]) -> None:
-    content = BytesIO()
-    np.save(content, vectors, allow_pickle=False)
-    try:
-        write_whole(file.parent, {file.name: content.getvalue()})
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be written ({error.strerror}): make room") from error

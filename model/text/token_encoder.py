@@ -7,7 +7,7 @@ last states.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -20,12 +20,13 @@ from model.atomic_files import write_whole
 from model.data.arrays import npz
 from model.data.dataset import Dialogue
 from model.text.sentence_encoder import (
+    OnShare,
     OpenedEncoder,
     TextEncoder,
+    by_length,
     content_key,
     mixed,
     open_encoder,
-    same_length,
     tokens_of,
 )
 
@@ -55,24 +56,15 @@ class TokenEncoder:
         return self._run([tokens])[0] if tokens else self._empty
 
     def states_many(
-        self, sentences: Sequence[str], on_share: Callable[[float], None] | None = None
+        self, sentences: Sequence[str], on_share: OnShare | None = None
     ) -> list[Tensor]:
         """Return `states` of each, texts of one length run together: equal but for the last bits.
 
         For training and evaluation, not for serving. `on_share` receives (0..1].
         """
-        tokens = [self._tokens(sentence) for sentence in sentences]
-        states: list[Tensor] = [self._empty] * len(tokens)
-        spoken = [i for i, ids in enumerate(tokens) if ids]
-        done = 0
-        for batch in same_length([len(tokens[i]) for i in spoken]):
-            numbers = [spoken[i] for i in batch]
-            part = self._run([tokens[i] for i in numbers])
-            for i, state in zip(numbers, part, strict=True):
-                states[i] = state.clone()  # a view would keep the whole batch alive
-            done += len(numbers)
-            if on_share:
-                on_share(done / len(spoken))
+        states: list[Tensor] = [self._empty] * len(sentences)
+        for i, state in by_length([self._tokens(s) for s in sentences], self._run, on_share):
+            states[i] = state.clone()  # a view would keep the whole batch alive
         return states
 
     def _tokens(self, sentence: str) -> list[int]:
@@ -95,7 +87,7 @@ def token_states(
     dialogues: Sequence[Dialogue],
     *,
     cache: Path | None = None,
-    on_share: Callable[[float], None] | None = None,
+    on_share: OnShare | None = None,
 ) -> list[tuple[Tensor, ...]]:
     """Return token states of every sentence, by dialogue, cached in the folder `cache` if not None.
 
@@ -106,9 +98,8 @@ def token_states(
     file = None if cache is None else cache / f"tokens-{key}.npz"
     if file is not None and file.is_file():
         with np.load(file, allow_pickle=False) as stored:
-            states = list(
-                torch.split(torch.from_numpy(stored["states"]), stored["lengths"].tolist())
-            )
+            whole, lengths = torch.from_numpy(stored["states"]), stored["lengths"]
+            states = list(torch.split(whole, lengths.tolist()))
     else:
         states = encoder.states_many(sentences, on_share)
         if file is not None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from model.errors import EncoderMissing
-from model.text.sentence_encoder import TextEncoder, mixed, open_encoder, same_length, tokens_of
+from model.text.sentence_encoder import TextEncoder, by_length, mixed, open_encoder, tokens_of
 from model.text.weight_delta import apply_delta, delta_of
 
 CHUNK = 24  # sentences run together, sorted by length for little padding
@@ -48,9 +48,13 @@ class TunedEncoder(nn.Module):
         self.layers, self.first = layers, len(stack) - trained
         self.base, self.name = opened.text.base, opened.text.name
         self._opened = opened  # not a module: its parameters are not trained
-        self.upper = _with_layers(network, list(stack)[self.first :])
-        self.upper.embeddings = _Passed()
-        self.upper.pooler = None  # unused
+        self.upper = self._upper_of(network)
+
+    def _upper_of(self, network: Any) -> Any:
+        upper = _with_layers(network, list(network.encoder.layer)[self.first :])
+        upper.embeddings = _Passed()
+        upper.pooler = None  # unused
+        return upper
 
     @torch.no_grad()
     def lower(self, sentences: Sequence[str]) -> list[Tensor]:
@@ -59,10 +63,13 @@ class TunedEncoder(nn.Module):
         below = _with_layers(network, list(network.encoder.layer)[: self.first]).eval()
         tokens = [tokens_of(tokenizer, sentence, self._opened.longest) for sentence in sentences]
         states: list[Tensor] = [torch.empty(0)] * len(tokens)
-        for batch in same_length([len(t) for t in tokens]):
-            out = below(input_ids=torch.tensor([tokens[i] for i in batch])).last_hidden_state
-            for i, state in zip(batch, out.half(), strict=True):
-                states[i] = state.clone()
+
+        def run(ids: list[list[int]]) -> Tensor:
+            state: Tensor = below(input_ids=torch.tensor(ids)).last_hidden_state
+            return state.half()
+
+        for i, state in by_length(tokens, run):
+            states[i] = state.clone()
         return states
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
@@ -83,30 +90,21 @@ class TunedEncoder(nn.Module):
 
     def text_encoder(self) -> TextEncoder:
         """Return the part that a checkpoint stores."""
-        return TextEncoder(self.base, self.name, self.layers, delta_of(*self._named()))
+        tuned = {}
+        for name, value in self.upper.named_parameters():
+            number, _, rest = name.removeprefix("encoder.layer.").partition(".")
+            # in the whole encoder layers count from the bottom
+            tuned[f"encoder.layer.{int(number) + self.first}.{rest}"] = value
+        delta = delta_of(dict(self._opened.network.named_parameters()), tuned)
+        return TextEncoder(self.base, self.name, self.layers, delta)
 
     def as_saved(self) -> TunedEncoder:
         """Return a copy with the weights as a checkpoint restores them, in evaluation mode."""
         saved = copy.copy(self)
-        saved._modules = {"upper": copy.deepcopy(self.upper)}
-        base, _ = self._named()
-        weights = dict(saved.upper.named_parameters())
-        with torch.no_grad():
-            for name, value in weights.items():
-                value.copy_(base[self._outer(name)])
-        delta = self.text_encoder().delta
-        inner = {_renumbered(name, -self.first): value for name, value in delta.items()}
-        apply_delta(saved.upper, inner)
+        network = copy.deepcopy(self._opened.network)
+        apply_delta(network, self.text_encoder().delta)
+        saved._modules = {"upper": self._upper_of(network)}
         return saved.eval()
-
-    def _named(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        base = dict(self._opened.network.named_parameters())
-        tuned = {self._outer(name): value for name, value in self.upper.named_parameters()}
-        return base, tuned
-
-    def _outer(self, name: str) -> str:
-        """Return a weight's name in the whole encoder, where layers count from the bottom."""
-        return _renumbered(name, self.first)
 
 
 class _Passed(nn.Module):
@@ -123,8 +121,3 @@ def _with_layers(network: Any, layers: Sequence[nn.Module]) -> Any:
     network.encoder.layer = whole
     part.encoder.layer = nn.ModuleList(copy.deepcopy(layer) for layer in layers)
     return part
-
-
-def _renumbered(name: str, by: int) -> str:
-    number, _, rest = name.removeprefix("encoder.layer.").partition(".")
-    return f"encoder.layer.{int(number) + by}.{rest}"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from model.data.dataset import (
     SPLITS,
     UNLABELLED,
-    DataSource,
+    DataSet,
     Dialogue,
     column_statistics,
     label_counts,
@@ -253,7 +253,7 @@ def class_weight(dialogues: Sequence[Dialogue], classes: int, power: float) -> T
     return torch.from_numpy(weight / weight.mean()).float()
 
 
-def check_labels(data: DataSource) -> None:
+def check_labels(data: DataSet) -> None:
     """Raise `DataError` where a split that training reads has no label."""
     for split in SPLITS[:2]:
         dialogues = data.split(split)

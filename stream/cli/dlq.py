@@ -60,7 +60,18 @@ def list_letters(
     piles = count_letters(letters, by)
     facts = [_letter_data(letter) for letter in in_log_order(letters if each else ())]
     if json_out:
-        data = {"by": by, "piles": {name: _pile_data(piles[name]) for name in sorted(piles)}}
+        counts = {
+            name: {
+                "letters": pile.letters,
+                "repeats": pile.repeats,
+                "requeued_before": pile.again,
+                "first": when(pile.first_ms),
+                "last": when(pile.last_ms),
+                "reasons": dict(pile.reasons.most_common()),
+            }
+            for name, pile in sorted(piles.items())
+        }
+        data = {"by": by, "piles": counts}
         typer.echo(json.dumps(data | ({"letters": facts} if each else {}), indent=2))
         return
     console = Console(highlight=False)
@@ -71,17 +82,6 @@ def list_letters(
     if piles:
         console.print(_pile_table(piles, by))
     console.print(f"{sum(pile.letters for pile in piles.values())} dead letters")
-
-
-def _pile_data(pile: Pile) -> dict[str, Any]:
-    return {
-        "letters": pile.letters,
-        "repeats": pile.repeats,
-        "requeued_before": pile.again,
-        "first": when(pile.first_ms),
-        "last": when(pile.last_ms),
-        "reasons": dict(pile.reasons.most_common()),
-    }
 
 
 def _pile_table(piles: Mapping[str, Pile], by: str) -> Table:
@@ -153,6 +153,9 @@ def requeue(
     gets a header `emotrack_requeued`, so that a loop is seen. Exit code 13 where a letter named by
     id cannot be sent.
     """
+    from stream.brokers.topic_reader import TopicReader
+    from stream.triage.requeue import already_requeued, send_again
+
     if not (ids or reason or since or until or every):
         raise ConfigError("which dead letters? Name ids, --reason, --since, --until, or --all")
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
@@ -170,8 +173,14 @@ def requeue(
             raise LetterUnfit(f"{letter.id} cannot be requeued: {why_not}")
         else:
             console.print(f"left out {letter.id}: {why_not}")
-    if not again:
-        fit = _without_requeued(settings, fit, console)
+    if not again:  # some are in the log again after an interrupted requeue
+        with TopicReader(settings) as reader:
+            already = already_requeued(reader, fit)
+        if already:
+            console.print(
+                f"left out {len(already)} that were requeued already (--again sends them)"
+            )
+        fit = [letter for letter in fit if letter.id not in already]
     typer.echo(f"{len(fit)} dead letters to send to {settings.topics.utterances}")
     if dry_run:
         for letter in fit:
@@ -179,23 +188,9 @@ def requeue(
         return
     if fit and not (yes or typer.confirm("Send them?")):
         raise typer.Abort
-    from stream.triage.requeue import send_again
-
     with progress_bar("requeueing", total=len(fit), transient=True) as sent:
         send_again(settings, fit, sent)
     typer.echo(f"requeued {len(fit)}, all acknowledged")
-
-
-def _without_requeued(settings: Settings, letters: list[Letter], console: Console) -> list[Letter]:
-    """Return the letters whose records are not in the log again, after an interrupted requeue."""
-    from stream.brokers.topic_reader import TopicReader
-    from stream.triage.requeue import already_requeued
-
-    with TopicReader(settings) as reader:
-        already = already_requeued(reader, letters)
-    if already:
-        console.print(f"left out {len(already)} that were requeued already (--again sends them)")
-    return [letter for letter in letters if letter.id not in already]
 
 
 def read(settings: Settings, choice: Choice) -> Iterator[Letter]:

@@ -165,17 +165,13 @@ def _port(settings: Settings) -> Check:
         with socket.create_server((host, port)):
             return Check("port", "ok", f"{host}:{port} is free for /metrics")
     except OSError as error:
-        if _is_worker(host, port):
+        try:
+            with urllib.request.urlopen(f"http://{host}:{port}/version", timeout=1) as answer:
+                worker = b'"emotrack"' in answer.read(4096)
+        except (OSError, ValueError, HTTPException):
+            worker = False
+        if worker:
             says = f"a worker shows its metrics on {host}:{port}; give a second one another port"
             return Check("port", "ok", f"{says} (EMOTRACK_METRICS_PORT)")
         says = f"cannot listen on {host}:{port} for /metrics ({error.strerror}): choose another "
         return Check("port", "fail", says + "EMOTRACK_METRICS_HOST or EMOTRACK_METRICS_PORT")
-
-
-def _is_worker(host: str, port: int) -> bool:
-    """Return true if one of our workers listens on this port."""
-    try:
-        with urllib.request.urlopen(f"http://{host}:{port}/version", timeout=1) as answer:
-            return b'"emotrack"' in answer.read(4096)
-    except (OSError, ValueError, HTTPException):
-        return False

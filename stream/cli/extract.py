@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Feature vectors of your own sound, video and text, one row an utterance.")
 
 SHOWN: Final = 6  # columns of the table: seventeen numbers do not fit next to each other
-SHIPPED: Final = "shipped"
 Out = Annotated[Path | None, typer.Option(help="write the vectors to this .npz")]
 Fill = Annotated[
     str | None,
@@ -84,9 +83,8 @@ def text(
     _require_npz(out)
     with model_errors():
         names, texts = _sentences(file, text_column)
-    if not texts:
-        raise ConfigError(f"{file} holds no line to encode")
-    with model_errors():
+        if not texts:
+            raise ConfigError(f"{file} holds no line to encode")
         network, extractor = encoder_of(encoder, checkpoint)
     with progress_bar("encoding", total=len(texts)) as progress:
         vectors = sentence_vectors(texts, network, progress)
@@ -135,7 +133,7 @@ def _extract(
     if fill_from is not None:
         from model.features.sentences import filled_as_trained  # imports torch
 
-        checkpoint = None if fill_from == SHIPPED else Path(fill_from)
+        checkpoint = None if fill_from == "shipped" else Path(fill_from)
         with model_errors():
             rows = filled_as_trained(rows, modality, checkpoint)
     _show(files, rows, columns)

@@ -27,10 +27,6 @@ def print_report(report: Report, title: str) -> None:
     for c in report.classes:
         scores = (f"{100 * score:.1f}" for score in (c.precision, c.recall, c.f1))
         classes.add_row(c.label, *scores, f"{c.support:,}")
-    Console().print(table, classes, _other_scores(report))
-
-
-def _other_scores(report: Report) -> str:
     alerts, point, always = report.alerts, report.abstention, report.majority
     parts = [
         f"accuracy {100 * report.accuracy.value:.1f} % (always {always.answer}: "
@@ -49,7 +45,7 @@ def _other_scores(report: Report) -> str:
             f"{100 * point.abstained:.1f} % abstained ({100 * point.abstained_accuracy:.1f} % of "
             "those right)"
         )
-    return "; ".join(parts)
+    Console().print(table, classes, "; ".join(parts))
 
 
 def print_differences(differences: Sequence[Difference], title: str) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stream.cli.options import Bootstrap, Prefix
 from stream.settings import load_settings
-
-if TYPE_CHECKING:
-    from stream.brokers.topics import TopicReport
 
 Days = Annotated[float, typer.Option(help="retention of utterances, predictions and alerts")]
 topics_app = typer.Typer(help="Create the four topics, or say how they differ.")
@@ -45,7 +42,14 @@ def topics(
     creates = context.command.name == "create"
     reports = (create if creates else describe)(settings.bootstrap, plans, settings.security)
     for report in reports:
-        typer.echo(f"{report.name}: {_state(report, creates=creates)}")
+        if creates:
+            state = "created" if report.created else "already there"
+        elif report.exists:
+            config = " ".join(f"{name}={value}" for name, value in report.config.items())
+            state = f"{report.partitions} partitions, {config}"
+        else:
+            state = "missing"
+        typer.echo(f"{report.name}: {state}")
         for difference in report.differs:
             typer.echo(f"  {difference}")
     missing = [report.name for report in reports if not report.exists]
@@ -53,13 +57,3 @@ def topics(
         raise TopicMissing(
             f"missing: {', '.join(missing)}. Create them with `emotrack topics create`"
         )
-
-
-def _state(report: TopicReport, *, creates: bool) -> str:
-    """Return in a line whether a topic was created, or its partitions and configuration."""
-    if creates:
-        return "created" if report.created else "already there"
-    if not report.exists:
-        return "missing"
-    config = " ".join(f"{name}={value}" for name, value in report.config.items())
-    return f"{report.partitions} partitions, {config}"

@@ -57,12 +57,20 @@ def train(
 ) -> None:
     """Train a model of this kind on a data set; write `runs`/NAME."""
     hush_torch_geometric()
+    from model.data.splits import k_folds, with_dev
+
     read = read_conversations(data, set_name)
     command = _command(kind, options, read.name)
     default = read.name if kind == DEFAULT_KIND else f"{read.name}-{kind}"
     reports = []
     with model_errors():
-        for part, folder in _parts(read, runs / (name or default), options):
+        folder = runs / (name or default)
+        if options.folds is None:
+            parts = {folder: with_dev(read)}
+        else:
+            folds = k_folds(read, options.folds, seed=options.seed)
+            parts = {folder / f"fold-{i}": fold for i, fold in enumerate(folds, start=1)}
+        for folder, part in parts.items():
             with _listener(part) as listener:
                 run = Run(command=command, cache=runs / ".text", listener=listener)
                 try:
@@ -162,16 +170,6 @@ def _command(kind: str, options: TrainingOptions, set_name: str) -> str:
         if name in ALWAYS_WRITTEN or value != getattr(default, name):
             words += [_flag(name)] if value is True else [_flag(name), str(value)]
     return shlex.join(words)
-
-
-def _parts(data: DataSet, folder: Path, options: TrainingOptions) -> list[tuple[DataSet, Path]]:
-    """Return the sets to train on, one or one a fold, each with the folder of its run."""
-    from model.data.splits import k_folds, with_dev
-
-    if options.folds is None:
-        return [(with_dev(data), folder)]
-    parts = enumerate(k_folds(data, options.folds, seed=options.seed), start=1)
-    return [(part, folder / f"fold-{number}") for number, part in parts]
 
 
 def _run(plan: Plan, folder: Path, listener: Listener) -> TrainedRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -22,8 +22,6 @@ from stream.cli.options import (
 )
 from stream.cli.progress import progress_bar
 from stream.errors import EmotrackError
-
-VIOLATIONS: Final = 1
 
 
 class CannotVerify(EmotrackError):
@@ -67,7 +65,12 @@ def verify(
     violations; 2: it cannot run.
     """
     try:
-        _require_writable(json_file)
+        if json_file is not None:
+            try:  # before the long work, not after it
+                json_file.parent.mkdir(parents=True, exist_ok=True)
+                json_file.touch()
+            except OSError as error:
+                raise CannotVerify(f"{json_file} cannot be written: {error.strerror}") from None
         settings = settings_of(context)
         from stream.serve import load_model
         from stream.verify.run import verify_topics
@@ -89,15 +92,4 @@ def verify(
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_json(), indent=2) + "\n", "utf-8")
     if not report.ok:
-        raise typer.Exit(VIOLATIONS)
-
-
-def _require_writable(file: Path | None) -> None:
-    """Raise `CannotVerify` before the long work if the report could not be written after it."""
-    if file is None:
-        return
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    except OSError as error:
-        raise CannotVerify(f"{file} cannot be written: {error.strerror}") from None
+        raise typer.Exit(1)

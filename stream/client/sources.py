@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Protocol
 from model.data.dataset import DataSet, Dialogue, Split
 from model.data.feature_file import FeatureRows
 from model.data.reader import read_data_set
-from model.data.table import is_table
+from model.data.table import CSV_SUFFIXES
 from model.errors import DataError
 from model.interface import INPUTS, MODALITIES, Modality
 from stream.client.table_source import attached, csv_utterances, pack_exactly, require_sendable
@@ -144,7 +144,7 @@ def open_source(
 
 
 def _file_utterances(path: Path) -> Iterator[Utterance]:
-    if is_table(path):
+    if path.suffix.lower() in CSV_SUFFIXES:
         yield from csv_utterances(path)
         return
     try:

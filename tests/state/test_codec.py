@@ -84,7 +84,7 @@ def append_of(spec: StateSpec) -> Append:
 
 
 def entries_of(append: Append) -> Entries:
-    head = {b"t": b"%d" % append.token, b"o": b"%d" % append.offset, b"d": append.digest}
+    head = {b"t": b"%d" % append.save.token, b"o": b"%d" % append.offset, b"d": append.digest}
     return Entries(list(append.rows), head | append.fields, [append.ids], [append.output])
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from state.window import (
     HASH_BYTES,
+    Applied,
     ArraySpec,
     Change,
     Conversation,
@@ -70,7 +71,7 @@ def test_a_window_keeps_no_view_of_the_batch_it_came_from(make_spec: Make) -> No
     row = batch[0, : spec.row_bytes]
     arrays, speaker = batch[0, : spec.conversation_bytes], batch[0, : spec.speaker_bytes]
     window, _ = Window.empty(spec).push(
-        spec.recurrence, utterance_id="u", speaker_id="s", row=row, arrays=arrays, speaker=speaker
+        spec.recurrence, Applied(row, arrays, speaker), utterance_id="u", speaker_id="s"
     )
     assert window.arrays is not None
     for array in (window.rows, window.arrays, window.speakers["s"].arrays):

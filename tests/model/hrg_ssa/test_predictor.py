@@ -79,11 +79,9 @@ def said(by: HrgSsaPredictor, dialogue: Dialogue) -> list[Prediction]:
         (answer,) = by.predict([turn_of(dialogue, i, window)])
         window, _ = window.push(
             by.spec.recurrence,
+            answer.applied,
             utterance_id=str(i),
             speaker_id=dialogue.speakers[i],
-            row=answer.applied.row,
-            arrays=answer.applied.arrays,
-            speaker=answer.applied.speaker,
         )
         answers.append(answer)
     return answers
@@ -144,10 +142,11 @@ def test_a_turn_has_the_same_bytes_alone_and_in_any_company(
             turns.append(turn_of(dialogue, i, window))
             (answer,) = served.predict([turns[-1]])
             window, _ = window.push(
-                served.spec.recurrence, utterance_id="", speaker_id=dialogue.speakers[i],
-                row=answer.applied.row, arrays=answer.applied.arrays,
-                speaker=answer.applied.speaker,
-            )  # fmt: skip
+                served.spec.recurrence,
+                answer.applied,
+                utterance_id="",
+                speaker_id=dialogue.speakers[i],
+            )
     alone = [bytes_of(served.predict([turn]))[0] for turn in turns]
     draw = np.random.default_rng(0)
     for count in (2, 3, 5, 9, 17, len(turns)):

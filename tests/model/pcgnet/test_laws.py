@@ -119,12 +119,7 @@ def turn_of(conversation: ConversationTensors, t: int, window: Window) -> seam.T
 
 def push(spec: Any, turn: seam.Turn, answer: seam.Prediction) -> Window:
     new, _ = turn.window.push(
-        spec.recurrence,
-        utterance_id="u",
-        speaker_id=turn.speaker_id,
-        row=answer.applied.row,
-        arrays=answer.applied.arrays,
-        speaker=answer.applied.speaker,
+        spec.recurrence, answer.applied, utterance_id="u", speaker_id=turn.speaker_id
     )
     return new
 

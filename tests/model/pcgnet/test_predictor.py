@@ -66,14 +66,7 @@ def turn(speaker: str = "a", **features: Tensor) -> Turn:
 def pushed(turn: Turn, answer: Prediction) -> Window:
     now = answer.applied
     recurrence = predictor().spec.recurrence
-    return turn.window.push(
-        recurrence,
-        utterance_id="u",
-        speaker_id=turn.speaker_id,
-        row=now.row,
-        arrays=now.arrays,
-        speaker=now.speaker,
-    )[0]
+    return turn.window.push(recurrence, now, utterance_id="u", speaker_id=turn.speaker_id)[0]
 
 
 @pytest.mark.slow

@@ -79,11 +79,9 @@ def answers_to(by: Predictor, dialogue: Dialogue) -> list[Prediction]:
         (answer,) = by.predict([Turn(window, speaker, features, persona, sentence)])
         window, _ = window.push(
             by.spec.recurrence,
+            answer.applied,
             utterance_id=str(i),
             speaker_id=speaker,
-            row=answer.applied.row,
-            arrays=answer.applied.arrays,
-            speaker=answer.applied.speaker,
         )
         answers.append(answer)
     return answers

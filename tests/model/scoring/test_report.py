@@ -44,7 +44,7 @@ def test_the_shift_is_scored_on_its_stated_probability() -> None:
     odds = 0.5 * np.log(MOVED) - 1.4 * np.log(1 - MOVED) - 0.6
     stated = 1 / (1 + np.exp(-odds))  # .25 .71 .42
     gaps = stated - [0, 1, 0]  # each pair in a bin of its own
-    assert report.shift_ece == pytest.approx(np.abs(gaps).mean())
+    assert report.shift.after.ece == pytest.approx(np.abs(gaps).mean())
     assert report.shift.before.ece == pytest.approx(np.abs(MOVED - [0, 1, 0]).mean())
 
 

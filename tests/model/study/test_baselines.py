@@ -21,17 +21,18 @@ DATA = generated_conversations(30, seed=5)
 NAMES: tuple[BaselineName, ...] = ("majority", "logistic", "markov", "gru")
 
 
-class Watched:
+class Watched(DataSet):
     """A data set that remembers which splits were asked for."""
 
     def __init__(self, data: DataSet) -> None:
-        self.name, self.labels = data.name, data.labels
-        self.widths, self.extractors = data.widths, data.extractors
-        self.data, self.asked = data, set[Split]()
+        super().__init__(data.name, data.labels, data.widths, data.extractors, data.dialogues)
+        object.__setattr__(self, "asked", set[Split]())
+
+    asked: set[Split]
 
     def split(self, name: Split) -> tuple[Dialogue, ...]:
         self.asked.add(name)
-        return self.data.split(name)
+        return super().split(name)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import structs
 
 from model.interface import Predictor
-from state.codec import Codec, Entries
+from state.codec import TOKEN, Codec, Entries, stored_int
 from state.memory_store import MemoryStore
-from state.redis_reader import StoredState, stored_state
+from state.redis_reader import StoredState
 from state.store import Save, StoredOutput
 from state.window import NO_OFFSET, Change, Conversation, StateKey, apply_nothing
 from stream.answers.apply import Answer
@@ -127,12 +127,17 @@ class AnsweredLog:
     def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
         """`States`: what the store holds."""
         codec = Codec(self.predictor.spec)
-        return [
-            stored_state(codec, key, self.entries[key.conversation_id], (self.ttl_ms,))
-            if key.conversation_id in self.entries
-            else None
-            for key in keys
-        ]
+        states: list[StoredState | None] = []
+        for key in keys:
+            entries = self.entries.get(key.conversation_id)
+            if entries is None:
+                states.append(None)
+                continue
+            token = stored_int(entries.fields.get(TOKEN))
+            sizes = len(entries.rows), len(entries.ids), len(entries.outputs)
+            loaded = codec.decode(key, entries)
+            states.append(StoredState(loaded, token, *sizes, (self.ttl_ms,)))
+        return states
 
     def verify(
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
