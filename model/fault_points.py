@@ -1,16 +1,8 @@
 """Places where tests can make a worker die, named as in the failure table of docs/reliability.md.
 
-<<<<<<< HEAD
 Each is marked once in the code (`reach`) and does nothing unless `stream.worker.faults` arms it.
 The armed action is a global of this module: as an argument it would pass through the worker, the
 pipeline, the registry and both models' loaders, for tests alone.
-=======
-Each is named once in the code (`reach`), as in the failure table of docs/reliability.md, and does
-nothing unless armed, which only `stream.worker.signals` does.
-
-What is armed is a global of this module: handed down as an argument it would pass through the
-worker, the pipeline, the registry and both models' loaders, for something that no user has.
->>>>>>> main
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 
 Training, evaluation, serving and the command line (`emotrack train <name>`, `--model <name>`) then
 find it by its name; a row in `model/study/rows.py` compares it with the others, and a checkpoint in
-`model/checkpoints/<name>-meld` is shipped. The parts that a `Kind` gives out:
+`model/checkpoints/<name>-meld` is shipped. The parts that a `Kind` gives out,
+each from the file of its name in the model's folder unless the class does it otherwise:
 
     options     `model.training.options.TrainingOptions`, or a dataclass derived from it: the
                 options of `emotrack train <name>`
@@ -16,7 +17,7 @@ find it by its name; a row in `model/study/rows.py` compares it with the others,
                 `read_checkpoint`, written by `save_model`
     predictor   `model.interface.Predictor`: answers one utterance at a time, with the state between
 
-Help and serving import `kind.py` too: import torch and what only training needs inside its methods.
+Help and serving import `kind.py` too: it imports neither torch nor what only training needs.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -35,7 +37,7 @@ if TYPE_CHECKING:  # they import torch
     from _typeshed import DataclassInstance
 
     from model.checkpoint_files import LoadedCheckpoint
-    from model.data.dataset import DataSet
+    from model.data.dataset import DataSet, DataSource
     from model.scoring.report import Report
     from model.training.loop import Trained
 
@@ -49,7 +51,7 @@ class Plan(ABC):
     """All that a training run follows from."""
 
     kind: ClassVar[str]  # the model's name in `model.registry.KINDS`
-    data: DataSet
+    data: DataSource
     config: Any  # the model's settings
     recipe: Any
     seed: int
@@ -58,10 +60,12 @@ class Plan(ABC):
     threads: int
 
     @abstractmethod
-    def train(self, progress: Path, listener: Listener) -> Trained[Any]:
-        """Train on the train split and choose on dev; resume from the file `progress` if it exists.
+    def train(self, progress: Path | None = None, listener: Listener = Listener()) -> Trained[Any]:
+        """Train on the train split and choose on dev; both have labels, test is not read.
 
-        Does not read the test split. Equal plans give equal bytes on one machine.
+        Each epoch is saved in the file `progress`, and a killed run resumes after the last one, to
+        the same bytes. Equal plans give equal bytes on one machine (on a GPU but for the order in
+        which it adds up). torch's global generator and threads are restored.
         """
 
     @abstractmethod
@@ -72,31 +76,71 @@ class Plan(ABC):
     def card(self, trained: Trained[Any], report: Report) -> str:
         """Return the model card in Markdown; `report` is of the dev split."""
 
+    def filled_card(
+        self,
+        template: Path,
+        trained: Trained[Any],
+        report: Report,
+        *,
+        widths: Mapping[str, object],
+        settings: Mapping[str, object],
+        **own: object,
+    ) -> str:
+        """Fill a template in with what every card states, and with a model's `own` values."""
+        from model.scoring.card import filled_card
 
-class Kind(ABC, Generic[Options]):
+        config, extractors = trained.model.config, self.extractors(trained)
+        inputs = [f"| {n} | {widths[n]} | {extractors[n]} |" for n in widths if n in extractors]
+        return filled_card(
+            template,
+            report,
+            trained.thresholds,
+            data=self.data.name,
+            labels=", ".join(config.labels),
+            weights=f"{sum(p.numel() for p in trained.model.parameters()):,}",
+            window=config.recurrence.window,
+            clip=f"{config.input_clip:g}",
+            inputs="\n".join(inputs),
+            command=self.command,
+            epoch=trained.chosen.number,
+            seed=self.seed,
+            settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+            **own,
+        )
+
+
+class Kind(Generic[Options]):
     """A model as the rest of the project uses it, without state; its docstring is shown as help."""
 
     options: type[Options]
 
-    @abstractmethod
     def load_checkpoint(self, folder: Path) -> LoadedCheckpoint:
         """Read and verify a checkpoint folder. Raises `CheckpointError`."""
+        loaded: LoadedCheckpoint = self._file("checkpoint").load_checkpoint(folder)
+        return loaded
 
-    @abstractmethod
     def load_predictor(self, folder: Path, serving: ServingOptions) -> Predictor:
         """Load a checkpoint folder for serving. Raises `CheckpointError`."""
+        predictor: Predictor = self._file("predictor").load_predictor(folder, serving)
+        return predictor
 
-    @abstractmethod
     def plan(self, data: DataSet, options: Options, run: Run) -> Plan:
         """Plan a training run and check it before anything is trained.
 
         Raises `ModelError` or `ValueError` for what cannot be trained.
         """
+        plan: Plan = self._file("plan").plan(data, options, run)
+        return plan
 
-    @abstractmethod
     def recipe(self, text: TextMode, changes: Mapping[str, Any]) -> DataclassInstance:
         """Return the recipe for a text mode, with `changes`. Raises `RecipeError`."""
+        recipe: DataclassInstance = self._file("recipe").recipe_for(text, changes)
+        return recipe
 
     def study_options(self, *, seed: int, text: TextMode, device: Device) -> Options:
         """Return the options of a run of the accuracy study."""
         return self.options(seed=seed)
+
+    def _file(self, name: str) -> Any:
+        """Import a file of the model's folder: torch comes with most of them."""
+        return import_module(f"{type(self).__module__.rpartition('.')[0]}.{name}")
