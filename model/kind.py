@@ -68,9 +68,11 @@ class Plan(ABC):
         which it adds up). torch's global generator and threads are restored.
         """
 
-    @abstractmethod
     def extractors(self, trained: Trained[Any]) -> Mapping[str, str]:
-        """Return by modality the name of the recipe that the model's vectors come from."""
+        """Return by input the recipe that its values come from: the set's, or a text encoder's."""
+        own = {} if trained.text is None else {"text": trained.text.extractor}
+        recipes, widths = {**self.data.extractors, **own}, trained.model.config.widths
+        return {name: recipes[name] for name in widths if name in recipes}
 
     @abstractmethod
     def card(self, trained: Trained[Any], report: Report) -> str:
@@ -90,7 +92,7 @@ class Plan(ABC):
         from model.scoring.card import filled_card
 
         config, extractors = trained.model.config, self.extractors(trained)
-        inputs = [f"| {n} | {widths[n]} | {extractors[n]} |" for n in widths if n in extractors]
+        inputs = [f"| {name} | {widths[name]} | {extractors[name]} |" for name in extractors]
         return filled_card(
             template,
             report,

@@ -15,8 +15,8 @@ from model.data.dataset import DataSet
 from model.errors import EncoderMissing
 from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import FELT, HrgSsaConfig
+from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.model import HrgSsa
-from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
 from model.hrg_ssa.train import Training
@@ -65,13 +65,6 @@ class HrgPlan(Plan):
             )  # fmt: skip
             trained = training.run(progress, listener)
             return replace(trained, model=trained.model.cpu(), text=words.text, cut=words.cut)
-
-    def extractors(self, trained: Trained[HrgSsa]) -> Mapping[str, str]:
-        """Return the encoder's recipe, and the data set's for audio and video."""
-        of_set = self.data.extractors
-        felt: dict[str, str] = {name: of_set[name] for name in FELT if name in of_set}
-        own = {} if trained.text is None else {"text": trained.text.extractor}
-        return {**own, **felt}
 
     def card(self, trained: Trained[HrgSsa], report: Report) -> str:
         config, text = trained.model.config, trained.text

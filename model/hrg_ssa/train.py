@@ -85,7 +85,9 @@ class Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
             for talk, d, at in zip(train_talks, dialogues, starts[:-1], strict=True)
         ]
         self.own = torch.full((starts[-1],), NO_LABEL)  # the model's last answer to each
-        self.emotion_texts = _emotion_texts(encoder, config).to(device)
+        texts = [f"{label} & {config.sentiment[label]}" for label in config.labels]
+        means = [encoder.states(text).float().mean(0) for text in texts]
+        self.emotion_texts = torch.stack(means).to(device)  # [C, text]
         weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
         self.class_weight = None if weight is None else weight.to(device)
         groups = decaying(model.named_parameters(), _is_matrix, recipe, recipe.learning_rate)
@@ -178,12 +180,6 @@ class Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
             state[:0] if gone else state for state, gone in zip(batch.states, silent, strict=True)
         )
         return replace(batch, present=batch.present & remaining, states=states)
-
-
-def _emotion_texts(encoder: TokenEncoder, config: HrgSsaConfig) -> Tensor:
-    """Return the encoder's mean state of "emotion & sentiment" of each label, [C, text]."""
-    texts = [f"{label} & {config.sentiment[label]}" for label in config.labels]
-    return torch.stack([encoder.states(text).float().mean(0) for text in texts])
 
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,8 +14,8 @@ from model.errors import EncoderMissing
 from model.kind import Plan
 from model.pcgnet.checkpoint import NAME
 from model.pcgnet.config import PcgnetConfig, preset
+from model.pcgnet.kind import PcgnetOptions
 from model.pcgnet.model import Pcgnet
-from model.pcgnet.options import PcgnetOptions
 from model.pcgnet.recipe import Recipe, recipe_for
 from model.pcgnet.train import Training, fitting_config
 from model.scoring.report import Report
@@ -53,11 +52,6 @@ class PcgnetPlan(Plan):
         elif self.encoder is not None:
             text = frozen_encoder(self.encoder, self.recipe.mixed_layers)
         return replace(trained, text=text)
-
-    def extractors(self, trained: Trained[Pcgnet]) -> Mapping[str, str]:
-        """Return the data set's, and the encoder's for text that is encoded here."""
-        own = {} if trained.text is None else {"text": trained.text.extractor}
-        return {**self.data.extractors, **own}
 
     def card(self, trained: Trained[Pcgnet], report: Report) -> str:
         config = trained.model.config

@@ -144,9 +144,6 @@ class CountingPlan(Plan):
         epoch = Epoch(1, 0.0, 0.0, 0.0)
         return Trained(model, *fitted, (epoch,), epoch)
 
-    def extractors(self, trained: Trained[Counting]) -> Mapping[str, str]:
-        return {}
-
     def card(self, trained: Trained[Counting], report: Report) -> str:
         return f"# Word counts of {self.data.name}\n\n`{self.command}`\n"
 

@@ -16,9 +16,9 @@ from model.errors import CheckpointError, EncoderMissing, RecipeError
 from model.evaluate import evaluate
 from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.config import HrgSsaConfig
+from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.losses import alignment, primary_alignment
 from model.hrg_ssa.model import NO_LABEL, HrgSsa
-from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.plan import HrgPlan
 from model.hrg_ssa.plan import plan as plan_hrg_ssa
 from model.hrg_ssa.recipe import HrgRecipe
