@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.atomic_files import write_whole
 from model.errors import CheckpointError
@@ -55,14 +55,6 @@ class ModelConfig(Protocol):
     def classes(self) -> int: ...
     @property
     def widths(self) -> Mapping[str, int]: ...
-
-
-class SavableModel(Protocol):
-    """A torch module whose `config` is a dataclass."""
-
-    @property
-    def config(self) -> Any: ...
-    def state_dict(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +148,7 @@ def text_encoder_of(named: Path) -> TextEncoder:
 
 def save_model(
     folder: Path,
-    model: SavableModel,
+    model: nn.Module,
     *,
     name: str,
     calibration: Calibration,
@@ -173,11 +165,12 @@ def save_model(
     old one. Raises `CheckpointError` where that fails (on a full disk, for instance), and leaves
     the folder unchanged.
     """
+    settings: Any = model.config  # a dataclass
     config: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
         "version": version,
-        "model": asdict(model.config),
+        "model": asdict(settings),
         "calibration": asdict(calibration),
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),

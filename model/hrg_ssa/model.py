@@ -395,11 +395,6 @@ class HrgSsa(nn.Module):
         self._sentiment = [words.sentiments[s] for s in c.sentiment_classes]
         self._prompt = [words.start, *words.prefix]
 
-    def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None:
-        """Mean and standard deviation [width] of the raw values of audio or video."""
-        self.get_buffer(f"{name}_mean").copy_(mean)
-        self.get_buffer(f"{name}_scale").copy_(1 / deviation)
-
     def forward(
         self, batch: TalkBatch, history: Tensor | None = None, sentence: Tensor | None = None
     ) -> WholeTalks:

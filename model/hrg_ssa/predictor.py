@@ -55,6 +55,7 @@ def state_spec(config: HrgSsaConfig, model_digest: str) -> StateSpec:
 class HrgSsaPredictor(CheckpointPredictor):
     """An HRG-SSA on a device."""
 
+    load_checkpoint = staticmethod(load_checkpoint)
     checkpoint: HrgCheckpoint
     _config: HrgSsaConfig
 
@@ -78,10 +79,6 @@ class HrgSsaPredictor(CheckpointPredictor):
         self._traced: dict[tuple[int, int], Answer] = {}  # by length and size
         # Proven numbers of rows by padded length in tokens.
         self.batch_sizes = {length: self._prove(length) for length in LENGTHS}
-
-    @staticmethod
-    def _read_checkpoint(path: Path) -> HrgCheckpoint:
-        return load_checkpoint(path)
 
     @staticmethod
     def _weights_for(

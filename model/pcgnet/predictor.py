@@ -32,6 +32,7 @@ CUDA_SIZES: Final = (16, 64, 256, 1024)
 class PcgnetPredictor(CheckpointPredictor):
     """A PCGNet on a device."""
 
+    load_checkpoint = staticmethod(load_checkpoint)
     checkpoint: Checkpoint
     _config: PcgnetConfig
 
@@ -63,10 +64,6 @@ class PcgnetPredictor(CheckpointPredictor):
         self.batch_sizes = proven_sizes(
             lambda rows: bytes_of(self._compute([turns[i] for i in rows])), len(turns), candidates
         )
-
-    @staticmethod
-    def _read_checkpoint(path: Path) -> Checkpoint:
-        return load_checkpoint(path)
 
     def warm_up(self) -> None:
         """Run each batch size once, and load and run the sentence encoder where there is one."""

@@ -33,6 +33,7 @@ from model.training.loop import (
     class_weight,
     decaying,
     normalise_inputs,
+    set_normalisation,
 )
 from model.training.losses import (
     LogVariances,
@@ -116,7 +117,7 @@ class Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             groups += decaying(tuned.named_parameters(), _is_matrix, recipe, recipe.encoder_rate)
             normalise_inputs(networks.model, dialogues, ("audio", "video", "persona"))
             flat = torch.ones(tuned.width)
-            networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
+            set_normalisation(networks.model, "text", 0 * flat, flat * tuned.width**-0.5)
         self.emotion_loss = partial(
             focal_loss,
             gamma=recipe.gamma,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -32,6 +32,8 @@ Computed = tuple[NDArray[np.float32], NDArray[np.uint8]]
 class CheckpointPredictor(ABC):
     """A checkpoint on a device: a `model.interface.Predictor`, called by one thread."""
 
+    load_checkpoint: ClassVar[Any]  # a model's: reads and verifies a folder
+
     def __init__(
         self,
         checkpoint: Any,
@@ -54,7 +56,7 @@ class CheckpointPredictor(ABC):
 
         Sets the process's number of torch threads: sizes are proven for it.
         """
-        checkpoint = cls._read_checkpoint(path)
+        checkpoint = cls.load_checkpoint(path)
         if checkpoint.config.research:
             raise CheckpointError(
                 f"checkpoint {path} is for research ({', '.join(checkpoint.config.research)}): it "
@@ -74,11 +76,6 @@ class CheckpointPredictor(ABC):
                     f"checkpoint {path}: weights and settings do not fit each other ({error}); "
                     "copy the checkpoint again or train it anew"
                 ) from error
-
-    @staticmethod
-    @abstractmethod
-    def _read_checkpoint(path: Path) -> Any:
-        """Read and verify a checkpoint folder. Raises `CheckpointError`."""
 
     @staticmethod
     def _weights_for(path: Path, checkpoint: Any, recurrence: Recurrence) -> Mapping[str, Any]:

@@ -48,14 +48,6 @@ class Labelled(Protocol):
     def labels(self) -> Tensor: ...  # [T]
 
 
-class Normalised(Protocol):
-    """A model that normalises its own inputs."""
-
-    @property
-    def config(self) -> Any: ...
-    def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None: ...
-
-
 Sample = TypeVar("Sample", bound=Labelled)
 Network = TypeVar("Network", bound=nn.Module)  # everything that is trained
 Model = TypeVar("Model", bound=nn.Module)  # the part that is saved
@@ -137,7 +129,11 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
             for samples in self._shuffled():
                 losses.append(self._step(samples))
                 listener.on_share(min(1.0, self.step_number / self.steps))
-            self.history.append(self._judge(number, sum(losses) / len(losses)))
+            _, on_dev = self.answers()
+            logits, labels = torch.from_numpy(on_dev.emotion), torch.from_numpy(on_dev.labels)
+            dev_loss = focal_loss(logits, labels, gamma=0.0).item()
+            score = emotion_weighted_f1(on_dev)
+            self.history.append(Epoch(number, sum(losses) / len(losses), dev_loss, score))
             if self.chosen.number == number:
                 self.best = copy.deepcopy(self.average.state_dict())
             if progress is not None:
@@ -150,12 +146,6 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
             on_dev.emotion, on_dev.labels, on_dev.shift, on_dev.shifts, self.config.classes
         )
         return Trained(model, calibration, thresholds, tuple(self.history), self.chosen)
-
-    def _judge(self, number: int, train_loss: float) -> Epoch:
-        _, on_dev = self.answers()
-        logits, labels = torch.from_numpy(on_dev.emotion), torch.from_numpy(on_dev.labels)
-        dev_loss = focal_loss(logits, labels, gamma=0.0).item()
-        return Epoch(number, train_loss, dev_loss, emotion_weighted_f1(on_dev))
 
     def _shuffled(self) -> Iterator[list[Sample]]:
         """Yield batches of whole conversations in a new order, of `batch_utterances` or more."""
@@ -229,12 +219,18 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
 
 
 def normalise_inputs(
-    model: Normalised, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
+    model: nn.Module, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
 ) -> None:
     """Set a model's input normalisation from the train split's present rows."""
     for name, (mean, deviation) in column_statistics(dialogues).items():
-        if name in names and model.config.widths[name]:
-            model.set_normalisation(name, torch.from_numpy(mean), torch.from_numpy(deviation))
+        if name in names and len(model.get_buffer(f"{name}_mean")):
+            set_normalisation(model, name, torch.from_numpy(mean), torch.from_numpy(deviation))
+
+
+def set_normalisation(model: nn.Module, name: str, mean: Tensor, deviation: Tensor) -> None:
+    """Set the mean and the standard deviation [width], above 0, of an input's raw values."""
+    model.get_buffer(f"{name}_mean").copy_(mean)
+    model.get_buffer(f"{name}_scale").copy_(1 / deviation)
 
 
 def decaying(
