@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint, save_model
+from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.label_words import label_words_from
 from model.hrg_ssa.model import HrgSsa, WholeTalks
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 NAME: Final = "hrg-ssa"
 READABLE: Final = (2, FORMAT)  # format 3 changed PCGNet alone
-save_hrg_checkpoint = partial(save_model, name=NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
