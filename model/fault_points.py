@@ -1,7 +1,7 @@
-"""Places where tests can make a worker die, named as in the failure table of docs/reliability.md.
+"""Places where tests can make a worker die, named as in docs/reliability.md.
 
-Each is marked once in the code (`reach`) and does nothing unless `stream.worker.faults` arms it.
-The armed action is a global of this module: as an argument it would pass through the worker, the
+Each is marked once in the code (`reach`) and does nothing unless armed (`stream.worker.signals`,
+and tests). The armed action is a global: as an argument it would pass through the worker, the
 pipeline, the registry and both models' loaders, for tests alone.
 """
 

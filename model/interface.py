@@ -1,7 +1,7 @@
 """The model as the worker sees it: windows and utterances in, predictions and new arrays out.
 
-No clock, network, metric or environment. `stream` imports this module's data classes and
-`load_predictor`; it never imports torch.
+No clock, network, metric or environment. `stream` imports this module's data classes,
+and `model.registry.load_predictor`; neither imports torch before a model is loaded.
 """
 
 from __future__ import annotations

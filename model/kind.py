@@ -2,20 +2,28 @@
 
 1. Write `model/<folder>/kind.py` with `KIND`, an instance of a class derived from `Kind`.
 2. Add the model's name and its folder to `model.registry.KINDS`.
-3. Add the folder to the contract "floors of model" in `pyproject.toml`.
+3. Add a row to a group of `model/study/rows.py`, which compares it with the others.
 
 Training, evaluation, serving and the command line (`emotrack train <name>`, `--model <name>`) then
-find it by its name; a row in `model/study/rows.py` compares it with the others, and a checkpoint in
-`model/checkpoints/<name>-meld` is shipped. The parts that a `Kind` gives out,
-each from the file of its name in the model's folder unless the class does it otherwise:
+find it by its name; a checkpoint in `model/checkpoints/<name>-meld` is shipped.
+`tests/fakes/third_model` is a small, whole model. The parts that a `Kind` gives out, each from the
+file of its name in the model's folder unless the class overrides it:
 
     options     `model.training.options.TrainingOptions`, or a dataclass derived from it: the
-                options of `emotrack train <name>`
-    plan        `Plan`: the data, settings and recipe of a training run; trains, writes the card
-    recipe      a frozen dataclass of training settings; its values name a run of the study
+                options of `emotrack train <name>`; each field is `Annotated[type, Option(help)]`
+    plan        `Plan`: the data, settings and recipe of a training run; trains and returns the
+                card's text (`model.train_run.carry_out` saves the checkpoint and the card)
+    recipe      a frozen dataclass derived from `model.training.settings.Pace` (for `--epochs`);
+                its values name a run of the study
     checkpoint  `model.checkpoint_files.LoadedCheckpoint`: answers whole conversations; read by
-                `read_checkpoint`, written by `save_model`
-    predictor   `model.interface.Predictor`: answers one utterance at a time, with the state between
+                `read_checkpoint`, written by `save_model`. Its `config` is a dataclass with
+                `labels` and `recurrence`; weights are float16 once saved: evaluate what was saved
+    predictor   `model.interface.Predictor`: answers one utterance at a time, with the state
+                between; states probabilities by `model.serving.calibration`, follows overridden
+                `window` and `idle_s`, calls `reach` of `model.fault_points` at F3 and F4
+
+What helps: `model.training.loop.TrainingLoop`, `model.scoring.calibrate`, `Plan.filled_card`,
+`model.scoring.answers.answers_to`, `model.serving.predictor`.
 
 Help and serving import `kind.py` too: it imports neither torch nor what only training needs.
 """

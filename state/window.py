@@ -51,7 +51,7 @@ def _nbytes(arrays: tuple[ArraySpec, ...]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """Settings that, with the weights, decide what an utterance can see (architecture.md §3b)."""
+    """Settings that decide what an utterance can see (docs/architecture.md §3b)."""
 
     window: int = 10
     max_speakers: int = 32

@@ -33,7 +33,7 @@ class Figure:
     """One measured row: what must hold, and what does."""
 
     name: str
-    today: str  # before the rooms
+    before: str  # the rooms
     must: int
     value: int
     found: tuple[str, ...] = ()  # the offenders, for people
@@ -193,13 +193,13 @@ def opening_words(modules: Mapping[str, Path]) -> list[str]:
 
 def names_a_model(modules: Mapping[str, Path], graph: Graph) -> list[str]:
     """Return files outside the models' folders that import a model or decide by its name."""
-    kinds = ("model.pcgnet", "model.hrg_ssa")
+    kinds = tuple(KINDS.values())
     found = []
     for name, path in modules.items():
         if name.startswith(kinds) or name.startswith("stream.bench") or name in NAMED_BY:
             continue
         compared = any(
-            isinstance(part, ast.Constant) and part.value in ("pcgnet", "hrg-ssa")
+            isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value in KINDS
             for node in ast.walk(tree_of(path))
             if isinstance(node, ast.Compare)
             for part in ast.walk(node)
@@ -252,7 +252,7 @@ def main() -> None:
     figures = measured()
     for figure in figures:
         mark = "" if figure.value <= figure.must else " (!)"
-        table.add_row(figure.name, figure.today, f"{figure.must:,}", f"{figure.value:,}{mark}")
+        table.add_row(figure.name, figure.before, f"{figure.must:,}", f"{figure.value:,}{mark}")
     console = Console()
     console.print(table)
     for figure in figures:

@@ -8,8 +8,11 @@ import pytest
 
 from tests.rooms import Figure, circles, import_graph, measured, opening_words
 
+# Features may add lines: their number is printed by `python -m tests.rooms` and not held here.
+HELD = [figure for figure in measured() if figure.name != "product lines"]
 
-@pytest.mark.parametrize("figure", measured(), ids=lambda figure: figure.name)
+
+@pytest.mark.parametrize("figure", HELD, ids=lambda figure: figure.name)
 def test_a_figure_of_the_structure_holds(figure: Figure) -> None:
     assert figure.value <= figure.must, "\n".join((figure.name, *figure.found))
 

@@ -1,7 +1,7 @@
 """PCGNet, causal, in its whole-conversation form (for training and as the oracle).
 
 After "PCGNet: persona- and shift-aware emotion recognition in conversation" (SIGIR 2024), made
-exactly incremental and repaired (see docs/decisions.md). Order of the path: projections -> context
+exactly incremental and repaired (docs/models.md A9). Order of the path: projections -> context
 and speaker GRUs -> speaker gate -> persona attention -> persona gate -> interactive graph ->
 interactive gate -> emotion head and shift head. `model.pcgnet.step` computes the same, one
 utterance of many conversations at a time, with the same weights.

@@ -231,7 +231,7 @@ def _mean(values: Bools) -> float:
 
 
 def goal_rows(report: Report) -> dict[str, dict[str, Any]]:
-    """Return the report as rows of goals.md (A1, A4, A5), in percent where the goal is."""
+    """Return rows of docs/benchmarks.md (A1, A4, A5), in percent where the goal is."""
     base = f"{100 * report.shift_base_rate:.1f} % of {report.pairs} pairs shift"
     size = f"{report.utterances} utterances"
     majority, still = report.majority, report.no_shift

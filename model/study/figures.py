@@ -73,7 +73,7 @@ def score_rows(
     checkpoint: str,
     differences: Sequence[Difference] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Return the report's rows of goals.md, each with its set, split and checkpoint."""
+    """Return the report's rows of docs/benchmarks.md, each with its set, split and checkpoint."""
     from model.scoring.report import difference_rows, goal_rows
 
     rows = goal_rows(report)

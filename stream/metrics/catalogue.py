@@ -59,7 +59,7 @@ class Entry:
 
 
 class Metrics:
-    """The catalogue. Attributes have the metrics' names without the prefix `emotrack_`."""
+    """The catalogue. Attributes have the metrics' names, without prefix and unit."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

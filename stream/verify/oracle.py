@@ -2,7 +2,7 @@
 
 Shares with the worker what defines an answer (sessions, the model's step, the alert rule,
 the events' bytes) and nothing that moves records about (worker, batcher, pipeline, stores). By the
-serving law (docs/decisions.md) its bytes equal the worker's, whatever shared a batch there.
+serving law (docs/architecture.md §3a) its bytes equal the worker's, whatever shared a batch there.
 """
 
 from __future__ import annotations

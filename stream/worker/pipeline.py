@@ -84,7 +84,9 @@ class Step:
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
     moved: int = 0  # conversations last seen on another partition
-    loads: list[str] = field(default_factory=list)  # hit | found | missing | foreign, per load
+    loads: list[str] = field(
+        default_factory=list
+    )  # hit | found | missing | foreign | corrupt, per load
     load_s: float = 0.0  # seconds in each stage
     infer_s: float = 0.0
     save_s: float = 0.0
