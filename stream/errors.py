@@ -14,78 +14,59 @@ class EmotrackError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    def __init_subclass__(cls, *, exit_code: int | None = None) -> None:
+        """Set the exit code where it is not that of the base."""
+        if exit_code is not None:
+            cls.exit_code = exit_code
 
-class ConfigError(EmotrackError):
+
+class ConfigError(EmotrackError, exit_code=2):
     """A setting or an argument that cannot be used; names it and the cure."""
 
-    exit_code = 2
 
-
-class BrokerUnreachable(EmotrackError):
+class BrokerUnreachable(EmotrackError, exit_code=3):
     """No Kafka broker answers at the address given."""
 
-    exit_code = 3
 
-
-class TopicMissing(EmotrackError):
+class TopicMissing(EmotrackError, exit_code=4):
     """A topic does not exist; holds the command that creates it."""
 
-    exit_code = 4
 
-
-class TopicUnfit(EmotrackError):
+class TopicUnfit(EmotrackError, exit_code=4):
     """A topic exists with settings that would break a promise (timestamps, sizes)."""
 
-    exit_code = 4
 
-
-class StoreUnfit(EmotrackError):
+class StoreUnfit(EmotrackError, exit_code=5):
     """The state store is unreachable, too old, or may evict."""
 
-    exit_code = 5
 
-
-class ModelUnfit(EmotrackError):
+class ModelUnfit(EmotrackError, exit_code=6):
     """The checkpoint or the sentence encoder cannot be used."""
 
-    exit_code = 6
 
-
-class SourceError(EmotrackError):
+class SourceError(EmotrackError, exit_code=7):
     """A source of utterances cannot be read; names the file and the line."""
 
-    exit_code = 7
 
-
-class InvalidUtterance(EmotrackError):
+class InvalidUtterance(EmotrackError, exit_code=8):
     """An utterance the worker would dead-letter, refused before it is sent; `code` tells why."""
-
-    exit_code = 8
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
         self.code = code
 
 
-class NotDelivered(EmotrackError):
+class NotDelivered(EmotrackError, exit_code=9):
     """The broker did not acknowledge a record in time; it may or may not be in the log."""
 
-    exit_code = 9
 
-
-class AccessRefused(EmotrackError):
+class AccessRefused(EmotrackError, exit_code=11):
     """The broker refuses our credentials or certificate, or we refuse its certificate."""
 
-    exit_code = 11
 
-
-class StateMissing(EmotrackError):
+class StateMissing(EmotrackError, exit_code=12):
     """Nothing is stored of a conversation; names the places that were searched."""
 
-    exit_code = 12
 
-
-class LetterUnfit(EmotrackError):
+class LetterUnfit(EmotrackError, exit_code=13):
     """A dead letter does not exist, or cannot be sent again; names the reason."""
-
-    exit_code = 13

@@ -24,9 +24,8 @@ from state.store import Store, StoreError, StoreRefused
 from state.window import Recurrence, StateSpec
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.brokers.kafka_config import find_topic_id
-from stream.brokers.kafka_sink import KafkaSink
+from stream.brokers.kafka_sink import KafkaSink, KafkaTransactions
 from stream.brokers.kafka_source import KafkaSource
-from stream.brokers.kafka_transactions import KafkaTransactions
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topics import require_topics
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit

@@ -236,12 +236,6 @@ class Settings(BaseSettings):
         )
 
     @property
-    def trace_url(self) -> str:
-        """The URL spans are sent to; the standard's path is added where there is none."""
-        url = self.trace_endpoint or ""
-        return url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}/v1/traces"
-
-    @property
     def in_memory(self) -> bool:
         """True when states are stored in this process only."""
         return self.redis_url.startswith("memory:")

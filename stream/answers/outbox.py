@@ -14,13 +14,7 @@ import msgspec
 
 from state.store import StoredOutput
 from stream.answers.apply import Answer
-from stream.events.cloudevents import (
-    ALERT_TYPE,
-    PREDICTION_TYPE,
-    Encoding,
-    Envelope,
-    event_headers,
-)
+from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, Envelope, event_headers
 from stream.events.dead_letter import dead_letter
 from stream.events.messages import Outcome, TopicNames, encode
 from stream.events.poison import Poison, Reason

@@ -18,14 +18,8 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
-from stream.events.messages import (
-    Features,
-    FeatureVector,
-    PackedTensor,
-    TopicNames,
-    Utterance,
-    encode,
-)
+from stream.events.decode import pack
+from stream.events.messages import Features, FeatureVector, TopicNames, Utterance, encode
 
 PAPER_WIDTHS: Final = (1024, 300, 342)  # inputs of the paper's PCGNet: text, audio, video
 SHIPPED_WIDTHS: Final = (384, 8, 17)  # of the shipped one
@@ -60,7 +54,13 @@ def script(
     there are `sentences`. Conversation ids start with `prefix`: a new one never meets old state.
     """
     rng = np.random.default_rng(seed)
-    pool = [] if sentences else [_features(rng, widths) for _ in range(FEATURE_POOL)]
+    pool: list[Features] = []
+    if not sentences:
+        vectors = (
+            [FeatureVector(pack(rng.standard_normal(w), "float16")) for w in widths]
+            for _ in range(FEATURE_POOL)
+        )
+        pool = [Features(*three) for three in vectors]
     encoding: Encoding = "msgpack" if pool else "json"
     messages = []
     for number in range(utterances):
@@ -80,14 +80,6 @@ def script(
         name = utterance.conversation_id.encode(), utterance.utterance_id
         messages.append(UtteranceMessage(name, encode(utterance, encoding), [*headers]))
     return messages
-
-
-def _features(rng: np.random.Generator, widths: tuple[int, int, int]) -> Features:
-    vectors = (
-        FeatureVector(PackedTensor("float16", (w,), rng.standard_normal(w).astype("<f2").tobytes()))
-        for w in widths
-    )
-    return Features(*vectors)
 
 
 class Sender:

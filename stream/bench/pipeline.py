@@ -47,6 +47,8 @@ ALERTS_S: Final = 0.5  # for the alerts of the last batch
 UTTERANCES_OF_MANY: Final = 10  # of each of many conversations
 BARE_TOPIC: Final = "bench.bare"  # the bare loop's output
 GIB: Final = 1 << 30
+LatencyRun = tuple[list[float], list[float], float]
+"""One open loop: ms from due to received of predictions and of alerts; answers a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,11 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
     spent = after.value("process_cpu_seconds_total") - before.value("process_cpu_seconds_total")
     mean_batch = max(1, round(batches.total / max(batches.count, 1)))
     whole_us = spent / utterances.count * 1e6
-    model_us = model_cost_us(checkpoint, mean_batch)
+    alone = (
+        "import sys, time; from pathlib import Path; from model.pcgnet.bench import batch_cost_us; "
+        "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
+    )
+    model_us = float(in_child("-c", alone, str(checkpoint), str(mean_batch)))
     bare_us = bare_loop_us(bench, mean_batch, int(statistics.mean(sizes)))
     bench.say(
         f"worker {whole_us:.0f} us CPU an utterance, of it the model {model_us:.0f} us "
@@ -155,15 +161,6 @@ def cpu(bench: Bench, before: Page, after: Page, checkpoint: Path, sizes: Sequen
         "consume, FCALL, produce of the same bytes"
     )
     bench.row("P6", [ratio], "x", note, 3, 1.5)
-
-
-def model_cost_us(checkpoint: Path, batch: int) -> float:
-    """Return the CPU of the model alone for an utterance in batches of this size."""
-    code = (
-        "import sys, time; from pathlib import Path; from model.pcgnet.bench import batch_cost_us; "
-        "print(batch_cost_us(Path(sys.argv[1]), int(sys.argv[2]), time.process_time))"
-    )
-    return float(in_child("-c", code, str(checkpoint), str(batch)))
 
 
 def bare_loop_us(bench: Bench, batch: int, answer_bytes: int) -> float:
@@ -188,15 +185,6 @@ def in_child(*arguments: str) -> str:
     ).stdout
 
 
-@dataclass(frozen=True, slots=True)
-class LatencyRun:
-    """One open loop: milliseconds from due to received."""
-
-    predictions: list[float]
-    alerts: list[float]
-    achieved: float  # answers a second
-
-
 def open_loops(
     bench: Bench, sender: Sender, rate: float, sentences: Sequence[str] = ()
 ) -> list[LatencyRun]:
@@ -217,7 +205,7 @@ def open_loops(
             predictions.wait_for(count, DRAIN_S)
             time.sleep(ALERTS_S)
         runs.append(
-            LatencyRun(
+            (
                 latencies_ms(due, predictions.arrived),
                 latencies_ms(due, alerts.arrived),
                 predictions.per_s(),
@@ -235,11 +223,12 @@ def add_latency(
     p99: tuple[float | None, float | None],
 ) -> None:
     """Add publish -> alert (the goal) and publish -> prediction, p50 and p99 of each run."""
-    achieved = statistics.median(r.achieved for r in runs)
+    predictions, alerts, rates = zip(*runs, strict=True)
+    achieved = statistics.median(rates)
     note = f"{note}; {achieved:.0f}/s achieved; {len(runs)} runs"
     for kind, samples in (
-        ("", [r.alerts for r in runs if r.alerts]),
-        ("_prediction", [r.predictions for r in runs]),
+        ("", list(filter(None, alerts))),
+        ("_prediction", predictions),
     ):
         if not samples:
             bench.say(f"{name}{kind}: no alert in these runs, nothing to measure")

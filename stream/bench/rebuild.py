@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from stream.bench.load import SHIPPED_WIDTHS, Sender, commit_all, script
 from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
 from stream.local.conversations import demo_sentences
 from stream.local.servers import KAFKA_JARS
-from stream.local.worker_process import RunningWorker
 from stream.metrics.scrape import scrape
 
 WAIT_S: Final = 300.0
@@ -57,25 +56,20 @@ def run_bench_rebuild(
 
 
 def _rebuild(servers: Servers, log: Path) -> tuple[float, int]:
-    """Return seconds from assignment to the last partition's rebuild, and states rebuilt."""
+    """Return seconds from assignment to the last partition's rebuild, and states rebuilt.
+
+    Raises `TimeoutError`.
+    """
     with servers.worker(log, log_format="json") as worker:
-        _wait(worker)
+        until = time.monotonic() + WAIT_S
+        while worker.log.read_text().count(CHECKED) < PARTITIONS:
+            if time.monotonic() > until:
+                raise TimeoutError(f"no end of the rebuild; the log says:\n{worker.log_tail()}")
+            time.sleep(0.2)
         states = scrape(worker.metrics).value("emotrack_state_rebuilds_total")
         events = [json.loads(line) for line in log.read_text().splitlines() if line[:1] == "{"]
-    began = min(_time(e) for e in events if e["event"] == "partitions assigned")
-    ended = max(_time(e) for e in events if e["event"] == CHECKED)
-    return ended - began, int(states)
-
-
-def _wait(worker: RunningWorker) -> None:
-    """Return when every partition is checked. Raises `TimeoutError`."""
-    until = time.monotonic() + WAIT_S
-    while worker.log.read_text().count(CHECKED) < PARTITIONS:
-        if time.monotonic() > until:
-            raise TimeoutError(f"no end of the rebuild; the log says:\n{worker.log_tail()}")
-        time.sleep(0.2)
-
-
-def _time(event: Mapping[str, Any]) -> float:
-    """Return seconds since the epoch of a log line."""
-    return datetime.fromisoformat(str(event["timestamp"])).timestamp()
+    began, ended = (
+        [datetime.fromisoformat(e["timestamp"]) for e in events if e["event"] == event]
+        for event in ("partitions assigned", CHECKED)
+    )
+    return (max(ended) - min(began)).total_seconds(), int(states)

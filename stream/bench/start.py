@@ -13,14 +13,13 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from stream.bench.rows import Row, figure
 from stream.bench.servers import started
-from stream.local.servers import KAFKA_JARS, ServerFailed
-from stream.local.worker_process import READY_S, local_worker
+from stream.local.servers import KAFKA_JARS
+from stream.local.worker_process import local_worker
 from stream.metrics.scrape import scrape
 
 READY_FIRST_S: Final = 10.0
@@ -28,20 +27,12 @@ POLL_S: Final = 0.01
 CODE: Final = frozenset({".py", ".pyc", ".so", ".safetensors", ".json", ".txt", ".lua"})
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimes:
-    """One start: seconds until ready, and the CPU seconds spent until then."""
-
-    ready_s: float
-    cpu_s: float
-
-
 def run_bench_start(
     *, runs: int, say: Callable[[str], None], jars: Path = KAFKA_JARS
 ) -> dict[str, Row]:
     """Start workers one after another, cold and warm in turn, and return the rows by name."""
-    cold: list[StartTimes] = []
-    warm: list[StartTimes] = []
+    cold: list[tuple[float, float]] = []
+    warm: list[tuple[float, float]] = []
     with started(jars, say, "start.") as (servers, scratch):
         servers.create_topics(2)
         settings, log = servers.worker_settings(), scratch / "worker.log"
@@ -54,16 +45,15 @@ def run_bench_start(
     return rows_of(cold, warm)
 
 
-def measure(settings: Mapping[str, object], log: Path) -> StartTimes:
-    """Start one worker, wait until it is ready, drain it. Raises `ServerFailed`."""
+def measure(settings: Mapping[str, object], log: Path) -> tuple[float, float]:
+    """Start one worker and drain it; return seconds, and CPU seconds, until it was ready.
+
+    Raises `ServerFailed`.
+    """
     began = time.monotonic()
-    with local_worker(settings, log, ready_s=0) as worker:
-        while not worker.is_ready():
-            if worker.process.poll() is not None or time.monotonic() - began > READY_S:
-                raise ServerFailed(f"the worker was not ready:\n{worker.log_tail()}")
-            time.sleep(POLL_S)
+    with local_worker(settings, log, poll_s=POLL_S) as worker:
         ready_s = time.monotonic() - began
-        return StartTimes(ready_s, scrape(worker.metrics).value("process_cpu_seconds_total"))
+        return ready_s, scrape(worker.metrics).value("process_cpu_seconds_total")
 
 
 def drop_file_cache() -> int:
@@ -88,7 +78,7 @@ def files_read() -> Iterator[Path]:
             yield from (Path(place, n) for n in names if Path(n).suffix in CODE or ".so." in n)
 
 
-def rows_of(cold: list[StartTimes], warm: list[StartTimes]) -> dict[str, Row]:
+def rows_of(cold: list[tuple[float, float]], warm: list[tuple[float, float]]) -> dict[str, Row]:
     """Return the medians of the runs."""
     note = (
         "process start to /readyz 200, shipped model and sentence encoder; load average "
@@ -97,12 +87,12 @@ def rows_of(cold: list[StartTimes], warm: list[StartTimes]) -> dict[str, Row]:
     python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
     return {
         "start_cold_s": figure(
-            [s.ready_s for s in cold], "s", f"files dropped; {note}", READY_FIRST_S, digits=2
+            [ready_s for ready_s, _ in cold], "s", f"files dropped; {note}", READY_FIRST_S, digits=2
         ),
         "start_warm_s": figure(
-            [s.ready_s for s in warm], "s", f"files cached; {note}", READY_FIRST_S, digits=2
+            [ready_s for ready_s, _ in warm], "s", f"files cached; {note}", READY_FIRST_S, digits=2
         ),
         "start_cpu_s": figure(
-            [s.cpu_s for s in warm], "s", f"CPU time until then, warm; {python}", digits=2
+            [cpu_s for _, cpu_s in warm], "s", f"CPU time until then, warm; {python}", digits=2
         ),
     }

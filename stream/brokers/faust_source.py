@@ -8,16 +8,8 @@ a rebalance, and would commit past them. Only the worker's contiguous watermark 
 each commit is read back from the broker before outputs below it are dropped. No tables, no
 `exactly_once`, topics are never created.
 
-Limits:
-- A rebalance is eager: every partition of every member stops for a moment, and a revoke commits
-  what is done within Faust's session timeout or leaves it to be replayed.
-- A commit carries no metadata, so every assignment has its states checked against the log.
-- aiokafka cannot read a record whose header names are not UTF-8: it stops the app.
-- Records of aborted transactions are read (Faust's consumer is `read_uncommitted`).
-- A paused partition can delay the others of this worker: one agent reads them all.
-- It waits while a broker is away, and continues by itself; a crash inside Faust ends the process.
-- It cannot share a group with the native runtime: drain one before the other starts.
-- `kafka_options` and `group_protocol` do not reach it; it reads a few thousand records a second.
+docs/operations.md ("Behind Faust") lists the limits. For the code: a rebalance is eager, and a
+revoke commits what is done within Faust's session timeout or leaves it to be replayed.
 """
 
 from __future__ import annotations
@@ -95,7 +87,7 @@ class FaustSource:
     """A `Source` fed by a Faust app, which runs on a thread and a loop of its own."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
-        self._settings, self._topic, self._topic_id = settings, settings.topics.utterances, topic_id
+        self._settings, self._topic, self.topic_id = settings, settings.topics.utterances, topic_id
         self._reader = TopicReader(settings)
         self._listener: Assignments | None = None
         self._buffers: dict[int, PartitionBuffer] = {}
@@ -107,10 +99,6 @@ class FaustSource:
         self._app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="faust", daemon=True)
-
-    @property
-    def topic_id(self) -> str:
-        return self._topic_id
 
     def subscribe(self, assignments: Assignments) -> None:
         self._listener = assignments

@@ -7,14 +7,17 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from logging.handlers import BufferingHandler
 from typing import Any, Final
 
 import kafka
 import kafka.errors
+from kafka.errors import KafkaError
+from kafka.net.sasl import get_sasl_mechanism
+from kafka.protocol.parser import KafkaProtocol
+from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
-from stream.brokers.sasl_probe import sasl_fault
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
 from stream.security import PLAINTEXT, KafkaSecurity, host_and_port, kafka_tls_fault
 
@@ -137,6 +140,55 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "
         f"EMOTRACK_KAFKA_SECURITY={protocol} it must be a {protocol.upper()} listener"
     )
+
+
+def sasl_fault(address: str, security: KafkaSecurity, timeout_s: float) -> KafkaError | None:
+    """Return why the broker at `host:port` refuses our user; None if it does not, or gives none.
+
+    A broker that refuses a user answers and closes the connection at once. kafka-python 3.0 drops
+    an answer that it reads together with the connection's end, and reports "socket disconnected"
+    alone: so log in only to read the reason.
+
+    Raises `ConfigError` for an unusable PEM file.
+    """
+    arguments = security.kafka_python()
+    with ExitStack() as opened:
+        try:
+            host, port = host_and_port(address)
+            plain = socket.create_connection((host, port), timeout_s)
+            connection = opened.enter_context(plain)
+            if security.tls:
+                secured = arguments["ssl_context"].wrap_socket(plain, server_hostname=host)
+                connection = opened.enter_context(secured)
+            return _refused(connection, host, arguments)
+        except (OSError, ValueError, KafkaError):  # no connection, or no Kafka broker
+            return None
+
+
+def _refused(connection: socket.socket, host: str, arguments: dict[str, Any]) -> KafkaError | None:
+    name = arguments["sasl_mechanism"]
+    protocol = KafkaProtocol(client_id="emotrack")
+    answer = _send(connection, protocol, SaslHandshakeRequest(version=1, mechanism=name))
+    if (kind := kafka.errors.for_code(answer.error_code)) is not kafka.errors.NoError:
+        return kind()
+    mechanism = get_sasl_mechanism(name)(host=host, **arguments)
+    while not mechanism.is_done():
+        request = SaslAuthenticateRequest(version=1, auth_bytes=mechanism.auth_bytes())
+        answer = _send(connection, protocol, request)
+        if kafka.errors.for_code(answer.error_code) is not kafka.errors.NoError:
+            return kafka.errors.SaslAuthenticationFailedError(answer.error_message)
+        mechanism.receive(answer.auth_bytes)
+    return None
+
+
+def _send(connection: socket.socket, protocol: KafkaProtocol, request: Any) -> Any:
+    """Return the answer to a request. Raises OSError where the broker hangs up without one."""
+    protocol.send_request(request)
+    connection.sendall(protocol.send_bytes())
+    while portion := connection.recv(4096):
+        if answers := protocol.receive_bytes(portion):
+            return answers[0][1]
+    raise ConnectionError("it hung up")
 
 
 def explain(fault: BaseException, address: str, security: KafkaSecurity) -> str | None:

@@ -1,4 +1,4 @@
-"""Options and errors of confluent-kafka's clients, and look-ups of topic ids and offsets."""
+"""Options, rights and errors of confluent-kafka's clients; look-ups of topic ids and offsets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # public, not re-exported
 
-from stream.brokers.kafka_rights import require_rights
-from stream.errors import BrokerUnreachable, ConfigError, TopicMissing
+from stream.errors import AccessRefused, BrokerUnreachable, ConfigError, TopicMissing
 from stream.ports import LogUnavailable
 from stream.settings import Settings
 
@@ -110,6 +109,44 @@ def find_topic_id(settings: Settings) -> str:
             f"no Kafka broker answers at {settings.bootstrap} ({text_of(error)}): start one, or "
             "set EMOTRACK_BOOTSTRAP"
         ) from None
+
+
+def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> None:
+    """Return when a worker may read its topic and write its answers.
+
+    A broker without an authorizer allows everything. Raises `AccessRefused`, naming the rights
+    that are missing.
+    """
+    wanted = {
+        settings.topics.utterances: AclOperation.READ,
+        settings.topics.predictions: AclOperation.WRITE,
+        settings.topics.shift_alerts: AclOperation.WRITE,
+        settings.topics.dead_letters: AclOperation.WRITE,
+    }
+    topics = admin.describe_topics(
+        TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=timeout_s
+    )
+    lacking = [
+        f"{operation.name} on topic {name}"
+        for name, operation in wanted.items()
+        if operation not in topics[name].result(timeout_s).authorized_operations
+    ]
+    groups = admin.describe_consumer_groups(
+        [settings.group], include_authorized_operations=True, request_timeout=timeout_s
+    )
+    try:
+        group = groups[settings.group].result(timeout_s)
+        readable = AclOperation.READ in group.authorized_operations
+    except KafkaException as error:
+        # A group that does not exist yet cannot be described either, with another error.
+        readable = error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED
+    if not readable:
+        lacking.append(f"READ on group {settings.group}")
+    if lacking:
+        raise AccessRefused(
+            f"{settings.kafka_username or 'this worker'} lacks {', '.join(lacking)} on "
+            f"{settings.bootstrap}: add the ACLs of docs/security.md"
+        )
 
 
 def create_client(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:

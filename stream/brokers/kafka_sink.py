@@ -1,16 +1,22 @@
-"""The worker's idempotent producer, on confluent-kafka."""
+"""The worker's producers, on confluent-kafka: idempotent, or `delivery: transactional`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream.brokers.kafka_config import create_client, producer_config
-from stream.ports import DeliveryFailed, Outgoing
+from stream.brokers.kafka_config import code_of, create_client, producer_config, text_of
+from stream.brokers.kafka_source import NOT_OURS, KafkaSource
+from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
 from stream.settings import Settings
+
+TIMEOUT_MS: Final = 6_000  # then the broker ends a killed worker's open transaction
+CALL_S: Final = 15.0
+RETRIES: Final = 2  # of a call that the broker calls retriable
 
 
 class KafkaSink:
@@ -58,3 +64,81 @@ class KafkaSink:
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failures.append(error)
+
+
+class KafkaTransactions(KafkaSink):
+    """`Transactions` (KIP-447) of one member of the workers' group, on a producer of its own.
+
+    A reader with `isolation.level=read_committed` sees each answer once; any other sees also what
+    was aborted. Each process has a transactional id of its own; a zombie is refused by the group's
+    generation, which every transaction carries.
+    """
+
+    def __init__(self, settings: Settings, source: KafkaSource) -> None:
+        self._topic, self._source = settings.topics.utterances, source
+        self._ready = False
+        super().__init__(settings)
+
+    def _new_producer(self) -> Producer:
+        self._ready = False
+        own = {
+            "transactional.id": f"emotrack-{uuid.uuid4()}",
+            "transaction.timeout.ms": TIMEOUT_MS,
+            "delivery.timeout.ms": min(self._config["delivery.timeout.ms"], TIMEOUT_MS),
+        }
+        return create_client(Producer, {**self._config, **own})
+
+    def commit(
+        self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> None:
+        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
+        try:
+            if not self._ready:
+                self._try(lambda: self._producer.init_transactions(CALL_S))
+                self._ready = True
+            self._producer.begin_transaction()
+            self._queue(records)
+            self._try(
+                lambda: self._producer.send_offsets_to_transaction(
+                    wanted, self._source.membership, CALL_S
+                )
+            )
+            self._try(lambda: self._producer.commit_transaction(CALL_S))
+        except KafkaException as error:
+            self._abort(error)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        """Ignore reports: a commit covers all of its records, an abort's come much later."""
+
+    def _queue(self, records: Sequence[Outgoing]) -> None:
+        """Raise `KafkaException` where a record cannot even be queued: a commit would lose it."""
+        self.produce(records)
+        if self._failures:
+            raise KafkaException(self._failures[0])
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        """Call again while the broker says that it may be called again."""
+        for attempt in range(RETRIES + 1):
+            try:
+                call()
+            except KafkaException as error:
+                inner = error.args[0]
+                retriable = isinstance(inner, KafkaError) and inner.retriable()
+                if not retriable or attempt == RETRIES:
+                    raise
+            else:
+                return
+
+    def _abort(self, error: KafkaException) -> None:
+        """Abort the transaction and raise its fault; replace a producer that cannot continue."""
+        self._failures = []
+        inner = error.args[0]
+        try:
+            if isinstance(inner, KafkaError) and inner.fatal():
+                raise error
+            self._producer.abort_transaction(CALL_S)
+        except KafkaException:
+            self._producer = self._new_producer()
+        if code_of(error) in NOT_OURS:
+            raise CommitRefused(text_of(error)) from None
+        raise LogUnavailable(f"the transaction was aborted: {text_of(error)}") from None

@@ -7,11 +7,11 @@ librdkafka's mock cluster works too, with `mock_broker`: it has no admin API, he
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import (
-    OFFSET_INVALID,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -71,7 +71,7 @@ class KafkaSource:
     """One member of the workers' group, reading the utterances topic."""
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
-        self._topic, self._topic_id = settings.topics.utterances, topic_id
+        self._topic, self.topic_id = settings.topics.utterances, topic_id
         self._protocol = settings.group_protocol
         self._reachable = True
         self._owned: dict[int, int] = {}  # partition -> where its reading began
@@ -81,10 +81,6 @@ class KafkaSource:
         self._consumer = create_client(
             Consumer, {**consumer_config(settings), "error_cb": self._on_error}
         )
-
-    @property
-    def topic_id(self) -> str:
-        return self._topic_id
 
     def subscribe(self, assignments: Assignments) -> None:
         self._consumer.subscribe(
@@ -141,7 +137,10 @@ class KafkaSource:
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> Mapping[int, int]:
-        ends = self._ends_of_paused()
+        ends: Mapping[int, int] = {}  # of paused partitions: no fetch reports them
+        if self._paused and self._reachable:
+            with suppress(KafkaException):  # no broker answers in `ENDS_S`
+                ends = self._lookup.ends(sorted(self._paused), ENDS_S)
         lags: dict[int, int] = {}
         for at in self._consumer.position([TopicPartition(self._topic, p) for p in self._owned]):
             _, high = self._consumer.get_watermark_offsets(at, cached=True)
@@ -150,15 +149,6 @@ class KafkaSource:
             if end >= 0:
                 lags[at.partition] = max(0, end - position)
         return lags
-
-    def _ends_of_paused(self) -> Mapping[int, int]:
-        """Return the ends that no fetch reports; none where no broker answers in `ENDS_S`."""
-        if not self._paused or not self._reachable:
-            return {}
-        try:
-            return self._lookup.ends(sorted(self._paused), ENDS_S)
-        except KafkaException:
-            return {}
 
     def reachable(self) -> bool:
         if not self._reachable:  # an idle consumer does not notice that the broker is back
@@ -194,14 +184,13 @@ class KafkaSource:
             lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",
         )
-        starts = {p.partition: self._start(p) for p in committed}
+        starts = {
+            p.partition: Start(max(-1, p.offset), self._lookup.first(p.partition), p.metadata or "")
+            for p in committed  # an offset is negative where the group has committed none
+        }
         consumer.incremental_assign(at)
         self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
         to.assigned(starts)
-
-    def _start(self, at: TopicPartition) -> Start:
-        committed = -1 if at.offset == OFFSET_INVALID else at.offset
-        return Start(committed, self._lookup.first(at.partition), at.metadata or "")
 
     def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:
         partitions = [p.partition for p in at]
@@ -217,6 +206,10 @@ def record_of(message: Message, topic: str) -> Record:
     kind, time_ms = message.timestamp()
     partition, offset = message.partition(), message.offset()
     assert partition is not None and offset is not None
+    try:
+        headers: Any = message.headers()  # (name, bytes or None) pairs, though the stub differs
+    except UnicodeDecodeError:  # one header name that is no UTF-8 makes all of them unreadable
+        headers = UNREADABLE_HEADERS
     return Record(
         topic=topic,
         partition=partition,
@@ -224,14 +217,5 @@ def record_of(message: Message, topic: str) -> Record:
         timestamp_ms=NO_TIMESTAMP if kind == TIMESTAMP_NOT_AVAILABLE else time_ms,
         key=message.key(),
         value=message.value(),
-        headers=headers_of(message),
+        headers=tuple(headers or ()),
     )
-
-
-def headers_of(message: Message) -> Headers:
-    """Return the headers as sent; a header name that is no UTF-8 makes all of them unreadable."""
-    try:
-        headers: Any = message.headers()  # (name, bytes or None) pairs, though the stub differs
-    except UnicodeDecodeError:
-        return UNREADABLE_HEADERS
-    return tuple(headers or ())

@@ -18,13 +18,7 @@ from model.errors import DataError
 from model.interface import MODALITIES
 from stream.errors import SourceError
 from stream.events.decode import pack, parse, vectors_of
-from stream.events.messages import (
-    PERSONA_SIZE,
-    Features,
-    FeatureVector,
-    PackedTensor,
-    Utterance,
-)
+from stream.events.messages import PERSONA_SIZE, Features, FeatureVector, PackedTensor, Utterance
 from stream.events.poison import Rejected
 
 NUMBERS: Final = ("seq", "start_ms", "end_ms")

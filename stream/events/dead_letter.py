@@ -8,33 +8,32 @@ original headers, then the key.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from stream.events.poison import Poison, Reason
 from stream.ports import Headers, Outgoing, Record
 
-DLQ_ID: Final = "emotrack_dlq_id"
-DLQ_REASON: Final = "emotrack_dlq_reason"
-DLQ_CLASS: Final = "emotrack_dlq_class"
-DLQ_MESSAGE: Final = "emotrack_dlq_message"
-DLQ_TOPIC: Final = "emotrack_dlq_topic"
-DLQ_PARTITION: Final = "emotrack_dlq_partition"
-DLQ_OFFSET: Final = "emotrack_dlq_offset"
-DLQ_OMITTED: Final = "emotrack_dlq_omitted"
-DLQ_HEADERS: Final = (
-    DLQ_ID,
-    DLQ_REASON,
-    DLQ_CLASS,
-    DLQ_MESSAGE,
-    DLQ_TOPIC,
-    DLQ_PARTITION,
-    DLQ_OFFSET,
-    DLQ_OMITTED,
-)
 REQUEUED: Final = "emotrack_requeued"  # on a requeued record: the id of its dead letter, each time
 UNREADABLE: Final = ("ce_unreadable", None)  # stands for header names that are no UTF-8
 MAX_RECORD_BYTES: Final = (2 << 20) - (64 << 10)  # the topic takes 2 MiB; room for our headers
 _MAX_MESSAGE_CHARS: Final = 1000
+
+
+class Dlq(StrEnum):
+    """Names of the headers that a dead letter has in addition to the record's own."""
+
+    ID = "emotrack_dlq_id"
+    REASON = "emotrack_dlq_reason"
+    CLASS = "emotrack_dlq_class"
+    MESSAGE = "emotrack_dlq_message"
+    TOPIC = "emotrack_dlq_topic"
+    PARTITION = "emotrack_dlq_partition"
+    OFFSET = "emotrack_dlq_offset"
+    OMITTED = "emotrack_dlq_omitted"
+
+
+_OURS: Final = frozenset(Dlq)
 
 
 def dead_letter_id(topic: str, partition: int, offset: int) -> str:
@@ -59,17 +58,17 @@ def dead_letter(record: Record, poison: Poison, *, topic: str) -> Outgoing:
         key = None
         omitted.append("key")
     texts = {
-        DLQ_ID: dead_letter_id(record.topic, record.partition, record.offset),
-        DLQ_REASON: poison.reason.value,
-        DLQ_CLASS: poison.reason.error_class,
-        DLQ_MESSAGE: poison.sentence[:_MAX_MESSAGE_CHARS],
-        DLQ_TOPIC: record.topic,
-        DLQ_PARTITION: str(record.partition),
-        DLQ_OFFSET: str(record.offset),
+        Dlq.ID: dead_letter_id(record.topic, record.partition, record.offset),
+        Dlq.REASON: poison.reason.value,
+        Dlq.CLASS: poison.reason.error_class,
+        Dlq.MESSAGE: poison.sentence[:_MAX_MESSAGE_CHARS],
+        Dlq.TOPIC: record.topic,
+        Dlq.PARTITION: str(record.partition),
+        Dlq.OFFSET: str(record.offset),
     }
     if omitted:
-        texts[DLQ_OMITTED] = ",".join(omitted)
-    reasons = tuple((name, text.encode(errors="replace")) for name, text in texts.items())
+        texts[Dlq.OMITTED] = ",".join(omitted)
+    reasons = tuple((name.value, text.encode(errors="replace")) for name, text in texts.items())
     return Outgoing(topic, key, value, headers + reasons)
 
 
@@ -103,21 +102,21 @@ class Letter:
 
 def letter_of(record: Record) -> Letter | None:
     """Return the letter in a record of the dead-letters topic; None for any other record."""
-    texts = {n: (v or b"").decode(errors="replace") for n, v in record.headers if n in DLQ_HEADERS}
+    texts = {n: (v or b"").decode(errors="replace") for n, v in record.headers if n in _OURS}
     try:
         return Letter(
-            id=texts[DLQ_ID],
-            reason=texts[DLQ_REASON],
-            error_class=texts.get(DLQ_CLASS, ""),
-            sentence=texts.get(DLQ_MESSAGE, ""),
-            topic=texts[DLQ_TOPIC],
-            partition=int(texts[DLQ_PARTITION]),
-            offset=int(texts[DLQ_OFFSET]),
-            omitted=tuple(filter(None, texts.get(DLQ_OMITTED, "").split(","))),
+            id=texts[Dlq.ID],
+            reason=texts[Dlq.REASON],
+            error_class=texts.get(Dlq.CLASS, ""),
+            sentence=texts.get(Dlq.MESSAGE, ""),
+            topic=texts[Dlq.TOPIC],
+            partition=int(texts[Dlq.PARTITION]),
+            offset=int(texts[Dlq.OFFSET]),
+            omitted=tuple(filter(None, texts.get(Dlq.OMITTED, "").split(","))),
             time_ms=record.timestamp_ms,
             key=record.key,
             value=record.value,
-            headers=tuple(h for h in record.headers if h[0] not in DLQ_HEADERS),
+            headers=tuple(h for h in record.headers if h[0] not in _OURS),
         )
     except (KeyError, ValueError):
         return None

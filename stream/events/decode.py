@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.interface import Modality, Tensor
+from model.interface import MODALITIES, Modality, Tensor
 from state.window import ITEM_BYTES, DType
 from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, open_record
 from stream.events.messages import (
@@ -70,9 +70,13 @@ class Decoder(msgspec.Struct, frozen=True):
         value = record.value
         if value is None:
             return Decoded(Control(), _envelope_of(record))
+        if len(value) > MAX_VALUE_BYTES:
+            sentence = (
+                f"the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}: send vectors as "
+                "float16 MessagePack, and long text as several utterances"
+            )
+            return Decoded(Poison(Reason.TOO_LARGE, sentence), _envelope_of(record))
         try:
-            if len(value) > MAX_VALUE_BYTES:
-                _reject_large(value)
             envelope, data = open_record(record.headers, value)
             _check_type(envelope, record.topic)
             utterance = parse(data, envelope.encoding)
@@ -128,41 +132,25 @@ def vectors_of(utterance: Utterance) -> dict[Modality, FeatureVector]:
     features = utterance.features
     if features is None:
         return {}
-    vectors: dict[Modality, FeatureVector] = {}
-    if features.text is not None:
-        vectors["text"] = features.text
-    if features.audio is not None:
-        vectors["audio"] = features.audio
-    if features.video is not None:
-        vectors["video"] = features.video
-    return vectors
+    return {m: vector for m in MODALITIES if (vector := getattr(features, m)) is not None}
 
 
 def tensors(utterance: Utterance, inputs: Mapping[str, int]) -> dict[Modality, Tensor]:
     """Return the vectors the model knows, for `Turn.features`; packed bytes are not copied."""
-    vectors = vectors_of(utterance).items()
-    return {name: as_tensor(vector.tensor) for name, vector in vectors if name in inputs}
+    found: dict[Modality, Tensor] = {}
+    for modality, vector in vectors_of(utterance).items():
+        if modality in inputs:
+            wire = vector.tensor if isinstance(vector.tensor, PackedTensor) else pack(vector.tensor)
+            found[modality] = Tensor(wire.dtype, wire.shape, wire.data)
+    return found
 
 
-def as_tensor(tensor: PackedTensor | list[float]) -> Tensor:
-    """Return a wire tensor as the model takes it; a list becomes float32."""
-    if isinstance(tensor, PackedTensor):
-        return Tensor(tensor.dtype, tensor.shape, tensor.data)
-    return Tensor("float32", (len(tensor),), np.asarray(tensor, "<f4").tobytes())
-
-
-def pack(values: NDArray[np.floating], dtype: Literal["float16", "float32"]) -> PackedTensor:
+def pack(
+    values: NDArray[np.floating] | list[float], dtype: Literal["float16", "float32"] = "float32"
+) -> PackedTensor:
     """Return a vector as wire bytes, rounded to `dtype`."""
     flat = np.asarray(values, "<f2" if dtype == "float16" else "<f4")
     return PackedTensor(dtype, flat.shape, flat.tobytes())
-
-
-def _reject_large(value: bytes) -> None:
-    raise Rejected(
-        Reason.TOO_LARGE,
-        f"the value has {len(value)} bytes, more than {MAX_VALUE_BYTES}: send vectors as float16 "
-        "MessagePack, and long text as several utterances",
-    )
 
 
 def _check_type(envelope: Envelope, topic: str) -> None:

@@ -21,7 +21,7 @@ from stream.events.cloudevents import (
     STATE_MS,
     UTTERANCE_TYPE,
 )
-from stream.events.dead_letter import DLQ_HEADERS, DLQ_REASON
+from stream.events.dead_letter import Dlq
 from stream.events.messages import (
     RESERVED_FIELDS,
     PredictionEvent,
@@ -133,8 +133,8 @@ def _operation(action: str, channel: str) -> dict[str, Any]:
 def _messages() -> dict[str, Any]:
     timing = {name: _TEXT for name in (QUEUE_MS, STATE_MS, COMPUTE_MS, END_TO_END_MS, PRODUCED_AT)}
     cause = {"ce_causationid": {**_TEXT, "description": "id of the utterance event"}}
-    reason = {DLQ_REASON: {**_TEXT, "enum": [reason.value for reason in Reason]}}
-    letter = reason | {name: _TEXT for name in DLQ_HEADERS if name != DLQ_REASON}
+    reason = {Dlq.REASON.value: {**_TEXT, "enum": [reason.value for reason in Reason]}}
+    letter = reason | {name.value: _TEXT for name in Dlq if name != Dlq.REASON}
     return {
         "utterances": _event(UTTERANCE_TYPE, {}, required=False),
         "predictions": _event(PREDICTION_TYPE, timing),

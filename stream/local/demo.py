@@ -28,7 +28,7 @@ from stream.client.watch import Event
 from stream.errors import EmotrackError
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
 from stream.local.conversations import CONVERSATIONS, conversations
-from stream.local.demo_view import Answered, LiveView, PlainView, View, inputs_note
+from stream.local.demo_view import LiveView, PlainView, View, inputs_note
 from stream.local.servers import ServerMissing, redis_server
 from stream.local.worker_process import local_worker
 from stream.metrics.scrape import Page, scrape
@@ -138,7 +138,7 @@ def show_next(events: queue.Queue[Event], tally: Tally, view: View) -> None:
     utterance = tally.utterances.get(event.utterance_id)
     if utterance is None:  # published by another process, with --keep
         utterance = Utterance(event.conversation_id, event.utterance_id, event.speaker_id)
-    view.answer(Answered(utterance, event))
+    view.answer(utterance, event)
 
 
 def summary(console: Console, tally: Tally, page: Page) -> None:

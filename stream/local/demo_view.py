@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -26,14 +25,6 @@ COLOURS: Final = {
     "disgust": "dark_olive_green3",
     "anger": "red1",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One utterance and its prediction."""
-
-    utterance: Utterance
-    prediction: PredictionEvent
 
 
 def bar(probability: float) -> str:
@@ -71,9 +62,8 @@ class PlainView:
         """Show the current step of the demo."""
         self._print(f"-- {text}")
 
-    def answer(self, answered: Answered) -> None:
-        """Show one answered utterance."""
-        u, p = answered.utterance, answered.prediction
+    def answer(self, u: Utterance, p: PredictionEvent) -> None:
+        """Show an utterance and its prediction."""
         line = f"{u.conversation_id}  {u.speaker_id}: {u.text or '…'}"
         emotion = f"{p.emotion} {p.confidence:.0%}"
         self._print(f"{line}\n    {bar(p.confidence)} {emotion:14} {shift_mark(p)}")
@@ -91,7 +81,8 @@ class LiveView:
         self._total = total
         self._answered = 0
         self._status = ""
-        self._rows: deque[Answered] = deque(maxlen=max(8, console.height - 14))
+        rows = max(8, console.height - 14)
+        self._rows: deque[tuple[Utterance, PredictionEvent]] = deque(maxlen=rows)
         self._alerts: deque[ShiftAlert] = deque(maxlen=4)
         self._alerted: set[str] = set()
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=12)
@@ -99,8 +90,8 @@ class LiveView:
     def status(self, text: str) -> None:
         self._status = text
 
-    def answer(self, answered: Answered) -> None:
-        self._rows.append(answered)
+    def answer(self, u: Utterance, p: PredictionEvent) -> None:
+        self._rows.append((u, p))
         self._answered += 1
 
     def alert(self, alert: ShiftAlert) -> None:
@@ -116,7 +107,7 @@ class LiveView:
         table.add_column("emotion", no_wrap=True, width=BAR_CELLS + 14)
         table.add_column("shift", no_wrap=True, min_width=24)
         for answered in list(self._rows):  # rendered on one thread, filled on another
-            table.add_row(*self._row(answered))
+            table.add_row(*self._row(*answered))
         count = f"{self._answered} of {self._total} utterances answered"
         return Group(
             Panel(table, title="[bold]emotrack[/] · live", border_style="grey42"),
@@ -124,8 +115,7 @@ class LiveView:
             Text(f"{count} · {self._status}", style="dim"),
         )
 
-    def _row(self, answered: Answered) -> list[Text]:
-        u, p = answered.utterance, answered.prediction
+    def _row(self, u: Utterance, p: PredictionEvent) -> list[Text]:
         colour = COLOURS.get(p.emotion, "cyan")
         shifted = p.shift is not None and p.shift.probability >= 0.5
         alerted = u.utterance_id in self._alerted

@@ -58,6 +58,16 @@ def says_ok(url: str) -> bool:
         return False
 
 
+def end(process: subprocess.Popen[bytes], within_s: float, *, hard: bool = False) -> int:
+    """End a child: SIGTERM, SIGKILL after `within_s` or, if `hard`, at once. Return its code."""
+    (process.kill if hard else process.terminate)()
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait(within_s)
+
+
 class ChildServer:
     """One child process with a log file; its owner calls `stop`."""
 
@@ -91,15 +101,9 @@ class ChildServer:
 
     def stop(self, *, hard: bool = False) -> None:
         """End the child: SIGTERM, then SIGKILL after `STOP_S`; if `hard`, SIGKILL at once."""
-        if self.process is None:
-            return
-        (self.process.kill if hard else self.process.terminate)()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(STOP_S)
-        self.process = None
+        if self.process is not None:
+            end(self.process, STOP_S, hard=hard)
+            self.process = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from stream.local.servers import ServerFailed, free_ports, says_ok
+from stream.local.servers import ServerFailed, end, free_ports, says_ok
 
 READY_S: Final = 60.0
+POLL_S: Final = 0.1
 DRAIN_S: Final = 30.0
 
 
@@ -33,18 +33,11 @@ class RunningWorker:
 
     def kill(self) -> None:
         """Kill it, as a crash would."""
-        self.process.kill()
-        self.process.wait(DRAIN_S)
+        end(self.process, DRAIN_S, hard=True)
 
     def stop(self) -> int:
         """Stop it as Kubernetes does: SIGTERM, SIGKILL after `DRAIN_S`. Return the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(DRAIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait(DRAIN_S)
+        return end(self.process, DRAIN_S)
 
     def is_ready(self) -> bool:
         """Return true if /readyz answers with success."""
@@ -61,14 +54,15 @@ def local_worker(
     log: Path,
     *,
     ready_s: float = READY_S,
+    poll_s: float = POLL_S,
     module: str = "stream.main",
     directory: Path | None = None,
 ) -> Iterator[RunningWorker]:
     """Run `emotrack serve` with these settings alone until the block ends; wait until it is ready.
 
     The names of `settings` are fields of `stream.settings.Settings`. With `ready_s` = 0 the worker
-    is yielded while it still starts. `directory` has the packages in which `module` is found.
-    Raises `ServerFailed` with the end of the worker's log.
+    is yielded while it still starts; its readiness is checked every `poll_s`. `directory` has the
+    packages in which `module` is found. Raises `ServerFailed` with the end of the worker's log.
     """
     (port,) = free_ports(1)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("EMOTRACK_")}
@@ -85,13 +79,13 @@ def local_worker(
         )
     worker = RunningWorker(process, f"http://127.0.0.1:{settings['metrics_port']}", log)
     try:
-        wait_ready(worker, ready_s)
+        wait_ready(worker, ready_s, poll_s)
         yield worker
     finally:
         worker.stop()
 
 
-def wait_ready(worker: RunningWorker, ready_s: float = READY_S) -> None:
+def wait_ready(worker: RunningWorker, ready_s: float = READY_S, poll_s: float = POLL_S) -> None:
     """Wait until the worker is ready. Raises `ServerFailed` with the end of its log."""
     deadline = time.monotonic() + ready_s
     while time.monotonic() < deadline:
@@ -99,7 +93,7 @@ def wait_ready(worker: RunningWorker, ready_s: float = READY_S) -> None:
             raise ServerFailed(f"the worker ended; its log says:\n{worker.log_tail()}")
         if worker.is_ready():
             return
-        time.sleep(0.1)
+        time.sleep(poll_s)
     if ready_s:
         raise ServerFailed(
             f"the worker was not ready within {ready_s:.0f} s; its log says:\n{worker.log_tail()}"

@@ -2,7 +2,7 @@
 
 One registry per `Metrics`, so that two workers in a process do not share numbers. Base units. No
 label holds a conversation, speaker or utterance. Counters whose labels are a closed set start at 0,
-so that the first event is an increase. `stream.metrics.document` writes `docs/metrics.md`.
+so that the first event is an increase. `deploy.metrics_page` writes `docs/metrics.md`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from prometheus_client import (
 
 from stream.events.messages import Outcome
 from stream.events.poison import Reason
-from stream.metrics.exposition import to_text
-from stream.metrics.series import BatchHistogram
+from stream.metrics.series import BatchHistogram, to_text
 
 PREFIX: Final = "emotrack"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"

@@ -24,11 +24,10 @@ from stream.events.messages import Utterance, encode
 from stream.events.poison import Control, Poison, Reason
 from stream.ports import Record
 from stream.verify.compare import differences, shift_of
-from stream.verify.oracle import Expected
 from stream.verify.outputs import LoggedAnswers, LoggedDeadLetter, LoggedPrediction, Outputs, digest
 from stream.verify.report import Invariant, Position, Report
 from stream.verify.stored_states import StoredStates
-from stream.verify.timelines import TRUSTED, Timelines, session_of
+from stream.verify.timelines import TRUSTED, Expected, Timelines, session_of
 
 LATE: Final = TRUSTED | {Reason.NOT_FINITE_RESULT}  # reasons met after decoding
 
@@ -113,11 +112,10 @@ class Verifier:
         self._timelines.move_to_end(who)
         predictions = [p for p in answered.predictions if p.model == self._info.digest]
         letter = answered.dead_letter
-        if (
-            predictions
-            and not any(p.used_text for p in predictions)
-            and has_raw_text_and_vectors(utterance)
-        ):
+        vectors = vectors_of(utterance)
+        # A worker without a sentence encoder answers raw text from the other vectors.
+        encodes = utterance.text and vectors and "text" not in vectors
+        if predictions and encodes and not any(p.used_text for p in predictions):
             self._report.count("unencoded")
             utterance = msgspec.structs.replace(utterance, text=None)
         expected = timelines.step(
@@ -306,9 +304,3 @@ class Verifier:
             self._no_outcome(answered.positions(), text)
         self._outputs.at.clear()
         return self._report
-
-
-def has_raw_text_and_vectors(utterance: Utterance) -> bool:
-    """Return whether a worker without an encoder can answer it too, from its vectors."""
-    vectors = vectors_of(utterance)
-    return bool(utterance.text and vectors and "text" not in vectors)

@@ -35,14 +35,13 @@ def differences(
     if tolerance is None:
         faults = unequal(logged, wanted)
         return "differs from the recomputed one: " + ("; ".join(faults[:NAMED]) or "bytes"), 0.0
-    faults = unequal(_strict(logged), _strict(wanted))
+    ours, theirs = (
+        {n: v for n, v in event.items() if n not in EXCUSED} for event in (logged, wanted)
+    )
+    faults = unequal(ours, theirs)
     largest, of_numbers = _in_numbers(logged, wanted, tolerance, info)
     named = "; ".join((faults + of_numbers)[:NAMED])
     return named and f"beyond {tolerance:g}: {named}", largest
-
-
-def _strict(event: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in event.items() if name not in EXCUSED}
 
 
 def _in_numbers(

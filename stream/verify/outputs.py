@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, Envelope, open_record
-from stream.events.dead_letter import DLQ_MESSAGE, dead_letter_id, letter_of
+from stream.events.dead_letter import Dlq, dead_letter_id, letter_of
 from stream.events.messages import PredictionEvent, ShiftAlert, prediction_id
 from stream.events.poison import Poison, Reason, Rejected
 from stream.ports import NO_TIMESTAMP, Headers, Record
@@ -277,7 +277,7 @@ class Outputs:
 
 def digest(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
     """Return 16 bytes over a dead letter's key, value and headers, without its sentence."""
-    others = ((name.encode(), text) for name, text in headers if name != DLQ_MESSAGE)
+    others = ((name.encode(), text) for name, text in headers if name != Dlq.MESSAGE)
     hash = blake2b(digest_size=16)
     for part in (key, value, *chain.from_iterable(others)):
         hash.update(b"-" if part is None else b"%d:" % len(part) + part)

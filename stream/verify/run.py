@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from model.interface import Predictor
 from stream.brokers.topic_reader import Bounds, TopicReader
@@ -63,7 +63,16 @@ def verify_topics(
         )
         outputs = Outputs(topic, expectations, report)
         every = [b for partitions in (inputs, *answers.values()) for b in partitions.values()]
-        read = _TrackedReader(reader, every, progress).read
+        total, done = sum(b.end - b.low for b in every), 0
+
+        def read(name: str, partition: int, bounds: Bounds) -> Iterator[list[Record]]:
+            nonlocal done
+            for records in reader.read(name, partition, bounds):
+                yield records
+                progress(done + records[-1].offset + 1 - bounds.low, total)
+            done += bounds.end - bounds.low
+            progress(done, total)
+
         adders = (outputs.prediction, outputs.alert, outputs.dead_letter)
         for name, add in zip(answer_topics, adders, strict=True):
             for partition, bounds in answers[name].items():
@@ -78,20 +87,3 @@ def verify_topics(
                 verifier.check(records, broker_time=reader.broker_time)
             verifier.end_partition(topic, partition)
         return verifier.finish()
-
-
-class _TrackedReader:
-    """A reader of partitions, one after another, that reports its progress over all of them."""
-
-    def __init__(self, reader: TopicReader, every: Iterable[Bounds], progress: Progress) -> None:
-        self._reader, self._progress = reader, progress
-        self._total = sum(b.end - b.low for b in every)
-        self._done = 0  # offsets of the partitions that have been read
-
-    def read(self, topic: str, partition: int, bounds: Bounds) -> Iterator[list[Record]]:
-        """Yield a partition's records in log order."""
-        for records in self._reader.read(topic, partition, bounds):
-            yield records
-            self._progress(self._done + records[-1].offset + 1 - bounds.low, self._total)
-        self._done += bounds.end - bounds.low
-        self._progress(self._done, self._total)

@@ -4,6 +4,11 @@ A worker that lost a state starts again without it, and its answers have `contex
 conversation has one timeline from the log's start, and one from each position where an answer shows
 a truncated session. Every timeline continues at every utterance; `context.first_position` and
 `context.truncated` of an answer identify its timeline. Pure.
+
+`applied` is the oracle: a recompute of one utterance from its conversation. It shares with the
+worker what defines an answer (sessions, the model's step, the alert rule, the events' bytes) and
+nothing that moves records about (worker, batcher, pipeline, stores). By the serving law
+(docs/architecture.md §3a) its bytes equal the worker's, whatever shared a batch there.
 """
 
 from __future__ import annotations
@@ -14,15 +19,27 @@ from typing import Final
 
 from model.interface import Predictor
 from state.window import Conversation, apply_nothing
+from stream.answers.apply import Model, answer, ask
+from stream.answers.predict import predict
 from stream.answers.shift_rule import ShiftRule
-from stream.events.messages import Utterance
+from stream.events.messages import Outcome, PredictionEvent, ShiftAlert, Utterance
 from stream.events.poison import Poison, Reason
 from stream.ports import Record
-from stream.verify.oracle import Expected, applied
 
 MAX_TIMELINES: Final = 8  # of a conversation; each costs its window and a prediction an utterance
 # Faults that only the worker can meet: of its device, or a missing encoder.
 TRUSTED: Final = frozenset({Reason.DEVICE_EXHAUSTED, Reason.NO_TEXT_ENCODER})
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The one outcome of a record, and the events it should have caused."""
+
+    record: Record
+    outcome: Outcome
+    prediction: PredictionEvent | None = None
+    alert: ShiftAlert | None = None
+    poison: Poison | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +128,33 @@ class Timelines:
             shift_as_logged=shift_as_logged,
         )
         return expected, Timeline(after, truncated=truncated and after is None)
+
+
+def applied(
+    predictor: Predictor,
+    rule: ShiftRule,
+    record: Record,
+    utterance: Utterance,
+    known: Conversation | None,
+    *,
+    truncated: bool = False,
+    shift_as_logged: Mapping[int, float] | None = None,
+) -> tuple[Expected, Conversation | None]:
+    """Return the outcome an utterance must have after `known`, and the state that follows.
+
+    `truncated` is the `context.truncated` of a session that starts here without `known`. The alert
+    rule takes the shift probability computed here, or the one in `shift_as_logged` by
+    `context.first_position` (a GPU's may differ in its last digits, and the rule is a threshold).
+    """
+    model = Model(predictor.info, predictor.spec, rule)
+    question = ask(record, utterance, known, model.spec, truncated=truncated)
+    if question.is_duplicate:
+        return Expected(record, "duplicate"), known
+    (prediction,) = predict(predictor, [question.turn(model.info)])
+    logged = (shift_as_logged or {}).get(question.opening.before.session.first_offset)
+    found = answer(question, prediction, model, logged_shift=logged)
+    expected = Expected(record, found.outcome, found.event, found.alert, found.poison)
+    return expected, found.change.after
 
 
 def session_of(expected: Expected) -> tuple[int, bool] | None:

@@ -258,8 +258,9 @@ class Worker:
         """Claim a fence token where there is none; a disputed partition must commit first."""
         if not self._flow.may_try(self._clock_s()):
             return
-        for partition in self._partitions.unclaimed():
-            owned = self._partitions[partition]
+        for partition, owned in sorted(self._partitions.items()):
+            if owned.token is not None:
+                continue
             try:
                 if owned.disputed:
                     # Only the broker knows the owner: a token claimed without asking it could
@@ -484,7 +485,7 @@ class Worker:
 
     def _commit_now(self, offsets: Mapping[int, int]) -> None:
         """Commit offsets, in a transaction together with all answers below them."""
-        notes = self._partitions.notes(offsets)
+        notes = {p: self._partitions[p].note for p in offsets}
         if self._transactions is None:
             self._source.commit(offsets, notes)
             return

@@ -102,14 +102,6 @@ class Owned:
 class Partitions(dict[int, Owned]):
     """The assigned partitions of one worker, by number."""
 
-    def unclaimed(self) -> list[int]:
-        """Return the partitions without a fence token."""
-        return sorted(p for p, owned in self.items() if owned.token is None)
-
-    def suspect(self) -> list[int]:
-        """Return the claimed partitions whose states must be rebuilt first."""
-        return sorted(p for p, o in self.items() if o.token is not None and o.suspect)
-
     def unworkable(self) -> set[int]:
         """Return the partitions that may not be worked on yet."""
         return {p for p, owned in self.items() if owned.token is None or owned.suspect}
@@ -123,10 +115,6 @@ class Partitions(dict[int, Owned]):
             if offset < end
             for outgoing in answers
         ]
-
-    def notes(self, partitions: Iterable[int]) -> dict[int, str]:
-        """Return the notes to commit with the offsets of these partitions."""
-        return {p: self[p].note for p in partitions}
 
     def leases(self, now: float, idle_s: float) -> Mapping[int, Lease]:
         """Return the terms of a step for each partition that may be worked on."""

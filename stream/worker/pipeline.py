@@ -18,14 +18,7 @@ from msgspec.structs import replace
 
 from model.fault_points import reach
 from model.interface import Predictor
-from state.store import (
-    Loaded,
-    Save,
-    Saved,
-    SaveResult,
-    Store,
-    StoreUnavailable,
-)
+from state.store import Loaded, Save, Saved, SaveResult, Store, StoreUnavailable
 from state.window import NO_OFFSET, Conversation, StateKey
 from stream.answers.apply import Answer, Model, Question, answer, ask
 from stream.answers.outbox import Sent, Wire, outgoing, sent_before, sent_for, stored_output
@@ -84,9 +77,8 @@ class Step:
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
     moved: int = 0  # conversations last seen on another partition
-    loads: list[str] = field(
-        default_factory=list
-    )  # hit | found | missing | foreign | corrupt, per load
+    # Of each load: hit | found | missing | foreign | corrupt.
+    loads: list[str] = field(default_factory=list)
     load_s: float = 0.0  # seconds in each stage
     infer_s: float = 0.0
     save_s: float = 0.0
@@ -206,7 +198,10 @@ class Pipeline:
         missing = [i.key for i in items if i.key is not None and i.key not in found]
         if missing:
             for key, loaded in zip(missing, self._store.load_many(missing), strict=True):
-                step.loads.append(load_result(loaded))
+                if loaded.foreign:
+                    step.loads.append("foreign" if loaded.corrupt is None else "corrupt")
+                else:
+                    step.loads.append("missing" if loaded.conversation is None else "found")
                 if key in idle and loaded.conversation is None and not loaded.foreign:
                     # Expired, not lost: it was cached, and the gap ends its session anyway.
                     loaded = replace(loaded, conversation=idle[key])
@@ -309,10 +304,3 @@ class Pipeline:
         step.saves += [s.result for s in saved]
         step.save_s += self._clock_s() - began
         return saved
-
-
-def load_result(loaded: Loaded) -> str:
-    """Return the outcome of a load, as counted."""
-    if loaded.foreign:
-        return "foreign" if loaded.corrupt is None else "corrupt"
-    return "found" if loaded.conversation is not None else "missing"

@@ -63,12 +63,12 @@ class Recovery:
         Raises `Disputed` and the errors of store and log; the rebuild then starts again.
         """
         if self._rebuild is None:
-            suspect = self.partitions.suspect()
-            if not suspect:
+            claimed = (p for p, o in self.partitions.items() if o.token is not None and o.suspect)
+            if (suspect := min(claimed, default=None)) is None:
                 return None
             self._rebuild = Rebuild(
-                suspect[0],
-                self.partitions[suspect[0]],
+                suspect,
+                self.partitions[suspect],
                 topic_id,
                 reader=self.reader,
                 store=self.store,

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -61,7 +62,9 @@ class Tracing:
 
     def __init__(self, settings: Settings) -> None:
         """Connect on first export. Needs `trace_endpoint`."""
-        endpoint = settings.trace_url
+        endpoint = settings.trace_endpoint or ""
+        if not urlsplit(endpoint).path.strip("/"):
+            endpoint = f"{endpoint.rstrip('/')}/v1/traces"  # the standard's path
         # It would log each failure; `LoggedExporter` logs the first.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_S)

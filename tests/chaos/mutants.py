@@ -31,7 +31,7 @@ def commit_before_write() -> None:
         read(self)
         ends = {p: max(r.offset for r in i) + 1 for p, i in queued(self).items()}
         if ends:
-            self._source.commit(ends, self._partitions.notes(ends))
+            self._source.commit(ends, {p: self._partitions[p].note for p in ends})
 
     Worker._read = eager  # type: ignore[method-assign]
 

@@ -32,8 +32,7 @@ from kafka.errors import (
 )
 
 from stream import main
-from stream.brokers.kafka_admin import refusal
-from stream.brokers.sasl_probe import sasl_fault
+from stream.brokers.kafka_admin import refusal, sasl_fault
 from stream.brokers.topics import create, plan
 from stream.cli import serve
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher

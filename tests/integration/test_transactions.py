@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from stream.brokers.kafka_config import find_topic_id
+from stream.brokers.kafka_sink import KafkaTransactions
 from stream.brokers.kafka_source import KafkaSource
-from stream.brokers.kafka_transactions import KafkaTransactions
 from stream.brokers.topic_reader import TopicReader
 from stream.ports import CommitRefused, LogUnavailable, Outgoing, Start
 from tests.integration.workers import Site, wait_for

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stream import main
-from stream.bench.start import StartTimes, files_read, measure, rows_of
+from stream.bench.start import files_read, measure, rows_of
 from stream.cli import serve
 from stream.local.servers import ServerFailed, free_ports
 
@@ -25,8 +25,8 @@ NOT_NEEDED = (
 
 
 def test_the_rows_are_medians_with_their_goal() -> None:
-    cold = [StartTimes(9.0, 6.0), StartTimes(7.0, 6.5), StartTimes(8.0, 6.1)]
-    warm = [StartTimes(6.0, 5.0), StartTimes(6.5, 5.5), StartTimes(11.0, 5.2)]
+    cold = [(9.0, 6.0), (7.0, 6.5), (8.0, 6.1)]
+    warm = [(6.0, 5.0), (6.5, 5.5), (11.0, 5.2)]
     rows = rows_of(cold, warm)
     assert {name: row["value"] for name, row in rows.items()} == {
         "start_cold_s": 8.0,

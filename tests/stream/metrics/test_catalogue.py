@@ -9,8 +9,8 @@ from pathlib import Path
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.metrics_page import document
 from stream.metrics.catalogue import Metrics
-from stream.metrics.document import document
 from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 
@@ -57,7 +57,7 @@ def test_every_metric_has_a_help_sentence() -> None:
 def test_the_page_in_the_docs_is_the_catalogue() -> None:
     page = Path(__file__).parents[3] / "docs/metrics.md"
     assert page.read_text("utf-8") == document(Metrics()), (
-        "run: python -m stream.metrics.document > docs/metrics.md"
+        "run: python -m deploy.metrics_page > docs/metrics.md"
     )
 
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream.metrics.catalogue import Metrics
-from stream.metrics.exposition import to_text
+from stream.metrics.series import to_text
 
 AWKWARD = 'a "quoted" \\ back\nslash'
 

@@ -25,9 +25,9 @@ from stream.events.messages import TopicNames, Utterance
 from stream.events.poison import Poison
 from stream.ports import Outgoing, Record
 from stream.verify.check import Verifier
-from stream.verify.oracle import Expected, applied
 from stream.verify.outputs import Outputs
 from stream.verify.report import Expectations, Report
+from stream.verify.timelines import Expected, applied
 from tests.fakes.memory_log import LocalLog
 from tests.fakes.predictor import SmallPredictor
 

@@ -1,8 +1,8 @@
-"""Write `docs/metrics.md`: `python -m stream.metrics.document > docs/metrics.md`."""
+"""Write `docs/metrics.md`: `python -m deploy.metrics_page > docs/metrics.md`."""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from stream.metrics.catalogue import Entry, Metrics
@@ -22,7 +22,7 @@ SECTIONS: Final = (
 
 def document(metrics: Metrics) -> str:
     """Return the whole page."""
-    parts = [(files("stream.metrics") / "document_head.md").read_text("utf-8")]
+    parts = [Path(__file__).with_name("metrics_head.md").read_text("utf-8")]
     for title, kind, text in SECTIONS:
         rows = [row(entry) for entry in metrics.entries if entry.kind == kind]
         parts.append(f"## {title}\n\n{text}\n\n| metric | what it says | labels |\n|---|---|---|")
