@@ -42,7 +42,9 @@ def train_hrg_ssa(
     encoder: Path,
     seed: int,
     start: Mapping[str, Tensor] | None = None,
+    cache: Path | None = None,
     **run: Any,
 ) -> Trained[HrgSsa]:
     """Train an HRG-SSA; `run` are a file of progress and a listener."""
-    return HrgPlan(data, config, recipe, seed, "", encoder, 1, None, start or {}).train(**run)
+    plan = HrgPlan(data, config, recipe, seed, "", encoder, 1, None, start or {}, cache=cache)
+    return plan.train(**run)
