@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.atomic_files import write_whole
 from model.errors import CheckpointError
 from model.interface import DEFAULT_KIND, ModelInfo
 from model.serving.calibration import Calibration, Thresholds
 from model.text.sentence_encoder import TextEncoder
+from state.window import Recurrence
 
 if TYPE_CHECKING:  # they import scikit-learn, which serving does without
     from model.data.dataset import Dialogue
@@ -54,14 +55,6 @@ class ModelConfig(Protocol):
     def classes(self) -> int: ...
     @property
     def widths(self) -> Mapping[str, int]: ...
-
-
-class SavableModel(Protocol):
-    """A torch module whose `config` is a dataclass."""
-
-    @property
-    def config(self) -> Any: ...
-    def state_dict(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +148,7 @@ def text_encoder_of(named: Path) -> TextEncoder:
 
 def save_model(
     folder: Path,
-    model: SavableModel,
+    model: nn.Module,
     *,
     name: str,
     calibration: Calibration,
@@ -172,11 +165,12 @@ def save_model(
     old one. Raises `CheckpointError` where that fails (on a full disk, for instance), and leaves
     the folder unchanged.
     """
+    settings: Any = model.config  # a dataclass
     config: dict[str, Any] = {
         "format": FORMAT,
         "name": name,
         "version": version,
-        "model": asdict(model.config),
+        "model": asdict(settings),
         "calibration": asdict(calibration),
         "thresholds": asdict(thresholds),
         "extractors": dict(extractors),
@@ -259,10 +253,10 @@ def _of_this_version(folder: Path) -> Iterator[None]:
 def read_checkpoint(
     folder: Path,
     kind: type[Loaded],
-    config_of: Callable[[dict[str, Any]], ModelConfig],
+    config_of: Callable[..., ModelConfig],
     formats: Collection[int] = (FORMAT,),
 ) -> Loaded:
-    """Read and verify a checkpoint folder; `config_of` turns stored settings into a model's.
+    """Read and verify a checkpoint folder; `config_of` takes the model's settings by name.
 
     Raises `CheckpointError`, one sentence naming the file, the fault and the cure.
     """
@@ -272,7 +266,7 @@ def read_checkpoint(
             readable = ", ".join(map(str, formats))
             raise ValueError(f"format {stored['format']}, this version reads {readable}")
         return kind(
-            config=config_of(stored["model"]),
+            config=config_of(**_settings(stored["model"])),
             text=text_encoder_from(stored.get("text_encoder"), files.tuned),
             weights={name: tensor.float() for name, tensor in load(files.weights).items()},
             calibration=calibration_from(stored["calibration"]),
@@ -282,6 +276,12 @@ def read_checkpoint(
             version=stored["version"],
             digest=files.digest,
         )
+
+
+def _settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings from their JSON, which knows no tuples and no recurrence."""
+    settings = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items()}
+    return settings | {"recurrence": Recurrence(**stored["recurrence"])}
 
 
 def calibration_from(stored: Mapping[str, Any]) -> Calibration:

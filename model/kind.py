@@ -6,7 +6,8 @@
 
 Training, evaluation, serving and the command line (`emotrack train <name>`, `--model <name>`) then
 find it by its name; a checkpoint in `model/checkpoints/<name>-meld` is shipped.
-`tests/fakes/third_model` is a small, whole model. The parts that a `Kind` gives out:
+`tests/fakes/third_model` is a small, whole model. The parts that a `Kind` gives out, each from the
+file of its name in the model's folder unless the class overrides it:
 
     options     `model.training.options.TrainingOptions`, or a dataclass derived from it: the
                 options of `emotrack train <name>`; each field is `Annotated[type, Option(help)]`
@@ -21,10 +22,10 @@ find it by its name; a checkpoint in `model/checkpoints/<name>-meld` is shipped.
                 between; states probabilities by `model.serving.calibration`, follows overridden
                 `window` and `idle_s`, calls `reach` of `model.fault_points` at F3 and F4
 
-What helps: `model.training.loop.TrainingLoop`, `model.scoring.calibrate`, `model.scoring.card`,
-`model.scoring.answers.answers_to`, `model.serving.device`.
+What helps: `model.training.loop.TrainingLoop`, `model.scoring.calibrate`, `Plan.filled_card`,
+`model.scoring.answers.answers_to`, `model.serving.predictor`.
 
-Help and serving import `kind.py` too: import torch and what only training needs inside its methods.
+Help and serving import `kind.py` too: it imports neither torch nor what only training needs.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -66,45 +68,89 @@ class Plan(ABC):
     threads: int
 
     @abstractmethod
-    def train(self, progress: Path, listener: Listener) -> Trained[Any]:
-        """Train on the train split and choose on dev; resume from the file `progress` if it exists.
+    def train(self, progress: Path | None = None, listener: Listener = Listener()) -> Trained[Any]:
+        """Train on the train split and choose on dev; both have labels, test is not read.
 
-        Does not read the test split. Equal plans give equal bytes on one machine.
+        Each epoch is saved in the file `progress`, and a killed run resumes after the last one, to
+        the same bytes. Equal plans give equal bytes on one machine (on a GPU but for the order in
+        which it adds up). torch's global generator and threads are restored.
         """
 
-    @abstractmethod
     def extractors(self, trained: Trained[Any]) -> Mapping[str, str]:
-        """Return by modality the name of the recipe that the model's vectors come from."""
+        """Return by input the recipe that its values come from: the set's, or a text encoder's."""
+        own = {} if trained.text is None else {"text": trained.text.extractor}
+        recipes, widths = {**self.data.extractors, **own}, trained.model.config.widths
+        return {name: recipes[name] for name in widths if name in recipes}
 
     @abstractmethod
     def card(self, trained: Trained[Any], report: Report) -> str:
         """Return the model card in Markdown; `report` is of the dev split."""
 
+    def filled_card(
+        self,
+        template: Path,
+        trained: Trained[Any],
+        report: Report,
+        *,
+        widths: Mapping[str, object],
+        settings: Mapping[str, object],
+        **own: object,
+    ) -> str:
+        """Fill a template in with what every card states, and with a model's `own` values."""
+        from model.scoring.card import filled_card
 
-class Kind(ABC, Generic[Options]):
+        config, extractors = trained.model.config, self.extractors(trained)
+        inputs = [f"| {name} | {widths[name]} | {extractors[name]} |" for name in extractors]
+        return filled_card(
+            template,
+            report,
+            trained.thresholds,
+            data=self.data.name,
+            labels=", ".join(config.labels),
+            weights=f"{sum(p.numel() for p in trained.model.parameters()):,}",
+            window=config.recurrence.window,
+            clip=f"{config.input_clip:g}",
+            inputs="\n".join(inputs),
+            command=self.command,
+            epoch=trained.chosen.number,
+            seed=self.seed,
+            settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+            **own,
+        )
+
+
+class Kind(Generic[Options]):
     """A model as the rest of the project uses it, without state; its docstring is shown as help."""
 
     options: type[Options]
 
-    @abstractmethod
     def load_checkpoint(self, folder: Path) -> LoadedCheckpoint:
         """Read and verify a checkpoint folder. Raises `CheckpointError`."""
+        loaded: LoadedCheckpoint = self._file("checkpoint").load_checkpoint(folder)
+        return loaded
 
-    @abstractmethod
     def load_predictor(self, folder: Path, serving: ServingOptions) -> Predictor:
         """Load a checkpoint folder for serving. Raises `CheckpointError`."""
+        predictor: Predictor = self._file("predictor").load_predictor(folder, serving)
+        return predictor
 
-    @abstractmethod
     def plan(self, data: DataSet, options: Options, run: Run) -> Plan:
         """Plan a training run and check it before anything is trained.
 
         Raises `ModelError` or `ValueError` for what cannot be trained.
         """
+        plan: Plan = self._file("plan").plan(data, options, run)
+        return plan
 
-    @abstractmethod
     def recipe(self, text: TextMode, changes: Mapping[str, Any]) -> DataclassInstance:
         """Return the recipe for a text mode, with `changes`. Raises `RecipeError`."""
+        recipe: DataclassInstance = self._file("recipe").recipe_for(text, changes)
+        return recipe
 
     def study_options(self, *, seed: int, text: TextMode, device: Device) -> Options:
         """Return the options of a run of the accuracy study."""
         return self.options(seed=seed)
+
+    def _file(self, name: str) -> Any:
+        """Import a file of the model's folder: torch comes with most of them."""
+        return import_module(f"{type(self).__module__.rpartition('.')[0]}.{name}")

@@ -6,7 +6,7 @@ For whole conversations of any model; numpy only.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,17 @@ class Spoken(Protocol):
 
     @property
     def session_start(self) -> Any: ...  # [T] bool, or None: one session
+
+
+def check_shapes(number: int, conversation: Spoken, widths: Mapping[str, int]) -> None:
+    """Raise ValueError naming the field of a conversation that is not of [utterances, width]."""
+    if not conversation.speakers:
+        raise ValueError(f"conversation {number} has no utterance")
+    for name, width in widths.items():
+        shape = tuple(getattr(conversation, name).shape)
+        needed = len(conversation.speakers), width
+        if shape != needed:
+            raise ValueError(f"conversation {number}: {name} is {shape}, the model needs {needed}")
 
 
 @dataclass(frozen=True, slots=True)

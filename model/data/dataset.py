@@ -69,6 +69,23 @@ def column_statistics(dialogues: Sequence[Dialogue]) -> dict[str, tuple[Floats, 
     return statistics
 
 
+def columns_of(
+    dialogue: Dialogue, names: Sequence[str], widths: Mapping[str, int]
+) -> tuple[dict[str, Floats], NDArray[np.bool_]]:
+    """Return vectors [T, width] of the named inputs, and which are present: [T, inputs].
+
+    An input that the set or the model (`widths`) lacks never is.
+    """
+    columns, present = {}, dialogue.present[:, [INPUTS.index(name) for name in names]]
+    for i, name in enumerate(names):
+        columns[name] = np.zeros((len(dialogue), widths[name]), np.float32)
+        if name in dialogue.features and widths[name]:
+            columns[name] = dialogue.features[name]
+        else:
+            present[:, i] = False
+    return columns, present
+
+
 def label_counts(dialogues: Sequence[Dialogue], classes: int) -> NDArray[np.int64]:
     """Return the number of utterances of each label, [C]; unlabelled ones do not count."""
     labels = np.concatenate([d.labels for d in dialogues])

@@ -5,7 +5,7 @@ Values in, values out: clocks are passed in by `stream.bench.hrg_ssa`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,19 +16,16 @@ from model.hrg_ssa.config import FELT
 from model.hrg_ssa.model import past_of
 from model.hrg_ssa.predictor import HrgSsaPredictor
 from model.interface import ServingOptions, Turn
+from model.serving.timing import Clock, TimedConversations
 from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder
 from state.window import Window
 
-Clock = Callable[[], float]
-
 
 @dataclass
-class Conversations:
+class Conversations(TimedConversations[HrgSsaPredictor]):
     """Conversations of the same sentences side by side; two speakers take turns."""
 
-    predictor: HrgSsaPredictor
-    windows: list[Window]
     utterances: int = 0  # answered so far, of each
 
     @staticmethod
@@ -42,20 +39,8 @@ class Conversations:
         """Answer one utterance of each conversation; return the seconds `predict` took."""
         speaker = f"speaker {self.utterances % 2}"
         turns = [Turn(window, speaker, {}, None, sentence) for window in self.windows]
-        begun = clock()
-        answers = self.predictor.predict(turns)
-        seconds = clock() - begun
-        self.windows = [
-            turn.window.push(
-                self.predictor.spec.recurrence,
-                answer.applied,
-                utterance_id=str(self.utterances),
-                speaker_id=speaker,
-            )[0]
-            for turn, answer in zip(turns, answers, strict=True)
-        ]
         self.utterances += 1
-        return seconds
+        return self.predict(turns, clock)
 
 
 class Reencoding:

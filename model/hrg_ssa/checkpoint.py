@@ -9,18 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint, save_model
+from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.label_words import label_words_from
 from model.hrg_ssa.model import HrgSsa, WholeTalks
 from model.text.sentence_encoder import TextEncoder
-from state.window import Recurrence
 
 if TYPE_CHECKING:
     from model.data.dataset import Dialogue
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 NAME: Final = "hrg-ssa"
 READABLE: Final = (2, FORMAT)  # format 3 changed PCGNet alone
-save_hrg_checkpoint = partial(save_model, name=NAME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +63,10 @@ class HrgCheckpoint(LoadedCheckpoint):
         return out
 
 
-def load_hrg_checkpoint(folder: Path) -> HrgCheckpoint:
+def load_checkpoint(folder: Path) -> HrgCheckpoint:
     """Read and verify a checkpoint folder. Raises `CheckpointError`."""
-    return read_checkpoint(folder, HrgCheckpoint, config_of, READABLE)
+    return read_checkpoint(folder, HrgCheckpoint, _config, READABLE)
 
 
-def config_of(stored: dict[str, Any]) -> HrgSsaConfig:
-    for name in ("labels", "node_layers", "research"):
-        stored[name] = tuple(stored[name])
-    stored["recurrence"] = Recurrence(**stored["recurrence"])
-    stored["words"] = label_words_from(stored["words"])
-    return HrgSsaConfig(**stored)
+def _config(words: dict[str, Any], **settings: Any) -> HrgSsaConfig:
+    return HrgSsaConfig(**settings, words=label_words_from(words))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.hrg_ssa.config import FELT, HrgSsaConfig
-from model.recurrence import follow_speakers
+from model.recurrence import check_shapes, follow_speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,14 @@ def collate_talks(talks: Sequence[Talk], config: HrgSsaConfig) -> TalkBatch:
     if not talks:
         raise ValueError("a batch needs at least one conversation")
     for number, talk in enumerate(talks):
-        _check(number, talk, config)
+        widths: dict[str, int] = {name: config.widths[name] for name in FELT}
+        check_shapes(number, talk, widths | {"present": len(FELT)})
+        one_each = len(talk.states) == len(talk.speakers)
+        if not one_each or any(s.shape[1] != config.text for s in talk.states):
+            raise ValueError(
+                f"conversation {number}: the model needs token states of {config.text} numbers for "
+                "each utterance"
+            )
     lengths = np.array([len(t.speakers) for t in talks], dtype=np.int64)
     spoken = follow_speakers(talks, config.recurrence.max_speakers)
     here = np.arange(len(spoken.session), dtype=np.int64)
@@ -105,19 +112,3 @@ def _felt(talks: Sequence[Talk], name: str, present: Tensor) -> Tensor:
     values = torch.cat([getattr(t, name) for t in talks]).float()
     # where, not a product: what is absent may be NaN
     return torch.where(present[:, None], values, torch.zeros(()))
-
-
-def _check(number: int, talk: Talk, config: HrgSsaConfig) -> None:
-    turns = len(talk.speakers)
-    if not turns:
-        raise ValueError(f"conversation {number} has no utterance")
-    if len(talk.states) != turns or any(s.shape[1] != config.text for s in talk.states):
-        raise ValueError(
-            f"conversation {number}: the model needs token states of {config.text} numbers for "
-            "each utterance"
-        )
-    needed = {name: (turns, config.widths[name]) for name in FELT} | {"present": (turns, 2)}
-    for name, shape in needed.items():
-        actual = tuple(getattr(talk, name).shape)
-        if actual != shape:
-            raise ValueError(f"conversation {number}: {name} is {actual}, the model needs {shape}")

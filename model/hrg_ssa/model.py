@@ -115,11 +115,11 @@ class Product(nn.Linear):
 class Attention(nn.Module):
     """T5's: no biases, no scaling (it is in the initialisation), additive position bias."""
 
-    def __init__(self, width: int, heads: int, head_width: int, dropout: float) -> None:
+    def __init__(self, c: HrgSsaConfig) -> None:
         super().__init__()
-        inner = heads * head_width
-        self.heads, self.head_width, self.dropout = heads, head_width, dropout
-        self.q = _linear(width, inner, (width * head_width) ** -0.5)
+        width, inner = c.width, c.heads * c.head_width
+        self.heads, self.head_width, self.dropout = c.heads, c.head_width, c.dropout
+        self.q = _linear(width, inner, (width * c.head_width) ** -0.5)
         self.k = _linear(width, inner, width**-0.5)
         self.v = _linear(width, inner, width**-0.5)
         self.o = _linear(inner, width, inner**-0.5)
@@ -149,11 +149,11 @@ class Block(nn.Module):
     def __init__(self, c: HrgSsaConfig, memories: int, *, alone: bool = False) -> None:
         super().__init__()
         self.dropout = c.dropout
-        self.own_norm = None if alone else _norm(c)
-        self.own = None if alone else _attention(c)
-        self.cross_norms = nn.ModuleList(_norm(c) for _ in range(memories))
-        self.crosses = nn.ModuleList(_attention(c) for _ in range(memories))
-        self.feed_norm = _norm(c)
+        self.own_norm = None if alone else nn.RMSNorm(c.width, eps=1e-6)
+        self.own = None if alone else Attention(c)
+        self.cross_norms = nn.ModuleList(nn.RMSNorm(c.width, eps=1e-6) for _ in range(memories))
+        self.crosses = nn.ModuleList(Attention(c) for _ in range(memories))
+        self.feed_norm = nn.RMSNorm(c.width, eps=1e-6)
         self.wi = _linear(c.width, c.feed_forward, c.width**-0.5)
         self.wo = _linear(c.feed_forward, c.width, c.feed_forward**-0.5)
 
@@ -206,7 +206,7 @@ class FusionStack(nn.Module):
         super().__init__()
         self.position = None if alone else PositionBias(c.heads)
         self.blocks = nn.ModuleList(Block(c, 1, alone=alone) for _ in range(c.stack_layers))
-        self.norm = _norm(c)
+        self.norm = nn.RMSNorm(c.width, eps=1e-6)
 
     def forward(self, x: Tensor, last: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """[B, L, d] -> the node [B, d]: the state at `last` [B].
@@ -321,7 +321,7 @@ class Decoder(nn.Module):
         )
         for block in self.blocks:
             nn.init.zeros_(cast(Attention, cast(Block, block).crosses[PAST]).o.weight)
-        self.norm = _norm(c)
+        self.norm = nn.RMSNorm(c.width, eps=1e-6)
 
     def past_keys_values(self, pooled: Tensor) -> list[KeysValues]:
         """Return each block's keys and values of pooled vectors [.., d]."""
@@ -372,7 +372,7 @@ class HrgSsa(nn.Module):
         if c.text == d:  # the encoder's states are a good start
             nn.init.eye_(self.text_projection.weight)
             nn.init.zeros_(self.text_projection.bias)
-        self.text_norm = _norm(c)
+        self.text_norm = nn.RMSNorm(c.width, eps=1e-6)
         for name in FELT:
             width = c.widths[name]
             self.register_module(f"{name}_projection", Product(width, d) if width else None)
@@ -383,7 +383,7 @@ class HrgSsa(nn.Module):
         self.graph = self.hybrid_graph(c)
         self.pool_query = nn.Parameter(torch.randn(c.pooled, d) * d**-0.5)
         self.pool_value = _linear(d, d, d**-0.5)
-        self.pool_norm = _norm(c)
+        self.pool_norm = nn.RMSNorm(c.width, eps=1e-6)
         self.told = Product(2 * d, d)  # emotion and sentiment word of a past utterance
         self.past_tag = nn.Parameter(0.1 * torch.randn(window, 2, d))  # how far back, whose
         self.node_tag = nn.Parameter(0.1 * torch.randn(len(NODES), d))
@@ -394,11 +394,6 @@ class HrgSsa(nn.Module):
         words = c.label_words
         self._sentiment = [words.sentiments[s] for s in c.sentiment_classes]
         self._prompt = [words.start, *words.prefix]
-
-    def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None:
-        """Mean and standard deviation [width] of the raw values of audio or video."""
-        self.get_buffer(f"{name}_mean").copy_(mean)
-        self.get_buffer(f"{name}_scale").copy_(1 / deviation)
 
     def forward(
         self, batch: TalkBatch, history: Tensor | None = None, sentence: Tensor | None = None
@@ -659,11 +654,3 @@ def _matrices(count: int, inputs: int, outputs: int) -> nn.Parameter:
 
 def _rows(*shape: int) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape) * shape[-1] ** -0.5)
-
-
-def _norm(c: HrgSsaConfig) -> nn.RMSNorm:
-    return nn.RMSNorm(c.width, eps=1e-6)
-
-
-def _attention(c: HrgSsaConfig) -> Attention:
-    return Attention(c.width, c.heads, c.head_width, c.dropout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,17 +13,16 @@ from torch import Tensor
 from model.checkpoint_files import text_encoder_of
 from model.data.dataset import DataSet
 from model.errors import EncoderMissing
-from model.hrg_ssa.card import hrg_model_card
 from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import FELT, HrgSsaConfig
+from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.model import HrgSsa
-from model.hrg_ssa.options import HrgOptions
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import is_t5, t5_start
-from model.hrg_ssa.train import train_hrg_ssa
+from model.hrg_ssa.train import Training
 from model.kind import Plan
 from model.scoring.report import Report
-from model.serving.device import CPU, chosen_device
+from model.serving.device import CPU, chosen_device, device_errors, thread_count
 from model.text.encode_sentences import has_sentences
 from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder
@@ -47,7 +46,9 @@ class HrgPlan(Plan):
     cache: Path | None = None
     network: type[HrgSsa] = HrgSsa
 
-    def train(self, progress: Path, listener: Listener) -> Trained[HrgSsa]:
+    def train(
+        self, progress: Path | None = None, listener: Listener = Listener()
+    ) -> Trained[HrgSsa]:
         """Train on the token states of the encoder."""
         words = TokenEncoder.load(
             self.encoder,
@@ -55,33 +56,47 @@ class HrgPlan(Plan):
             layers=self.recipe.mixed_layers,
             most_tokens=self.config.most_tokens,
         )
-        return train_hrg_ssa(
-            self.data,
-            self.config,
-            self.recipe,
-            encoder=words,
-            start=self.start,
-            seed=self.seed,
-            threads=self.threads,
-            device=self.device,
-            cache=self.cache,
-            network=self.network,
-            progress=progress,
-            listener=listener,
-        )
-
-    def extractors(self, trained: Trained[HrgSsa]) -> Mapping[str, str]:
-        """Return the encoder's recipe, and the data set's for audio and video."""
-        of_set = self.data.extractors
-        felt: dict[str, str] = {name: of_set[name] for name in FELT if name in of_set}
-        own = {} if trained.text is None else {"text": trained.text.extractor}
-        return {**own, **felt}
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices=devices), thread_count(self.threads), device_errors():
+            torch.manual_seed(self.seed)
+            training = Training(
+                self.data, self.config, self.recipe, self.seed, words, self.cache, self.start,
+                self.device, self.network,
+            )  # fmt: skip
+            trained = training.run(progress, listener)
+            return replace(trained, model=trained.model.cpu(), text=words.text, cut=words.cut)
 
     def card(self, trained: Trained[HrgSsa], report: Report) -> str:
-        return hrg_model_card(self, trained, report)
+        config, text = trained.model.config, trained.text
+        assert text is not None, "words are always read through an encoder"
+        sizes = {k: v for k, v in asdict(config).items() if isinstance(v, int | float | tuple)}
+        sizes.pop("labels"), sizes.pop("research")
+        words = (
+            f"Words are heard through {text.name} as it is (the installed package or folder whose "
+            f"digest begins {text.base[:12]}; not in the checkpoint)."
+        )
+        if text.delta:
+            words = (
+                f"Words are heard through {text.name}, of which the upper layers were tuned with "
+                "another model of the project on the same train split (`encoder.safetensors` holds "
+                "what was added to them, 8 bits a weight; the rest is of the installed package, "
+                f"digest {text.base[:12]})."
+            )
+        return self.filled_card(
+            Path(__file__).with_name("card.md"),
+            trained,
+            report,
+            widths={**config.widths, "text": "words"},
+            settings={**asdict(self.recipe), **sizes},
+            width=config.width,
+            pooled=config.pooled,
+            most_tokens=config.most_tokens,
+            cut=trained.cut,
+            words=words,
+        )
 
 
-def plan_hrg_ssa(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
+def plan(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
     """Decide the sizes that fit the data and the encoder.
 
     The option `encoder` is a folder with a sentence encoder or a T5. Raises `EncoderMissing`,

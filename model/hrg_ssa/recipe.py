@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from model.training.settings import Pace
+from model.kind import TextMode
+from model.training.settings import Pace, changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +41,8 @@ class HrgRecipe(Pace):
         for name in ("own_history", "untold", "new_only"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, not {getattr(self, name)}")
+
+
+def recipe_for(text: TextMode, changes: Mapping[str, Any]) -> HrgRecipe:
+    """Return the recipe with `changes`, the same for every text mode. Raises `RecipeError`."""
+    return changed(HrgRecipe(), changes, "recipe")

@@ -8,7 +8,7 @@ with its own mistakes. The test split is never read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,15 @@ from model.hrg_ssa.model import NO_LABEL, HrgSsa, WholeTalks
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.whole import answer_talks, talk_of
 from model.scoring.answers import Answers
-from model.serving.device import CPU, device_errors, thread_count
 from model.text.token_encoder import TokenEncoder, token_states
 from model.training.loop import (
-    Trained,
     TrainingLoop,
     as_saved,
     class_weight,
+    decaying,
     normalise_inputs,
 )
 from model.training.losses import focal_loss, moved_loss, shift_labels, shift_loss, weighted
-from model.training.progress import Listener
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,40 +42,11 @@ class _Sample:
     at: int  # place of its first utterance in the table of own answers
 
 
-def train_hrg_ssa(
-    data: DataSet,
-    config: HrgSsaConfig,
-    recipe: HrgRecipe,
-    *,
-    encoder: TokenEncoder,
-    start: Mapping[str, Tensor] | None = None,
-    seed: int,
-    threads: int = 1,
-    device: torch.device = CPU,
-    cache: Path | None = None,
-    network: type[HrgSsa] = HrgSsa,
-    progress: Path | None = None,
-    listener: Listener = Listener(),
-) -> Trained[HrgSsa]:
-    """Train on `data.split("train")`, choose the epoch on `data.split("dev")`.
-
-    Progress, determinism and errors are as documented at `model.pcgnet.train.train`.
-    Token states are stored in the folder `cache`. `start` has the weights of a pretrained decoder:
-    they are trained only after the new ones (docs/models.md B6). On a CUDA `device` runs of equal
-    arguments are equal but for the order in which it adds up.
-    """
-    devices = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(devices=devices), thread_count(threads), device_errors():
-        torch.manual_seed(seed)
-        training = _Training(
-            data, config, recipe, seed, encoder, cache, start or {}, device, network
-        )
-        trained = training.run(progress, listener)
-        return replace(trained, model=trained.model.cpu(), text=encoder.text, cut=encoder.cut)
-
-
-class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
+class Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
     """One run of HRG-SSA."""
+
+    config: HrgSsaConfig
+    recipe: HrgRecipe
 
     def __init__(
         self,
@@ -91,8 +60,11 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         device: torch.device,
         network: type[HrgSsa],
     ) -> None:
-        dialogues, self.dev = data.split("train"), data.split("dev")
-        self.config, self.recipe, self.device = config, recipe, device
+        """Store token states in the folder `cache`; `start` are a pretrained decoder's weights.
+
+        They are trained only after the new ones (docs/models.md B6).
+        """
+        dialogues, self.device = data.split("train"), device
         model = network(config)
         model.load_state_dict(dict(start), strict=False)
         normalise_inputs(model, dialogues, FELT)
@@ -105,7 +77,7 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
                     part, token_states(encoder, part, cache=cache), strict=True
                 )
             ]
-            for part in (dialogues, self.dev)
+            for part in (dialogues, data.split("dev"))
         )
         starts = np.cumsum([0, *(len(d) for d in dialogues)]).tolist()
         samples = [
@@ -113,18 +85,13 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
             for talk, d, at in zip(train_talks, dialogues, starts[:-1], strict=True)
         ]
         self.own = torch.full((starts[-1],), NO_LABEL)  # the model's last answer to each
-        self.emotion_texts = _emotion_texts(encoder, config).to(device)
+        texts = [f"{label} & {config.sentiment[label]}" for label in config.labels]
+        means = [encoder.states(text).float().mean(0) for text in texts]
+        self.emotion_texts = torch.stack(means).to(device)  # [C, text]
         weight = class_weight(dialogues, config.classes, recipe.class_weight_power)
         self.class_weight = None if weight is None else weight.to(device)
-        super().__init__(
-            recipe,
-            model,
-            _optimiser(model, recipe),
-            samples,
-            classes=config.classes,
-            seed=seed,
-            fingerprint=repr((data.name, starts[-1], seed, asdict(config), recipe)),
-        )
+        groups = decaying(model.named_parameters(), _is_matrix, recipe, recipe.learning_rate)
+        super().__init__(data, config, recipe, seed, network=model, groups=groups, samples=samples)
 
     def extra(self) -> dict[str, Any]:
         return {"own": self.own}
@@ -215,21 +182,6 @@ class _Training(TrainingLoop[_Sample, HrgSsa, HrgSsa]):
         return replace(batch, present=batch.present & remaining, states=states)
 
 
-def _emotion_texts(encoder: TokenEncoder, config: HrgSsaConfig) -> Tensor:
-    """Return the encoder's mean state of "emotion & sentiment" of each label, [C, text]."""
-    texts = [f"{label} & {config.sentiment[label]}" for label in config.labels]
-    return torch.stack([encoder.states(text).float().mean(0) for text in texts])
-
-
-def _optimiser(model: HrgSsa, recipe: HrgRecipe) -> torch.optim.Optimizer:
-    """Make an AdamW that decays matrices only, not norms, tags and embeddings."""
-    decayed: list[Tensor] = []
-    rest: list[Tensor] = []
-    for name, parameter in model.named_parameters():
-        matrix = parameter.ndim >= 2 and "embed" not in name and "tag" not in name
-        (decayed if matrix else rest).append(parameter)
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": recipe.weight_decay, "peak": recipe.learning_rate},
-        {"params": rest, "weight_decay": 0.0, "peak": recipe.learning_rate},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    """Return False for norms, tags and embeddings."""
+    return parameter.ndim >= 2 and "embed" not in name and "tag" not in name

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.data.dataset import Dialogue
+from model.data.dataset import Dialogue, columns_of
 from model.hrg_ssa.collate import Talk, TalkBatch
 from model.hrg_ssa.config import FELT, HrgSsaConfig
 from model.hrg_ssa.model import HrgSsa, WholeTalks
-from model.interface import INPUTS
 from model.scoring.answers import Answers, answers_to
 from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder, token_states
@@ -21,18 +20,9 @@ from model.text.token_encoder import TokenEncoder, token_states
 
 def talk_of(dialogue: Dialogue, states: tuple[Tensor, ...], config: HrgSsaConfig) -> Talk:
     """Lay out a dialogue; an input that the set or the model lacks is never present."""
-    present = np.zeros((len(dialogue), len(FELT)), np.bool_)
-    columns = {}
-    for i, name in enumerate(FELT):
-        width = config.widths[name]
-        if name in dialogue.features and width:
-            columns[name] = torch.from_numpy(dialogue.features[name])
-            present[:, i] = dialogue.present[:, INPUTS.index(name)]
-        else:
-            columns[name] = torch.zeros(len(dialogue), width)
-    return Talk(
-        states, columns["audio"], columns["video"], torch.from_numpy(present), dialogue.speakers
-    )
+    columns, present = columns_of(dialogue, FELT, config.widths)
+    audio, video = (torch.from_numpy(values) for values in columns.values())
+    return Talk(states, audio, video, torch.from_numpy(present), dialogue.speakers)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,9 @@ from model.pcgnet.predictor import PcgnetPredictor
 from model.pcgnet.step import multiply_adds
 from model.serving.calibration import Calibration, Thresholds
 from model.serving.device import chosen_device
+from model.serving.timing import Clock, TimedConversations
 from state.window import Window
 
-Clock = Callable[[], float]
 SPEAKERS = 2
 AT_ONCE = 16
 
@@ -70,7 +69,7 @@ def write_random_checkpoint(folder: Path) -> None:
     predictor = random_predictor(200)
     talks, moved = Talks.begin(predictor, 24), []
     for t in range(8):
-        talks.step(talks.turns(t), lambda: 0.0)
+        talks.predict(talks.turns(t), lambda: 0.0)
         answers = predictor.predict(talks.turns(t))
         moved += [a.shift_probability for a in answers if a.shift_probability is not None]
     middle = float(np.median(moved))
@@ -105,12 +104,8 @@ def sgemm_gflops(clock: Clock) -> float:
     return 2e-9 * 1024**3 / min(_timed(clock, lambda: a @ b) for _ in range(5))
 
 
-@dataclass
-class Talks:
-    """Parallel conversations: turns to predict, and their windows."""
-
-    predictor: PcgnetPredictor
-    windows: list[Window]
+class Talks(TimedConversations[PcgnetPredictor]):
+    """Parallel conversations with all inputs."""
 
     @staticmethod
     def begin(predictor: PcgnetPredictor, conversations: int) -> Talks:
@@ -132,25 +127,9 @@ class Talks:
             turns.append(Turn(window, speaker, features, persona))
         return turns
 
-    def step(self, turns: list[Turn], clock: Clock) -> float:
-        """Predict one utterance of each conversation; return the seconds that `predict` took."""
-        begun = clock()
-        answers = self.predictor.predict(turns)
-        seconds = clock() - begun
-        self.windows = [
-            turn.window.push(
-                self.predictor.spec.recurrence,
-                answer.applied,
-                utterance_id="u",
-                speaker_id=turn.speaker_id,
-            )[0]
-            for turn, answer in zip(turns, answers, strict=True)
-        ]
-        return seconds
-
     def steps(self, numbers: Iterable[int], clock: Clock) -> list[float]:
         """Predict these utterances of each conversation; return the seconds of each step."""
-        return [self.step(self.turns(t), clock) for t in numbers]
+        return [self.predict(self.turns(t), clock) for t in numbers]
 
 
 class FullRecompute:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from model.checkpoint_files import LoadedCheckpoint, read_checkpoint, save_model
 from model.pcgnet.config import PcgnetConfig
-from state.window import Recurrence
 
 if TYPE_CHECKING:  # they import torch_geometric, which serving does without
     from model.data.dataset import Dialogue
@@ -53,11 +52,4 @@ class Checkpoint(LoadedCheckpoint):
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read and verify a checkpoint folder. Raises `CheckpointError`."""
-    return read_checkpoint(folder, Checkpoint, config_of)
-
-
-def config_of(stored: dict[str, Any]) -> PcgnetConfig:
-    stored["labels"] = tuple(stored["labels"])
-    stored["research"] = tuple(stored.get("research", ()))
-    stored["recurrence"] = Recurrence(**stored["recurrence"])
-    return PcgnetConfig(**stored)
+    return read_checkpoint(folder, Checkpoint, PcgnetConfig)

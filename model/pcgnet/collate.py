@@ -16,7 +16,7 @@ from torch import Tensor
 from model.interface import INPUTS
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.graph import interactive_edges, persona_edges
-from model.recurrence import Ints, first_in_reach, follow_speakers
+from model.recurrence import Ints, check_shapes, first_in_reach, follow_speakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def collate_conversations(
     if not conversations:
         raise ValueError("a batch needs at least one conversation")
     for number, conversation in enumerate(conversations):
-        _check(number, conversation, config)
+        check_shapes(number, conversation, {**config.widths, "present": len(INPUTS)})
     lengths = np.array([len(c.speakers) for c in conversations], dtype=np.int64)
     runs = follow_speakers(conversations, config.recurrence.max_speakers)
     first = first_in_reach(runs.session, runs.previous, config.recurrence.window)
@@ -112,12 +112,3 @@ def _pack(run: Ints) -> Sequences:
     place[order] = np.arange(len(order))
     sizes = tuple(int(n) for n in np.bincount(step))
     return Sequences(torch.from_numpy(order), torch.from_numpy(place), sizes)
-
-
-def _check(number: int, c: ConversationTensors, config: PcgnetConfig) -> None:
-    if not c.speakers:
-        raise ValueError(f"conversation {number} has no utterance")
-    for name, width in {**config.widths, "present": len(INPUTS)}.items():
-        shape, needed = tuple(getattr(c, name).shape), (len(c.speakers), width)
-        if shape != needed:
-            raise ValueError(f"conversation {number}: {name} is {shape}, the model needs {needed}")

@@ -290,12 +290,6 @@ class Pcgnet(nn.Module):
             nn.init.xavier_uniform_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None:
-        """Set an input's mean and standard deviation [width]; a constant column is only centred."""
-        scale = torch.where(deviation > 0, 1.0 / deviation, torch.ones_like(deviation))
-        self.get_buffer(f"{name}_mean").copy_(mean)
-        self.get_buffer(f"{name}_scale").copy_(scale)
-
     def normalise(self, name: str, x: Tensor) -> Tensor:
         """[N, width] -> [N, width], bounded by `input_clip`."""
         centred = (x - self.get_buffer(f"{name}_mean")) * self.get_buffer(f"{name}_scale")

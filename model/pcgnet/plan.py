@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
+
+import torch
 
 from model.data.dataset import DataSet
 from model.errors import EncoderMissing
 from model.kind import Plan
 from model.pcgnet.checkpoint import NAME
 from model.pcgnet.config import PcgnetConfig, preset
+from model.pcgnet.kind import PcgnetOptions
 from model.pcgnet.model import Pcgnet
-from model.pcgnet.options import PcgnetOptions
 from model.pcgnet.recipe import Recipe, recipe_for
-from model.pcgnet.train import fitting_config, train
-from model.scoring.card import filled_card
+from model.pcgnet.train import Training, fitting_config
 from model.scoring.report import Report
+from model.serving.device import thread_count
 from model.text.encode_sentences import has_sentences, with_encoded_text
 from model.text.sentence_encoder import find_encoder, frozen_encoder
 from model.training.loop import Trained, check_labels
@@ -36,31 +37,25 @@ class PcgnetPlan(Plan):
     recipe: Recipe
     network: type[Pcgnet] = Pcgnet
 
-    def train(self, progress: Path, listener: Listener) -> Trained[Pcgnet]:
-        return train(
-            self.data,
-            self.config,
-            self.recipe,
-            seed=self.seed,
-            threads=self.threads,
-            encoder=self.encoder,
-            network=self.network,
-            progress=progress,
-            listener=listener,
-        )
-
-    def extractors(self, trained: Trained[Pcgnet]) -> Mapping[str, str]:
-        """Return the data set's, and the encoder's for text that is encoded here."""
-        own = {} if trained.text is None else {"text": trained.text.extractor}
-        return {**self.data.extractors, **own}
+    def train(
+        self, progress: Path | None = None, listener: Listener = Listener()
+    ) -> Trained[Pcgnet]:
+        with torch.random.fork_rng(devices=[]), thread_count(self.threads):
+            torch.manual_seed(self.seed)
+            training = Training(
+                self.data, self.config, self.recipe, self.seed, self.encoder, self.network
+            )
+            trained = training.run(progress, listener)
+        text, tuned = None, training.average.encoder
+        if tuned is not None:
+            text = tuned.text_encoder()
+        elif self.encoder is not None:
+            text = frozen_encoder(self.encoder, self.recipe.mixed_layers)
+        return replace(trained, text=text)
 
     def card(self, trained: Trained[Pcgnet], report: Report) -> str:
-        config, extractors = trained.model.config, self.extractors(trained)
-        inputs = "\n".join(
-            f"| {name} | {config.widths[name]} | {extractors[name]} |" for name in extractors
-        )
+        config = trained.model.config
         dropouts = {name: value for name, value in asdict(config).items() if "dropout" in name}
-        settings = asdict(self.recipe) | dropouts
         words = "Raw text is encoded by the worker with the sentence encoder named above."
         if trained.text is not None and trained.text.delta:
             words = (
@@ -71,20 +66,12 @@ class PcgnetPlan(Plan):
                 f"tokens and over the last {trained.text.layers} layers, scaled to length 1. "
                 "Vectors of the untuned encoder are refused."
             )
-        return filled_card(
+        return self.filled_card(
             Path(__file__).with_name("card.md"),
+            trained,
             report,
-            trained.thresholds,
-            data=self.data.name,
-            labels=", ".join(config.labels),
-            weights=f"{sum(p.numel() for p in trained.model.parameters()):,}",
-            window=config.recurrence.window,
-            clip=f"{config.input_clip:g}",
-            inputs=inputs,
-            command=self.command,
-            epoch=trained.chosen.number,
-            seed=self.seed,
-            settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+            widths=config.widths,
+            settings=asdict(self.recipe) | dropouts,
             hidden=config.hidden,
             words=words,
         )

@@ -8,7 +8,7 @@ upper layers of a sentence encoder are tuned together with the graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,15 @@ from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import Recipe
 from model.pcgnet.whole import answer, conversation_tensors
 from model.scoring.answers import Answers
-from model.serving.device import thread_count
 from model.text.encode_sentences import with_text
-from model.text.sentence_encoder import frozen_encoder
 from model.text.tuning import TunedEncoder
 from model.training.loop import (
-    Trained,
     TrainingLoop,
     as_saved,
     class_weight,
+    decaying,
     normalise_inputs,
+    set_normalisation,
 )
 from model.training.losses import (
     LogVariances,
@@ -46,7 +45,6 @@ from model.training.losses import (
     shift_loss,
     weighted,
 )
-from model.training.progress import Listener
 from state.window import Recurrence
 
 
@@ -55,36 +53,6 @@ class _Sample:
     tensors: ConversationTensors
     labels: Tensor  # [T]
     states: Sequence[Tensor]  # of the encoder's frozen layers, T of [tokens, width]; or empty
-
-
-def train(
-    data: DataSet,
-    config: PcgnetConfig,
-    recipe: Recipe,
-    *,
-    seed: int,
-    threads: int = 1,
-    encoder: Path | None = None,
-    network: type[Pcgnet] = Pcgnet,
-    progress: Path | None = None,
-    listener: Listener = Listener(),
-) -> Trained[Pcgnet]:
-    """Train on `data.split("train")`, choose the epoch on `data.split("dev")`; both have labels.
-
-    `encoder` is the folder of the sentence encoder that the text vectors come from, tuned where the
-    recipe says so. With a `progress` file each epoch is saved there, and a killed run resumes after
-    the last one, to the same bytes. Equal arguments give equal bytes on one machine and thread
-    count. torch's global generator and threads are restored.
-    """
-    with torch.random.fork_rng(devices=[]), thread_count(threads):
-        torch.manual_seed(seed)
-        training = _Training(data, config, recipe, seed, encoder, network)
-        trained = training.run(progress, listener)
-    tuned = training.average.encoder
-    if tuned is not None:
-        return replace(trained, text=tuned.text_encoder())
-    text = None if encoder is None else frozen_encoder(encoder, recipe.mixed_layers)
-    return replace(trained, text=text)
 
 
 def fitting_config(
@@ -112,8 +80,11 @@ class _Networks(nn.Module):
         self.text_head = None if encoder is None else nn.Linear(encoder.width, model.config.classes)
 
 
-class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
+class Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
     """One run of PCGNet."""
+
+    config: PcgnetConfig
+    recipe: Recipe
 
     def __init__(
         self,
@@ -124,9 +95,8 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         encoder: Path | None,
         network: type[Pcgnet],
     ) -> None:
-        dialogues = data.split("train")
-        self.dev = data.split("dev")
-        self.config, self.recipe = config, recipe
+        """Tune the sentence encoder in the folder `encoder` where the recipe says so."""
+        dialogues, self.config = data.split("train"), config
         tuned = None
         if recipe.tuned_layers:
             if encoder is None:
@@ -135,29 +105,30 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
             if tuned.width != config.text:
                 raise ValueError(f"the encoder gives {tuned.width} numbers, text={config.text}")
         networks = _Networks(network(config), tuned)
-        samples = [self._sample(d, tuned) for d in dialogues]
-        self.dev_states = [self._sample(d, tuned).states for d in self.dev]
+        groups = decaying(
+            ((n, p) for n, p in networks.named_parameters() if not n.startswith("encoder.")),
+            _is_matrix,
+            recipe,
+            recipe.learning_rate,
+        )
         if tuned is None:
             normalise_inputs(networks.model, dialogues)
         else:  # its vectors have length 1, and their first statistics do not last
+            groups += decaying(tuned.named_parameters(), _is_matrix, recipe, recipe.encoder_rate)
             normalise_inputs(networks.model, dialogues, ("audio", "video", "persona"))
             flat = torch.ones(tuned.width)
-            networks.model.set_normalisation("text", 0 * flat, flat * tuned.width**-0.5)
+            set_normalisation(networks.model, "text", 0 * flat, flat * tuned.width**-0.5)
         self.emotion_loss = partial(
             focal_loss,
             gamma=recipe.gamma,
             class_weight=class_weight(dialogues, config.classes, recipe.class_weight_power),
             smoothing=recipe.smoothing,
         )
+        samples = [self._sample(d, tuned) for d in dialogues]
         super().__init__(
-            recipe,
-            networks,
-            _optimiser(networks, recipe),
-            samples,
-            classes=config.classes,
-            seed=seed,
-            fingerprint=repr((data.name, len(samples), seed, asdict(config), recipe)),
+            data, config, recipe, seed, network=networks, groups=groups, samples=samples
         )
+        self.dev_states = [self._sample(d, tuned).states for d in self.dev]
 
     @torch.no_grad()
     def answers(self) -> tuple[Pcgnet, Answers]:
@@ -228,16 +199,6 @@ class _Training(TrainingLoop[_Sample, _Networks, Pcgnet]):
         return batch.present & present
 
 
-def _optimiser(networks: _Networks, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return an AdamW that decays matrices only, not biases, gates and learned vectors."""
-    encoder = [] if networks.encoder is None else list(networks.encoder.parameters())
-    tuned = {id(p) for p in encoder}
-    own = [p for p in networks.parameters() if id(p) not in tuned]
-    groups: list[dict[str, Any]] = []
-    for parameters, peak in ((own, recipe.learning_rate), (encoder, recipe.encoder_rate)):
-        matrices = [p for p in parameters if p.ndim >= 2 and min(p.shape[-2:]) > 1]
-        rest = [p for p in parameters if not (p.ndim >= 2 and min(p.shape[-2:]) > 1)]
-        for part, decay in ((matrices, recipe.weight_decay), (rest, 0.0)):
-            if part:
-                groups.append({"params": part, "weight_decay": decay, "peak": peak})
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+def _is_matrix(_: str, parameter: Tensor) -> bool:
+    """Return False for biases, gates and learned vectors."""
+    return parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from model.data.dataset import Dialogue
+from model.data.dataset import Dialogue, columns_of
 from model.interface import INPUTS
 from model.pcgnet.collate import ConversationTensors
 from model.pcgnet.config import PcgnetConfig
@@ -20,16 +19,11 @@ def conversation_tensors(dialogue: Dialogue, config: PcgnetConfig) -> Conversati
 
     Raises ValueError when a vector's width is not the model's.
     """
-    present = torch.from_numpy(dialogue.present.copy())
-    columns: dict[str, Tensor] = {}
-    for i, name in enumerate(INPUTS):
-        width = config.widths[name]
-        if name in dialogue.features and width:
-            columns[name] = torch.from_numpy(dialogue.features[name])
-        else:
-            columns[name] = torch.zeros(len(dialogue), width)
-            present[:, i] = False
-    return ConversationTensors(present=present, speakers=dialogue.speakers, **columns)
+    columns, present = columns_of(dialogue, INPUTS, config.widths)
+    tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
+    return ConversationTensors(
+        **tensors, present=torch.from_numpy(present), speakers=dialogue.speakers
+    )
 
 
 @torch.no_grad()

@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.errors import CheckpointError, DeviceExhausted, DeviceLost, ModelError
+from model.errors import DeviceExhausted, DeviceLost, ModelError
 from model.interface import Device, ServingOptions, StoreDType
 from state.window import Recurrence
 
@@ -47,31 +46,10 @@ def overridden(stored: Recurrence, serving: ServingOptions) -> Recurrence:
     return replace(stored, **{name: v for name, v in wanted.items() if v is not None})
 
 
-def refuse_research(path: Path | None, switches: Sequence[str]) -> None:
-    """Raise `CheckpointError` for a checkpoint that is not meant to be served."""
-    if switches:
-        raise CheckpointError(
-            f"checkpoint {path} is for research ({', '.join(switches)}): it can be evaluated, "
-            "not served; train one without these switches"
-        )
-
-
 def require_research(switches: Sequence[str], network: Sequence[str]) -> None:
     """Raise `ValueError` where settings need another network than the one that is built."""
     if tuple(switches) != tuple(network):
         raise ValueError(f"research {switches!r} asks for a network of model.study.ablations")
-
-
-@contextmanager
-def weights_that_fit(path: Path | None) -> Iterator[None]:
-    """Raise `CheckpointError` for weights that do not fit the settings a model is built from."""
-    try:
-        yield
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {path}: weights and settings do not fit each other ({error}); "
-            "copy the checkpoint again or train it anew"
-        ) from error
 
 
 def chosen_device(wanted: Device) -> torch.device:

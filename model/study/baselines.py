@@ -11,8 +11,10 @@ dev; only the requested split is answered.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final, Literal
 
 import numpy as np
@@ -153,16 +155,17 @@ def _logistic(task: _Task) -> tuple[Answering, str]:
     truth = np.concatenate([d.labels for d in task.train])
     known = truth != UNLABELLED
     rows = np.concatenate([task.rows(d) for d in task.train])[known]
-    best: tuple[float, float, Answering] | None = None
-    for strength in INVERSE_PENALTIES:
+
+    def fitted(strength: float) -> tuple[Answering, str]:
         model = LogisticRegression(C=strength, max_iter=2000, random_state=task.seed)
         model.fit(rows, truth[known])
         answering = _independent(task, model.predict_log_proba, model.classes_)
-        reached = emotion_weighted_f1(_answers(answering, task.dev))
-        if best is None or reached > best[0]:
-            best = reached, strength, answering
-    assert best is not None
-    return best[2], f"inverse penalty {best[1]:g}"
+        return answering, f"inverse penalty {strength:g}"
+
+    return max(
+        map(fitted, INVERSE_PENALTIES),
+        key=lambda fit: emotion_weighted_f1(_answers(fit[0], task.dev)),
+    )
 
 
 def _independent(task: _Task, log_proba: Callable[[Doubles], Doubles], seen: Ints) -> Answering:
@@ -220,7 +223,7 @@ def _gru(task: _Task) -> tuple[Answering, str]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
     rng = np.random.default_rng(task.seed)
     samples = [_sample(d, task) for d in task.train]
-    best: tuple[float, int, dict[str, Tensor]] | None = None
+    epochs: list[tuple[float, int, dict[str, Tensor]]] = []
     for epoch in range(1, EPOCHS + 1):
         model.train()
         order = rng.permutation(len(samples))
@@ -231,11 +234,10 @@ def _gru(task: _Task) -> tuple[Answering, str]:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
         reached = emotion_weighted_f1(_answers(_evaluating(model, task), task.dev))
-        if best is None or reached > best[0]:
-            best = reached, epoch, {k: v.clone() for k, v in model.state_dict().items()}
-    assert best is not None
-    model.load_state_dict(best[2])
-    return _evaluating(model, task), f"epoch {best[1]} of {EPOCHS}, {HIDDEN} units"
+        epochs.append((reached, epoch, copy.deepcopy(model.state_dict())))
+    _, epoch, weights = max(epochs, key=itemgetter(0))
+    model.load_state_dict(weights)
+    return _evaluating(model, task), f"epoch {epoch} of {EPOCHS}, {HIDDEN} units"
 
 
 def _sample(dialogue: Dialogue, task: _Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:

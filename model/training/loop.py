@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -48,14 +48,6 @@ class Labelled(Protocol):
     def labels(self) -> Tensor: ...  # [T]
 
 
-class Normalised(Protocol):
-    """A model that normalises its own inputs."""
-
-    @property
-    def config(self) -> Any: ...
-    def set_normalisation(self, name: str, mean: Tensor, deviation: Tensor) -> None: ...
-
-
 Sample = TypeVar("Sample", bound=Labelled)
 Network = TypeVar("Network", bound=nn.Module)  # everything that is trained
 Model = TypeVar("Model", bound=nn.Module)  # the part that is saved
@@ -75,21 +67,23 @@ class Trained(Generic[Model]):
 
 
 class TrainingLoop(ABC, Generic[Sample, Network, Model]):
-    """The state of one run; `optimiser`'s groups hold the highest rate as `peak`."""
+    """The state of one run on the sets that it learns from; the test split is never read."""
 
     def __init__(
         self,
-        recipe: Pace,
-        network: Network,
-        optimiser: torch.optim.Optimizer,
-        samples: Sequence[Sample],
-        *,
-        classes: int,
+        data: DataSet,
+        config: Any,
+        recipe: Any,
         seed: int,
-        fingerprint: str,
+        *,
+        network: Network,
+        groups: Sequence[dict[str, Any]],
+        samples: Sequence[Sample],
     ) -> None:
-        self._pace, self.network, self.optimiser, self.samples = recipe, network, optimiser, samples
-        self._classes = classes
+        """Begin with the model's settings, a `Pace`, and the groups of `decaying`."""
+        self.config, self.recipe, self.network, self.samples = config, recipe, network, samples
+        self.dev = data.split("dev")
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate)
         self.average = copy.deepcopy(network)
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
@@ -101,7 +95,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         per = max(1, math.ceil(utterances / (recipe.batch_utterances + overshoot)))
         self.epochs = max(recipe.epochs, min(MOST_EPOCHS, math.ceil(recipe.steps_at_least / per)))
         self.steps = self.epochs * per  # about: each epoch packs its batches again
-        self.fingerprint = fingerprint
+        self.fingerprint = repr((data.name, len(samples), seed, asdict(config), recipe))
 
     @abstractmethod
     def loss_of(self, samples: Sequence[Sample]) -> Tensor:
@@ -129,13 +123,17 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         if progress is not None:
             self._restore(progress)
         for number in range(len(self.history) + 1, self.epochs + 1):
-            if self.history and number - 1 - self.chosen.number >= self._pace.patience:
+            if self.history and number - 1 - self.chosen.number >= self.recipe.patience:
                 break
             losses = []
             for samples in self._shuffled():
                 losses.append(self._step(samples))
                 listener.on_share(min(1.0, self.step_number / self.steps))
-            self.history.append(self._judge(number, sum(losses) / len(losses)))
+            _, on_dev = self.answers()
+            logits, labels = torch.from_numpy(on_dev.emotion), torch.from_numpy(on_dev.labels)
+            dev_loss = focal_loss(logits, labels, gamma=0.0).item()
+            score = emotion_weighted_f1(on_dev)
+            self.history.append(Epoch(number, sum(losses) / len(losses), dev_loss, score))
             if self.chosen.number == number:
                 self.best = copy.deepcopy(self.average.state_dict())
             if progress is not None:
@@ -145,22 +143,16 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         self.average.load_state_dict(self.best)
         model, on_dev = self.answers()
         calibration, thresholds = calibrate(
-            on_dev.emotion, on_dev.labels, on_dev.shift, on_dev.shifts, self._classes
+            on_dev.emotion, on_dev.labels, on_dev.shift, on_dev.shifts, self.config.classes
         )
         return Trained(model, calibration, thresholds, tuple(self.history), self.chosen)
-
-    def _judge(self, number: int, train_loss: float) -> Epoch:
-        _, on_dev = self.answers()
-        logits, labels = torch.from_numpy(on_dev.emotion), torch.from_numpy(on_dev.labels)
-        dev_loss = focal_loss(logits, labels, gamma=0.0).item()
-        return Epoch(number, train_loss, dev_loss, emotion_weighted_f1(on_dev))
 
     def _shuffled(self) -> Iterator[list[Sample]]:
         """Yield batches of whole conversations in a new order, of `batch_utterances` or more."""
         batch: list[Sample] = []
         for i in self.rng.permutation(len(self.samples)):
             batch.append(self.samples[i])
-            if sum(len(s.labels) for s in batch) >= self._pace.batch_utterances:
+            if sum(len(s.labels) for s in batch) >= self.recipe.batch_utterances:
                 yield batch
                 batch = []
         if batch:
@@ -171,12 +163,12 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         loss = self.loss_of(samples)
         # Linear warm-up, then a half cosine to zero.
         done = self.step_number / self.steps
-        warm = min(1.0, (self.step_number + 1) / max(1.0, self._pace.warm_up * self.steps))
+        warm = min(1.0, (self.step_number + 1) / max(1.0, self.recipe.warm_up * self.steps))
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self._pace.clip_norm)
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.step_number += 1
         self._follow()
@@ -185,7 +177,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
     @torch.no_grad()
     def _follow(self) -> None:
         """Move the average towards the weights; quickly at first, when they are random."""
-        decay = min(self._pace.average_decay, (self.step_number + 1) / (self.step_number + 10))
+        decay = min(self.recipe.average_decay, (self.step_number + 1) / (self.step_number + 10))
         pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
         for mean, weight in pairs:
             mean.lerp_(weight, 1 - decay)
@@ -227,12 +219,35 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
 
 
 def normalise_inputs(
-    model: Normalised, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
+    model: nn.Module, dialogues: Sequence[Dialogue], names: Sequence[str] = INPUTS
 ) -> None:
     """Set a model's input normalisation from the train split's present rows."""
     for name, (mean, deviation) in column_statistics(dialogues).items():
-        if name in names and model.config.widths[name]:
-            model.set_normalisation(name, torch.from_numpy(mean), torch.from_numpy(deviation))
+        if name in names and len(model.get_buffer(f"{name}_mean")):
+            set_normalisation(model, name, torch.from_numpy(mean), torch.from_numpy(deviation))
+
+
+def set_normalisation(model: nn.Module, name: str, mean: Tensor, deviation: Tensor) -> None:
+    """Set the mean and the standard deviation [width], above 0, of an input's raw values."""
+    model.get_buffer(f"{name}_mean").copy_(mean)
+    model.get_buffer(f"{name}_scale").copy_(1 / deviation)
+
+
+def decaying(
+    parameters: Iterable[tuple[str, Tensor]],
+    matrix: Callable[[str, Tensor], bool],
+    recipe: Pace,
+    peak: float,
+) -> list[dict[str, Any]]:
+    """Return groups of an AdamW whose highest rate is `peak`: only matrices decay."""
+    parts: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in parameters:
+        parts[matrix(name, parameter)].append(parameter)
+    return [
+        {"params": part, "weight_decay": recipe.weight_decay * decays, "peak": peak}
+        for decays, part in parts.items()
+        if part
+    ]
 
 
 def as_saved(model: Model) -> Model:

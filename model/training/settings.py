@@ -58,14 +58,12 @@ def changes_of(
 
 
 def _read_file(
-    path: Path | None, recipe_kind: type, model_kind: type
+    path: Path, recipe_kind: type, model_kind: type
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read a YAML file with the sections `recipe` and `model`: the changes of each; none of None.
+    """Read a YAML file with the sections `recipe` and `model`: the changes of each.
 
     Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
     """
-    if path is None:
-        return {}, {}
     try:
         content = yaml.safe_load(path.read_text("utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:

@@ -58,7 +58,7 @@ def run_bench_cuda(*, say: Say) -> dict[str, Row]:
         turns = talks.turns(CUDA_WARM)
         runs = []
         for _ in range(RUNS):
-            taken = [talks.step(turns, CLOCK) for _ in range(CUDA_STEPS)]
+            taken = [talks.predict(turns, CLOCK) for _ in range(CUDA_STEPS)]
             runs.append(statistics.median(taken))
         proven = ", ".join(map(str, predictor.batch_sizes))
         reference = (
@@ -83,7 +83,7 @@ def _against_recompute(predictor: PcgnetPredictor) -> dict[str, Row]:
     for _ in range(RUNS):  # interleaved: other load of the machine affects all three alike
         products.append(bench.sgemm_gflops(CLOCK))
         passes.append(whole.seconds(CLOCK))
-        steps.append(min(talks.step(turns, CLOCK) for _ in range(3)))
+        steps.append(min(talks.predict(turns, CLOCK) for _ in range(3)))
     runs = [a / b for a, b in zip(passes, steps, strict=True)]
     reached = [whole.gflop / s for s in passes]
     share = [r / p for r, p in zip(reached, products, strict=True)]
@@ -120,7 +120,7 @@ def _batched(predictor: PcgnetPredictor, hidden: int) -> dict[str, Row]:
     runs, rates = [], []
     for _ in range(RUNS):
         product = bench.sgemm_gflops(CLOCK)
-        seconds = min(talks.step(turns, CLOCK) for _ in range(3))
+        seconds = min(talks.predict(turns, CLOCK) for _ in range(3))
         rates.append(BATCH / seconds)
         runs.append(BATCH * bench.step_gflop(predictor) / seconds / product)
     reference = (

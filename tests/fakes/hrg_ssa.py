@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from model.hrg_ssa.checkpoint import save_hrg_checkpoint
+from model.checkpoint_files import save_model
+from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.model import HrgSsa
 from model.serving.calibration import Calibration, Thresholds
@@ -40,9 +41,10 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
     with torch.no_grad():  # unlike answers: fresh weights say nearly the same of everything
         for parameter in model.parameters():
             parameter.copy_((2 * parameter).half().float())
-    save_hrg_checkpoint(
+    save_model(
         folder,
         model,
+        name=NAME,
         calibration=Calibration(
             1.3,
             0.8,

@@ -14,8 +14,8 @@ import torch
 
 from model.errors import DeviceExhausted
 from model.evaluate import evaluate
-from model.hrg_ssa.options import HrgOptions
-from model.hrg_ssa.plan import plan_hrg_ssa
+from model.hrg_ssa.kind import HrgOptions
+from model.hrg_ssa.plan import plan as plan_hrg_ssa
 from model.pcgnet import bench
 from model.registry import load_any
 from model.train_run import carry_out

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
@@ -112,12 +112,7 @@ class CountingCheckpoint(LoadedCheckpoint):
 
 
 def load(folder: Path) -> CountingCheckpoint:
-    return read_checkpoint(folder, CountingCheckpoint, config_of)
-
-
-def config_of(stored: dict[str, Any]) -> CountingConfig:
-    recurrence = Recurrence(**stored["recurrence"])
-    return CountingConfig(tuple(stored["labels"]), stored["memory"], recurrence)
+    return read_checkpoint(folder, CountingCheckpoint, CountingConfig)
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,9 @@ class Recipe:
 class CountingPlan(Plan):
     kind: ClassVar = "counting"
 
-    def train(self, progress: Path, listener: Listener) -> Trained[Counting]:
+    def train(
+        self, progress: Path | None = None, listener: Listener = Listener()
+    ) -> Trained[Counting]:
         counts = np.full((BUCKETS, self.config.classes), self.recipe.smoothing, "f4")
         for dialogue in self.data.split("train"):
             for sentence, label in zip(dialogue.sentences, dialogue.labels, strict=True):
@@ -146,9 +143,6 @@ class CountingPlan(Plan):
         )
         epoch = Epoch(1, 0.0, 0.0, 0.0)
         return Trained(model, *fitted, (epoch,), epoch)
-
-    def extractors(self, trained: Trained[Counting]) -> Mapping[str, str]:
-        return {}
 
     def card(self, trained: Trained[Counting], report: Report) -> str:
         return f"# Word counts of {self.data.name}\n\n`{self.command}`\n"

@@ -19,7 +19,7 @@ from model.data.dataset import DataSet, Dialogue
 from model.data.labels import MELD_LABELS
 from model.errors import CheckpointError, EncoderMissing, NotFinite
 from model.fault_points import FaultPoint, arm
-from model.hrg_ssa.checkpoint import load_hrg_checkpoint
+from model.hrg_ssa.checkpoint import load_checkpoint
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.predictor import LENGTHS, HrgSsaPredictor, state_spec
 from model.interface import Modality, Prediction, ServingOptions, Tensor, Turn
@@ -218,7 +218,7 @@ def test_a_checkpoint_of_the_format_before_is_read_and_has_no_maps(
     (folder / "config.json").write_text(json.dumps(config))
     both = (folder / "model.safetensors").read_bytes() + (folder / "config.json").read_bytes()
     (folder / "digest").write_text(hashlib.sha256(both).hexdigest())
-    assert load_hrg_checkpoint(folder).calibration == Calibration(1.3, 0.8)
+    assert load_checkpoint(folder).calibration == Calibration(1.3, 0.8)
 
 
 def test_words_need_the_checkpoints_own_encoder(folder: Path, tmp_path: Path) -> None:
@@ -305,9 +305,9 @@ def test_info_describes_the_checkpoint(served: HrgSsaPredictor, folder: Path) ->
 
 
 def test_weights_and_settings_must_fit(folder: Path, encoder: Path) -> None:
-    from model.hrg_ssa.checkpoint import load_hrg_checkpoint
+    from model.hrg_ssa.checkpoint import load_checkpoint
 
-    whole = load_hrg_checkpoint(folder)
+    whole = load_checkpoint(folder)
     without = {name: w for name, w in whole.weights.items() if name != "node_tag"}
     with pytest.raises(RuntimeError, match="node_tag"):
         HrgSsaPredictor(replace(whole, weights=MappingProxyType(without)), torch.device("cpu"))

@@ -16,13 +16,14 @@ from model.errors import CheckpointError, EncoderMissing, RecipeError
 from model.evaluate import evaluate
 from model.hrg_ssa.checkpoint import HrgCheckpoint
 from model.hrg_ssa.config import HrgSsaConfig
+from model.hrg_ssa.kind import HrgOptions
 from model.hrg_ssa.losses import alignment, primary_alignment
 from model.hrg_ssa.model import NO_LABEL, HrgSsa
-from model.hrg_ssa.options import HrgOptions
-from model.hrg_ssa.plan import HrgPlan, plan_hrg_ssa
+from model.hrg_ssa.plan import HrgPlan
+from model.hrg_ssa.plan import plan as plan_hrg_ssa
 from model.hrg_ssa.recipe import HrgRecipe
 from model.hrg_ssa.t5 import t5_start
-from model.hrg_ssa.train import _Training, train_hrg_ssa
+from model.hrg_ssa.train import Training
 from model.hrg_ssa.whole import run, talk_of
 from model.interface import ServingOptions
 from model.registry import load_any, load_predictor
@@ -38,6 +39,7 @@ from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
 from tests.fakes.hrg_ssa import SIZES, hear_the_past, write_small_hrg_ssa
 from tests.fakes.t5 import write_tiny_t5
+from tests.fakes.training import train_hrg_ssa
 
 RECIPE = HrgRecipe(
     epochs=2, steps_at_least=1, batch_utterances=60, learning_rate=3e-3, mixed_layers=2
@@ -67,7 +69,7 @@ def config(data: DataSet, **changes: object) -> HrgSsaConfig:
 def trained(
     data: DataSet, encoder: Path, recipe: HrgRecipe = RECIPE, **more: object
 ) -> Trained[HrgSsa]:
-    made = {"seed": 3, "encoder": words(encoder), **more}
+    made = {"seed": 3, "encoder": encoder, **more}
     return train_hrg_ssa(data, config(data), recipe, **made)  # type: ignore[arg-type]
 
 
@@ -114,7 +116,7 @@ def test_the_test_split_is_never_read(data: DataSet, encoder: Path) -> None:
     }
     locked = replace(data, dialogues=dialogues)  # the test split cannot be read
     one = replace(RECIPE, epochs=1)
-    made = train_hrg_ssa(locked, config(data), one, encoder=words(encoder), seed=0)
+    made = train_hrg_ssa(locked, config(data), one, encoder=encoder, seed=0)
     assert len(made.history) == 1
 
 
@@ -195,7 +197,7 @@ def test_research_twins_read_the_history_they_should(
 def test_past_labels_in_training_are_own_answers_or_none_and_never_the_truth(
     data: DataSet, encoder: Path
 ) -> None:
-    training = _Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU, HrgSsa)
+    training = Training(data, config(data), RECIPE, 0, words(encoder), None, {}, CPU, HrgSsa)
     at = torch.arange(len(training.own))
     truth = torch.zeros_like(at)
     assert (training._history(at, truth) == NO_LABEL).all(), "it has not answered yet"
@@ -261,16 +263,10 @@ def test_pretrained_weights_wait_for_new_ones(data: DataSet, tmp_path: Path) -> 
     cfg = HrgSsaConfig(data.labels, words=start.words, **{**start.sizes, **small})
     for share, moves in ((1.0, False), (0.0, True)):
         recipe = replace(RECIPE, epochs=1, mixed_layers=1, new_only=share)
-        made = train_hrg_ssa(
-            data, cfg, recipe, encoder=words_of_t5(folder), start=start.weights, seed=0
-        )
+        made = train_hrg_ssa(data, cfg, recipe, encoder=folder, start=start.weights, seed=0)
         name = "decoder.blocks.0.own.q.weight"
         kept = torch.equal(weights(made)[name], start.weights[name].half().float())
         assert kept != moves
-
-
-def words_of_t5(folder: Path) -> TokenEncoder:
-    return TokenEncoder.load(folder, layers=1, most_tokens=32)
 
 
 def test_a_gated_t5_and_a_label_it_has_no_word_for_are_refused(

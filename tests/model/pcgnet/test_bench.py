@@ -39,7 +39,7 @@ def test_counted_products_of_a_step_are_those_it_multiplies(
     talks = bench.Talks.begin(by, 1)
     seen.clear()
     by._steps.clear()  # recorded again, so that Python runs once more
-    talks.step(talks.turns(0), lambda: 0.0)
+    talks.predict(talks.turns(0), lambda: 0.0)
     products = sum(seen) // rows
     expected = multiply_adds(preset("meld", hidden=100, persona_heads=2))
     assert products in (expected, 2 * expected)  # recording runs it once or twice
@@ -50,7 +50,7 @@ def test_each_step_extends_the_windows() -> None:
     talks = bench.Talks.begin(bench.random_predictor(100), 2)
     clock = count()
     for t in range(3):
-        assert talks.step(talks.turns(t), lambda: float(next(clock))) == 1.0
+        assert talks.predict(talks.turns(t), lambda: float(next(clock))) == 1.0
     assert [w.count for w in talks.windows] == [3, 3]
 
 

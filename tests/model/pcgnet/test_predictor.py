@@ -178,7 +178,7 @@ def test_raw_text_equals_the_vector_of_that_text() -> None:
     if not by.can_encode_text():
         pytest.skip("needs the sentence encoder")
     text = "I never said that."
-    vector = by._text_encoder().encode([text])[0]
+    vector = by._encoder.encode([text])[0]
     features = {"text": Tensor("float16", vector.shape, vector.tobytes())}
     window = Window.empty(by.spec)
     raw, encoded = by.predict(

@@ -14,13 +14,14 @@ from model.evaluate import answers_of
 from model.interface import Modality, Prediction, Predictor, ServingOptions, Tensor, Turn
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.pcgnet.recipe import Recipe
-from model.pcgnet.train import fitting_config, train
+from model.pcgnet.train import fitting_config
 from model.registry import load_predictor
 from model.whole_conversation import whole_answers
 from state.window import Window
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.device import DEVICE
 from tests.fakes.encoder import write_tiny_encoder
+from tests.fakes.training import train
 
 STORED = 2e-3  # the model law under the stored precision (architecture §3a)
 RECIPE = Recipe(

@@ -16,12 +16,13 @@ from model.pcgnet.collate import Batch
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet, WholeOutput
 from model.pcgnet.recipe import BALANCES, Recipe
-from model.pcgnet.train import fitting_config, train
+from model.pcgnet.train import fitting_config
 from model.pcgnet.whole import answer
 from model.scoring.answers import emotion_weighted_f1
 from model.training.loop import Trained, as_saved, check_labels, normalise_inputs
 from model.training.progress import Epoch, Listener
 from tests.fakes.conversations import generated_conversations
+from tests.fakes.training import train
 
 RECIPE = Recipe(epochs=6, steps_at_least=1, batch_utterances=100, learning_rate=1e-2, warm_up=0.15)
 

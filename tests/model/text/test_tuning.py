@@ -15,7 +15,7 @@ from model.interface import ServingOptions, Turn
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.pcgnet.model import Pcgnet
 from model.pcgnet.recipe import Recipe
-from model.pcgnet.train import fitting_config, train
+from model.pcgnet.train import fitting_config
 from model.pcgnet.whole import answer
 from model.registry import load_predictor
 from model.scoring.calibrate import emotion_probabilities
@@ -26,6 +26,7 @@ from model.training.loop import Trained
 from state.window import Window
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
+from tests.fakes.training import train
 
 SENTENCES = ["we wrote it down", "oh", "", "what a lovely day this smells rotten stop doing that"]
 RECIPE = Recipe(
