@@ -1,15 +1,18 @@
-"""Connections to a redis-server or a Redis Cluster, and commands sent to every primary."""
+"""Connections to a Redis or a Redis Cluster, commands to every primary, and their identity."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.crc import key_slot
 from redis.retry import Retry
 
 Client = redis.Redis | RedisCluster
@@ -95,3 +98,51 @@ def require_library(client: Client, library: str, source: str) -> None:
         # the source is a leaf of nested lists or dicts, by version of redis-py
         if repr(source.encode()) not in repr(node.function_list(library, withcode=True)):
             node.function_load(source, replace=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The identity of all primaries together, which changes when acknowledged writes may be lost.
+
+    That is when a server restarts without its data, is emptied, evicts, or a replica without the
+    write is promoted: its run id, replication id, count of evicted keys, or the random value of our
+    key `et:epoch:{n}` changes (n: the smallest number in the primary's slots; no TTL).
+    """
+
+    digest: str  # 16 hex digits
+    epochs: tuple[bytes | None, ...]  # by primary
+
+
+def read_identity(client: Client) -> Identity:
+    """Read the identity; set our key in a primary without it. Raises `redis.RedisError`."""
+    keys = _epoch_keys(client)
+    for key in keys:
+        client.set(key, secrets.token_hex(16), nx=True)
+    epochs = read_epochs(client)
+    digest = blake2b(digest_size=8)
+    infos = info_of(client, "server", "replication", "stats")
+    for info, epoch in zip(infos, epochs, strict=True):
+        facts = (info["run_id"], info["master_replid"], info["evicted_keys"], epoch)
+        digest.update(repr(facts).encode())
+    return Identity(digest.hexdigest(), epochs)
+
+
+def read_epochs(client: Client) -> tuple[bytes | None, ...]:
+    """Return the values of our keys, one round trip a primary. Raises `redis.RedisError`."""
+    values: Sequence[Any] = [client.get(key) for key in _epoch_keys(client)]
+    return tuple(values)
+
+
+def _epoch_keys(client: Client) -> list[str]:
+    """Return the key of ours in each primary, which vanishes with the data."""
+    if not isinstance(client, RedisCluster):
+        return ["et:epoch:{0}"]
+    keys: dict[str, str] = {}
+    nodes = primaries(client)
+    number = 0
+    while len(keys) < len(nodes):
+        key = f"et:epoch:{{{number}}}"
+        node = client.nodes_manager.get_node_from_slot(key_slot(key.encode()))
+        keys.setdefault(str(node.name), key)
+        number += 1
+    return [keys[str(node.name)] for node in nodes]

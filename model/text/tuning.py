@@ -16,8 +16,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from model.errors import EncoderMissing
-from model.text.sentence_encoder import TextEncoder, by_length, mixed, open_encoder, tokens_of
-from model.text.weight_delta import apply_delta, delta_of
+from model.text.sentence_encoder import (
+    TextEncoder,
+    apply_delta,
+    by_length,
+    delta_of,
+    mixed,
+    open_encoder,
+    tokens_of,
+)
 
 CHUNK = 24  # sentences run together, sorted by length for little padding
 

@@ -10,7 +10,7 @@ from typing import Final
 from model.checkpoint_files import find_checkpoint
 from model.hrg_ssa.bench import Conversations, Reencoding
 from stream.bench.rows import Row, figure
-from stream.local.conversations import demo_sentences
+from stream.local.demo import demo_sentences
 
 WARM: Final = 10  # utterances before any is timed: the window is full
 BATCH: Final = 16

@@ -1,6 +1,6 @@
 """`emotrack bench metrics`: a worker's cost of observing, on Apache Kafka and Redis.
 
-One worker is flooded; its loop observes in slices, see `worker_in_turns`. The loop is one thread
+One worker is flooded; its loop observes in slices, see `InTurns`. The loop is one thread
 and bounds the throughput, so the cost is its CPU time an utterance, of slices with observations
 against their neighbours without. The cost of a scrape is measured too.
 """
@@ -11,19 +11,26 @@ import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
+from model.interface import ModelInfo
 from stream.bench.load import Sender, script
 from stream.bench.pipeline import random_checkpoint, unique
 from stream.bench.rows import Row, figure
 from stream.bench.servers import started
-from stream.bench.worker_in_turns import HEAD
 from stream.local.servers import KAFKA_JARS
 from stream.local.worker_process import RunningWorker, local_worker
+from stream.metrics.catalogue import Metrics
 from stream.metrics.scrape import scrape
+from stream.serve import run_worker
+from stream.settings import load_settings
+from stream.worker.logs import configure_log
+from stream.worker.observe import Observer
+from stream.worker.signals import stop_on_signals
 
 PARTITIONS: Final = 2
 CONVERSATIONS: Final = 500
@@ -34,7 +41,6 @@ SCRAPES: Final = 20
 SCRAPE_EVERY_S: Final = 15.0
 T_95: Final = 1.70  # one-sided, 30 degrees of freedom, and on the safe side for more
 CPU_OF_A_PROCESS: Final = 2  # Linux: the clock of a process is (~pid << 3) | 2, dead threads too
-
 Slice = tuple[bool, float, int]  # observed, CPU seconds of the loop, utterances
 
 
@@ -46,7 +52,7 @@ def run_bench_metrics(
         servers.create_topics(PARTITIONS)
         checkpoint, log = random_checkpoint(scratch / "random-h200"), scratch / "worker.log"
         settings = servers.worker_settings(model=checkpoint, log_level="warning")
-        with local_worker(settings, log, module="stream.bench.worker_in_turns") as worker:
+        with local_worker(settings, log, module="stream.bench.metrics") as worker:
             sender = Sender(servers.bootstrap, servers.topics)
             floods = math.ceil(utterances / FLOOD)
             for seed in range(floods):
@@ -104,3 +110,53 @@ def rows(pairs: Sequence[tuple[float, float]], scrape_ms: float) -> dict[str, Ro
         ),
         "metrics_scrape": figure([scrape_ms], "ms", scraped, digits=2),
     }
+
+
+ORDER: Final = (True, False, False, True)  # a drift affects both alike
+HEAD: Final = "slices: "
+
+
+class InTurns:
+    """An observer that passes facts of the loop to the real one in every other slice."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+        self._began = time.thread_time()
+        self.slices: list[tuple[bool, float, int]] = []
+
+    @property
+    def observes(self) -> bool:
+        """True while this slice is one with observations."""
+        return ORDER[len(self.slices) % len(ORDER)]
+
+    def __getattr__(self, fact: str) -> Any:
+        return getattr(self._real, fact) if self.observes else lambda *_, **__: None
+
+    def answered(self, step: Any, *times: float) -> None:
+        """End a slice: a batch has been answered."""
+        if self.observes:
+            self._real.answered(step, *times)
+        now = time.thread_time()
+        self.slices.append((self.observes, now - self._began, len(step.results)))
+        self._began = now
+
+
+def serve_in_turns() -> int:
+    """Serve; print (observed, CPU seconds of the loop's thread, utterances) of each slice."""
+    observers: list[InTurns] = []
+
+    def observer(metrics: Metrics, info: ModelInfo) -> Observer:
+        observers.append(InTurns(Observer(metrics, info)))
+        return cast(Observer, observers[0])
+
+    settings = load_settings({})
+    lines = configure_log(settings)
+    try:
+        return run_worker(settings, stop=stop_on_signals(), observer=observer)
+    finally:
+        lines.close()
+        print(f"\n{HEAD}{json.dumps(observers[0].slices if observers else [])}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(serve_in_turns())

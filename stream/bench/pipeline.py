@@ -34,7 +34,7 @@ from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
 from stream.brokers.topics import create
 from stream.brokers.topics import plan as topic_plans
-from stream.local.conversations import demo_sentences
+from stream.local.demo import demo_sentences
 from stream.local.servers import KAFKA_JARS
 from stream.local.worker_process import RunningWorker
 from stream.metrics.scrape import Page, scrape

@@ -17,7 +17,7 @@ from typing import Final
 from stream.bench.load import SHIPPED_WIDTHS, Sender, commit_all, script
 from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
-from stream.local.conversations import demo_sentences
+from stream.local.demo import demo_sentences
 from stream.local.servers import KAFKA_JARS
 from stream.metrics.scrape import scrape
 

@@ -12,8 +12,13 @@ from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from model.study.figures import hush_torch_geometric
 from model.study.ledger import LEDGER, check_ledger, looks_at
-from stream.cli.options import Data, TrainingDevice, conversations_folder, model_errors
-from stream.cli.progress import progress_bar
+from stream.cli.options import (
+    Data,
+    TrainingDevice,
+    conversations_folder,
+    model_errors,
+    progress_bar,
+)
 from stream.errors import ConfigError
 
 PAGE: Final = Path("docs/accuracy.md")

@@ -8,8 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-from stream.cli.options import Bootstrap, FeatureFiles, Prefix, SetName
-from stream.cli.progress import progress_bar
+from stream.cli.options import Bootstrap, FeatureFiles, Prefix, SetName, progress_bar
 from stream.settings import load_settings
 
 

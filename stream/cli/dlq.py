@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream.cli.options import AsJson, Bootstrap, Prefix
-from stream.cli.progress import progress_bar
+from stream.cli.options import AsJson, Bootstrap, Prefix, progress_bar
 from stream.errors import ConfigError, LetterUnfit
 from stream.events.dead_letter import Letter
 from stream.settings import Settings, load_settings

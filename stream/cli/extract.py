@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stream.cli.options import Encoder, model_errors
-from stream.cli.progress import progress_bar
+from stream.cli.options import Encoder, model_errors, progress_bar
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 
 from stream.errors import ConfigError, ModelUnfit, SourceError
 from stream.settings import Settings, load_settings
@@ -114,3 +116,26 @@ def model_errors() -> Iterator[None]:
         raise ModelUnfit(str(error)) from error
     except ModelError as error:
         raise SourceError(str(error)) from error
+
+
+@contextmanager
+def progress_bar(
+    title: str, *columns: ProgressColumn, total: int | None = None, transient: bool = False
+) -> Iterator[Callable[..., None]]:
+    """Show a bar on a terminal's stderr, nothing elsewhere.
+
+    Yields a function of the count so far, the total if it was not known, and a new description.
+    """
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *(columns or [MofNCompleteColumn()]),
+        console=console,
+        disable=not console.is_terminal,
+        transient=transient,
+    ) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done, end=None, description=None: progress.update(
+            task, completed=done, total=end, description=description
+        )

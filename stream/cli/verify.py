@@ -18,9 +18,9 @@ from stream.cli.options import (
     Prefix,
     RedisUrl,
     SettingThreads,
+    progress_bar,
     settings_of,
 )
-from stream.cli.progress import progress_bar
 from stream.errors import EmotrackError
 
 

@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +29,6 @@ from stream.client.sources import publish_all
 from stream.client.watch import Event
 from stream.errors import EmotrackError
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
-from stream.local.conversations import CONVERSATIONS, conversations
 from stream.local.demo_view import LiveView, PlainView, View, inputs_note
 from stream.local.servers import ServerMissing, redis_server
 from stream.local.worker_process import local_worker
@@ -273,3 +274,21 @@ def keep_running(
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             show_next(events, tally, view)
+
+
+CONVERSATIONS: Final = ("call", "attic", "kitchen")
+
+
+def conversations() -> dict[str, list[Utterance]]:
+    """Return the demo's conversations by name, in spoken order."""
+    decoder = msgspec.json.Decoder(Utterance)
+    folder = files("stream.local") / "demo_conversations"
+    return {
+        name: [decoder.decode(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for name in CONVERSATIONS
+    }
+
+
+def demo_sentences() -> list[str]:
+    """Return all sentences of the demo's conversations."""
+    return [u.text for spoken in conversations().values() for u in spoken if u.text]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.local.conversations import conversations
-from stream.local.demo import interleaved
+from stream.local.demo import conversations, interleaved
 
 
 @pytest.mark.slow

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.bench.metrics import FULL, LEFT_OUT, Slice, costs, rows, slices_in
-from stream.bench.worker_in_turns import HEAD, ORDER, InTurns
+from stream.bench.metrics import FULL, HEAD, LEFT_OUT, ORDER, InTurns, Slice, costs, rows, slices_in
 
 
 def slices(*cpu_us: float, utterances: int = FULL) -> list[Slice]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.errors import EncoderMissing
-from model.text.weight_delta import SCALE, apply_delta, delta_of
+from model.text.sentence_encoder import SCALE, apply_delta, delta_of
 
 
 def layer(seed: int) -> nn.Linear:
