@@ -3,7 +3,7 @@
 model.safetensors    matrices as float16 (the model *is* its float16 weights), the rest float32
 config.json          sizes, labels, recurrence, calibration, thresholds, extractors, version, and
                      the text encoder that the text vectors come from
-encoder.safetensors  the tuned encoder's change of weights (`model.text.sentence_encoder.delta_of`), if tuned
+encoder.safetensors  the tuned encoder's change of weights (`delta_of`), if tuned
 digest               sha256 over the files above: names the model in states and predictions
 README.md            the model card
 """

@@ -8,9 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from model.data.dataset import UNLABELLED, DataSet, Dialogue, Split
+from model.data.dataset import UNLABELLED, DataSet, Dialogue, Split, filled
 from model.data.feature_file import FeatureRows
-from model.data.missing import filled
 from model.data.splits import held_out
 from model.data.table import TableRow
 from model.errors import DataError

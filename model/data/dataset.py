@@ -7,7 +7,8 @@ numpy only; nothing is unpickled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
@@ -101,3 +102,57 @@ def speaker_pairs(dialogue: Dialogue) -> NDArray[np.int64]:
             pairs.append((last[speaker], i))
         last[speaker] = i
     return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def filled(data: DataSet, stated: Mapping[str, Floats] = MappingProxyType({})) -> DataSet:
+    """Return `data` without NaN: 0 in absent rows, the column's mean in present ones.
+
+    The mean is the `stated` one of the modality, else that over the train split, else 0 (a column
+    without a measured number). A dialogue may lack a modality that is absent in all its rows.
+    """
+    dialogues = {split: list(part) for split, part in data.dialogues.items()}
+    for modality in data.widths:
+        column = INPUTS.index(modality)
+        if modality in stated:
+            mean = stated[modality]
+        else:
+            train = [d for d in data.split("train") if d.present[:, column].any()]
+            found = [d.features[modality][d.present[:, column]] for d in train]
+            rows = np.concatenate([np.zeros((0, data.widths[modality]), np.float32), *found])
+            measured = ~np.isnan(rows)
+            total = np.where(measured, rows, 0).sum(axis=0, dtype=np.float64)
+            mean = (total / np.maximum(measured.sum(axis=0), 1)).astype(np.float32)
+        for part in dialogues.values():
+            for i, d in enumerate(part):
+                values = d.features.get(modality, np.zeros_like(mean))
+                values = np.where(np.isnan(values), mean, values)
+                values = np.where(d.present[:, [column]], values, np.float32(0))
+                part[i] = replace(d, features={**d.features, modality: values})
+    cut: dict[Split, tuple[Dialogue, ...]] = {s: tuple(part) for s, part in dialogues.items()}
+    return replace(data, dialogues=cut)
+
+
+MELD_LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+IEMOCAP_LABELS: Final = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
+SENTIMENTS: Final = ("positive", "neutral", "negative")
+# Surprise is of either sentiment; neutral raises no false alarm.
+_LABELS_OF: Final[Mapping[str, tuple[str, ...]]] = {
+    "positive": ("joy", "happy", "excited", "joyful", "peaceful", "powerful"),
+    "negative": ("fear", "sadness", "disgust", "anger", "sad", "angry", "frustrated", "mad",
+                 "scared"),
+}  # fmt: skip
+
+
+def sentiment_of(labels: tuple[str, ...]) -> dict[str, str]:
+    """Map each label to its sentiment; an unknown label is neutral."""
+    known = {label: sentiment for sentiment, names in _LABELS_OF.items() for label in names}
+    return {label: known.get(label.lower(), "neutral") for label in labels}
+
+
+def checked_sentiment(labels: Sequence[str], chosen: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the chosen sentiment of each label, else the usual one. Raises ValueError."""
+    if len(labels) < 2 or len(set(labels)) != len(labels):
+        raise ValueError(f"labels must be two or more different names, not {labels!r}")
+    if chosen and set(chosen) != set(labels):
+        raise ValueError("sentiment must name each label once")
+    return chosen or sentiment_of(tuple(labels))

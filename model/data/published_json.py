@@ -25,9 +25,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
-from model.data.labels import IEMOCAP_LABELS, MELD_LABELS
-from model.data.missing import filled
+from model.data.dataset import (
+    IEMOCAP_LABELS,
+    MELD_LABELS,
+    SPLITS,
+    DataSet,
+    Dialogue,
+    Floats,
+    Split,
+    filled,
+)
 from model.data.published_pickles import Corpus
 from model.data.safe_pickle import load_pickle
 from model.data.splits import with_dev

@@ -24,9 +24,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from model.data.dataset import DataSet, Dialogue, Floats, Split
-from model.data.labels import IEMOCAP_LABELS, MELD_LABELS
-from model.data.missing import filled
+from model.data.dataset import IEMOCAP_LABELS, MELD_LABELS, DataSet, Dialogue, Floats, Split, filled
 from model.data.safe_pickle import load_pickle
 from model.data.splits import with_dev
 from model.errors import DataError

@@ -25,10 +25,9 @@ from model.data.arrays import (
     same_rows,
     the_set_in,
 )
-from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split
+from model.data.dataset import SPLITS, DataSet, Dialogue, Floats, Split, filled
 from model.data.extractors import recipes
 from model.data.lines import dialogue_lines
-from model.data.missing import filled
 from model.errors import DataError
 from model.interface import INPUTS
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from model.data.labels import SENTIMENTS, checked_sentiment
+from model.data.dataset import SENTIMENTS, checked_sentiment
 from model.hrg_ssa.label_words import LabelWords, own_label_words
 from model.interface import Modality, StoreDType
 from state.window import Recurrence

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from model.data.labels import SENTIMENTS
+from model.data.dataset import SENTIMENTS
 from model.errors import ModelError
 
 MARKERS: Final = ("<emotion>", "</emotion>", "<sentiment>", "</sentiment>")

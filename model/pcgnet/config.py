@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from model.data.labels import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
+from model.data.dataset import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from model.interface import INPUTS, MODALITIES, StoreDType
 from state.window import Recurrence
 

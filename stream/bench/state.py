@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from model.data.labels import MELD_LABELS
+from model.data.dataset import MELD_LABELS
 from model.interface import INPUTS, ModelInfo, Prediction
 from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.step import state_spec

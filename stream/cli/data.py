@@ -130,8 +130,7 @@ def _write(data: DataSet, out: Path) -> None:
 
 def show(data: DataSet) -> None:
     """Print splits, labels, widths and the longest conversation."""
-    from model.data.dataset import SPLITS, UNLABELLED
-    from model.data.labels import sentiment_of
+    from model.data.dataset import SPLITS, UNLABELLED, sentiment_of
     from model.interface import INPUTS
 
     table = Table("", *SPLITS, title=escape(data.name))

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from queue import Full, Queue
-from threading import Thread
+from threading import Event, Thread
+from types import FrameType
 from typing import Final, TextIO, cast
 
 import structlog
 
+from model.fault_points import FAULT_POINTS, FaultPoint, arm
+from stream.errors import ConfigError
 from stream.settings import Settings
 
 MOST_LINES: Final = 10_000  # that wait while stderr is not read
 CLOSE_S: Final = 1.0
-
 log = structlog.get_logger()
 
 
@@ -86,3 +91,41 @@ def configure_log(settings: Settings) -> LogPipe:
         cache_logger_on_first_use=False,
     )
     return pipe
+
+
+VARIABLE: Final = "EMOTRACK_FAULT"
+log = structlog.get_logger()
+
+
+def stop_on_signals() -> Event:
+    """Return an event that SIGTERM and Ctrl-C set; a second signal kills the process."""
+    stop = Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stop
+
+
+def arm_from_environment() -> None:
+    """Arm the fault that the environment names. Raises `ConfigError` for an unknown one."""
+    fault = os.environ.get(VARIABLE)
+    if fault is None:
+        return
+    name, _, times = fault.partition(":")
+    if name not in FAULT_POINTS or not times.isdigit():
+        raise ConfigError(f"{VARIABLE}={fault}: give one of {', '.join(FAULT_POINTS)} and a count")
+    log.warning("will be killed", at=name, time=int(times))
+    reached: Counter[FaultPoint] = Counter()
+
+    def kill(point: FaultPoint) -> None:
+        reached[point] += 1
+        if point == name and reached[point] == int(times):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    arm(kill)

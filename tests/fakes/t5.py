@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5Model
 
-from model.data.labels import SENTIMENTS
+from model.data.dataset import SENTIMENTS
 from tests.fakes.conversations import GENERATED_LABELS
 from tests.fakes.encoder import WORDS
 

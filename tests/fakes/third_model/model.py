@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.checkpoint_files import LoadedCheckpoint, read_checkpoint
-from model.data.dataset import Dialogue
-from model.data.labels import sentiment_of
+from model.data.dataset import Dialogue, sentiment_of
 from model.interface import ModelInfo, Prediction, Turn
 from model.kind import Plan
 from model.scoring.answers import Answers, answers_to

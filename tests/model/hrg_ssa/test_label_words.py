@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from model.data.labels import SENTIMENTS
+from model.data.dataset import SENTIMENTS
 from model.hrg_ssa.label_words import (
     MARKERS,
     TEMPLATE,

@@ -15,8 +15,7 @@ import torch
 from msgspec import structs
 
 from model.checkpoint_files import default_checkpoint, find_checkpoint
-from model.data.dataset import DataSet, Dialogue
-from model.data.labels import MELD_LABELS
+from model.data.dataset import MELD_LABELS, DataSet, Dialogue
 from model.errors import CheckpointError, EncoderMissing, NotFinite
 from model.fault_points import FaultPoint, arm
 from model.hrg_ssa.checkpoint import load_checkpoint
