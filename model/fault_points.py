@@ -1,6 +1,6 @@
 """Places where tests can make a worker die, named as in docs/reliability.md.
 
-Each is marked once in the code (`reach`) and does nothing unless armed (`stream.worker.signals`,
+Each is marked once in the code (`reach`) and does nothing unless armed (`arm_from_environment`,
 and tests). The armed action is a global: as an argument it would pass through the worker, the
 pipeline, the registry and both models' loaders, for tests alone.
 """

@@ -1,4 +1,4 @@
-"""Conversations with labels, in memory.
+"""Conversations with labels, in memory; label sets; missing values.
 
 `docs/data.md` describes the folder that `read_data_set` reads and `write_data_set` writes. Needs
 numpy only; nothing is unpickled.
@@ -132,6 +132,7 @@ def filled(data: DataSet, stated: Mapping[str, Floats] = MappingProxyType({})) -
     return replace(data, dialogues=cut)
 
 
+# Label sets, in the order of the shipped weights and of the published code.
 MELD_LABELS: Final = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 IEMOCAP_LABELS: Final = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 SENTIMENTS: Final = ("positive", "neutral", "negative")

@@ -28,8 +28,8 @@ from stream.metrics.catalogue import Metrics
 from stream.metrics.scrape import scrape
 from stream.serve import run_worker
 from stream.settings import load_settings
-from stream.worker.logs import configure_log, stop_on_signals
 from stream.worker.observe import Observer
+from stream.worker.process import configure_log, stop_on_signals
 
 PARTITIONS: Final = 2
 CONVERSATIONS: Final = 500

@@ -9,7 +9,7 @@ import typer
 
 from model.study.figures import hush_torch_geometric
 from model.study.ledger import LEDGER, note_look, sentence_on_looks
-from stream.cli.evaluate import check_outputs, publish
+from stream.cli.evaluate import check_outputs, print_report, publish
 from stream.cli.options import (
     Data,
     JsonFile,
@@ -21,7 +21,6 @@ from stream.cli.options import (
     model_errors,
     read_conversations,
 )
-from stream.cli.score_tables import print_report
 
 
 @model_errors()

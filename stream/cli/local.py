@@ -21,7 +21,7 @@ def local(
 
     To try emotrack, not for production: one broker, no passwords, nothing survives the end.
     """
-    from stream.worker.logs import stop_on_signals
+    from stream.worker.process import stop_on_signals
 
     for name, port in (("kafka", kafka_port), ("redis", redis_port)):
         if answers(port):

@@ -16,7 +16,7 @@ from stream.cli.options import (
     SettingThreads,
     settings_of,
 )
-from stream.worker.logs import arm_from_environment, configure_log, stop_on_signals
+from stream.worker.process import arm_from_environment, configure_log, stop_on_signals
 
 app = typer.Typer(no_args_is_help=True)
 

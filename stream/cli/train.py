@@ -24,8 +24,8 @@ from model.interface import DEFAULT_KIND
 from model.registry import KINDS, kind_named
 from model.study.figures import hush_torch_geometric, score_rows, write_figures
 from model.training.options import Option, Run, TrainingOptions
+from stream.cli.evaluate import print_report
 from stream.cli.options import Data, SetName, model_errors, read_conversations
-from stream.cli.score_tables import print_report
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ from stream.events.messages import TopicNames, Utterance
 from stream.security import KafkaSecurity
 from stream.serve import find_topics
 from stream.settings import Settings, load_settings
-from stream.worker.logs import configure_log
+from stream.worker.process import configure_log
 from tests.conftest import ROOT, enter
 from tests.integration import secured
 from tests.integration.secured import Certificates, SecuredKafka, SecuredRedis

@@ -10,7 +10,7 @@ import pytest
 
 from model.fault_points import FAULT_POINTS, arm, reach
 from stream.errors import ConfigError
-from stream.worker.logs import VARIABLE, arm_from_environment
+from stream.worker.process import VARIABLE, arm_from_environment
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Logs: one line a fact, to stderr, without ever blocking the worker."""
+"""Set-up of a worker's process: logs that never block it, signals to drain by, faults for tests."""
 
 from __future__ import annotations
 
@@ -113,7 +113,11 @@ def stop_on_signals() -> Event:
 
 
 def arm_from_environment() -> None:
-    """Arm the fault that the environment names. Raises `ConfigError` for an unknown one."""
+    """Arm the fault that the environment names. Raises `ConfigError` for an unknown one.
+
+    For tests: `EMOTRACK_FAULT=F6:3` is SIGKILL the third time at F6. The program that ships reads
+    it, because that is what tests must kill; who sets its environment can kill it anyway.
+    """
     fault = os.environ.get(VARIABLE)
     if fault is None:
         return

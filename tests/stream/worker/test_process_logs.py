@@ -14,7 +14,7 @@ import structlog
 
 from model.interface import Predictor
 from stream.settings import Settings
-from stream.worker.logs import LogPipe, configure_log
+from stream.worker.process import LogPipe, configure_log
 from tests.stream.worker.test_loop import Plant
 
 SPOKEN = "zanzibar"  # a word of the conversation that nothing else says
