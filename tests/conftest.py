@@ -89,7 +89,7 @@ def quick(item: pytest.Item) -> bool:
 
 
 def accelerated() -> bool:
-    """Whether torch is there and sees a GPU."""
+    """Return whether torch is installed and sees a GPU."""
     try:
         from torch import cuda
     except ImportError:

@@ -176,10 +176,10 @@ def named_one_by_one(modules: Mapping[str, Path]) -> list[str]:
     return sorted({n for n in named if n in modules and modules[n].name != "__init__.py"})
 
 
-def opening_words(modules: Mapping[str, Path]) -> list[str]:
+def opening_words(paths: Iterable[Path]) -> list[str]:
     """Return docstrings that open with a question word, by file and line."""
     found = []
-    for path in modules.values():
+    for path in paths:
         for node in ast.walk(tree_of(path)):
             kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             if not isinstance(node, kinds):
@@ -225,7 +225,8 @@ def measured() -> list[Figure]:
     graph = import_graph(modules)
     loops = [" ".join(circle) for circle in circles(graph)]
     flat = {p: [path.name for path in (ROOT / p).glob("*.py")] for p in PACKAGES}
-    texts = opening_words(modules)
+    others = (path for folder in ("tests", "deploy") for path in (ROOT / folder).rglob("*.py"))
+    texts = opening_words([*modules.values(), *others])
     named = named_one_by_one(modules)
     up = up_going(graph)
     alone = without_floor(modules)

@@ -62,7 +62,7 @@ def redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RunningRedis
 
 
 def _in_cluster(program: str, port: int) -> bool:
-    """Whether this node knows that all slots are served."""
+    """Return whether this node knows that all slots are served."""
     asked = [program, "-p", str(port), "cluster", "info"]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=START_S, check=False)
     return "cluster_state:ok" in said.stdout

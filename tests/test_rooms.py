@@ -35,4 +35,4 @@ def test_a_question_that_opens_a_docstring_is_found(tmp_path: Path) -> None:
     file.write_text('"""Count things."""\n\n\ndef f():\n    """What is counted."""\n')
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.rooms.ROOT", tmp_path)
-        assert opening_words({"a": file}) == ["a.py:4"]
+        assert opening_words([file]) == ["a.py:4"]

@@ -76,7 +76,7 @@ def drawn(panel: Panel, number: int, at: dict[str, int]) -> dict[str, Any]:
 
 
 def data_source() -> dict[str, Any]:
-    """Which Prometheus is asked."""
+    """Return the variable that chooses the Prometheus."""
     return {
         "name": "datasource",
         "label": "Prometheus",
@@ -86,7 +86,7 @@ def data_source() -> dict[str, Any]:
 
 
 def instance() -> dict[str, Any]:
-    """Which workers are shown."""
+    """Return the variable that chooses the workers."""
     return {
         "name": "instance",
         "label": "Worker",

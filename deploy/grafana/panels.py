@@ -1,4 +1,4 @@
-"""What Grafana's dashboards show: the panels and their queries, see `dashboards`."""
+"""The panels of Grafana's dashboards and their queries, see `dashboards`."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def arguments(argv: Sequence[str]) -> Namespace:
-    """What to run."""
+    """Return the arguments of the command."""
     parser = ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--only", nargs="*", help="scenarios, e.g. R1 R8")
     parser.add_argument("--short", action="store_true", help="`make test`'s, or short forms")
@@ -96,7 +96,7 @@ def told(verdict: Verdict) -> str:
 
 
 def versions() -> str:
-    """Which servers and how many cores."""
+    """Return the servers' versions and the number of cores."""
     jar = next(KAFKA_JARS.glob("kafka_2.13-*.jar"))
     broker = jar.stem.removeprefix("kafka_2.13-")
     said = subprocess.run(

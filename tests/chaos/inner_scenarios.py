@@ -66,7 +66,7 @@ def device_fails(stage: Stage) -> Facts:
 
 
 def has_ended(worker: RunningWorker) -> bool:
-    """Whether its process is over."""
+    """Return whether its process is over."""
     return worker.process.poll() is not None
 
 
@@ -135,7 +135,7 @@ def soaked(stage: Stage) -> Facts:
 
 
 def threads(worker: RunningWorker) -> int:
-    """How many threads its process has."""
+    """Return the number of threads of its process."""
     return len(os.listdir(f"/proc/{worker.process.pid}/task"))
 
 

@@ -24,7 +24,7 @@ from tests.integration.serve_small import serve_small
 
 
 def commit_before_write() -> None:
-    """What was polled is committed at once: a kill loses it (I1)."""
+    """Commit what was polled at once: a kill loses it (I1)."""
     read = Worker._read
 
     def eager(self: Worker) -> None:
@@ -83,7 +83,7 @@ def replay_recomputed() -> None:
 
 
 def dead_letter_dropped() -> None:
-    """What cannot be read is passed over in silence (I1)."""
+    """Pass over records that cannot be read, in silence (I1)."""
     refused = Pipeline._refused
 
     def silent(self: Pipeline, item: Item) -> Result:

@@ -1,4 +1,4 @@
-"""What a scenario runs on: a real broker, a real Redis, real worker processes, a steady load.
+"""The plant of a scenario: a real broker, a real Redis, real worker processes, a steady load.
 
 The worker is the real one with a small model (`tests.integration.serve_small`), so that it starts
 in a second and its answers can be computed again in a minute. Everything is on loopback and bounded
@@ -80,7 +80,7 @@ class Load(threading.Thread):
         self.said += 1
 
     def number(self, prediction: bytes) -> int:
-        """Which of the load's utterances a prediction answers."""
+        """Return the utterance of the load that a prediction answers."""
         told = json.loads(prediction)
         lane, lives = told["conversation_id"].removeprefix("c").split("-")
         turn = int(told["utterance_id"].rpartition("-")[2])
@@ -135,7 +135,7 @@ class Plant:
 
     @property
     def next_log(self) -> Path:
-        """Where the next worker logs to."""
+        """Return the file that the next worker logs to."""
         return self.directory / f"worker-{len(self._exits)}.log"
 
     def predictor(self) -> SmallPredictor:

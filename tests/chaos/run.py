@@ -17,7 +17,7 @@ from tests.chaos.scenarios import Facts, Stage
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one scenario came to."""
+    """The result of one scenario."""
 
     name: str
     title: str

@@ -45,7 +45,7 @@ Facts = dict[str, Any]
 
 @dataclass
 class Stage:
-    """What a scenario may use."""
+    """The things a scenario may use."""
 
     servers: Servers
     directory: Path
@@ -97,7 +97,7 @@ class Stage:
         return round(seconds, 1)
 
     def times(self, short: int, full: int) -> int:
-        """How often, by the size of the run."""
+        """Return how often, by the size of the run."""
         return full if self.full else short
 
 
@@ -169,12 +169,12 @@ def _until_dead(plant: Plant, victim: RunningWorker, point: str) -> None:
 
 
 def owns(worker: RunningWorker) -> bool:
-    """Whether it has a partition, or is dead already."""
+    """Return whether it has a partition, or is dead already."""
     return _was_told(worker, "assigned")
 
 
 def _was_told(worker: RunningWorker, kind: str) -> bool:
-    """Whether partitions came or went so, or the worker has ended."""
+    """Return whether partitions came or went so, or the worker has ended."""
     if worker.process.poll() is not None:
         return True
     try:
@@ -275,7 +275,7 @@ def _awake(sleeper: RunningWorker) -> float:
 
 
 def knows(worker: RunningWorker) -> bool:
-    """Whether a sleeper has learnt that it lost its partitions (or has ended)."""
+    """Return whether a sleeper has learnt that it lost its partitions (or has ended)."""
     return _was_told(worker, "lost")
 
 
@@ -317,7 +317,7 @@ def broker_restarts(stage: Stage) -> Facts:
 
 
 def alive(worker: RunningWorker) -> bool:
-    """What /healthz says."""
+    """Return the answer of /healthz."""
     return says_ok(f"{worker.url}/healthz")
 
 

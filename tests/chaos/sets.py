@@ -1,4 +1,4 @@
-"""Which scenarios are run: a few in `make test`, all of them by `make chaos`."""
+"""The sets of scenarios: a few in `make test`, all of them by `make chaos`."""
 
 from __future__ import annotations
 

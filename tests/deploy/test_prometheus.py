@@ -127,7 +127,7 @@ def test_every_stage_of_the_catalogue_has_its_quantiles() -> None:
 
 
 def anchors(page: Path) -> list[str]:
-    """Where a link into a Markdown page can lead."""
+    """Return the anchors of a Markdown page."""
     titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
 

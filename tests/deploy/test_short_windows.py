@@ -1,4 +1,4 @@
-"""What the live tests run are the shipped rules: only time is shorter."""
+"""The live tests run the shipped rules: only time is shorter."""
 
 from __future__ import annotations
 

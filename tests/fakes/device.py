@@ -1,4 +1,4 @@
-"""Where the model's laws are tested: EMOTRACK_TEST_DEVICE, as `make gpu` sets it; else the CPU."""
+"""The device of the model's laws: EMOTRACK_TEST_DEVICE, as `make gpu` sets it; else the CPU."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class SmallPredictor:
 
 
 def heard(turn: Turn) -> NDArray[np.float32]:
-    """What an utterance adds to the state: one number per label."""
+    """Return the numbers that an utterance adds to the state: one per label."""
     out = np.zeros(3, "f4")
     if turn.text is not None and "text" not in turn.features:
         out += np.frombuffer(hashlib.sha256(turn.text.encode()).digest()[:3], np.uint8) / 64

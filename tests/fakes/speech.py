@@ -26,7 +26,7 @@ def spoken(path: Path, text: str, *, voice: str = "en", words_a_minute: int = 16
 
 
 def made(path: Path, *effects: str, channels: int = 1, from_: Path | None = None) -> Path:
-    """What sox makes: a tone, silence, or `from_` changed by `effects`."""
+    """Make a sound with sox: a tone, silence, or `from_` changed by `effects`."""
     source = ("-n", "-r", "16000") if from_ is None else (str(from_),)
     _run("sox", "-R", *source, "-c", str(channels), str(path), *effects)
     return path

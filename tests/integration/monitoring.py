@@ -67,7 +67,7 @@ class Load:
 
 @dataclass
 class Pager:
-    """Where Alertmanager sends to: remembers which alerts came on which path."""
+    """A receiver for Alertmanager that records the alerts of each path."""
 
     told: set[tuple[str, str]] = field(default_factory=set)
 
@@ -112,7 +112,7 @@ class Watched:
         return [float(sample["value"][1]) for sample in answer["data"]["result"]]
 
     def finite(self, query: str) -> bool:
-        """Whether there is a number to show."""
+        """Return whether a query has a number to show."""
         return any(math.isfinite(value) for value in self.ask(query))
 
     def fires(self, alert: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the README and the pages tell people to run is run, on real servers."""
+"""The commands of the README and the pages are run, on real servers."""
 
 from __future__ import annotations
 

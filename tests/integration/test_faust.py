@@ -130,7 +130,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_no_restart(
 
 
 def answers(address: str) -> bool:
-    """Whether something listens there again."""
+    """Return whether something listens there again."""
     with contextlib.suppress(OSError), socket.create_connection(host_and_port(address), 1):
         return True
     return False

@@ -1,4 +1,4 @@
-"""What a person got wrong is said in one line that tells the cure; the exit code is not 0."""
+"""A user's mistake is one line that tells the cure; the exit code is not 0."""
 
 from __future__ import annotations
 

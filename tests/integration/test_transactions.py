@@ -55,7 +55,7 @@ def source(site: Site) -> Iterator[KafkaSource]:
 
 
 def seen(site: Site) -> list[str]:
-    """What is committed in the topic of predictions, in order."""
+    """Return the committed records of the topic of predictions, in order."""
     topic = site.settings.topics.predictions
     with TopicReader(site.settings) as reader:
         chunks = [

@@ -27,7 +27,7 @@ Start = Callable[[Settings], ThreadWorker]
 
 
 def flags(settings: Settings) -> list[str]:
-    """How the command is told of a site."""
+    """Return the command's arguments for a site."""
     return [
         f"--bootstrap={settings.bootstrap}",
         f"--redis-url={settings.redis_url}",

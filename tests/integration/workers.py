@@ -77,11 +77,11 @@ class Site:
         return records
 
     def ends(self, *topics: str) -> int:
-        """How many records topics hold together, by their watermarks."""
+        """Return the number of records of all topics together, by their watermarks."""
         return sum(self.ends_of(*topics))
 
     def ends_of(self, *topics: str) -> list[int]:
-        """How many records each partition holds, topic by topic."""
+        """Return the number of records of each partition, topic by topic."""
         consumer = Consumer(
             {"bootstrap.servers": self.settings.bootstrap, "group.id": "reader", "log_level": 0}
         )
@@ -91,7 +91,7 @@ class Site:
         return ends
 
     def committed(self) -> int:
-        """How many records the workers' group has committed."""
+        """Return the number of records that the workers' group has committed."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.settings.bootstrap,
@@ -107,7 +107,7 @@ class Site:
 
 
 def end_of(consumer: Consumer, at: TopicPartition) -> int:
-    """How many records a partition holds; asked again while the broker is away."""
+    """Return the number of records of a partition; ask again while the broker is away."""
     ends = retry(lambda: consumer.get_watermark_offsets(at, timeout=10), "ends are unknown")
     return int(ends[1])
 

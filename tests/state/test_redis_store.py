@@ -1,4 +1,4 @@
-"""What only Redis can show: keys and their lives, one slot, lost answers, unfit servers."""
+"""Tests that only Redis can answer: keys and their lives, one slot, lost answers, unfit servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a third model's folder offers, see `model.kind`."""
+"""The interface of a third model's folder, see `model.kind`."""
 
 from __future__ import annotations
 

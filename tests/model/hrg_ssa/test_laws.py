@@ -306,7 +306,7 @@ def test_the_scorer_of_implicit_edges_is_trained() -> None:
 
 @pytest.mark.slow
 def test_scores_under_the_forced_prefix_are_those_of_free_generation() -> None:
-    """Where greedy decoding follows the template, its emotion is the best-scored label word."""
+    """Greedy decoding that follows the template says the best-scored label word."""
     torch.manual_seed(0)
     by = HrgSsa(config())
     words = by.config.label_words

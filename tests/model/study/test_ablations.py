@@ -1,4 +1,4 @@
-"""What a research model lacks or adds: the future for the twin, a part of the graph for others."""
+"""Research models lack or add a part: the future for the twin, a part of the graph for others."""
 
 from __future__ import annotations
 

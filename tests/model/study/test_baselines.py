@@ -121,7 +121,7 @@ def test_baselines_with_a_past_read_the_past_only(name: BaselineName) -> None:
 
 
 def murmured(data: DataSet) -> DataSet:
-    """What is said and done tells less of the emotion."""
+    """A set whose vectors tell less of the emotion."""
     rng = np.random.default_rng(0)
 
     def noisy(d: Dialogue) -> Dialogue:

@@ -1,4 +1,4 @@
-"""What training added to an encoder comes back nearly as it was, and never to another encoder."""
+"""A change by training is restored nearly as it was, and never in another encoder."""
 
 from __future__ import annotations
 

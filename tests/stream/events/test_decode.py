@@ -1,4 +1,4 @@
-"""What crosses the wire: a round trip changes nothing, and every fault has one reason code."""
+"""Events on the wire: a round trip changes nothing, and every fault has one reason code."""
 
 from __future__ import annotations
 

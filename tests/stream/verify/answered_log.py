@@ -83,7 +83,7 @@ class AnsweredLog:
         return Decoder(self.predictor.info.inputs).decode(record).message
 
     def outputs(self, expected: Expected) -> list[Outgoing]:
-        """What a worker sends."""
+        """Return the records that a worker sends."""
         unchanged = apply_nothing(None, spec=self.predictor.spec, offset=expected.record.offset)
         answer = Answer(
             expected.outcome, unchanged, expected.prediction, expected.alert, expected.poison
@@ -97,7 +97,7 @@ class AnsweredLog:
             self.log.append(one.topic, one.key, one.value, one.headers)
 
     def keep(self, conversation: str) -> None:
-        """What is known of a conversation now, as the store has it."""
+        """Return a conversation's state as the store has it now."""
         store, after = MemoryStore(self.predictor.spec), self.known[conversation]
         key = StateKey(conversation, TOPIC_ID, 0)
         store.save_many([Save(key, 1, NO_OFFSET, Change(after), StoredOutput("predicted", b""), 0)])

@@ -31,7 +31,7 @@ def log() -> AnsweredLog:
 
 
 def violated(report: Report) -> dict[str, int]:
-    """How many violations of each invariant there are; none with zero."""
+    """Return the number of violations of each invariant; none with zero."""
     assert report.ok == (not report.totals)
     return {invariant.name: n for invariant, n in report.totals.items()}
 

@@ -16,7 +16,7 @@ HIGH, LOW, RETRY_S = 40, 10, 0.5
 
 @dataclass(frozen=True)
 class Facts:
-    """What the loop knows at the end of a turn."""
+    """The facts of the loop at the end of a turn."""
 
     depths: dict[int, int]
     unworkable: frozenset[int] = frozenset()

@@ -1,4 +1,4 @@
-"""What the batcher promises, over random arrivals, batch sizes and clocks."""
+"""The batcher's promises, over random arrivals, batch sizes and clocks."""
 
 from __future__ import annotations
 

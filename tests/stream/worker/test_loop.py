@@ -118,7 +118,7 @@ class Plant:
         return self.log.read("predictions")
 
     def answered(self) -> Counter[tuple[int, int]]:
-        """How often each position was answered."""
+        """Return how often each position was answered."""
         inputs = [json.loads(r.value or b"")["input"] for r in self.predictions()]
         return Counter((i["partition"], i["offset"]) for i in inputs)
 

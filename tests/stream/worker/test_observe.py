@@ -1,4 +1,4 @@
-"""What the worker counts: everything once, and never anybody by name."""
+"""The worker counts everything once, and no one by name."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def lose(plant: Plant, memory: Memory | None = None) -> None:
 
 
 def answers(plant: Plant) -> dict[tuple[int, int], set[bytes]]:
-    """What was said of each position, by value: predictions and alerts."""
+    """Return the predictions and alerts of each position, by value."""
     said: dict[tuple[int, int], set[bytes]] = {}
     for r in (*plant.predictions(), *plant.log.read("shift-alerts")):
         assert r.value is not None
@@ -201,7 +201,7 @@ def test_a_rebuilt_alert_rule_knows_that_it_has_fired(plant: Plant) -> None:
 
 
 def test_a_session_longer_than_a_look_is_replayed_from_its_beginning(plant: Plant) -> None:
-    """Who spoke within `idle_s` is found at once; since when, only further back in the log."""
+    """Active conversations are found at once; since when, only further back in the log."""
     running = plant.worker()
     plant.say("other", 1)
     plant.clock.ms += int(IDLE_S * 1000) + 1

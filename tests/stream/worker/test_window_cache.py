@@ -1,4 +1,4 @@
-"""What an owner keeps at hand is bounded, in number and in time."""
+"""The windows that an owner caches are bounded, in number and in time."""
 
 from __future__ import annotations
 
