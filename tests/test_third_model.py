@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from model.data.dataset import Dialogue
 from model.data.reader import read_data_set
@@ -18,8 +17,8 @@ from model.study.rows import Row
 from model.study.run import Job, load_answers, run_one
 from model.whole_conversation import whole_answers
 from stream.errors import ConfigError
-from stream.main import app
 from stream.settings import Settings
+from tests.fakes.console import run
 from tests.fakes.conversations import generated_conversations
 from tests.stream.worker.test_loop import Plant
 
@@ -39,16 +38,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 @pytest.fixture
 def folder(data: Path, tmp_path: Path) -> Path:
     """A checkpoint, trained from the command line."""
-    invoke("train", "counting", "--data", str(data), "--runs", str(tmp_path), "--memory", "0.25")
+    run("train", "counting", "--data", str(data), "--runs", str(tmp_path), "--memory", "0.25")
     return tmp_path / "generated-counting"
 
 
@@ -61,19 +54,19 @@ def test_it_is_trained_and_evaluated_by_the_same_commands(
     assert command in (folder / "README.md").read_text("utf-8")
     assert (folder / "learning-curves.png").is_file()
     figures = tmp_path / "figures.json"
-    invoke("evaluate", str(folder), "--data", str(data), "--json", str(figures))
+    run("evaluate", str(folder), "--data", str(data), "--json", str(figures))
     assert json.loads(figures.read_text("utf-8"))["A1"] == metrics["A1"]
     assert metrics["A1"]["value"] > 0.3
 
 
 def test_its_options_are_shown_and_those_of_others_are_refused(data: Path) -> None:
-    assert "counting" in invoke("train", "--help")
-    shown = invoke("train", "counting", "--help")
+    assert "counting" in run("train", "--help")
+    shown = run("train", "counting", "--help")
     assert "--memory" in shown and "--hidden" not in shown
     with pytest.raises(ConfigError, match="--memory is for counting"):
-        invoke("train", "pcgnet", "--data", str(data), "--memory", "1")
+        run("train", "pcgnet", "--data", str(data), "--memory", "1")
     with pytest.raises(ConfigError, match="--hidden is for pcgnet"):
-        invoke("train", "counting", "--data", str(data), "--hidden", "8")
+        run("train", "counting", "--data", str(data), "--hidden", "8")
 
 
 def test_it_is_served_and_keeps_the_model_law(data: Path, folder: Path) -> None:

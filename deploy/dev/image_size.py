@@ -1,4 +1,4 @@
-"""Print the sizes of the image's layers, in MB: the files of each lock's packages as installed here.
+"""Print the sizes of the image's layers, in MB, of the packages of each lock as installed here.
 
     .venv/bin/python deploy/dev/image_size.py
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +16,10 @@ from stream import main
 from stream.events.messages import Utterance, encode
 from stream.events.schemas import EVENT_TYPES
 from stream.local.servers import RunningKafka, free_ports
+from tests.fakes.console import emotrack
 from tests.fakes.conversations import generated_conversations
 
 PREFIXES = itertools.count()
-
-
-def emotrack(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run the console in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "stream.main", *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.integration

@@ -4,38 +4,25 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from model.data.reader import read_data_set
 from model.data.writer import write_data_set
-from stream.main import app
+from tests.fakes.console import emotrack, run
 from tests.fakes.conversations import generated_conversations
 
 TALKS, TURNS = 10, 6
 
 
-def run(*arguments: str) -> str:
-    """Return the output of a command; raise what it raises."""
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def refused(*arguments: str) -> str:
     """Return the error message of a command run in its own process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.main", *arguments],
-        capture_output=True, timeout=60, check=False, text=True,
-    )  # fmt: skip
+    done = emotrack(*arguments)
     assert done.returncode == 7, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    assert b"Traceback" not in done.stderr
+    return done.stderr.decode()
 
 
 @pytest.fixture

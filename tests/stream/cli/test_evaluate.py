@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from model.data.writer import write_data_set
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
@@ -18,22 +16,16 @@ from model.pcgnet.model import Pcgnet
 from model.pcgnet.train import fitting_config
 from model.serving.calibration import Calibration, Thresholds
 from model.training.loop import normalise_inputs
-from stream.cli import baseline as cli_baseline
-from stream.cli import evaluate as cli_evaluate
 from stream.errors import ConfigError, SourceError
+from tests.fakes import console
 from tests.fakes.conversations import generated_conversations
 
-app = typer.Typer()
-app.command("evaluate")(cli_evaluate.evaluate)
-app.command("baseline")(cli_baseline.baseline)
 DATA = generated_conversations(20, seed=3)
 
 
 def run(*arguments: str) -> str:
     """Run a command and return what it printed; raise what it raises."""
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return " ".join(result.output.split())
+    return " ".join(console.run(*arguments).split())
 
 
 @pytest.fixture(scope="module")

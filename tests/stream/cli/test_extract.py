@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from model.checkpoint_files import default_checkpoint
 from model.data.extractors import ACTION_UNITS
 from model.errors import EncoderMissing
 from model.pcgnet.checkpoint import load_checkpoint
 from model.text.sentence_encoder import SentenceEncoder, find_encoder
-from stream.main import app
+from tests.fakes.console import emotrack, run
 from tests.fakes.speech import made, spoken
 
 
-def run(*arguments: str) -> str:
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def refused(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.main", *arguments],
-        capture_output=True, timeout=60, check=False, text=True,
-    )  # fmt: skip
+    done = emotrack(*arguments)
     assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    assert b"Traceback" not in done.stderr
+    return done.stderr.decode()
 
 
 def test_sounds_become_rows_in_the_order_given_with_the_models_recipe(tmp_path: Path) -> None:

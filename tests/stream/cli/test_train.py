@@ -9,35 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from model.data.writer import write_data_set
 from model.errors import CheckpointError
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
-from stream.cli import data as cli_data
-from stream.cli import evaluate as cli_evaluate
-from stream.cli import train as cli_train
 from stream.errors import ConfigError, ModelUnfit, SourceError
+from tests.fakes.console import run
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
-
-app = typer.Typer()
-app.add_typer(cli_train.app, name="train")
-app.command("evaluate")(cli_evaluate.evaluate)
-app.add_typer(cli_data.app, name="data")
-
-
-def invoke(*arguments: str) -> str:
-    """Run a command and return what it printed; raise what it raises."""
-    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def run(*arguments: str) -> None:
-    """Run a command; raise what it raises."""
-    invoke(*arguments)
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +156,9 @@ def test_a_set_without_dev_is_trained_with_dialogues_held_out(
     whole = made.split("train") + made.split("dev") + made.split("test")
     write_data_set(tmp_path, replace(made, dialogues={"train": whole, "dev": (), "test": ()}))
     common = ("--data", str(tmp_path), "--runs", str(tmp_path), "--text", "vectors")
-    result = invoke("train", *common, "--epochs", "1", "--hidden", "8")
+    result = run("train", *common, "--epochs", "1", "--hidden", "8")
     assert "1 of 14 train dialogues held out" in result
-    result = invoke("train", *common, "--epochs", "1", "--hidden", "8", "--folds", "2")
+    result = run("train", *common, "--epochs", "1", "--hidden", "8", "--folds", "2")
     assert "2 folds, weighted F1 of the one left out" in " ".join(result.split())
     assert load_checkpoint(tmp_path / "generated" / "fold-2").config.hidden == 8
 
