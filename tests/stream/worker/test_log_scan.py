@@ -51,6 +51,13 @@ def test_an_earlier_stretch_moves_the_beginning_back_where_no_pause_is_between()
     assert {n: one.first for n, one in late.conversations.items()} == {"a": 10, "b": 6, "c": 12}
 
 
+def test_an_earlier_stretch_that_is_settled_settles_what_continues_it() -> None:
+    late = scan(("a", 150), ("b", 150), first=10)
+    late.follow(scan(("a", 0), ("a", 100), ("b", 100), first=5), since_ms=0)
+    assert late.unsettled == {"b"}
+    assert late.conversations["a"].first == 6
+
+
 def test_an_earlier_stretch_that_begins_close_by_settles_nothing_by_silence() -> None:
     late = scan(("a", 100), first=10)
     late.follow(scan(first=5), since_ms=40_000)
