@@ -17,7 +17,7 @@ import msgspec
 
 from model.interface import Predictor
 from state.redis_reader import States
-from stream.answers.shift_rule import rule_of
+from stream.answers.apply import Model
 from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder, vectors_of
 from stream.events.messages import Utterance, encode
@@ -58,7 +58,7 @@ class Verifier:
         self._predictor, self._outputs = predictor, outputs
         self._expectations, self._report = outputs.expectations, outputs.report
         self._stored = None if states is None else StoredStates(states, predictor.spec, outputs)
-        self._info, self._rule = predictor.info, rule_of(predictor.info)
+        self._info, self._model = predictor.info, Model.of(predictor)
         self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
         self._asleep: set[str] = set()  # silent for longer: their next utterance opens a session
 
@@ -89,7 +89,7 @@ class Verifier:
         log_is_whole = not self._expectations.is_before_log(record.partition, 0)
         for name in absent:
             self._timelines[name] = Timelines(
-                self._predictor, self._rule, knows_all_ids=log_is_whole or name in self._asleep
+                self._predictor, self._model, knows_all_ids=log_is_whole or name in self._asleep
             )
         self._asleep -= conversations
         if new and self._stored is not None:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from model.interface import Predictor
-from state.window import Conversation, apply_nothing
+from state.window import Conversation
 from stream.answers.apply import Model, answer, ask
 from stream.answers.predict import predict
-from stream.answers.shift_rule import ShiftRule
 from stream.events.messages import Outcome, PredictionEvent, ShiftAlert, Utterance
 from stream.events.poison import Poison, Reason
 from stream.ports import Record
@@ -58,9 +57,9 @@ class Timeline:
 class Timelines:
     """The timelines of one conversation on one partition; the first is that of the log's start."""
 
-    def __init__(self, predictor: Predictor, rule: ShiftRule, *, knows_all_ids: bool) -> None:
+    def __init__(self, predictor: Predictor, model: Model, *, knows_all_ids: bool) -> None:
         """`knows_all_ids`: no utterance id of a worker's duplicate horizon is before the log."""
-        self._predictor, self._rule = predictor, rule
+        self._predictor, self._model = predictor, model
         self._timelines = [Timeline()]
         self.knows_all_ids = knows_all_ids
         self.last_ms = 0  # time of the last utterance
@@ -111,46 +110,41 @@ class Timelines:
         trusted: Poison | None,
         shift_as_logged: Mapping[int, float] | None,
     ) -> tuple[Expected, Timeline]:
-        known, truncated = timeline.conversation, timeline.truncated
-        duplicate = known is not None and known.is_recent(utterance.utterance_id)
-        if trusted is not None and not duplicate:
-            change = apply_nothing(
-                known, spec=self._predictor.spec, offset=record.offset, truncated=truncated
-            )
-            return Expected(record, "dead_lettered", poison=trusted), Timeline(change.after)
         expected, after = applied(
             self._predictor,
-            self._rule,
+            self._model,
             record,
             utterance,
-            known,
-            truncated=truncated,
+            timeline.conversation,
+            truncated=timeline.truncated,
+            trusted=trusted,
             shift_as_logged=shift_as_logged,
         )
-        return expected, Timeline(after, truncated=truncated and after is None)
+        return expected, Timeline(after, truncated=timeline.truncated and after is None)
 
 
 def applied(
     predictor: Predictor,
-    rule: ShiftRule,
+    model: Model,
     record: Record,
     utterance: Utterance,
     known: Conversation | None,
     *,
     truncated: bool = False,
+    trusted: Poison | None = None,
     shift_as_logged: Mapping[int, float] | None = None,
 ) -> tuple[Expected, Conversation | None]:
     """Return the outcome an utterance must have after `known`, and the state that follows.
 
-    `truncated` is the `context.truncated` of a session that starts here without `known`. The alert
-    rule takes the shift probability computed here, or the one in `shift_as_logged` by
-    `context.first_position` (a GPU's may differ in its last digits, and the rule is a threshold).
+    `truncated` is the `context.truncated` of a session that starts here without `known`; `trusted`
+    a dead letter that no recompute can meet, in place of a prediction. The alert rule takes the
+    shift probability computed here, or the one in `shift_as_logged` by `context.first_position` (a
+    GPU's may differ in its last digits, and the rule is a threshold).
     """
-    model = Model(predictor.info, predictor.spec, rule)
     question = ask(record, utterance, known, model.spec, truncated=truncated)
     if question.is_duplicate:
         return Expected(record, "duplicate"), known
-    (prediction,) = predict(predictor, [question.turn(model.info)])
+    (prediction,) = [trusted] if trusted else predict(predictor, [question.turn(model.info)])
     logged = (shift_as_logged or {}).get(question.opening.before.session.first_offset)
     found = answer(question, prediction, model, logged_shift=logged)
     expected = Expected(record, found.outcome, found.event, found.alert, found.poison)

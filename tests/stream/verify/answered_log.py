@@ -15,9 +15,8 @@ from state.memory_store import MemoryStore
 from state.redis_reader import StoredState
 from state.store import Save, StoredOutput
 from state.window import NO_OFFSET, Change, Conversation, StateKey, apply_nothing
-from stream.answers.apply import Answer
+from stream.answers.apply import Answer, Model
 from stream.answers.outbox import Wire, outgoing, sent_for
-from stream.answers.shift_rule import rule_of
 from stream.events.cloudevents import Envelope
 from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder
@@ -61,8 +60,13 @@ class AnsweredLog:
         body = ids | {"features": {"audio": {"tensor": tensor}}} | fields
         return self.log.append("utterances", conversation.encode(), json.dumps(body).encode())
 
-    def answer(self, record: Record, *, truncated: bool = False) -> Expected | None:
-        """Write what answers `record`; a session that is `truncated` starts from nothing."""
+    def answer(
+        self, record: Record, *, truncated: bool = False, trusted: Poison | None = None
+    ) -> Expected | None:
+        """Write what answers `record`; a session that is `truncated` starts from nothing.
+
+        `trusted`: the worker could not predict, and why.
+        """
         message = self.decoded(record)
         if isinstance(message, Poison):
             self.write([dead_letter(record, message, topic=WIRE.topics.dead_letters)])
@@ -70,8 +74,8 @@ class AnsweredLog:
         assert isinstance(message, Utterance)
         known = None if truncated else self.known.get(message.conversation_id)
         expected, after = applied(
-            self.predictor, rule_of(self.predictor.info), record, message, known,
-            truncated=truncated,
+            self.predictor, Model.of(self.predictor), record, message, known,
+            truncated=truncated, trusted=trusted,
         )  # fmt: skip
         self.write(self.outputs(expected))
         if after is not None:

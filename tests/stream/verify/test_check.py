@@ -12,6 +12,7 @@ import pytest
 from msgspec import structs
 
 from state.codec import OFFSET
+from stream.events.poison import Poison, Reason
 from stream.verify import check
 from stream.verify.report import CHECKED, Report
 from stream.verify.timelines import Timelines
@@ -60,6 +61,19 @@ def test_a_right_log_of_every_kind_of_record_has_no_violation(log: AnsweredLog) 
     assert counts["compared"] == counts["predictions"] - 1 == 21
     assert (counts["duplicates"], counts["controls"], counts["dead_letters"]) == (1, 1, 2)
     assert (counts["prediction_repeats"], counts["states"], counts["truncated"]) == (1, 2, 0)
+
+
+def test_a_dead_letter_of_the_workers_device_counts_as_its_answer(log: AnsweredLog) -> None:
+    """No recompute can meet it; also for an id that was seen before an idle gap."""
+    exhausted = Poison(Reason.DEVICE_EXHAUSTED, "the device is out of memory")
+    log.answer(log.say("a", "new"), trusted=exhausted)
+    log.talk("a", 1, start=20)
+    log.now_ms += 2 * HOUR_MS
+    log.answer(log.say("a", "a20"), trusted=exhausted)
+    log.talk("a", 1, start=21)
+    report = log.verify()
+    assert violated(report) == {}
+    assert report.counts["dead_letters"] == 2
 
 
 def test_a_prediction_that_is_missing_breaks_i1(log: AnsweredLog) -> None:
