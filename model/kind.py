@@ -6,8 +6,9 @@
 
 Training, evaluation, serving and the command line (`emotrack train <name>`, `--model <name>`) then
 find it by its name; a checkpoint in `model/checkpoints/<name>-meld` is shipped.
-`tests/fakes/third_model` is a small, whole model. The parts that a `Kind` gives out, each from the
-file of its name in the model's folder unless the class overrides it:
+`tests/fakes/third_model` is a small, whole model. The parts that a `Kind` gives out, each by a
+function of the file of that name in the model's folder (`checkpoint.load_checkpoint`,
+`predictor.load_predictor`, `plan.plan`, `recipe.recipe_for`) unless the class overrides it:
 
     options     `model.training.options.TrainingOptions`, or a dataclass derived from it: the
                 options of `emotrack train <name>`; each field is `Annotated[type, Option(help)]`
