@@ -179,6 +179,7 @@ REPLIES: Final = (
 )
 CLUSTER_NODE: Final = "is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true"
 
+_CUT: Final = re.compile("closed|reset by peer|broken pipe", re.IGNORECASE)
 # Failures of the connection, by the words of redis-py and of the system.
 FAILURES: Final = (
     _kind(
@@ -196,10 +197,11 @@ FAILURES: Final = (
         _LATER,
         "it does not answer in time: see whether it is overloaded, or a firewall drops packets",
     ),
-    _kind("closed", "closed|reset by peer|broken pipe", _LATER, "it closed the connection"),
+    _kind("closed", _CUT.pattern, _LATER, "it closed the connection"),
 )
-_RAN: Final = "; it was restarted, ends its clients (`CLIENT KILL`, client-output-buffer-limit) or "
-_RAN_TOO: Final = "a proxy does"
+_RAN: Final = (
+    "; it restarts, or it or a proxy ends clients (`CLIENT KILL`, client-output-buffer-limit)"
+)
 
 
 def fault_of(error: Fault, here: str, *, running: bool) -> StoreError:
@@ -248,23 +250,24 @@ def _cure(reply: str, running: bool) -> str:
     for one in FAILURES:
         if one.sign.search(reply):
             if one.name == "closed":
-                return one.says + (f"{_RAN}{_RAN_TOO}" if running else f" at once: {_NO_TLS}")
+                return one.says + (_RAN if running else f" at once: {_NO_TLS}")
             return one.says
     return "start it, or correct the address"
 
 
-def _no_primary(reply: str, here: str) -> StoreError:
-    """Return our error where no sentinel named a primary; redis-py lists what each of them said."""
-    _, answered, each = reply.partition(" : ")
-    if "AuthenticationError" in each:
+def _no_primary(reasons: str, here: str) -> StoreError:
+    """Return our error where no sentinel named a primary, by the reasons of those that failed."""
+    if "AuthenticationError" in reasons:
         return StoreRefused(
             f"{here}: a sentinel refused us: correct EMOTRACK_REDIS_SENTINEL_USERNAME and "
             "EMOTRACK_REDIS_SENTINEL_PASSWORD (user and password in the address are the server's)"
         )
-    if answered:
+    if reasons:
+        cut = _CUT.search(reasons)
+        tls = "; if they want TLS, use rediss+sentinel://" if cut else ""
         return StoreUnavailable(
-            f"{here} cannot be found: sentinels are away and none names its primary; start them, "
-            "or correct their addresses"
+            f"{here} cannot be found: sentinels are away and none names its primary ({reasons}); "
+            f"start them, or correct their addresses{tls}"
         )
     return StoreUnavailable(
         f"{here} cannot be found: the sentinels know no primary of that name that is up. Wait for "

@@ -14,7 +14,7 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from state.redis_address import RedisAddress, read_address
 
@@ -94,15 +94,48 @@ def open_client(
     return _named_by_sentinels(address, address.service, common, access)
 
 
+class _OneSentinel(redis.Redis):
+    """A client of one sentinel that keeps why it failed: redis-py's `Sentinel` drops the reason."""
+
+    failure = ""
+
+    def sentinel_masters(self) -> Any:
+        self.failure = ""
+        try:
+            return super().sentinel_masters()
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            self.failure = f"{type(error).__name__}: {error}"
+            raise
+
+
+class _Sentinels(Sentinel):
+    """redis-py's client of sentinels; its error says why each of them failed."""
+
+    def __init__(self, hosts: Sequence[tuple[str, int]], arguments: Mapping[str, Any]) -> None:
+        super().__init__((), sentinel_kwargs=arguments)  # type: ignore[no-untyped-call]
+        self._each = [_OneSentinel(host, port, **arguments) for host, port in hosts]
+        self.sentinels = list[redis.Redis](self._each)
+
+    def discover_master(self, service_name: str) -> tuple[str, int]:
+        try:
+            found: tuple[str, int] = super().discover_master(  # type: ignore[no-untyped-call]
+                service_name
+            )
+        except MasterNotFoundError:
+            reasons = "; ".join(one.failure for one in self._each if one.failure)
+            raise MasterNotFoundError(reasons) from None
+        return found
+
+
 def _named_by_sentinels(
     address: RedisAddress, service: str, common: dict[str, Any], access: RedisAccess
 ) -> redis.Redis:
     """Return a client of the primary that sentinels name; each new connection asks them again."""
     tls = {"ssl": True, **access.tls()} if address.tls else {}
     patience_s = common["socket_timeout"] * SENTINELS_PART
-    sentinels = Sentinel(  # type: ignore[no-untyped-call]  # redis-py leaves it bare
+    sentinels = _Sentinels(
         address.hosts,
-        sentinel_kwargs={
+        {
             "socket_timeout": patience_s,
             "socket_connect_timeout": patience_s,
             "retry": Retry(NoBackoff(), 0),
