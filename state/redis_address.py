@@ -102,7 +102,9 @@ def _host_and_port(text: str, port: int) -> tuple[str, int]:
         one = urlsplit(f"//{text}")
         host, named = one.hostname or "localhost", one.port
         host.encode("idna")  # as the resolver will
-    except ValueError:  # `UnicodeError` is one
+    except UnicodeError:
+        raise ValueError("names a host that can be none: a part of it is empty or long") from None
+    except ValueError:
         raise ValueError(
             f"{FORMS}; in a password, / ? # and @ are written %2F %3F %23 and %40"
         ) from None

@@ -38,6 +38,7 @@ def _kind(name: str, sign: str, error: type[StoreError], says: str) -> Kind:
 _LATER, _NEVER = StoreUnavailable, StoreRefused
 _ACL: Final = "allow the user what the ACL line of docs/security.md does"
 _NO_TLS: Final = "if it wants TLS, use rediss:// in EMOTRACK_REDIS_URL"
+_PLAIN: Final = "if it does not speak TLS, use redis:// in EMOTRACK_REDIS_URL"
 
 # The first that is found wins.
 REPLIES: Final = (
@@ -182,6 +183,7 @@ CLUSTER_NODE: Final = "is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true"
 _CUT: Final = re.compile("closed|reset by peer|broken pipe", re.IGNORECASE)
 # Failures of the connection, by the words of redis-py and of the system.
 FAILURES: Final = (
+    _kind("certificate", r"\[SSL|certificate", _LATER, "see to its TLS (docs/security.md)"),
     _kind(
         "name",
         "name or service not known|name resolution|nodename nor servname|"
@@ -204,18 +206,18 @@ _RAN: Final = (
 )
 
 
-def fault_of(error: Fault, here: str, *, running: bool) -> StoreError:
+def fault_of(error: Fault, here: str, *, running: bool, tls: bool = False) -> StoreError:
     """Return our error for one of redis-py.
 
     `here` names the server, `running` is true where it served us before: then what would be a
-    wrong setting at the start is a change that may pass.
+    wrong setting at the start is a change that may pass. `tls`: the address asks for TLS.
     """
     reply = reply_of(error)
     if isinstance(error, MasterNotFoundError):
         return _no_primary(reply, here)
     if isinstance(error, redis.InvalidResponse):
         return StoreUnavailable(
-            f"{here} does not answer as a Redis ({reply}): correct the address; {_NO_TLS}"
+            f"{here} does not answer as a Redis ({reply}): correct the address; {_hint(tls)}"
         )
     if reply.startswith("EXECABORT") and (cause := reply.partition("because of: ")[2]):
         reply = cause
@@ -227,12 +229,18 @@ def fault_of(error: Fault, here: str, *, running: bool) -> StoreError:
             later = "cannot serve now: it " if one.error is StoreUnavailable else ""
             return one.error(f"{here} {later}{one.says} ({reply})")
     if isinstance(error, redis.ConnectionError | redis.TimeoutError | RedisClusterException):
+        reason = reply.rstrip(".") or type(error).__name__
         return StoreUnavailable(
-            f"{here} cannot be reached ({_reason(reply, error)}): {_cure(reply, running)}"
+            f"{here} cannot be reached ({reason}): {_cure(reply, running, tls)}"
         )
     if reply.startswith("EXECABORT"):
         return StoreUnavailable(f"{here} cannot serve now: it dropped a transaction ({reply})")
     return StoreRefused(f"{here} refused a call: {reply}")
+
+
+def hangs_up(error: Fault) -> bool:
+    """Return true where the server closed the connection without a reply that redis-py read."""
+    return isinstance(error, redis.ConnectionError) and _CUT.search(str(error)) is not None
 
 
 def reply_of(error: Fault) -> str:
@@ -242,17 +250,19 @@ def reply_of(error: Fault) -> str:
     return f"{code} {text}" if code and not text.startswith(code) else text
 
 
-def _reason(reply: str, error: Fault) -> str:
-    return reply.rstrip(".") or type(error).__name__
-
-
-def _cure(reply: str, running: bool) -> str:
+def _cure(reply: str, running: bool, tls: bool) -> str:
     for one in FAILURES:
         if one.sign.search(reply):
             if one.name == "closed":
-                return one.says + (_RAN if running else f" at once: {_NO_TLS}")
+                return f"{one.says}{_RAN if running else f' at once: {_hint(tls)}'}"
+            if one.name == "silence" and tls and not running:
+                return f"{one.says}; {_hint(tls)}"
             return one.says
     return "start it, or correct the address"
+
+
+def _hint(tls: bool) -> str:
+    return _PLAIN if tls else _NO_TLS
 
 
 def _no_primary(reasons: str, here: str) -> StoreError:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -149,6 +151,23 @@ def _named_by_sentinels(
         service, sentinels, db=address.database, **{**common, **tls, **credentials}
     )
     return redis.Redis.from_pool(pool)
+
+
+def last_words(url: str, timeout_s: float) -> redis.ResponseError | None:
+    """Return the error that a server sends before it closes a connection; None if it sends none.
+
+    In protected mode it does so before it is asked; redis-py meets the closed connection first.
+    """
+    address = read_address(url)
+    if address.tls or address.service is not None or not address.hosts:
+        return None
+    with contextlib.suppress(OSError):
+        with socket.create_connection(address.hosts[0], timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            words = connection.recv(4096).decode(errors="replace")
+        if words.startswith("-"):
+            return redis.ResponseError(words[1:].strip())
+    return None
 
 
 def close_client(client: Client) -> None:

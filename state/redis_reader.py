@@ -43,7 +43,7 @@ class StateReader:
         dictionary: bytes = b"",
     ) -> None:
         self._codec = Codec(spec, dictionary)
-        self._here = f"Redis at {read_address(url).shown}"
+        self._address = read_address(url)
         self._at_once = 1 if cluster else AT_ONCE  # a transaction has one slot
         self._redis: Any = self._call(
             lambda: open_client(
@@ -101,7 +101,8 @@ class StateReader:
         try:
             return action()
         except (redis.RedisError, RedisClusterException) as error:
-            raise StoreUnavailable(str(fault_of(error, self._here, running=False))) from None
+            here, tls = f"Redis at {self._address.shown}", self._address.tls
+            raise StoreUnavailable(str(fault_of(error, here, running=False, tls=tls))) from None
 
 
 def state_keys(key: StateKey) -> tuple[str, str, str, str]:

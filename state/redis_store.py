@@ -32,7 +32,7 @@ from redis.exceptions import RedisClusterException
 
 from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
 from state.redis_address import read_address
-from state.redis_faults import fault_of
+from state.redis_faults import Fault, fault_of, hangs_up
 from state.redis_link import (
     ANYONE,
     Client,
@@ -41,6 +41,7 @@ from state.redis_link import (
     Server,
     close_client,
     info_of,
+    last_words,
     open_client,
     read_epochs,
     read_identity,
@@ -55,6 +56,7 @@ from state.store import (
     Saved,
     SaveResult,
     StoreChanged,
+    StoreError,
     StoreRefused,
     StoreUnavailable,
 )
@@ -119,10 +121,11 @@ class RedisStore:
         self._served = False  # identified once: what fails from then on may pass
         self._new_connection = False  # another server than before may answer on a new one
         try:
-            shown = read_address(url).shown
+            address = read_address(url)
         except ValueError as error:
             raise StoreRefused(f"the Redis address {error}") from None
-        self._here = f"Redis at {shown}{' (cluster)' if cluster else ''}"
+        self._here = f"Redis at {address.shown}{' (cluster)' if cluster else ''}"
+        self._tls = address.tls
 
     @property
     def _redis(self) -> Client:
@@ -358,13 +361,18 @@ class RedisStore:
         try:
             answer = action()
         except (redis.RedisError, RedisClusterException) as error:
-            fault = fault_of(error, self._here, running=self._served)
+            fault = self._fault(error)
             if isinstance(fault, StoreUnavailable):
                 self._drop()  # another server may be the right one by now, and it be named
             raise fault from error
         if self._new_connection and self._identified is not None and not verified:
             self.verify()
         return answer
+
+    def _fault(self, error: Fault) -> StoreError:
+        if hangs_up(error) and not self._served and not self._cluster:
+            error = last_words(self._url, self._timeout_s) or error
+        return fault_of(error, self._here, running=self._served, tls=self._tls)
 
 
 def as_version(text: str) -> tuple[int, ...]:

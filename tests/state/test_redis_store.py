@@ -8,6 +8,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from state.store import (
 from state.window import Change, Conversation, StateKey, StateSpec
 from stream.local import servers
 from stream.local.servers import RunningRedis, free_ports
+from tests.fakes.resp import RespServer, info
 
 pytestmark = pytest.mark.integration
 
@@ -429,38 +431,11 @@ def test_closing_twice_is_fine(make_spec: Make, redis_server: RunningRedis) -> N
     store.close()
 
 
-class OldRedis:
-    """As much of a Redis 6.2 as answers a client's greeting, INFO, and no FUNCTION."""
-
-    def __init__(self, version: str) -> None:
-        body = f"redis_version:{version}\r\nmaxmemory_policy:noeviction\r\n"
-        self._info = f"${len(body)}\r\n{body}\r\n".encode()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self._clients: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._clients.append(client)
-                while data := client.recv(65536):
-                    for word in data.split(b"\r\n"):
-                        if word in (b"INFO", b"FUNCTION", b"CLIENT", b"HELLO"):
-                            client.sendall(self._answer(word))
-
-    def _answer(self, word: bytes) -> bytes:
-        unknown = b"-ERR unknown command '%s'\r\n" % word
-        return {b"INFO": self._info, b"CLIENT": b"+OK\r\n"}.get(word, unknown)
-
-    def close(self) -> None:
-        for connection in (self._listener, *self._clients):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        self._thread.join(5)
+def old_redis(version: str, words: list[bytes]) -> bytes:
+    """As much of a Redis 6.2 as answers INFO, and no FUNCTION."""
+    if words[0] == b"INFO":
+        return info(redis_version=version)
+    return b"-ERR unknown command `%s`, with args beginning with: \r\n" % words[0]
 
 
 @pytest.mark.parametrize(
@@ -469,10 +444,7 @@ class OldRedis:
 def test_a_redis_without_functions_is_refused_with_the_cure(
     make_spec: Make, version: str, says: str
 ) -> None:
-    old = OldRedis(version)
-    try:
-        url = f"redis://127.0.0.1:{old.port}/0"
-        with opened(make_spec(), url) as store, pytest.raises(StoreRefused, match=says):
-            store.check()
-    finally:
-        old.close()
+    refused = pytest.raises(StoreRefused, match=says)
+    old = RespServer(partial(old_redis, version))
+    with old, opened(make_spec(), old.url) as store, refused:
+        store.check()
