@@ -19,8 +19,8 @@ from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, Facts, Stage, wait_more
 from tests.integration.workers import wait_for
 from tests.servers import redis_sentinels
 
-LOADING_S: Final = 3.0
-KEYS: Final = 3_000  # to be loaded slowly
+LOADING_S: Final = 2.0
+KEYS: Final = 2_000  # to be loaded slowly
 OPTIONS: Final = ("--enable-debug-command", "local", "--shutdown-timeout", "0")
 
 
@@ -31,8 +31,8 @@ def demoted(stage: Stage) -> Facts:
     _copy(two, first.port)
     address = stage.proxy(first.port)
     # Nothing cached: each batch reads first, which a replica answers until its primary is away.
-    options = {"redis_url": f"redis://127.0.0.1:{address.port}/0", "cache_conversations": 1}
-    with stage.plant(**options) as (plant, _):
+    url = f"redis://127.0.0.1:{address.port}/0"
+    with stage.plant(redis_url=url, cache_conversations=1) as (plant, _):
         for _ in range(2):
             plant.start()
         wait_more(plant, stage.times(10, 60))
