@@ -223,7 +223,7 @@ def test_the_doctor_finds_a_worker_of_the_page_healthy(
     said = console("doctor")
     assert console.code == 0, said
     assert re.search("OK +rights: ", said)
-    assert re.search("OK +redis: version", said)
+    assert re.search("OK +redis: Redis 7", said)
 
 
 def test_an_inspector_of_the_page_may_look_and_change_nothing(
