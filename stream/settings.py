@@ -280,7 +280,8 @@ def conflict_of(s: Settings) -> str | None:
         return "redis_password and the password in redis_url are both given: leave one out"
     if s.redis_username is not None and redis.username:
         return "redis_username and the user in redis_url are both given: leave one out"
-    if not redis.scheme.startswith("rediss") and (s.redis_ca_file or s.redis_cert_file or s.redis_key_file):
+    files = s.redis_ca_file or s.redis_cert_file or s.redis_key_file
+    if files and not redis.scheme.startswith("rediss"):
         return "redis_ca_file, redis_cert_file and redis_key_file need redis_url rediss://…"
     sentinels = redis.scheme.endswith("+sentinel")
     if (s.redis_sentinel_username or s.redis_sentinel_password) and not sentinels:

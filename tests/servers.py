@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
@@ -22,6 +23,24 @@ from stream.local.servers import (
     redis_server,
     says_ok,
 )
+
+
+def other_redis_servers() -> dict[str, Path]:
+    """Return programs that answer as a Redis, besides redis-server on PATH, by a name.
+
+    `valkey-server` on PATH, and each `redis-server` or `valkey-server` in a folder of
+    `.servers/redis` or of the folder that the environment names as REDIS_SERVERS.
+    """
+    on_path = shutil.which("valkey-server")
+    found = {} if on_path is None else {"valkey": Path(on_path)}
+    places = [Path(__file__).parent.parent / ".servers/redis"]
+    if named := os.environ.get("REDIS_SERVERS"):
+        places.append(Path(named))
+    for place in places:
+        for program in sorted(place.glob("*/*-server")):
+            if program.name in ("redis-server", "valkey-server"):
+                found[program.parent.name] = program.resolve()
+    return found
 
 
 @dataclass(frozen=True, slots=True)

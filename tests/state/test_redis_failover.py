@@ -22,8 +22,10 @@ from state.store import (
 )
 from state.window import Change, StateKey, StateSpec
 from stream.local import servers
-from stream.local.servers import RunningRedis, free_ports
+from stream.local.servers import RunningRedis, ServerMissing, free_ports
 from tests.chaos.proxy import Proxy
+from tests.conftest import missing
+from tests.servers import other_redis_servers
 
 pytestmark = pytest.mark.integration
 
@@ -37,13 +39,14 @@ AT_ONCE = ("--shutdown-timeout", "0", "--enable-debug-command", "local")
 class Pair:
     """Two servers, the address that names one of them, and a store at that address."""
 
-    def __init__(self, directory: Path, stack: contextlib.ExitStack, spec: StateSpec) -> None:
+    def __init__(
+        self, directory: Path, stack: contextlib.ExitStack, spec: StateSpec, program: str
+    ) -> None:
         self.running: list[RunningRedis] = []
         for name in ("first", "second"):
             (directory / name).mkdir()
-            self.running.append(
-                stack.enter_context(servers.redis_server(directory / name, *AT_ONCE))
-            )
+            server = servers.redis_server(directory / name, *AT_ONCE, program=program)
+            self.running.append(stack.enter_context(server))
         self.first, self.second = (redis.Redis(port=one.port) for one in self.running)
         self.address = Proxy(self.running[0].port)
         stack.callback(self.address.close)
@@ -57,10 +60,17 @@ class Pair:
         self.address.target = self.running[1].port
 
 
-@pytest.fixture
-def pair(tmp_path: Path, make_spec: Make) -> Iterator[Pair]:
+PROGRAMS = {"redis": "redis-server"} | {n: str(p) for n, p in other_redis_servers().items()}
+
+
+@pytest.fixture(params=PROGRAMS)
+def pair(request: pytest.FixtureRequest, tmp_path: Path, make_spec: Make) -> Iterator[Pair]:
+    """Two servers of each kind that is on this machine."""
     with contextlib.ExitStack() as stack:
-        made = Pair(tmp_path, stack, make_spec())
+        try:
+            made = Pair(tmp_path, stack, make_spec(), PROGRAMS[request.param])
+        except ServerMissing as why:
+            missing(why)
         made.store.check()
         made.store.identify()
         yield made
@@ -211,3 +221,12 @@ def test_a_store_is_not_checked_into_a_replica(tmp_path: Path, make_spec: Make) 
         store.check()
         store.close()
         client.close()
+
+
+def test_a_server_is_named_with_its_own_version(pair: Pair) -> None:
+    """A Valkey states the version of the last Redis before it, which is not what runs there."""
+    (server,) = pair.store.servers()
+    facts = pair.first.info("server")
+    own = facts.get("valkey_version", facts["redis_version"])
+    assert str(server).startswith(f"{'Valkey' if 'valkey_version' in facts else 'Redis'} {own}")
+    assert (server.redis_version in str(server)) and server.primary is None
