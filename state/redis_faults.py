@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import redis
-from redis.exceptions import RedisClusterException
+from redis.exceptions import ClusterError, RedisClusterException
 from redis.sentinel import MasterNotFoundError
 
 from state.store import StoreError, StoreRefused, StoreUnavailable
 
 Fault = redis.RedisError | RedisClusterException
+CLUSTER_ERRORS: Final = ClusterError | RedisClusterException
 _ANNOTATION: Final = re.compile(r"^Command # .*? of pipeline caused error: ", re.DOTALL)
 
 
@@ -128,7 +129,7 @@ REPLIES: Final = (
     ),
     _kind(
         "cluster later",
-        "^(CLUSTERDOWN|TRYAGAIN|ASK) |slot not covered|is not covered by the cluster",
+        "^(CLUSTERDOWN|TRYAGAIN) |TTL exhausted|slot.* not covered",
         _LATER,
         "serves some slots not now: `redis-cli --cluster check` shows which",
     ),
@@ -137,6 +138,12 @@ REPLIES: Final = (
         "max number of clients",
         _LATER,
         "has no connection left: raise its maxclients, or find who holds them (`CLIENT LIST`)",
+    ),
+    _kind(
+        "directory",
+        "problem with LDAP",
+        _LATER,
+        "cannot ask its LDAP service about our password: see to that service",
     ),
     _kind(
         "protected",
@@ -228,7 +235,7 @@ def fault_of(error: Fault, here: str, *, running: bool, tls: bool = False) -> St
         if one.sign.search(reply):
             later = "cannot serve now: it " if one.error is StoreUnavailable else ""
             return one.error(f"{here} {later}{one.says} ({reply})")
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError | RedisClusterException):
+    if isinstance(error, redis.ConnectionError | redis.TimeoutError | CLUSTER_ERRORS):
         reason = reply.rstrip(".") or type(error).__name__
         return StoreUnavailable(
             f"{here} cannot be reached ({reason}): {_cure(reply, running, tls)}"

@@ -8,11 +8,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from redis.crc import key_slot
 
-from state.redis_store import RedisStore
+from state.redis_store import RedisStore, state_keys
 from state.store import (
     Save,
     SaveResult,
@@ -230,3 +232,38 @@ def test_a_server_is_named_with_its_own_version(pair: Pair) -> None:
     own = facts.get("valkey_version", facts["redis_version"])
     assert str(server).startswith(f"{'Valkey' if 'valkey_version' in facts else 'Redis'} {own}")
     assert (server.redis_version in str(server)) and server.primary is None
+
+
+def test_a_slot_that_is_being_moved_is_waited_for(
+    make_spec: Make, say: Say, cluster_url: str
+) -> None:
+    """ASK and TRYAGAIN: the four keys of a state are on neither node alone until the slot is."""
+    spec = make_spec()
+    save = first_save(spec, say)
+    slot = str(key_slot(state_keys(save.key)[1].encode()))
+    cluster: Any = redis.RedisCluster.from_url(cluster_url)
+
+    def move(node: Any, state: str, other: Any) -> None:
+        cluster.execute_command(
+            "CLUSTER SETSLOT", slot, state, cluster.cluster_myid(other), target_nodes=node
+        )
+
+    source = cluster.nodes_manager.get_node_from_slot(int(slot))
+    target = next(node for node in cluster.get_primaries() if node.name != source.name)
+    move(target, "IMPORTING", source)
+    move(source, "MIGRATING", target)
+    store = RedisStore(spec, cluster_url, cluster=True)
+    with pytest.raises(StoreUnavailable, match="serves some slots not now"):
+        store.save_many([save])
+    for node in (target, source, *cluster.get_primaries()):
+        move(node, "NODE", target)
+    until = time.monotonic() + RECOVERS_S
+    while time.monotonic() < until:
+        with contextlib.suppress(StoreUnavailable):
+            assert store.save_many([save])[0].result is SaveResult.SAVED
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("not served after the slot has moved")
+    store.close()
+    cluster.close()

@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import redis
 from redis._parsers.base import BaseParser
+from redis.exceptions import RedisClusterException
 
-from state.redis_faults import FAILURES, REPLIES
+from state.redis_faults import FAILURES, REPLIES, fault_of
 from state.redis_link import RedisAccess
 from state.redis_store import RedisStore, pointer_key
 from state.store import StoreError, StoreRefused, StoreUnavailable
@@ -105,6 +106,7 @@ ANSWERS: Final[list[tuple[str, str, type[StoreError], str]]] = [
     ("CROSSSLOT Keys in request don't hash to the same slot", "two slots", NEVER, "rewrites keys"),
     ("WRONGTYPE Operation against a key", "another type", NEVER, "a database of its own"),
     ("DENIED Redis is running in protected mode", "protected", NEVER, "EMOTRACK_REDIS_PASSWORD"),
+    ("ERR problem with LDAP service", "directory", LATER, "see to that service"),
     ("NOSCRIPT No matching script.", "", NEVER, "refused a call: NOSCRIPT"),
     ("BUSYKEY Target key name already exists.", "", NEVER, "refused a call: BUSYKEY"),
     ("ERR something new", "", NEVER, "refused a call: ERR something new"),
@@ -160,6 +162,26 @@ def test_every_kind_is_tried_and_on_the_page() -> None:
     _, _, table = PAGE.read_text("utf-8").partition("## What a Redis may answer")
     for code in codes - {"ERR"}:
         assert f"`{code}" in table, f"{code} is not on the page"
+
+
+def test_each_error_of_the_client_library_is_one_of_ours() -> None:
+    """No traceback reaches a person, whichever of them redis-py raises."""
+    replies: Any = BaseParser.EXCEPTION_CLASSES["ERR"]
+    texts = [*replies, "x", ""]
+    named = [one for one in vars(redis.exceptions).values() if isinstance(one, type)]
+    classes = [one for one in named if issubclass(one, redis.RedisError | RedisClusterException)]
+    assert len(classes) > 30
+    for raised in (one(text) for one in classes for text in texts if not_a_redirection(one)):
+        for running in (False, True):
+            fault = fault_of(raised, "Redis at h:1", running=running)
+            assert isinstance(fault, StoreRefused | StoreUnavailable)
+            assert str(fault).startswith("Redis at h:1")
+            assert "\n" not in str(fault)
+
+
+def not_a_redirection(error: type[Exception]) -> bool:
+    """MOVED and ASK are parsed when they are made; `ANSWERS` has them."""
+    return not issubclass(error, redis.exceptions.AskError)
 
 
 def test_a_server_that_says_no_before_it_is_asked_is_heard(make_spec: Make) -> None:
