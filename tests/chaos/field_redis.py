@@ -15,12 +15,14 @@ import redis
 
 from stream.local.servers import RunningRedis, free_ports, redis_server
 from tests.chaos.plant import Plant
+from tests.chaos.proxy import Proxy
 from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, Facts, Stage, wait_more
 from tests.integration.workers import wait_for
 from tests.servers import redis_sentinels
 
 LOADING_S: Final = 2.0
 KEYS: Final = 2_000  # to be loaded slowly
+ROUNDS: Final = 6
 OPTIONS: Final = ("--enable-debug-command", "local", "--shutdown-timeout", "0")
 
 
@@ -40,15 +42,11 @@ def demoted(stage: Stage) -> Facts:
         address.target = second.port
         _copy(one, second.port, wait=False)
         readonly = _output_after(stage, plant, "READONLY")
-        wait_for(partial(_linked, one), "the old primary as a replica", PATIENCE_S)
+        masterdown = _masterdown(stage, plant, address, [(one, first.port), (two, second.port)])
 
-        two.config_set("replica-serve-stale-data", "no")
-        one.replicaof("NO", "ONE")
-        address.target = first.port
-        _copy(two, *free_ports(1), wait=False)
-        masterdown = _output_after(stage, plant, "MASTERDOWN")
-
-        reload = threading.Thread(target=_reload, args=(one, first.port))
+        serving = one if address.target == first.port else two
+        assert address.target is not None
+        reload = threading.Thread(target=_reload, args=(serving, address.target))
         reload.start()
         loading = _output_after(stage, plant, "LOADING")
         reload.join(PATIENCE_S)
@@ -95,6 +93,30 @@ def sentinels_fail_over(stage: Stage) -> Facts:
     assert changed > 0, "the metric must have moved"
     assert truncated == 0, f"{truncated} predictions without their context"
     return {"output s after demotion": demotion, "after a kill": death}
+
+
+def _masterdown(
+    stage: Stage, plant: Plant, address: Proxy, pair: list[tuple[redis.Redis, int]]
+) -> float:
+    """Move from the second of a pair to the first, cut the second off, until one read of it fails.
+
+    A worker whose next call is a write, or the look once a second, meets READONLY: then once more,
+    with the roles exchanged. Returns the slowest output.
+    """
+    slowest = 0.0
+    for _ in range(ROUNDS):
+        (new, new_port), (old, _) = pair
+        wait_for(partial(_linked, new), "the next primary as a replica", PATIENCE_S)
+        old.config_set("replica-serve-stale-data", "no")
+        new.replicaof("NO", "ONE")
+        address.target = new_port
+        _copy(old, *free_ports(1), wait=False)
+        slowest = max(slowest, _output_after(stage, plant))
+        if _told(plant, ("MASTERDOWN",)):
+            return slowest
+        _copy(old, new_port, wait=False)
+        pair.reverse()
+    raise AssertionError(f"no read met MASTERDOWN in {ROUNDS} rounds")
 
 
 def _two(stage: Stage) -> tuple[RunningRedis, RunningRedis]:
