@@ -133,7 +133,7 @@ def follow(store: RedisStore) -> float:
 
 
 def refused(url: str, spec: StateSpec, access: RedisAccess = ACCESS) -> Exception:
-    """What the check of a store at this address raises."""
+    """Return the error that the check of a store at this address raises."""
     store = RedisStore(spec, url, access=access, timeout_s=1.0)
     with pytest.raises((StoreRefused, StoreUnavailable)) as met:
         store.check()
