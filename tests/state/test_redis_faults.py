@@ -29,6 +29,7 @@ from stream.local import servers
 from stream.local.servers import RunningRedis, free_ports
 from tests.conftest import ROOT
 from tests.fakes.resp import RespServer, info
+from tests.integration import secured
 
 Make = Callable[..., StateSpec]
 LATER, NEVER = StoreUnavailable, StoreRefused
@@ -347,6 +348,22 @@ def test_the_cures_of_credentials_work(
     (line,) = re.findall(r"^ACL SETUSER emotrack on >PASSWORD (.*)$", page, re.MULTILINE)
     client.execute_command(f"ACL SETUSER guest {line}")  # type: ignore[no-untyped-call]
     tried(spec, url, guest)
+
+
+@pytest.mark.integration
+def test_the_cures_of_tls_against_plain_work(
+    own: tuple[RunningRedis, redis.Redis], tmp_path: Path, make_spec: Make
+) -> None:
+    spec, plain = make_spec(), own[0].url
+    certificates = secured.make_certificates(tmp_path)
+    trusting = RedisAccess(ca_file=certificates.ca)
+    with secured.secured_redis(tmp_path, certificates) as running:
+        with pytest.raises(StoreUnavailable, match="if it wants TLS, use rediss://"):
+            tried(spec, running.url.replace("rediss", "redis"))
+        tried(spec, running.url, trusting)
+    with pytest.raises(StoreUnavailable, match="if it does not speak TLS, use redis://"):
+        tried(spec, plain.replace("redis", "rediss"), trusting)
+    tried(spec, plain)
 
 
 @pytest.mark.integration
