@@ -71,7 +71,7 @@ chaos: install servers ## Break everything under load and verify every promise (
 	@$(BIN)/pytest -q -m chaos tests/chaos
 	@$(BIN)/python -m tests.chaos --page docs/reliability.md $(ARGS)
 
-servers: kafka .servers/helm/.done ## Get the servers and tools that tests and benchmarks run on
+servers: kafka .servers/helm/.done .servers/redis/.done ## Get the servers and tools that tests and benchmarks run on
 	@bash deploy/dev/servers.sh
 	@bash deploy/dev/asyncapi.sh
 
@@ -79,6 +79,9 @@ kafka: .servers/kafka/.done ## Get Apache Kafka's jars through Maven
 
 .servers/kafka/.done: deploy/kafka/pom.xml
 	@bash deploy/dev/kafka.sh
+
+.servers/redis/.done: deploy/dev/valkey.sh
+	@bash deploy/dev/valkey.sh
 
 .servers/helm/.done: deploy/dev/helm.sh
 	@bash deploy/dev/helm.sh

@@ -15,7 +15,9 @@ import redis
 from redis.exceptions import RedisClusterException
 
 from state.codec import TOKEN, Codec, Entries, key_tag, pointer_tag, stored_int
-from state.redis_link import ANYONE, RedisAccess
+from state.redis_address import read_address
+from state.redis_faults import fault_of
+from state.redis_link import ANYONE, RedisAccess, close_client, open_client
 from state.store import Loaded, StoreUnavailable
 from state.window import StateKey, StateSpec
 
@@ -41,15 +43,11 @@ class StateReader:
         dictionary: bytes = b"",
     ) -> None:
         self._codec = Codec(spec, dictionary)
-        kind = redis.RedisCluster if cluster else redis.Redis
+        self._address = read_address(url)
         self._at_once = 1 if cluster else AT_ONCE  # a transaction has one slot
         self._redis: Any = self._call(
-            lambda: kind.from_url(
-                url,
-                socket_timeout=TIMEOUT_S,
-                socket_connect_timeout=TIMEOUT_S,
-                protocol=2,
-                **access.arguments(),
+            lambda: open_client(
+                url, cluster=cluster, timeout_s=TIMEOUT_S, access=access, connected=lambda: None
             )
         )
 
@@ -97,13 +95,14 @@ class StateReader:
 
     def close(self) -> None:
         """Release connections; idempotent."""
-        self._redis.close()
+        close_client(self._redis)
 
     def _call(self, action: Callable[[], T]) -> T:
         try:
             return action()
         except (redis.RedisError, RedisClusterException) as error:
-            raise StoreUnavailable(str(error)) from None
+            here, tls = f"Redis at {self._address.shown}", self._address.tls
+            raise StoreUnavailable(str(fault_of(error, here, running=False, tls=tls))) from None
 
 
 def state_keys(key: StateKey) -> tuple[str, str, str, str]:

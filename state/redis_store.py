@@ -8,37 +8,46 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
     et:{<20 characters>}:i   list    hashes of the last utterance ids since the last idle gap
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
     et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
-    et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
-    et:epoch:{<n>}              string  lost with the data (`state.redis_link.Identity`); no TTL
+    et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic; no TTL
+    et:epoch:{<n>}              string  lost with the data or before it
+                                        (`state.redis_link.Identity`); TTL idle_s
 
-Every write sets a TTL of 2 x idle_s on all others. Writing is one pipeline of FCALLs, reading one
+Every write sets a TTL of 2 x idle_s on all others. A fence token must outlive every state that was
+written with it, however the server's clock jumps. Writing is one pipeline of FCALLs, reading one
 pipeline of four plain commands a key: a window is never returned from Lua (3-7x slower).
 """
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from msgspec.structs import replace
-from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
+from redis.exceptions import RedisClusterException
 
 from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
+from state.redis_address import read_address
+from state.redis_faults import Fault, fault_of, hangs_up
 from state.redis_link import (
     ANYONE,
     Client,
     Identity,
     RedisAccess,
+    Server,
+    close_client,
     info_of,
+    last_words,
     open_client,
     read_epochs,
     read_identity,
     require_library,
+    require_primary,
+    servers_of,
 )
 from state.store import (
     Loaded,
@@ -53,23 +62,15 @@ from state.store import (
 )
 from state.window import StateKey, StateSpec
 
-LIBRARY: Final = "emotrack_v2"  # a changed function gets a new name: workers of both run at once
-SAVE: Final = "emotrack_v2_save"
-CLAIM: Final = "emotrack_v2_claim"
+LIBRARY: Final = "emotrack_v3"  # a changed function gets a new name: workers of both run at once
+SAVE: Final = "emotrack_v3_save"
+CLAIM: Final = "emotrack_v3_claim"
 MIN_REDIS: Final = (7, 0)
 
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
 _CLEAR_STATE, _CLEAR_IDS, _REPLACE, _RESTORE = 1, 2, 4, 8
 _RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
-# Errors of a server that is unfit for now, by the word they start with.
-_LATER: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "TRYAGAIN", "CLUSTERDOWN")
-_IN_FUNCTION: Final = "The user executing the script can't"  # an ACL, met inside our function
-_LATER_TYPES: Final = (
-    redis.OutOfMemoryError,
-    redis.ReadOnlyError,
-    redis.BusyLoadingError,
-    ClusterError,
-)
+PROBES: Final = 64  # keys that show whether a server has all slots
 
 T = TypeVar("T")
 
@@ -112,15 +113,19 @@ class RedisStore:
         dictionary: bytes = b"",
     ) -> None:
         self._codec = Codec(spec, dictionary)
-        self._ttl_ms = int(2 * spec.recurrence.idle_s * 1000)
+        self._idle_s = spec.recurrence.idle_s
+        self._ttl_ms = int(2 * self._idle_s * 1000)
         self._url, self._cluster, self._timeout_s, self._access = url, cluster, timeout_s, access
         self._client: Client | None = None
         self._identified: Identity | None = None
+        self._served = False  # identified once: what fails from then on may pass
         self._new_connection = False  # another server than before may answer on a new one
-        if cluster:
-            self._address = f"{urlsplit(url).netloc.rpartition('@')[2]} (cluster)"
-        else:
-            self._address = _address(self._redis)  # refuses a malformed address at once
+        try:
+            address = read_address(url)
+        except ValueError as error:
+            raise StoreRefused(f"the Redis address {error}") from None
+        self._here = f"Redis at {address.shown}{' (cluster)' if cluster else ''}"
+        self._tls = address.tls
 
     @property
     def _redis(self) -> Client:
@@ -135,60 +140,64 @@ class RedisStore:
                     connected=partial(setattr, self, "_new_connection", True),
                 )
             except ValueError as error:
-                raise StoreRefused(
-                    "the Redis address must read redis://HOST:PORT/DB (or rediss://, unix://)"
-                ) from error
+                raise StoreRefused(f"the Redis address {error}") from error
         return self._client
 
     def identify(self) -> str:
         self._identified = None
-        self._identified = self._call(lambda: read_identity(self._redis))
+        self._identified = self._call(lambda: read_identity(self._redis, self._idle_s))
+        self._served = True
         return self._identified.digest
 
     def verify(self) -> None:
-        identity = self._call(lambda: read_identity(self._redis), verified=True)
+        identity = self._call(lambda: read_identity(self._redis, self._idle_s), verified=True)
         self._new_connection = False
         if self._identified not in (None, identity):
             raise StoreChanged(
-                f"Redis at {self._address} is not what it was: restarted, emptied, failed over or "
-                "evicting; acknowledged state may be gone"
+                f"{self._here} is not what it was: restarted, emptied, failed over, evicting or "
+                "set to another time; acknowledged state may be gone"
             )
 
     def check(self) -> None:
         """Refuse a Redis that is too old or may evict; load our function where it is missing."""
-        version, policy = self.version_and_policy()
-        if as_version(version) < MIN_REDIS:
-            raise StoreRefused(
-                f"Redis at {self._address} is version {version}; emotrack needs Redis >= 7 (it "
-                "runs a Redis Function): upgrade the server, or point at another one"
-            )
-        if policy != "noeviction":
-            raise StoreRefused(
-                f"Redis at {self._address} may evict state (maxmemory-policy {policy}): run "
-                "`redis-cli CONFIG SET maxmemory-policy noeviction` and set it in redis.conf"
-            )
+        for server in self.servers():
+            if as_version(server.redis_version) < MIN_REDIS:
+                raise StoreRefused(
+                    f"{self._here} is {server}; emotrack needs Redis >= 7 or Valkey (it runs a "
+                    "Redis Function): upgrade the server, or point at another one"
+                )
+            if server.policy != "noeviction":
+                raise StoreRefused(
+                    f"{self._here} may evict state (maxmemory-policy {server.policy}): run "
+                    "`redis-cli CONFIG SET maxmemory-policy noeviction` and set it in its "
+                    "configuration file"
+                )
+            self._call(partial(require_primary, server.primary))
+            if server.in_cluster and not self._cluster:
+                self._call(self._find_slots)
         self._call(lambda: require_library(self._redis, LIBRARY, library_source()))
         self._call(self._try_rights)
 
-    def version_and_policy(self) -> tuple[str, str]:
-        """Return the oldest version and a `maxmemory-policy` that evicts, over all primaries."""
-        infos = self._call(lambda: info_of(self._redis))
-        policies = {str(info.get("maxmemory_policy", "noeviction")) for info in infos}
-        evicting = sorted(policies - {"noeviction"})
-        oldest = min((str(info.get("redis_version", "0")) for info in infos), key=as_version)
-        return oldest, evicting[0] if evicting else "noeviction"
+    def servers(self) -> list[Server]:
+        """Return name, version and role of the server, or of each primary of a cluster."""
+        return self._call(lambda: servers_of(self._redis))
+
+    def _find_slots(self) -> None:
+        """Read keys of many slots: of a cluster of several nodes, some are on another one."""
+        for number in range(PROBES):
+            self._redis.get(pointer_key(StateKey(f"check-{number}", "check", -1)))
 
     def _try_rights(self) -> None:
         """Run every command of an answer on keys of no conversation: an ACL may forbid one."""
         unused = StateKey("", "check", -1)
-        self._pipeline([(CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms)])
+        self._pipeline([(CLAIM, 1, fence_key("check", -1), 0)])
         self._read([unused], atomic=True)
         self._point([unused])
         for key in (fence_key("check", -1), pointer_key(unused)):  # two slots of a cluster
             self._redis.delete(key)
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
-        arguments = (CLAIM, 1, fence_key(topic_id, partition), at_least, self._ttl_ms)
+        arguments = (CLAIM, 1, fence_key(topic_id, partition), at_least)
         return int(self._call(lambda: self._pipeline([arguments]))[0])
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
@@ -199,7 +208,7 @@ class RedisStore:
             epochs = self._call(lambda: read_epochs(self._redis))
             if epochs != self._identified.epochs:
                 self.verify()
-                raise StoreChanged(f"Redis at {self._address} was emptied")
+                raise StoreChanged(f"{self._here} was emptied, or keys of open sessions expired")
         return states
 
     def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
@@ -215,7 +224,12 @@ class RedisStore:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
             pipeline.set(pointer_key(key), key.partition, px=self._ttl_ms, get=True)
-        answers: list[bytes | None] = pipeline.execute()
+        answers: list[Any] = pipeline.execute(raise_on_error=False)
+        for i, answer in enumerate(answers):
+            if isinstance(answer, Exception):
+                if not str(answer).startswith("WRONGTYPE"):
+                    raise answer
+                answers[i] = None  # another program's: it is only a hint, so it may stay
         return answers
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
@@ -232,8 +246,14 @@ class RedisStore:
         ]
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Close all connections: the next call resolves the address, or asks for nodes, again."""
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(OSError, redis.RedisError):
+                close_client(client)
 
     def usage(self) -> tuple[int, int]:
         """Return bytes received since the server's start, and in use without clients' buffers.
@@ -341,45 +361,20 @@ class RedisStore:
         try:
             answer = action()
         except (redis.RedisError, RedisClusterException) as error:
-            raise self._error(error) from error
+            fault = self._fault(error)
+            if isinstance(fault, StoreUnavailable):
+                self._drop()  # another server may be the right one by now, and it be named
+            raise fault from error
         if self._new_connection and self._identified is not None and not verified:
             self.verify()
         return answer
 
-    def _error(self, error: redis.RedisError | RedisClusterException) -> StoreError:
-        """Return our error for one of Redis, with its cure."""
-        text, here = str(error), f"Redis at {self._address}"
-        if "Cluster mode is not enabled" in text:
-            return StoreRefused(f"{here} is no cluster: leave EMOTRACK_REDIS_CLUSTER unset")
-        refused = isinstance(error, redis.AuthenticationError | NoPermissionError)
-        if refused or _IN_FUNCTION in text:
-            return StoreRefused(
-                f"{here} refused us ({text}): correct user and password, and allow the user what "
-                "the ACL line of docs/security.md does"
-            )
-        if isinstance(error, _LATER_TYPES) or text.startswith(_LATER):
-            return StoreUnavailable(f"{here} cannot serve now: {text}")
-        if isinstance(error, redis.ConnectionError | redis.TimeoutError | RedisClusterException):
-            reason = text or type(error).__name__
-            return StoreUnavailable(
-                f"{here} cannot be reached ({reason}): start it, or correct the address"
-            )
-        if isinstance(error, MovedError):
-            return StoreRefused(f"{here} is a node of a cluster: set EMOTRACK_REDIS_CLUSTER=true")
-        if "unknown command" in text.lower() or "unknown subcommand" in text.lower():
-            return StoreRefused(f"{here} has no Functions ({text}): emotrack needs Redis >= 7")
-        return StoreRefused(f"{here} refused a call: {text}")
+    def _fault(self, error: Fault) -> StoreError:
+        if hangs_up(error) and not self._served and not self._cluster:
+            error = last_words(self._url, self._timeout_s) or error
+        return fault_of(error, self._here, running=self._served, tls=self._tls)
 
 
 def as_version(text: str) -> tuple[int, ...]:
     """Return the major and minor number."""
     return tuple(int(n) for n in text.split(".")[:2] if n.isdigit())
-
-
-def _address(client: Client) -> str:
-    """Return host:port (or the socket's path), without user and password."""
-    assert isinstance(client, redis.Redis)
-    settings = client.connection_pool.connection_kwargs
-    if "path" in settings:
-        return str(settings["path"])
-    return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"

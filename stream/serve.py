@@ -66,6 +66,7 @@ def run_worker(
             store = MemoryStore(predictor.spec, dictionary=OUTPUT_DICTIONARY)
         else:
             store = open_redis(settings, predictor.spec)
+            log.info("state store", servers=sorted({str(one) for one in store.servers()}))
         closing.callback(store.close)
         metrics, health = Metrics(), Health(broker=True, store=True)
         status = open_status(settings, metrics, health, predictor)

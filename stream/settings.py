@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from state.redis_address import read_address
 from stream.errors import ConfigError
 from stream.events.messages import DEFAULT_PREFIX, TopicNames
 from stream.security import SETTING_OF_OPTION, KafkaSecurity, Mechanism, Protocol
@@ -87,7 +88,9 @@ class Settings(BaseSettings):
 
     # State
     redis_url: str = Field(
-        default="redis://127.0.0.1:6379/0", repr=False, description="redis[s]://… or memory://"
+        default="redis://127.0.0.1:6379/0",
+        repr=False,
+        description="redis[s]://…, redis[s]+sentinel://… or memory://",
     )
     redis_cluster: bool = Field(
         default=False, description="redis_url names one node of a Redis Cluster"
@@ -96,6 +99,15 @@ class Settings(BaseSettings):
     redis_username: str | None = Field(default=None, min_length=1, description="ACL user")
     redis_password: str | None = Field(default=None, repr=False, description="of the user")
     redis_password_file: Path | None = Field(default=None, description="file that holds it")
+    redis_sentinel_username: str | None = Field(
+        default=None, min_length=1, description="ACL user of the sentinels themselves"
+    )
+    redis_sentinel_password: str | None = Field(
+        default=None, repr=False, description="of that user"
+    )
+    redis_sentinel_password_file: Path | None = Field(
+        default=None, description="file that holds it"
+    )
     redis_ca_file: Path | None = Field(
         default=None, description="authorities to trust for rediss://, PEM; none: the system's"
     )
@@ -166,10 +178,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _url_can_be_read(cls, url: str) -> str:
-        try:
-            urlsplit(url).port  # noqa: B018 (reading it is the check)
-        except ValueError:
-            raise ValueError("must read redis://HOST:PORT/DB, rediss://… or memory://") from None
+        if not url.startswith("memory://"):
+            read_address(url)
         return url
 
     @field_validator("trace_endpoint")
@@ -270,8 +280,16 @@ def conflict_of(s: Settings) -> str | None:
         return "redis_password and the password in redis_url are both given: leave one out"
     if s.redis_username is not None and redis.username:
         return "redis_username and the user in redis_url are both given: leave one out"
-    if redis.scheme != "rediss" and (s.redis_ca_file or s.redis_cert_file or s.redis_key_file):
+    files = s.redis_ca_file or s.redis_cert_file or s.redis_key_file
+    if files and not redis.scheme.startswith("rediss"):
         return "redis_ca_file, redis_cert_file and redis_key_file need redis_url rediss://…"
+    sentinels = redis.scheme.endswith("+sentinel")
+    if (s.redis_sentinel_username or s.redis_sentinel_password) and not sentinels:
+        return (
+            "redis_sentinel_username and redis_sentinel_password need redis_url redis+sentinel://…"
+        )
+    if s.redis_cluster and sentinels:
+        return "redis_cluster needs a redis_url of a cluster's node: sentinels know no cluster"
     if s.redis_cluster and redis.scheme == "memory":
         return "redis_cluster needs a redis_url of a cluster's node, not memory://"
     for side in ("kafka", "redis"):

@@ -23,6 +23,8 @@ def access_of(settings: Settings) -> RedisAccess:
         ca_file=settings.redis_ca_file,
         cert_file=settings.redis_cert_file,
         key_file=settings.redis_key_file,
+        sentinel_username=settings.redis_sentinel_username,
+        sentinel_password=settings.redis_sentinel_password,
     )
 
 
@@ -50,12 +52,11 @@ def open_states(settings: Settings, spec: StateSpec) -> Iterator[StateReader]:
                 dictionary=OUTPUT_DICTIONARY,
             )
         except ValueError as error:
-            raise StoreUnfit(f"{where_of(settings)} is no address of a Redis: {error}") from None
+            raise StoreUnfit(f"{where_of(settings)}: the address {error}") from None
         with closing(states):
             yield states
     except StoreUnavailable as error:
-        fault = redis_fault(error, f"Redis cannot be read ({error})")
-        raise StoreUnfit(f"{fault}: {where_of(settings)}") from None
+        raise StoreUnfit(f"{redis_fault(error, str(error))} ({where_of(settings)})") from None
 
 
 def where_of(settings: Settings) -> str:

@@ -7,8 +7,9 @@ means that everything ran.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from functools import cache
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -16,11 +17,11 @@ import pytest
 
 from stream.local import servers
 from stream.local.servers import RunningKafka, RunningRedis, ServerMissing
-from tests.servers import redis_cluster
+from tests.servers import other_redis_servers, redis_cluster
 
 Server = TypeVar("Server")
 ROOT = Path(__file__).parent.parent
-SERVERS = {"kafka", "redis_server", "cluster_url"}  # fixtures
+SERVERS = {"kafka", "redis_server", "other_redis", "cluster_url"}  # fixtures
 NOT_QUICK = ("integration", "chaos", "slow", "gpu")  # markers
 
 
@@ -55,6 +56,21 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRe
     running = enter(server)
     yield running
     server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def other_redis(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], RunningRedis]]:
+    """Start another server that answers as a Redis (`other_redis_servers`), once each, by name."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(name: str) -> RunningRedis:
+            place, program = tmp_path_factory.mktemp(name), str(other_redis_servers()[name])
+            return stack.enter_context(servers.redis_server(place, program=program))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,15 @@
-"""Servers that only tests start: a Redis Cluster, Prometheus, Alertmanager."""
+"""Servers that only tests start: a Redis Cluster, Redis sentinels, Prometheus, Alertmanager."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stream.local.servers import (
@@ -15,11 +17,30 @@ from stream.local.servers import (
     ChildServer,
     RunningRedis,
     ServerFailed,
+    answers,
     free_ports,
     need,
     redis_server,
     says_ok,
 )
+
+
+def other_redis_servers() -> dict[str, Path]:
+    """Return programs that answer as a Redis, besides redis-server on PATH, by a name.
+
+    `valkey-server` on PATH, and each `redis-server` or `valkey-server` in a folder of
+    `.servers/redis` or of the folder that the environment names as REDIS_SERVERS.
+    """
+    on_path = shutil.which("valkey-server")
+    found = {} if on_path is None else {"valkey": Path(on_path)}
+    places = [Path(__file__).parent.parent / ".servers/redis"]
+    if named := os.environ.get("REDIS_SERVERS"):
+        places.append(Path(named))
+    for place in places:
+        for program in sorted(place.glob("*/*-server")):
+            if program.name in ("redis-server", "valkey-server"):
+                found[program.parent.name] = program.resolve()
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +87,35 @@ def _in_cluster(program: str, port: int) -> bool:
     asked = [program, "-p", str(port), "cluster", "info"]
     said = subprocess.run(asked, capture_output=True, text=True, timeout=START_S, check=False)
     return "cluster_state:ok" in said.stdout
+
+
+@contextlib.contextmanager
+def redis_sentinels(
+    directory: Path, service: str, primary: int, *lines: str, count: int = 3
+) -> Iterator[list[int]]:
+    """Run sentinels that watch the server at port `primary`; give their ports.
+
+    They agree by majority that it is down after a second. `lines` are added to their configuration;
+    `PORT` in one is the sentinel's own.
+    """
+    program = need("redis-server", "install Redis 7 or newer (Debian: redis-server)")
+    ports = free_ports(count)
+    told = [
+        f"sentinel monitor {service} 127.0.0.1 {primary} {count // 2 + 1}",
+        f"sentinel down-after-milliseconds {service} 1000",
+        f"sentinel failover-timeout {service} 4000",
+    ]
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            place = directory / f"sentinel-{port}"
+            place.mkdir(parents=True)
+            own = ["port PORT", "bind 127.0.0.1", f"dir {place}", *told, *lines]
+            config = place / "sentinel.conf"  # a sentinel writes what it learns into it
+            config.write_text("\n".join(own).replace("PORT", str(port)) + "\n")
+            server = ChildServer("sentinel", [program, str(config), "--sentinel"], place)
+            stack.callback(server.stop)
+            server.start(partial(answers, port))
+        yield ports
 
 
 @contextlib.contextmanager

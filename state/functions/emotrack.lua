@@ -1,4 +1,4 @@
-#!lua name=emotrack_v2
+#!lua name=emotrack_v3
 -- Compare-and-append of one conversation's state, and the fence token of a partition.
 -- The keys and what they hold: docstring of state/redis_store.py. The same decisions in Python, for
 -- the memory store: state/memory_store.py; one contract suite runs on both.
@@ -8,6 +8,7 @@ local SAVED, REPLAY, FENCED, LOST = 0, 1, 2, 3
 local CLEAR_STATE, CLEAR_IDS, REPLACE, RESTORE = 1, 2, 4, 8
 local ID_BYTES = 8
 local FIELDS_AT_ONCE = 64 -- Lua unpacks only so many values
+local LATEST_US = 2 ^ 52 -- in 2112; a clock beyond it would take tokens to where + 1 is lost
 
 -- A decimal as written below; anything else counts as missing. Doubles are exact to 16 digits.
 local function stored_int(value, missing)
@@ -78,16 +79,19 @@ local function save(keys, args)
   return {SAVED, token, offset}
 end
 
--- KEYS: fence. ARGV: at least, ttl in ms. Returns a token greater than any returned before.
+-- KEYS: fence. ARGV: at least. Returns a token greater than any returned before, exact in a double.
+-- It goes by the time, so that it cannot go back where the stored one is lost with all states. It
+-- has no life of its own: states written under it would outlive it, and fence their owner once the
+-- server's clock is set back.
 local function claim(keys, args)
   local time = redis.call('TIME')
   local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
   local held = redis.pcall('GET', keys[1])
   local stored = stored_int(type(held) == 'string' and held, 0)
-  local token = math.max(stored + 1, tonumber(args[1]), now_us)
-  redis.call('SET', keys[1], decimal(token), 'PX', args[2])
+  local token = math.max(stored + 1, tonumber(args[1]), math.min(now_us, LATEST_US))
+  redis.call('SET', keys[1], decimal(token))
   return token
 end
 
-redis.register_function('emotrack_v2_save', save)
-redis.register_function('emotrack_v2_claim', claim)
+redis.register_function('emotrack_v3_save', save)
+redis.register_function('emotrack_v3_claim', claim)

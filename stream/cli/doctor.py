@@ -130,8 +130,10 @@ def _redis(settings: Settings) -> str:
     from stream.serve import NO_STATE, open_redis
 
     with closing(open_redis(settings, NO_STATE)) as store:
-        version, policy = store.version_and_policy()
-    return f"version {version}, maxmemory-policy {policy}, function {LIBRARY} answers"
+        servers = store.servers()
+    met = ", ".join(sorted({str(server) for server in servers}))
+    count = f" on {len(servers)} primaries" if settings.redis_cluster else ""
+    return f"{met}{count}, maxmemory-policy noeviction, function {LIBRARY} answers"
 
 
 def _model(settings: Settings) -> Iterator[Check]:

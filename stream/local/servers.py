@@ -206,11 +206,14 @@ def apache_kafka(
 
 
 @contextlib.contextmanager
-def redis_server(directory: Path, *extra: str, port: int | None = None) -> Iterator[RunningRedis]:
-    """Run redis-server under `directory` until the block ends; `extra` are its own arguments."""
-    program = need(
-        "redis-server", "install Redis 7 or newer (Debian: apt-get install redis-server)"
-    )
+def redis_server(
+    directory: Path, *extra: str, port: int | None = None, program: str = "redis-server"
+) -> Iterator[RunningRedis]:
+    """Run redis-server, or `program` (a Valkey), under `directory` until the block ends.
+
+    `extra` are its own arguments.
+    """
+    program = need(program, "install Redis 7 or newer (Debian: apt-get install redis-server)")
     port = port or min(free_ports(16))  # in cluster mode its bus takes the port 10,000 higher
     argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
     argv += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", *extra]

@@ -141,7 +141,8 @@ def threads(worker: RunningWorker) -> int:
 
 def conversations(client: redis.Redis) -> int:
     """Keys of conversations, and of what points to them, that are still there."""
-    return sum(1 for key in client.scan_iter("et:*", 1000) if not key.startswith(b"et:epoch"))
+    ours = (b"et:epoch", b"et:fence")
+    return sum(1 for key in client.scan_iter("et:*", 1000) if not key.startswith(ours))
 
 
 def replayed(stage: Stage) -> Facts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests.chaos import field_redis, upgrade
 from tests.chaos import inner_scenarios as inner
 from tests.chaos import scenarios as outer
-from tests.chaos import upgrade
 from tests.chaos.scenarios import Facts, Stage
 
 Scenario = Callable[[Stage], Facts]
@@ -20,6 +20,7 @@ SHORT: Final[Mapping[str, Scenario]] = {
     "R12": outer.poisoned,
     "R13": outer.not_finite,
     "R16": outer.repeated,
+    "R31": field_redis.demoted,
 }
 LONG: Final[Mapping[str, Scenario]] = {
     "R1": outer.killed_at_every_place,
@@ -50,4 +51,6 @@ LONG: Final[Mapping[str, Scenario]] = {
     "R27": inner.log_and_scrape_stuck,
     "R28": upgrade.upgraded,
     "R29": outer.partitioned,
+    "R31": field_redis.demoted,
+    "R32": field_redis.sentinels_fail_over,
 }

@@ -25,6 +25,7 @@ from state.window import (
     StateSpec,
     apply_nothing,
 )
+from tests.servers import other_redis_servers
 
 Make = Callable[..., StateSpec]
 Say = Callable[..., Change]
@@ -126,20 +127,26 @@ class ClusterBackend(RedisBackend):
 Backend = MemoryBackend | RedisBackend
 BACKENDS = [
     "memory",
-    *(pytest.param(name, marks=pytest.mark.integration) for name in ("redis", "cluster")),
+    *(
+        pytest.param(name, marks=pytest.mark.integration)
+        for name in ("redis", "cluster", *other_redis_servers())
+    ),
 ]
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Both backends in turn."""
+    """Memory, Redis, a cluster, and each other server of Redis' protocol on this machine."""
     backend: Backend
     if request.param == "memory":
         backend = MemoryBackend()
     elif request.param == "cluster":
         backend = ClusterBackend(request.getfixturevalue("cluster_url"))
     else:
-        port = request.getfixturevalue("redis_server").port
+        if request.param == "redis":
+            port = request.getfixturevalue("redis_server").port
+        else:
+            port = request.getfixturevalue("other_redis")(request.param).port
         backend = RedisBackend(f"redis://127.0.0.1:{port}/{DATABASE}")
     yield backend
     backend.close()

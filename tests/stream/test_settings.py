@@ -72,6 +72,11 @@ def test_where_no_key_is_near_none_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         ({"low_water": 2_000}, "EMOTRACK_LOW_WATER must be less than EMOTRACK_HIGH_WATER"),
         ({"metrics_port": 70_000}, "EMOTRACK_METRICS_PORT"),
         ({"redis_url": "redis://[::1"}, "EMOTRACK_REDIS_URL: must read redis://HOST:PORT/DB"),
+        ({"redis_url": "rediss://h?ssl_cert_reqs=none"}, "EMOTRACK_REDIS_URL: has .ssl_cert_reqs"),
+        (
+            {"redis_url": "redis+sentinel://h/s", "redis_cluster": True},
+            "EMOTRACK_REDIS_CLUSTER needs .* sentinels know no cluster",
+        ),
         ({"idle_s": float("inf")}, "EMOTRACK_IDLE_S"),
     ],
 )
@@ -100,6 +105,8 @@ def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     got = load_settings({"redis_url": "redis://user:hunter2@db:6379/1"})
     assert "hunter2" not in repr(got)
     assert masked_url(got.redis_url) == "redis://user:***@db:6379/1"
+    sentinels = "redis+sentinel://user:hunter2@one:1,two:2/tracker/1"
+    assert masked_url(sentinels) == "redis+sentinel://user:***@one:1,two:2/tracker/1"
     monkeypatch.setenv("EMOTRACK_KAFKA_OPTIONS", '["hunter2"]')
     with pytest.raises(ConfigError) as met:
         load_settings()
@@ -140,6 +147,14 @@ SASL = {"kafka_security": "sasl_ssl", "kafka_username": "u", "kafka_password": "
         (
             {"redis_url": "redis://u@h", "redis_username": "u"},
             "EMOTRACK_REDIS_USERNAME and the user in",
+        ),
+        (
+            {"redis_url": "redis+sentinel://:hunter2@h/s", "redis_password": "hunter2"},
+            "EMOTRACK_REDIS_PASSWORD and the password in EMOTRACK_REDIS_URL",
+        ),
+        (
+            {"redis_sentinel_password": "hunter2"},
+            r"EMOTRACK_REDIS_SENTINEL_PASSWORD need EMOTRACK_REDIS_URL redis\+sentinel://",
         ),
         ({"kafka_options": {"sasl.password": "hunter2"}}, "use EMOTRACK_KAFKA_PASSWORD"),
         ({"model_digest": "a5c5"}, "EMOTRACK_MODEL_DIGEST"),
