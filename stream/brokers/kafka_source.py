@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+import structlog
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -40,8 +41,10 @@ from stream.ports import (
 )
 from stream.settings import Settings
 
+log = structlog.get_logger()
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
+OF_TOPIC: Final = " of topic "  # in a committed note, before the topic's id
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
 NOT_OURS: Final = frozenset(
     (
@@ -121,15 +124,27 @@ class KafkaSource:
             raise LogUnavailable(f"cannot seek partition {partition}: {text_of(error)}") from None
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
-        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
         try:
-            answers = self._consumer.commit(offsets=wanted, asynchronous=False)
+            answers = self._consumer.commit(offsets=self.positions(offsets, notes), asynchronous=False)
         except KafkaException as error:
             raise self._commit_failed(code_of(error), text_of(error)) from None
         for answer in answers:
             if answer.error is not None:
                 raise self._commit_failed(answer.error.code(), answer.error.str())
         self._reachable = True
+
+    def positions(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> list[TopicPartition]:
+        """Return offsets to commit with their notes, which also name the topic's id.
+
+        A group's offsets are stored by the topic's name: a commit that is late survives the
+        topic, and would hide the first records of another one made under its name.
+        """
+        return [
+            TopicPartition(self._topic, p, offset, f"{notes[p]}{OF_TOPIC}{self.topic_id}")
+            for p, offset in offsets.items()
+        ]
 
     @property
     def membership(self) -> object:
@@ -184,13 +199,30 @@ class KafkaSource:
             lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",
         )
-        starts = {
-            p.partition: Start(max(-1, p.offset), self._lookup.first(p.partition), p.metadata or "")
-            for p in committed  # an offset is negative where the group has committed none
-        }
-        consumer.incremental_assign(at)
+        starts = {p.partition: self._start(p) for p in committed}
+        consumer.incremental_assign(
+            [
+                TopicPartition(p.topic, p.partition, starts[p.partition].low)
+                if starts[p.partition].committed < 0
+                else p
+                for p in at
+            ]
+        )
         self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
         to.assigned(starts)
+
+    def _start(self, committed: TopicPartition) -> Start:
+        """Return where the reading of a partition begins; an offset of another topic is none."""
+        low = self._lookup.first(committed.partition)
+        note, _, of_topic = (committed.metadata or "").partition(OF_TOPIC)
+        if of_topic not in ("", self.topic_id):
+            log.warning(
+                "the group's offset is of an earlier topic of this name: reading from the beginning",
+                partition=committed.partition,
+                offset=committed.offset,
+            )
+            return Start(-1, low)
+        return Start(max(-1, committed.offset), low, note)  # negative where there is none
 
     def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:
         partitions = [p.partition for p in at]
