@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from stream.brokers.kafka_config import code_of, create_client, producer_config, text_of
 from stream.brokers.kafka_source import NOT_OURS, KafkaSource

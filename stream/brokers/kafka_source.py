@@ -125,7 +125,9 @@ class KafkaSource:
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         try:
-            answers = self._consumer.commit(offsets=self.positions(offsets, notes), asynchronous=False)
+            answers = self._consumer.commit(
+                offsets=self.positions(offsets, notes), asynchronous=False
+            )
         except KafkaException as error:
             raise self._commit_failed(code_of(error), text_of(error)) from None
         for answer in answers:
@@ -217,7 +219,7 @@ class KafkaSource:
         note, _, of_topic = (committed.metadata or "").partition(OF_TOPIC)
         if of_topic not in ("", self.topic_id):
             log.warning(
-                "the group's offset is of an earlier topic of this name: reading from the beginning",
+                "the offset is of another topic of this name: reading from the first record",
                 partition=committed.partition,
                 offset=committed.offset,
             )
