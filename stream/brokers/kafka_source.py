@@ -45,6 +45,14 @@ log = structlog.get_logger()
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
 OF_TOPIC: Final = " of topic "  # in a committed note, before the topic's id
+# Records at the offsets that were lost would be mistaken for the ones answered there before.
+SHORTENED: Final = (
+    "partition {p.partition} of {p.topic} ends at offset {end}, but {p.offset} is committed: the "
+    "brokers have lost records that were answered (an unclean leader election, a lost disk). Stop "
+    "all workers, remove their states (the keys `et:*` of their Redis), set the group to the end "
+    "(`kafka-consumer-groups.sh --reset-offsets --to-latest`), and start again: states are "
+    "computed from what is left of the log"
+)
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
 NOT_OURS: Final = frozenset(
     (
@@ -214,8 +222,11 @@ class KafkaSource:
         to.assigned(starts)
 
     def _start(self, committed: TopicPartition) -> Start:
-        """Return where the reading of a partition begins; an offset of another topic is none."""
-        low = self._lookup.first(committed.partition)
+        """Return where the reading of a partition begins; an offset of another topic is none.
+
+        Raises `LogUnavailable` where the log ends before the committed offset.
+        """
+        low, end = self._lookup.bounds(committed.partition)
         note, _, of_topic = (committed.metadata or "").partition(OF_TOPIC)
         if of_topic not in ("", self.topic_id):
             log.warning(
@@ -224,6 +235,8 @@ class KafkaSource:
                 offset=committed.offset,
             )
             return Start(-1, low)
+        if committed.offset > end:
+            raise LogUnavailable(SHORTENED.format(p=committed, end=end))
         return Start(max(-1, committed.offset), low, note)  # negative where there is none
 
     def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:

@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from stream.brokers.topics import create, plan
+from stream.errors import EmotrackError
 from stream.settings import Settings
 from stream.verify.run import verify_topics
 from tests.fakes.predictor import SmallPredictor
@@ -185,3 +186,38 @@ def test_records_deleted_before_they_were_read_are_counted_and_said(
     wait_for(lambda: answered(site) == 15, "the answers")
     assert worker.metric("offset_gaps_total") == 1
     assert [answer["context"]["truncated"] for answer in answers(site)[10:]] == [True] * 5
+
+
+def test_a_log_that_lost_answered_records_stops_the_worker_with_a_cure_that_works(
+    site: Site, start: Start
+) -> None:
+    """PostHog/posthog#20283, the other way round: the log ends before the committed offset."""
+    for n in range(10):
+        site.say("a", n)
+    site.flush()
+    serve_until_committed(site, start)
+    (known,) = committed(site)
+    with group_member(site) as consumer:  # as though five more had been there
+        known.offset += 5
+        consumer.commit(offsets=[known], asynchronous=False)
+    worker = start(site.settings)
+    wait_for(lambda: worker.error is not None, "the stop")
+    with pytest.raises(EmotrackError, match="ends at offset 10, but 15 is committed"):
+        worker.end()
+    worker.error = None
+    remove_states(site)
+    with group_member(site) as consumer:  # as kafka-consumer-groups.sh --to-latest does
+        at = TopicPartition(known.topic, known.partition, 10)
+        consumer.commit(offsets=[at], asynchronous=False)
+    site.say("a", 10)
+    site.flush()
+    start(site.settings)
+    wait_for(lambda: answered(site) == 11, "the next answer")
+    assert answers(site)[-1]["context"]["utterances"] == 3
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
+
+
+def remove_states(site: Site) -> None:
+    store = redis.Redis.from_url(site.settings.redis_url)
+    if keys := list(store.scan_iter("et:*")):
+        store.delete(*keys)
