@@ -204,12 +204,18 @@ class Lookup:
 
     def first(self, partition: int) -> int:
         """Return the first offset still in the log. Raises `LogUnavailable`."""
+        return self.bounds(partition)[0]
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """Return the first offset in the log and the one after its last record.
+
+        Raises `LogUnavailable`.
+        """
         at = TopicPartition(self._topic, partition)
-        low, _ = retry(
+        return retry(
             lambda: self._client.get_watermark_offsets(at, timeout=CALL_S),
-            "the log's start cannot be read",
+            "the log's bounds cannot be read",
         )
-        return low
 
     def at(self, partition: int, time_ms: int) -> int:
         """Return the first offset of this time or later, else the end. Raises `LogUnavailable`."""

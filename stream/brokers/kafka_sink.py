@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from stream.brokers.kafka_config import code_of, create_client, producer_config, text_of
 from stream.brokers.kafka_source import NOT_OURS, KafkaSource
@@ -75,7 +75,7 @@ class KafkaTransactions(KafkaSink):
     """
 
     def __init__(self, settings: Settings, source: KafkaSource) -> None:
-        self._topic, self._source = settings.topics.utterances, source
+        self._source = source
         self._ready = False
         super().__init__(settings)
 
@@ -91,7 +91,7 @@ class KafkaTransactions(KafkaSink):
     def commit(
         self, records: Sequence[Outgoing], offsets: Mapping[int, int], notes: Mapping[int, str]
     ) -> None:
-        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
+        wanted = self._source.positions(offsets, notes)
         try:
             if not self._ready:
                 self._try(lambda: self._producer.init_transactions(CALL_S))

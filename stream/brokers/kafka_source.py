@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+import structlog
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -40,8 +41,18 @@ from stream.ports import (
 )
 from stream.settings import Settings
 
+log = structlog.get_logger()
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
+OF_TOPIC: Final = " of topic "  # in a committed note, before the topic's id
+# Records at the offsets that were lost would be mistaken for the ones answered there before.
+SHORTENED: Final = (
+    "partition {p.partition} of {p.topic} ends at offset {end}, but {p.offset} is committed: the "
+    "brokers have lost records that were answered (an unclean leader election, a lost disk). Stop "
+    "all workers, remove their states (the keys `et:*` of their Redis), set the group to the end "
+    "(`kafka-consumer-groups.sh --reset-offsets --to-latest`), and start again: states are "
+    "computed from what is left of the log"
+)
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
 NOT_OURS: Final = frozenset(
     (
@@ -121,15 +132,29 @@ class KafkaSource:
             raise LogUnavailable(f"cannot seek partition {partition}: {text_of(error)}") from None
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
-        wanted = [TopicPartition(self._topic, p, o, notes[p]) for p, o in offsets.items()]
         try:
-            answers = self._consumer.commit(offsets=wanted, asynchronous=False)
+            answers = self._consumer.commit(
+                offsets=self.positions(offsets, notes), asynchronous=False
+            )
         except KafkaException as error:
             raise self._commit_failed(code_of(error), text_of(error)) from None
         for answer in answers:
             if answer.error is not None:
                 raise self._commit_failed(answer.error.code(), answer.error.str())
         self._reachable = True
+
+    def positions(
+        self, offsets: Mapping[int, int], notes: Mapping[int, str]
+    ) -> list[TopicPartition]:
+        """Return offsets to commit with their notes, which also name the topic's id.
+
+        A group's offsets are stored by the topic's name: a commit that is late survives the
+        topic, and would hide the first records of another one made under its name.
+        """
+        return [
+            TopicPartition(self._topic, p, offset, f"{notes[p]}{OF_TOPIC}{self.topic_id}")
+            for p, offset in offsets.items()
+        ]
 
     @property
     def membership(self) -> object:
@@ -184,13 +209,35 @@ class KafkaSource:
             lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",
         )
-        starts = {
-            p.partition: Start(max(-1, p.offset), self._lookup.first(p.partition), p.metadata or "")
-            for p in committed  # an offset is negative where the group has committed none
-        }
-        consumer.incremental_assign(at)
+        starts = {p.partition: self._start(p) for p in committed}
+        consumer.incremental_assign(
+            [
+                TopicPartition(p.topic, p.partition, starts[p.partition].low)
+                if starts[p.partition].committed < 0
+                else p
+                for p in at
+            ]
+        )
         self._owned.update({p: max(start.committed, start.low) for p, start in starts.items()})
         to.assigned(starts)
+
+    def _start(self, committed: TopicPartition) -> Start:
+        """Return where the reading of a partition begins; an offset of another topic is none.
+
+        Raises `LogUnavailable` where the log ends before the committed offset.
+        """
+        low, end = self._lookup.bounds(committed.partition)
+        note, _, of_topic = (committed.metadata or "").partition(OF_TOPIC)
+        if of_topic not in ("", self.topic_id):
+            log.warning(
+                "the offset is of another topic of this name: reading from the first record",
+                partition=committed.partition,
+                offset=committed.offset,
+            )
+            return Start(-1, low)
+        if committed.offset > end:
+            raise LogUnavailable(SHORTENED.format(p=committed, end=end))
+        return Start(max(-1, committed.offset), low, note)  # negative where there is none
 
     def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:
         partitions = [p.partition for p in at]

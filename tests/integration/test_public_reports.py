@@ -1,0 +1,223 @@
+"""Faults that people reported of other products, tried on this one.
+
+docs/reliability.md lists the reports. Those of servers that fail over, of clocks and of languages
+have tests beside the code they concern.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from stream.brokers.topics import create, plan
+from stream.errors import EmotrackError
+from stream.settings import Settings
+from stream.verify.run import verify_topics
+from tests.fakes.predictor import SmallPredictor
+from tests.integration.workers import Site, ThreadWorker, wait_for
+
+pytestmark = pytest.mark.integration
+Start = Callable[[Settings], ThreadWorker]
+
+
+def answers(site: Site) -> list[dict[str, Any]]:
+    """Return the predictions in the topic, in log order per partition."""
+    return [
+        json.loads(record.value or b"") for record in site.log(site.settings.topics.predictions)
+    ]
+
+
+def answered(site: Site) -> int:
+    return site.ends(site.settings.topics.predictions)
+
+
+def admin_of(site: Site) -> AdminClient:
+    return AdminClient({"bootstrap.servers": site.settings.bootstrap, "log_level": 0})
+
+
+@contextmanager
+def group_member(site: Site) -> Iterator[Consumer]:
+    """Open a client that may read and commit the workers' offsets."""
+    options = {"bootstrap.servers": site.settings.bootstrap, "group.id": site.settings.group}
+    consumer = Consumer({**options, "log_level": 0})
+    yield consumer
+    consumer.close()
+
+
+def committed(site: Site) -> list[TopicPartition]:
+    """Return the group's offsets, with their notes."""
+    topic = site.settings.topics.utterances
+    parts = [TopicPartition(topic, partition) for partition in range(site.partitions)]
+    with group_member(site) as consumer:
+        return [at for at in consumer.committed(parts, timeout=10) if at.offset >= 0]
+
+
+def make_again(site: Site) -> None:
+    """Delete the utterances topic and make another one of its name."""
+    admin, topic = admin_of(site), site.settings.topics.utterances
+    admin.delete_topics([topic])[topic].result(10)
+    wait_for(lambda: topic not in admin.list_topics(timeout=5).topics, "the deletion")
+    create(site.settings.bootstrap, plan(site.settings.topics, partitions=site.partitions))
+
+
+def serve_until_committed(site: Site, start: Start) -> None:
+    worker = start(site.settings)
+    wait_for(lambda: site.committed() == site.sent, "the commits")
+    assert worker.end() == 0
+
+
+def test_an_offset_of_a_deleted_topic_hides_no_record_of_its_successor(
+    site: Site, start: Start
+) -> None:
+    """twmb/franz-go#1426: a late commit for the old topic is stored for the new one."""
+    for n in range(20):
+        site.say("before", n)
+    site.flush()
+    serve_until_committed(site, start)
+    late = committed(site)
+    make_again(site)
+    with group_member(site) as consumer:
+        consumer.commit(offsets=late, asynchronous=False)
+    for n in range(30):  # more than were committed: those would be skipped
+        site.say("before", n)
+    site.flush()
+    start(site.settings)
+    wait_for(lambda: answered(site) == 50, "an answer to each of the new topic's records")
+    assert answers(site)[20]["context"]["utterances"] == 0  # another topic is another log
+
+
+def test_an_offset_set_by_hand_is_where_reading_begins(site: Site, start: Start) -> None:
+    """kafka-consumer-groups.sh --reset-offsets writes no note: an operator's word counts."""
+    for n in range(20):
+        site.say("a", n)
+    site.flush()
+    (end,) = (p for p, count in enumerate(site.ends_of(site.settings.topics.utterances)) if count)
+    with group_member(site) as consumer:
+        skipped = [TopicPartition(site.settings.topics.utterances, end, 15)]
+        consumer.commit(offsets=skipped, asynchronous=False)
+    start(site.settings)
+    wait_for(lambda: site.committed() == 20, "the commits")
+    assert [answer["utterance_id"] for answer in answers(site)] == [f"a-{n}" for n in range(15, 20)]
+
+
+def test_a_group_that_was_deleted_answers_again_under_the_same_ids(
+    site: Site, start: Start
+) -> None:
+    """zendesk/racecar#419, xtdb/xtdb#5904: an idle group loses its offsets."""
+    for n in range(20):
+        site.say("a", n)
+    site.flush()
+    serve_until_committed(site, start)
+    wait_for(lambda: deleted(site), "the group's end")
+    for n in range(20, 25):
+        site.say("a", n)
+    site.flush()
+    serve_until_committed(site, start)
+    seen = answers(site)
+    assert len({answer["prediction_id"] for answer in seen}) == 25 < len(seen)
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
+
+
+def deleted(site: Site) -> bool:
+    """Delete the workers' group; false while it still has a member."""
+    admin, group = admin_of(site), site.settings.group
+    try:
+        admin.delete_consumer_groups([group])[group].result(10)
+    except KafkaException as error:
+        return bool(error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND)
+    return True
+
+
+def test_a_log_that_ends_in_markers_does_not_stop_a_rebuild(site: Site, start: Start) -> None:
+    """quixio/quix-streams#1017: recovery waits for an offset that holds no record."""
+    options = {"bootstrap.servers": site.settings.bootstrap, "partitioner": "murmur2_random"}
+    producer = Producer({**options, "transactional.id": uuid.uuid4().hex, "log_level": 0})
+    producer.init_transactions()
+    sending = replace(site, producer=producer)
+
+    def say(n: int, *, abort: bool = False) -> None:
+        producer.begin_transaction()
+        sending.say("a", n)
+        producer.flush()
+        (producer.abort_transaction if abort else producer.commit_transaction)()
+
+    for n in range(6):
+        say(n)
+    say(6, abort=True)
+    worker = start(site.settings)
+    wait_for(lambda: answered(site) == 6, "the answers")
+    assert worker.end() == 0
+    redis.Redis.from_url(site.settings.redis_url).flushall()
+    start(site.settings)
+    say(7)
+    wait_for(lambda: answered(site) == 7, "the next answer")
+    last = answers(site)[-1]["context"]
+    assert (last["utterances"], last["truncated"]) == (3, False)  # the small model's window
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
+
+
+def test_records_deleted_before_they_were_read_are_counted_and_said(
+    site: Site, start: Start
+) -> None:
+    """PostHog/posthog#20283: retention overtakes a reader, who is set to the next record."""
+    for n in range(10):
+        site.say("a", n)
+    site.flush()
+    serve_until_committed(site, start)
+    for n in range(10, 20):
+        site.say("a", n)
+    site.flush()
+    topic = site.settings.topics.utterances
+    ends = enumerate(site.ends_of(topic))
+    cut = [TopicPartition(topic, partition, end - 5) for partition, end in ends if end]
+    admin = admin_of(site)
+    for future in admin.delete_records(cut).values():
+        future.result(10)
+    worker = start(site.settings)
+    wait_for(lambda: answered(site) == 15, "the answers")
+    assert worker.metric("offset_gaps_total") == 1
+    assert [answer["context"]["truncated"] for answer in answers(site)[10:]] == [True] * 5
+
+
+def test_a_log_that_lost_answered_records_stops_the_worker_with_a_cure_that_works(
+    site: Site, start: Start
+) -> None:
+    """PostHog/posthog#20283, the other way round: the log ends before the committed offset."""
+    for n in range(10):
+        site.say("a", n)
+    site.flush()
+    serve_until_committed(site, start)
+    (known,) = committed(site)
+    with group_member(site) as consumer:  # as though five more had been there
+        known.offset += 5
+        consumer.commit(offsets=[known], asynchronous=False)
+    worker = start(site.settings)
+    wait_for(lambda: worker.error is not None, "the stop")
+    with pytest.raises(EmotrackError, match="ends at offset 10, but 15 is committed"):
+        worker.end()
+    worker.error = None
+    remove_states(site)
+    with group_member(site) as consumer:  # as kafka-consumer-groups.sh --to-latest does
+        at = TopicPartition(known.topic, known.partition, 10)
+        consumer.commit(offsets=[at], asynchronous=False)
+    site.say("a", 10)
+    site.flush()
+    start(site.settings)
+    wait_for(lambda: answered(site) == 11, "the next answer")
+    assert answers(site)[-1]["context"]["utterances"] == 3
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
+
+
+def remove_states(site: Site) -> None:
+    store = redis.Redis.from_url(site.settings.redis_url)
+    if keys := list(store.scan_iter("et:*")):
+        store.delete(*keys)
