@@ -27,6 +27,7 @@ from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.kafka_sink import KafkaSink, KafkaTransactions
 from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.partition_reader import KafkaReader
+from stream.brokers.topic_rules import Needs, curing
 from stream.brokers.topics import require_topics
 from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
 from stream.metrics.catalogue import Metrics
@@ -246,12 +247,15 @@ def find_topics(settings: Settings) -> str:
     cluster creates topics by itself and cannot describe them.
     """
     if not settings.mock_broker:
-        require_topics(
+        weak = require_topics(
             settings.bootstrap,
             settings.topics,
-            allow_create_time=settings.allow_create_time,
+            needs=Needs.of(settings),
             security=settings.security,
         )
+        for fault in weak:
+            cure = curing([fault], settings.bootstrap, settings.topics.prefix)
+            log.warning("a topic's setting weakens a promise", says=fault.says, cure=cure)
     return find_topic_id(settings)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
+import structlog
 from confluent_kafka import (
     OFFSET_END,
     Consumer,
@@ -29,6 +30,7 @@ CALL_S: Final = 10.0  # a call that answers later than this counts as failed
 BACKOFF_S: Final = 0.1
 REACH_S: Final = 5.0  # the same for the first one, while a user waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
+log = structlog.get_logger()
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds all of a record that its headers made large
 
 
@@ -174,6 +176,17 @@ def retry(call: Callable[[], Result], fault: str) -> Result:
             time.sleep(BACKOFF_S)
 
 
+def close_quietly(close: Callable[[], object]) -> None:
+    """Close a client; report a fault in the log instead of raising it.
+
+    A client is closed when its work has ended, well or not: what it raises then hides why.
+    """
+    try:
+        close()
+    except Exception as error:
+        log.warning("a client did not close cleanly", reason=text_of(error))
+
+
 def code_of(error: Exception) -> int | None:
     """Return librdkafka's code of an exception, if it has one."""
     inner = error.args[0] if error.args else None
@@ -228,5 +241,5 @@ class Lookup:
 
     def close(self) -> None:
         """Release the connection; idempotent."""
-        if "_client" in vars(self):
-            self._client.close()
+        if (client := vars(self).pop("_client", None)) is not None:
+            close_quietly(client.close)

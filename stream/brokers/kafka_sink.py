@@ -9,7 +9,13 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream.brokers.kafka_config import code_of, create_client, producer_config, text_of
+from stream.brokers.kafka_config import (
+    close_quietly,
+    code_of,
+    create_client,
+    producer_config,
+    text_of,
+)
 from stream.brokers.kafka_source import NOT_OURS, KafkaSource
 from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
 from stream.settings import Settings
@@ -58,8 +64,8 @@ class KafkaSink:
         raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
 
     def close(self) -> None:
-        self._producer.purge()
-        self._producer.flush(0)
+        close_quietly(self._producer.purge)
+        close_quietly(lambda: self._producer.flush(0))
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

@@ -23,6 +23,7 @@ from confluent_kafka import (
 from stream.brokers.kafka_config import (
     CALL_S,
     Lookup,
+    close_quietly,
     code_of,
     consumer_config,
     create_client,
@@ -73,7 +74,7 @@ class KafkaSource:
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._topic, self.topic_id = settings.topics.utterances, topic_id
         self._protocol = settings.group_protocol
-        self._reachable = True
+        self._reachable, self._closed = True, False
         self._owned: dict[int, int] = {}  # partition -> where its reading began
         self._paused: set[int] = set()
         self._lookup = Lookup(settings)
@@ -160,8 +161,10 @@ class KafkaSource:
         return True
 
     def close(self) -> None:
-        self._consumer.close()
-        self._lookup.close()
+        if not self._closed:
+            self._closed = True
+            close_quietly(self._consumer.close)
+            self._lookup.close()
 
     def _on_error(self, error: KafkaError) -> None:
         """Note a transport fault, which heals; raise what cannot heal out of `poll`."""

@@ -58,6 +58,7 @@ from stream.ports import (
     NO_TIMESTAMP,
     CommitRefused,
     DeliveryFailed,
+    Hole,
     LogReader,
     LogUnavailable,
     Outgoing,
@@ -66,6 +67,7 @@ from stream.ports import (
     Source,
     Start,
     Transactions,
+    lost_of,
 )
 from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
@@ -222,6 +224,7 @@ class Worker:
         owned = self._partitions[partition]
         owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
         owned.disputed |= disputed
+        owned.next = owned.resume_at
         self._forget([partition])
         self._source.seek(partition, owned.resume_at)
         return owned.resume_at
@@ -305,12 +308,52 @@ class Worker:
         polled_at, polled_ms = self._clock_s(), self._now_ms()
         if records:
             reach("F1")
+            records = self._without_doubt(records)
         for record in records:
             # In log order and before the work: no offset above an unfinished one is committed.
             self._partitions[record.partition].watermark.admit(record.offset)
             self._batcher.put(self._decoded(record, polled_at, polled_ms))
         newest_ms = max((record.timestamp_ms for record in records), default=NO_TIMESTAMP)
         self._observer.read(len(records), (newest_ms - polled_ms) / 1000)
+
+    def _without_doubt(self, records: list[Record]) -> list[Record]:
+        """Note the records that left the log before they were read: contexts may lack them.
+
+        Return the records, without those of a partition whose log cannot be looked at: they are
+        read again.
+        """
+        holes: dict[int, list[Hole]] = {}
+        for record in records:
+            owned = self._partitions[record.partition]
+            if record.offset > owned.next:
+                hole = Hole(owned.next, record.offset, record.timestamp_ms)
+                holes.setdefault(record.partition, []).append(hole)
+            owned.next = record.offset + 1
+        doubtful = {p for p, found in holes.items() if not self._look_into(p, found)}
+        return [r for r in records if r.partition not in doubtful] if doubtful else records
+
+    def _look_into(self, partition: int, holes: Sequence[Hole]) -> bool:
+        """Tell lost records from a transaction's markers; return whether that was possible."""
+        owned, first = self._partitions[partition], holes[0].first
+        try:
+            lost = lost_of(self._recovery.reader, partition, holes)
+        except LogUnavailable as error:
+            log.warning("offsets are missing: read again", partition=partition, reason=str(error))
+            owned.next = first
+            self._source.seek(partition, first)
+            return False
+        for hole in lost:
+            owned.lose(hole, int(self._predictor.spec.recurrence.idle_s * 1000))
+        if lost:
+            offsets = sum(hole.end - hole.first for hole in lost)
+            self._observer.lost(offsets)
+            log.warning(
+                "records left the log before they were read: contexts are said to be truncated",
+                partition=partition,
+                offsets=offsets,
+                first=lost[0].first,
+            )
+        return True
 
     def _decoded(self, record: Record, polled_at: float, polled_ms: int) -> Item:
         began = self._clock_s()

@@ -62,6 +62,10 @@ class Observer:
         self._m.rebalances.labels(kind).inc(partitions)
         self._m.offset_gaps.inc(gaps)
 
+    def lost(self, offsets: int) -> None:
+        """Count offsets whose records left the log before they were read."""
+        self._m.offsets_lost.inc(offsets)
+
     def left(self, topic: str, partitions: Sequence[int]) -> None:
         """Remove the gauges of partitions that have left."""
         for partition in partitions:
