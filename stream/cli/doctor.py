@@ -79,11 +79,13 @@ def _result(name: str, check: Callable[[Settings], str], settings: Settings) -> 
 
 
 def _broker(settings: Settings) -> str:
-    from stream.brokers.kafka_admin import connected_admin
+    from stream.brokers.kafka_admin import connected_admin, misled, unreachable
 
-    with connected_admin(settings.bootstrap, 5.0, settings.security):
+    with connected_admin(settings.bootstrap, 5.0, settings.security) as admin:
         who = f" as {settings.kafka_username}" if settings.kafka_username else ""
-        return f"{settings.bootstrap} answers over {settings.kafka_security}{who}"
+        says = f"{settings.bootstrap} answers over {settings.kafka_security}{who}"
+        faults = unreachable(admin)
+    return f"{says}; but {misled(settings.bootstrap, faults)}" if faults else says
 
 
 def _topics(settings: Settings) -> str:

@@ -118,6 +118,11 @@ class _Subscriber(Generic[E]):
         except kafka.errors.KafkaError as error:
             if sentence := not_allowed(error, self._bootstrap, self._security):
                 raise AccessRefused(sentence) from error
+            if isinstance(error, kafka.errors.UnsupportedCodecError):
+                raise TopicUnfit(
+                    f"topic {self._topic} is compressed, and what reads that is not installed "
+                    f"({error}): pip install 'kafka-python[lz4,snappy,zstd]'"
+                ) from error
             raise TopicUnfit(
                 f"topic {self._topic} cannot be read any further: {error}. If somebody wrote a "
                 "record there that is none of ours, read on from the end (without from_beginning), "

@@ -1,4 +1,4 @@
-"""What a log with holes proves: no false violation, and a true one is still found."""
+"""A log with holes proves less: no false violation, and a true one is still found."""
 
 from __future__ import annotations
 
