@@ -31,6 +31,13 @@ class LogUnavailable(PortError):
     """The log cannot be reached for now; the outcome of the call is unknown. Retry."""
 
 
+class TopicChanged(PortError):
+    """The topic was deleted, made anew or truncated: nothing known of it holds. Fatal.
+
+    The message says what to do.
+    """
+
+
 class DeliveryFailed(PortError):
     """Some records handed to the sink were not acknowledged; they may or may not be in the log."""
 

@@ -29,9 +29,9 @@ from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topic_rules import Needs, curing
 from stream.brokers.topics import require_topics
-from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
+from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit, TopicMissing
 from stream.metrics.catalogue import Metrics
-from stream.ports import LogUnavailable, Source
+from stream.ports import LogUnavailable, Source, TopicChanged
 from stream.settings import Settings
 from stream.stores import access_of, redis_fault, where_of
 from stream.worker.loop import Trace, Worker
@@ -155,6 +155,8 @@ def follow(worker: Worker, stop: Event) -> int:
     """Run until `stop` is set; return the exit code. Raises `EmotrackError` for a fatal fault."""
     try:
         return 0 if worker.run(stop) else NOT_DRAINED
+    except TopicChanged as error:
+        raise TopicMissing(str(error)) from error
     except LogUnavailable as error:
         raise BrokerUnreachable(f"Kafka at {worker.settings.bootstrap}: {error}") from error
     except StoreRefused as error:  # the store was replaced by an unfit one

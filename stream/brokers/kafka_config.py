@@ -207,13 +207,27 @@ class Lookup:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._topic = settings.topics.utterances
+        self._settings, self._topic = settings, settings.topics.utterances
         group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
         self._config = {"group.id": group, **connection(settings)}
 
     @cached_property
     def _client(self) -> Consumer:
         return create_client(Consumer, self._config)
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return create_client(AdminClient, connection(self._settings))
+
+    def topic_id(self) -> str:
+        """Return the id that the topic has now. Raises `LogUnavailable`."""
+        described = retry(
+            lambda: self._admin.describe_topics(
+                TopicCollection([self._topic]), request_timeout=CALL_S
+            )[self._topic].result(CALL_S),
+            f"topic {self._topic} cannot be described",
+        )
+        return str(described.topic_id)
 
     def first(self, partition: int) -> int:
         """Return the first offset still in the log. Raises `LogUnavailable`."""
@@ -241,5 +255,6 @@ class Lookup:
 
     def close(self) -> None:
         """Release the connection; idempotent."""
+        vars(self).pop("_admin", None)  # it has no `close`
         if (client := vars(self).pop("_client", None)) is not None:
             close_quietly(client.close)

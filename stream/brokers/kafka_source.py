@@ -6,6 +6,7 @@ librdkafka's mock cluster works too, with `mock_broker`: it has no admin API, he
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,7 @@ from confluent_kafka import (
 
 from stream.brokers.kafka_config import (
     CALL_S,
+    NO_TOPIC_ID,
     Lookup,
     close_quietly,
     code_of,
@@ -38,12 +40,15 @@ from stream.ports import (
     LogUnavailable,
     Record,
     Start,
+    TopicChanged,
 )
 from stream.settings import Settings
 
+STANDBY_S: Final = 5.0  # between two looks whether the topic is still there, without partitions
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
+UNKNOWN_TOPIC_ID: Final = 100  # the library has no name for it
 NOT_OURS: Final = frozenset(
     (
         KafkaError.UNKNOWN_MEMBER_ID,
@@ -56,11 +61,18 @@ NOT_OURS: Final = frozenset(
         KafkaError._STATE,
     )
 )
+GONE: Final = frozenset(
+    (
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+        UNKNOWN_TOPIC_ID,
+    )
+)
 HOPELESS: Final = frozenset(
     (
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.UNSUPPORTED_VERSION,
         KafkaError._UNSUPPORTED_FEATURE,
         KafkaError._FATAL,
@@ -73,7 +85,8 @@ class KafkaSource:
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._topic, self.topic_id = settings.topics.utterances, topic_id
-        self._protocol = settings.group_protocol
+        self._bootstrap = settings.bootstrap
+        self._next_look, self._missed = 0.0, 0
         self._reachable, self._closed = True, False
         self._owned: dict[int, int] = {}  # partition -> where its reading began
         self._paused: set[int] = set()
@@ -152,6 +165,9 @@ class KafkaSource:
         return lags
 
     def reachable(self) -> bool:
+        if not self._owned and (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + STANDBY_S
+            self._require_topic()
         if not self._reachable:  # an idle consumer does not notice that the broker is back
             try:
                 self._consumer.list_topics(self._topic, timeout=1.0)
@@ -166,10 +182,29 @@ class KafkaSource:
             close_quietly(self._consumer.close)
             self._lookup.close()
 
+    def _require_topic(self) -> None:
+        """Raise `TopicChanged` where the topic is gone: a group that reads nothing is not told."""
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=1.0).topics[self._topic]
+        except KafkaException:
+            return
+        missing = found.error is not None and found.error.code() in GONE
+        self._missed = self._missed + 1 if missing else 0
+        if self._missed > 1:  # a broker that has just started may not know it yet
+            raise self._deleted()
+
+    def _deleted(self) -> TopicChanged:
+        return TopicChanged(
+            f"topic {self._topic} was deleted under this worker: create it with `emotrack topics "
+            f"create --bootstrap {self._bootstrap}` and start the worker again"
+        )
+
     def _on_error(self, error: KafkaError) -> None:
         """Note a transport fault, which heals; raise what cannot heal out of `poll`."""
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
             self._reachable = False
+        elif error.code() in GONE:
+            raise self._deleted()
         elif error.fatal() or error.code() in HOPELESS:
             hint = ""
             if error.code() in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
@@ -183,6 +218,11 @@ class KafkaSource:
         return LogUnavailable(f"offsets were not committed: {text}")
 
     def _assign(self, to: Assignments, consumer: Consumer, at: list[TopicPartition]) -> None:
+        if at and self.topic_id != NO_TOPIC_ID and self._lookup.topic_id() != self.topic_id:
+            raise TopicChanged(
+                f"topic {self._topic} was deleted and created again under this worker: what it "
+                "knows of conversations is of the old one. Start the worker again"
+            )
         committed = retry(
             lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",

@@ -66,6 +66,7 @@ from stream.ports import (
     Sink,
     Source,
     Start,
+    TopicChanged,
     Transactions,
     lost_of,
 )
@@ -328,9 +329,22 @@ class Worker:
             if record.offset > owned.next:
                 hole = Hole(owned.next, record.offset, record.timestamp_ms)
                 holes.setdefault(record.partition, []).append(hole)
+            elif record.offset < owned.resume_at:
+                raise self._gone_back(record)
             owned.next = record.offset + 1
         doubtful = {p for p, found in holes.items() if not self._look_into(p, found)}
         return [r for r in records if r.partition not in doubtful] if doubtful else records
+
+    def _gone_back(self, record: Record) -> TopicChanged:
+        topic, group = record.topic, self.settings.group
+        return TopicChanged(
+            f"partition {record.partition} of {topic} begins anew at {record.offset}, below the "
+            f"offset that group {group} has committed: its log was truncated (an unclean leader "
+            "election) or made anew, and new records would be taken for repeats. Delete the "
+            f"group's offsets (`kafka-consumer-groups.sh --delete-offsets --group {group} --topic "
+            f"{topic} --bootstrap-server {self.settings.bootstrap}`) and the states (FLUSHDB of "
+            "that Redis), and start the workers again: what the log holds is answered again"
+        )
 
     def _look_into(self, partition: int, holes: Sequence[Hole]) -> bool:
         """Tell lost records from a transaction's markers; return whether that was possible."""
