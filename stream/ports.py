@@ -42,6 +42,10 @@ class DeliveryFailed(PortError):
     """Some records handed to the sink were not acknowledged; they may or may not be in the log."""
 
 
+class OutputRefused(DeliveryFailed):
+    """The broker will not take a record, however often it is sent; the message names the cure."""
+
+
 class Record(Struct, frozen=True):
     """One record as read. `timestamp_ms` is broker time, -1 where the log has none."""
 

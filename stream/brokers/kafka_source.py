@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+import structlog
 from confluent_kafka import (
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
@@ -21,6 +22,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from stream.brokers.broker_faults import Act, Kind, codes_that, kind_of
 from stream.brokers.kafka_config import (
     CALL_S,
     NO_TOPIC_ID,
@@ -32,6 +34,7 @@ from stream.brokers.kafka_config import (
     retry,
     text_of,
 )
+from stream.errors import AccessRefused
 from stream.ports import (
     NO_TIMESTAMP,
     Assignments,
@@ -44,40 +47,25 @@ from stream.ports import (
 )
 from stream.settings import Settings
 
+log = structlog.get_logger()
 STANDBY_S: Final = 5.0  # between two looks whether the topic is still there, without partitions
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
-UNKNOWN_TOPIC_ID: Final = 100  # the library has no name for it
-NOT_OURS: Final = frozenset(
-    (
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError._ASSIGNMENT_LOST,
-        KafkaError._STATE,
+NOT_OURS: Final = codes_that(Act.AGAIN) | {KafkaError.FENCED_INSTANCE_ID}
+GONE: Final = frozenset(kind_of(KafkaError.UNKNOWN_TOPIC_OR_PART).codes)
+DENIED: Final = frozenset(kind_of(KafkaError.TOPIC_AUTHORIZATION_FAILED).codes)
+AWAY: Final = frozenset(
+    code
+    for met in (
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._SSL,
+        KafkaError._AUTHENTICATION,
     )
+    for code in kind_of(met).codes
 )
-GONE: Final = frozenset(
-    (
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
-        UNKNOWN_TOPIC_ID,
-    )
-)
-HOPELESS: Final = frozenset(
-    (
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.UNSUPPORTED_VERSION,
-        KafkaError._UNSUPPORTED_FEATURE,
-        KafkaError._FATAL,
-    )
-)
+QUIET_S: Final = 60.0  # between two log lines on one kind of fault
 
 
 class KafkaSource:
@@ -87,6 +75,7 @@ class KafkaSource:
         self._topic, self.topic_id = settings.topics.utterances, topic_id
         self._bootstrap = settings.bootstrap
         self._next_look, self._missed = 0.0, 0
+        self._quiet: dict[int, float] = {}  # by code: no line about it before then
         self._reachable, self._closed = True, False
         self._owned: dict[int, int] = {}  # partition -> where its reading began
         self._paused: set[int] = set()
@@ -200,16 +189,25 @@ class KafkaSource:
         )
 
     def _on_error(self, error: KafkaError) -> None:
-        """Note a transport fault, which heals; raise what cannot heal out of `poll`."""
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
-            self._reachable = False
-        elif error.code() in GONE:
+        """Log what may heal; raise what cannot heal out of `poll`."""
+        kind = kind_of(error.code())
+        if error.code() in GONE:
             raise self._deleted()
-        elif error.fatal() or error.code() in HOPELESS:
-            hint = ""
-            if error.code() in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
-                hint = ": a broker before Kafka 4 needs EMOTRACK_GROUP_PROTOCOL=classic"
-            raise LogUnavailable(f"{error.str()}{hint}")
+        if error.fatal() or kind.act is Act.END:
+            text = f"{error.str()}: {kind.says}" if kind.says else error.str()
+            if error.code() in DENIED:
+                raise AccessRefused(f"Kafka at {self._bootstrap}: {text}")
+            raise LogUnavailable(text)
+        if error.code() in AWAY:
+            self._reachable = False
+        self._report(error, kind)
+
+    def _report(self, error: KafkaError, kind: Kind) -> None:
+        """Log a fault that is waited for; the same kind again after a while only."""
+        now = time.monotonic()
+        if now >= self._quiet.get(error.code(), 0.0):
+            self._quiet[error.code()] = now + QUIET_S
+            log.warning("Kafka reports a fault", reason=error.str(), cure=kind.says or None)
 
     def _commit_failed(self, code: int | None, text: str) -> CommitRefused | LogUnavailable:
         if code in NOT_OURS:

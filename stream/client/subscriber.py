@@ -22,6 +22,7 @@ from stream.events.poison import Rejected
 from stream.security import PLAINTEXT, KafkaSecurity
 
 _POLL_MS: Final = 200
+_CLOSE_MS: Final = 5_000
 _METADATA_MS: Final = 5_000
 E = TypeVar("E", PredictionEvent, ShiftAlert)
 
@@ -141,8 +142,9 @@ class _Subscriber(Generic[E]):
         return None
 
     def close(self) -> None:
-        """Disconnect; with a group, commit what was read. Idempotent."""
-        self._consumer.close()
+        """Disconnect; with a group, commit what was read. Idempotent, never raises."""
+        with suppress(Exception):  # what is not committed is read again
+            self._consumer.close(timeout_ms=_CLOSE_MS)
 
     def __enter__(self) -> Self:
         return self

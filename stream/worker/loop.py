@@ -62,6 +62,7 @@ from stream.ports import (
     LogReader,
     LogUnavailable,
     Outgoing,
+    OutputRefused,
     Record,
     Sink,
     Source,
@@ -407,9 +408,10 @@ class Worker:
             # Done again, before anything else is read.
             self._pending = tuple(i for i in batch if i.record.partition in self._partitions)
             self._later(error)
-            log.warning("batch held", records=len(batch), reason=str(error))
+            self._report("batch held", error, records=len(batch))
         else:
             self._pending = ()
+            self.health.outputs = True
             self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
             for partition, doubts in step.suspect.items():
                 if partition in self._partitions:
@@ -511,6 +513,11 @@ class Worker:
                 raise DeliveryFailed("the broker did not acknowledge in time")
         self.health.broker = True
 
+    def _report(self, event: str, error: Exception, **facts: object) -> None:
+        """Log a fault; as an error where the broker refuses an answer, so that somebody acts."""
+        self.health.outputs = not isinstance(error, OutputRefused)
+        (log.warning if self.health.outputs else log.error)(event, **facts, reason=str(error))
+
     def _later(self, error: Exception) -> None:
         """Wait before the next try: `error` tells which server is away."""
         self._flow.postpone(self._clock_s())
@@ -534,9 +541,10 @@ class Worker:
             self.health.broker = isinstance(error, CommitRefused)
             self._next_commit = began + self.settings.retry_ms / 1000
             self._commit_failed = True
-            log.warning("commit failed", offsets=offsets, reason=str(error))
+            self._report("commit failed", error, offsets=offsets)
             return
         self._commit_failed = False
+        self.health.outputs |= self._transactions is not None
         self._confirm(offsets)
         self._observer.committed_in(self._clock_s() - began)
 

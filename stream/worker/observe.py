@@ -25,6 +25,7 @@ class Health:
     joined: bool = False  # assigned, or standing by with nothing assigned
     broker: bool = False
     store: bool = False
+    outputs: bool = True  # false while the broker refuses an answer for good
     draining: bool = False
 
     @property
@@ -39,6 +40,7 @@ class Health:
             "joined_group": self.joined,
             "broker_reachable": self.broker,
             "store_reachable": self.store,
+            "outputs_taken": self.outputs,
             "not_draining": not self.draining,
         }
 
