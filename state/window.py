@@ -204,6 +204,10 @@ class Conversation(Struct, frozen=True):
     recent: bytes = b""  # hashes of the last applied utterance ids, oldest first, 8 bytes each
     alert: bytes = b""  # alert rule state, opaque here
 
+    def cut(self) -> Conversation:
+        """Return it with a session that could not see all of its earlier utterances."""
+        return replace(self, session=replace(self.session, truncated=True))
+
     def is_recent(self, utterance_id: str) -> bool:
         """Return true if this id was applied within the duplicate horizon."""
         wanted = utterance_hash(utterance_id)

@@ -6,14 +6,17 @@ one topic, so a partition is a plain number here.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
 Headers = tuple[tuple[str, bytes | None], ...]
 NO_TIMESTAMP = -1
+Stretch = tuple[int, int]
+"""Offsets of a partition: the first, and the one after the last."""
 
 
 class PortError(Exception):
@@ -28,8 +31,19 @@ class LogUnavailable(PortError):
     """The log cannot be reached for now; the outcome of the call is unknown. Retry."""
 
 
+class TopicChanged(PortError):
+    """The topic was deleted, made anew or truncated: nothing known of it holds. Fatal.
+
+    The message says what to do.
+    """
+
+
 class DeliveryFailed(PortError):
     """Some records handed to the sink were not acknowledged; they may or may not be in the log."""
+
+
+class OutputRefused(DeliveryFailed):
+    """The broker will not take a record, however often it is sent; the message names the cure."""
 
 
 class Record(Struct, frozen=True):
@@ -42,6 +56,37 @@ class Record(Struct, frozen=True):
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+
+class Hole(NamedTuple):
+    """Offsets without a record; `until_ms` is the time of the next record."""
+
+    first: int
+    end: int
+    until_ms: int
+
+
+class Holes:
+    """Finds the offsets without a record in a stretch of one partition's log."""
+
+    def __init__(self, first: int) -> None:
+        self.found: list[Hole] = []
+        self.next = first  # offset that is read next if the log has no hole there
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Add the next records, in log order."""
+        if not records:
+            return
+        if records[-1].offset + 1 - self.next != len(records):
+            for record in records:
+                self.reach(record.offset, record.timestamp_ms)
+                self.next = record.offset + 1
+        self.next = records[-1].offset + 1
+
+    def reach(self, offset: int, time_ms: int) -> None:
+        """Note that there is no record before `offset`, whose record is of `time_ms`."""
+        if offset > self.next:
+            self.found.append(Hole(self.next, offset, time_ms))
 
 
 class Outgoing(Struct, frozen=True):
@@ -159,7 +204,18 @@ class Transactions(Protocol):
         """
 
 
-class LogReader(Protocol):
+class LossReader(Protocol):
+    """Tells the records that were removed from a log from its other offsets without a record."""
+
+    def lost(self, partition: int, holes: Sequence[Stretch]) -> Sequence[Stretch]:
+        """Return the parts of `holes` (ascending) whose records were removed.
+
+        Offsets that no reader sees may also be markers of transactions, or aborted. Raises
+        `LogUnavailable`.
+        """
+
+
+class LogReader(LossReader, Protocol):
     """Reads one topic outside of the group: nothing is committed. Used by one thread only.
 
     Every call may raise `LogUnavailable`.
@@ -182,3 +238,13 @@ class LogReader(Protocol):
 
     def close(self) -> None:
         """Release connections; idempotent."""
+
+
+def lost_of(reader: LossReader, partition: int, holes: Sequence[Hole]) -> list[Hole]:
+    """Return the parts of `holes` (ascending) whose records were removed from the log.
+
+    Raises `LogUnavailable`.
+    """
+    lost = reader.lost(partition, [(hole.first, hole.end) for hole in holes])
+    ends = [hole.end for hole in holes]
+    return [Hole(*part, holes[bisect_right(ends, part[0])].until_ms) for part in lost]

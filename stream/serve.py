@@ -27,10 +27,11 @@ from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.kafka_sink import KafkaSink, KafkaTransactions
 from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.partition_reader import KafkaReader
+from stream.brokers.topic_rules import Needs, curing
 from stream.brokers.topics import require_topics
-from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit
+from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit, TopicMissing
 from stream.metrics.catalogue import Metrics
-from stream.ports import LogUnavailable, Source
+from stream.ports import LogUnavailable, Source, TopicChanged
 from stream.settings import Settings
 from stream.stores import access_of, redis_fault, where_of
 from stream.worker.loop import Trace, Worker
@@ -155,6 +156,8 @@ def follow(worker: Worker, stop: Event) -> int:
     """Run until `stop` is set; return the exit code. Raises `EmotrackError` for a fatal fault."""
     try:
         return 0 if worker.run(stop) else NOT_DRAINED
+    except TopicChanged as error:
+        raise TopicMissing(str(error)) from error
     except LogUnavailable as error:
         raise BrokerUnreachable(f"Kafka at {worker.settings.bootstrap}: {error}") from error
     except StoreRefused as error:  # the store was replaced by an unfit one
@@ -247,12 +250,15 @@ def find_topics(settings: Settings) -> str:
     cluster creates topics by itself and cannot describe them.
     """
     if not settings.mock_broker:
-        require_topics(
+        weak = require_topics(
             settings.bootstrap,
             settings.topics,
-            allow_create_time=settings.allow_create_time,
+            needs=Needs.of(settings),
             security=settings.security,
         )
+        for fault in weak:
+            cure = curing([fault], settings.bootstrap, settings.topics.prefix)
+            log.warning("a topic's setting weakens a promise", says=fault.says, cure=cure)
     return find_topic_id(settings)
 
 

@@ -188,6 +188,7 @@ OPERATIONS: Final = (
             (rate("seq_disorder_total"), "seq out of order"),
             (rate("partition_moves_total"), "conversations moved"),
             (rate("offset_gaps_total"), "offset gaps"),
+            (rate("offsets_lost_total"), "offsets lost"),
         ],
         unit="ops",
     ),

@@ -28,6 +28,7 @@ import faust
 from faust.types import TP
 
 from stream.brokers.kafka_admin import broker_addresses
+from stream.brokers.kafka_config import close_quietly
 from stream.brokers.topic_reader import TopicReader
 from stream.errors import BrokerUnreachable
 from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
@@ -195,7 +196,8 @@ class FaustSource:
 
     def close(self) -> None:
         if self._buffers and self._listener is not None:
-            self._listener.revoked(tuple(self._buffers))
+            listener, partitions = self._listener, tuple(self._buffers)
+            close_quietly(lambda: listener.revoked(partitions))
             self._buffers.clear()
         self._stopping.set()
         if self._thread.is_alive():

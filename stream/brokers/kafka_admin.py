@@ -6,8 +6,8 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from logging.handlers import BufferingHandler
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import kafka
 import kafka.errors
 from kafka.errors import KafkaError
 from kafka.net.sasl import get_sasl_mechanism
+from kafka.protocol.metadata import ApiVersionsRequest, MetadataRequest
 from kafka.protocol.parser import KafkaProtocol
 from kafka.protocol.sasl import SaslAuthenticateRequest, SaslHandshakeRequest
 
@@ -66,11 +67,41 @@ def connected_admin(
     require_broker(bootstrap, timeout_s, security)
     admin = _admin(bootstrap, timeout_s, security)
     try:
+        _require_reachable(admin, bootstrap)
         yield admin
     except kafka.errors.KafkaError as error:
-        raise refusal(bootstrap, security, [error]) from error
+        raise refusal(bootstrap, security, [error], answered=True) from error
     finally:
-        admin.close()
+        with suppress(Exception):  # what it was closed for is what a user must read
+            admin.close()
+
+
+def unreachable(admin: Any) -> dict[str, str]:
+    """Return the addresses that the brokers advertise and that we cannot reach, with the reason."""
+    faults: dict[str, str] = {}
+    for broker in admin._manager.cluster.brokers():
+        try:
+            socket.create_connection((broker.host, broker.port), _TRY_S).close()
+        except (OSError, ValueError) as error:  # a name that is none is a ValueError
+            faults[f"{broker.host}:{broker.port}"] = getattr(error, "strerror", None) or str(error)
+    return faults
+
+
+def misled(bootstrap: str, faults: Mapping[str, str]) -> str:
+    """Return a sentence on brokers that send their clients to addresses we cannot reach."""
+    where = "; ".join(f"{address} ({reason})" for address, reason in faults.items())
+    return (
+        f"the broker at {bootstrap} answers and sends its clients on to {where}, which cannot be "
+        "reached from here: set advertised.listeners on that broker to an address that its clients "
+        "reach, or make this one resolve and connect"
+    )
+
+
+def _require_reachable(admin: Any, bootstrap: str) -> None:
+    """Raise `BrokerUnreachable` where no broker is reached at the address it advertises."""
+    faults = unreachable(admin)
+    if faults and len(faults) == len({(b.host, b.port) for b in admin._manager.cluster.brokers()}):
+        raise BrokerUnreachable(misled(bootstrap, faults))
 
 
 def _admin(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Any:
@@ -121,8 +152,17 @@ def require_broker(
     )
 
 
-def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) -> EmotrackError:
-    """Return an error for the first of these faults that a user can cure; else for the first."""
+def refusal(
+    address: str,
+    security: KafkaSecurity,
+    faults: list[BaseException],
+    *,
+    answered: bool = False,
+) -> EmotrackError:
+    """Return an error for the first of these faults that a user can cure; else for the first.
+
+    `answered`: the broker has answered before.
+    """
     for fault in faults:
         if sentence := explain(fault, address, security):
             return AccessRefused(sentence)
@@ -131,10 +171,21 @@ def refusal(address: str, security: KafkaSecurity, faults: list[BaseException]) 
             f"the broker at {address} speaks TLS: set EMOTRACK_KAFKA_SECURITY to ssl or sasl_ssl, "
             "or use its other port"
         )
-    if security.sasl and any("disconnected" in str(fault) for fault in faults):
-        for single in broker_addresses(address):
-            if (answer := sasl_fault(single, security, _TRY_S)) is not None:
-                return refusal(single, security, [answer])
+    if answered:
+        return BrokerUnreachable(
+            f"Kafka at {address} answered, and then failed ({faults[0]}): look into the broker's "
+            "log, and try again"
+        )
+    for single in broker_addresses(address):
+        if security.sasl and (answer := sasl_fault(single, security, _TRY_S)) is not None:
+            if sentence := explain(answer, single, security):
+                return AccessRefused(sentence)
+        elif not security.sasl and wants_a_user(single, security, _TRY_S):
+            return AccessRefused(
+                f"the broker at {single} wants a user: set EMOTRACK_KAFKA_SECURITY to "
+                f"{'sasl_ssl' if security.tls else 'sasl_plaintext'}, EMOTRACK_KAFKA_USERNAME and "
+                "EMOTRACK_KAFKA_PASSWORD[_FILE], or use its other port"
+            )
     protocol = security.protocol
     return BrokerUnreachable(
         f"something listens at {address} but does not answer as a Kafka broker: {faults[0]}; with "
@@ -163,6 +214,29 @@ def sasl_fault(address: str, security: KafkaSecurity, timeout_s: float) -> Kafka
             return _refused(connection, host, arguments)
         except (OSError, ValueError, KafkaError):  # no connection, or no Kafka broker
             return None
+
+
+def wants_a_user(address: str, security: KafkaSecurity, timeout_s: float) -> bool:
+    """Return whether a broker there tells its version and hangs up at all else: SASL is missing.
+
+    Raises `ConfigError` for an unusable PEM file.
+    """
+    context = security.context() if security.tls else None
+    protocol, told = KafkaProtocol(client_id="emotrack"), False
+    with ExitStack() as opened:
+        try:
+            host, port = host_and_port(address)
+            connection = opened.enter_context(socket.create_connection((host, port), timeout_s))
+            if context is not None:
+                connection = opened.enter_context(
+                    context.wrap_socket(connection, server_hostname=host)
+                )
+            _send(connection, protocol, ApiVersionsRequest(version=0))
+            told = True
+            _send(connection, protocol, MetadataRequest(version=1, topics=[]))
+        except (OSError, ValueError, KafkaError):
+            return told
+    return False
 
 
 def _refused(connection: socket.socket, host: str, arguments: dict[str, Any]) -> KafkaError | None:
@@ -203,6 +277,11 @@ def explain(fault: BaseException, address: str, security: KafkaSecurity) -> str 
         return (
             f"the broker at {address} does not offer {security.mechanism}: set "
             "EMOTRACK_KAFKA_SASL_MECHANISM to one that it does"
+        )
+    if isinstance(fault, kafka.errors.IllegalSaslStateError):
+        return (
+            f"the broker at {address} takes no user there: set EMOTRACK_KAFKA_SECURITY to "
+            f"{'ssl' if security.tls else 'plaintext'}, or use its other port"
         )
     if sentence := not_allowed(fault, address, security):
         return sentence

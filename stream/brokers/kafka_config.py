@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
+import structlog
 from confluent_kafka import (
     OFFSET_END,
     Consumer,
@@ -29,6 +30,7 @@ CALL_S: Final = 10.0  # a call that answers later than this counts as failed
 BACKOFF_S: Final = 0.1
 REACH_S: Final = 5.0  # the same for the first one, while a user waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
+log = structlog.get_logger()
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds all of a record that its headers made large
 
 
@@ -174,6 +176,17 @@ def retry(call: Callable[[], Result], fault: str) -> Result:
             time.sleep(BACKOFF_S)
 
 
+def close_quietly(close: Callable[[], object]) -> None:
+    """Close a client; report a fault in the log instead of raising it.
+
+    A client is closed when its work has ended, well or not: what it raises then hides why.
+    """
+    try:
+        close()
+    except Exception as error:
+        log.warning("a client did not close cleanly", reason=text_of(error))
+
+
 def code_of(error: Exception) -> int | None:
     """Return librdkafka's code of an exception, if it has one."""
     inner = error.args[0] if error.args else None
@@ -194,7 +207,7 @@ class Lookup:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._topic = settings.topics.utterances
+        self._settings, self._topic = settings, settings.topics.utterances
         group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
         self._config = {"group.id": group, **connection(settings)}
 
@@ -202,20 +215,28 @@ class Lookup:
     def _client(self) -> Consumer:
         return create_client(Consumer, self._config)
 
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return create_client(AdminClient, connection(self._settings))
+
+    def topic_id(self) -> str:
+        """Return the id that the topic has now. Raises `LogUnavailable`."""
+        described = retry(
+            lambda: self._admin.describe_topics(
+                TopicCollection([self._topic]), request_timeout=CALL_S
+            )[self._topic].result(CALL_S),
+            f"topic {self._topic} cannot be described",
+        )
+        return str(described.topic_id)
+
     def first(self, partition: int) -> int:
         """Return the first offset still in the log. Raises `LogUnavailable`."""
-        return self.bounds(partition)[0]
-
-    def bounds(self, partition: int) -> tuple[int, int]:
-        """Return the first offset in the log and the one after its last record.
-
-        Raises `LogUnavailable`.
-        """
         at = TopicPartition(self._topic, partition)
-        return retry(
+        low, _ = retry(
             lambda: self._client.get_watermark_offsets(at, timeout=CALL_S),
-            "the log's bounds cannot be read",
+            "the log's start cannot be read",
         )
+        return low
 
     def at(self, partition: int, time_ms: int) -> int:
         """Return the first offset of this time or later, else the end. Raises `LogUnavailable`."""
@@ -234,5 +255,6 @@ class Lookup:
 
     def close(self) -> None:
         """Release the connection; idempotent."""
-        if "_client" in vars(self):
-            self._client.close()
+        vars(self).pop("_admin", None)  # it has no `close`
+        if (client := vars(self).pop("_client", None)) is not None:
+            close_quietly(client.close)

@@ -5,13 +5,20 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from stream.brokers.kafka_config import code_of, create_client, producer_config, text_of
+from stream.brokers.broker_faults import Act, codes_that, kind_of
+from stream.brokers.kafka_config import (
+    close_quietly,
+    code_of,
+    create_client,
+    producer_config,
+    text_of,
+)
 from stream.brokers.kafka_source import NOT_OURS, KafkaSource
-from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing
+from stream.ports import CommitRefused, DeliveryFailed, LogUnavailable, Outgoing, OutputRefused
 from stream.settings import Settings
 
 TIMEOUT_MS: Final = 6_000  # then the broker ends a killed worker's open transaction
@@ -19,12 +26,36 @@ CALL_S: Final = 15.0
 RETRIES: Final = 2  # of a call that the broker calls retriable
 
 
+RENEWED: Final = codes_that(Act.RENEW)
+REFUSED: Final = (
+    codes_that(Act.HOLD)
+    | frozenset(kind_of(KafkaError.TOPIC_AUTHORIZATION_FAILED).codes)
+    | frozenset(kind_of(KafkaError.UNKNOWN_TOPIC_OR_PART).codes)
+)
+
+
+class Failure(NamedTuple):
+    """A record that was not delivered."""
+
+    topic: str
+    error: KafkaError
+
+    @property
+    def refused(self) -> bool:
+        """True where the broker will not take it, however often it is sent."""
+        return self.error.code() in REFUSED
+
+    def __str__(self) -> str:
+        says = kind_of(self.error.code()).says
+        return f"topic {self.topic}: {self.error.str()}{': ' if says else ''}{says}"
+
+
 class KafkaSink:
     """The worker's producer; a fatally broken one is replaced by a fresh one."""
 
     def __init__(self, settings: Settings) -> None:
         self._config = producer_config(settings)
-        self._failures: list[KafkaError] = []
+        self._failures: list[Failure] = []
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
@@ -42,7 +73,7 @@ class KafkaSink:
                 except BufferError:  # the bounded queue is full: let it drain
                     self._producer.poll(0.1)
                 except KafkaException as error:
-                    self._failures.append(error.args[0])
+                    self._failures.append(Failure(r.topic, error.args[0]))
                     break
 
     def flush(self, timeout_s: float) -> bool:
@@ -53,17 +84,19 @@ class KafkaSink:
         failures, self._failures = self._failures, []
         if not failures:
             return True
-        if any(f.fatal() for f in failures):
+        if any(f.error.fatal() or f.error.code() in RENEWED for f in failures):
             self._producer = self._new_producer()
-        raise DeliveryFailed(f"{len(failures)} records were not delivered: {failures[0].str()}")
+        refused = next((f for f in failures if f.refused), None)
+        text = f"{len(failures)} records were not delivered: {refused or failures[0]}"
+        raise OutputRefused(text) if refused else DeliveryFailed(text)
 
     def close(self) -> None:
-        self._producer.purge()
-        self._producer.flush(0)
+        close_quietly(self._producer.purge)
+        close_quietly(lambda: self._producer.flush(0))
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._failures.append(error)
+            self._failures.append(Failure(message.topic() or "", error))
 
 
 class KafkaTransactions(KafkaSink):
@@ -77,6 +110,7 @@ class KafkaTransactions(KafkaSink):
     def __init__(self, settings: Settings, source: KafkaSource) -> None:
         self._source = source
         self._ready = False
+        self._refused: Failure | None = None  # of the open transaction
         super().__init__(settings)
 
     def _new_producer(self) -> Producer:
@@ -108,13 +142,15 @@ class KafkaTransactions(KafkaSink):
             self._abort(error)
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
-        """Ignore reports: a commit covers all of its records, an abort's come much later."""
+        """Note what is refused; a commit covers all its records, an abort's reports come later."""
+        if error is not None and (met := Failure(message.topic() or "", error)).refused:
+            self._refused = met
 
     def _queue(self, records: Sequence[Outgoing]) -> None:
         """Raise `KafkaException` where a record cannot even be queued: a commit would lose it."""
         self.produce(records)
         if self._failures:
-            raise KafkaException(self._failures[0])
+            raise KafkaException(self._failures[0].error)
 
     def _try(self, call: Callable[[], Any]) -> None:
         """Call again while the broker says that it may be called again."""
@@ -131,7 +167,8 @@ class KafkaTransactions(KafkaSink):
 
     def _abort(self, error: KafkaException) -> None:
         """Abort the transaction and raise its fault; replace a producer that cannot continue."""
-        self._failures = []
+        refused = next((f for f in self._failures if f.refused), self._refused)
+        self._failures, self._refused = [], None
         inner = error.args[0]
         try:
             if isinstance(inner, KafkaError) and inner.fatal():
@@ -141,4 +178,6 @@ class KafkaTransactions(KafkaSink):
             self._producer = self._new_producer()
         if code_of(error) in NOT_OURS:
             raise CommitRefused(text_of(error)) from None
+        if refused is not None:
+            raise OutputRefused(f"the transaction was aborted: {refused}") from None
         raise LogUnavailable(f"the transaction was aborted: {text_of(error)}") from None

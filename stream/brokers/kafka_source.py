@@ -6,6 +6,7 @@ librdkafka's mock cluster works too, with `mock_broker`: it has no admin API, he
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,15 +22,19 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from stream.brokers.broker_faults import Act, Kind, codes_that, kind_of
 from stream.brokers.kafka_config import (
     CALL_S,
+    NO_TOPIC_ID,
     Lookup,
+    close_quietly,
     code_of,
     consumer_config,
     create_client,
     retry,
     text_of,
 )
+from stream.errors import AccessRefused
 from stream.ports import (
     NO_TIMESTAMP,
     Assignments,
@@ -38,44 +43,30 @@ from stream.ports import (
     LogUnavailable,
     Record,
     Start,
+    TopicChanged,
 )
 from stream.settings import Settings
 
 log = structlog.get_logger()
+STANDBY_S: Final = 5.0  # between two looks whether the topic is still there, without partitions
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
 OF_TOPIC: Final = " of topic "  # in a committed note, before the topic's id
-# Records at the offsets that were lost would be mistaken for the ones answered there before.
-SHORTENED: Final = (
-    "partition {p.partition} of {p.topic} ends at offset {end}, but {p.offset} is committed: the "
-    "brokers have lost records that were answered (an unclean leader election, a lost disk). Stop "
-    "all workers, remove their states (the keys `et:*` of their Redis), set the group to the end "
-    "(`kafka-consumer-groups.sh --reset-offsets --to-latest`), and start again: states are "
-    "computed from what is left of the log"
-)
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
-NOT_OURS: Final = frozenset(
-    (
-        KafkaError.UNKNOWN_MEMBER_ID,
-        KafkaError.ILLEGAL_GENERATION,
-        KafkaError.REBALANCE_IN_PROGRESS,
-        KafkaError.STALE_MEMBER_EPOCH,
-        KafkaError.FENCED_MEMBER_EPOCH,
-        KafkaError.FENCED_INSTANCE_ID,
-        KafkaError._ASSIGNMENT_LOST,
-        KafkaError._STATE,
+NOT_OURS: Final = codes_that(Act.AGAIN) | {KafkaError.FENCED_INSTANCE_ID}
+GONE: Final = frozenset(kind_of(KafkaError.UNKNOWN_TOPIC_OR_PART).codes)
+DENIED: Final = frozenset(kind_of(KafkaError.TOPIC_AUTHORIZATION_FAILED).codes)
+AWAY: Final = frozenset(
+    code
+    for met in (
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._SSL,
+        KafkaError._AUTHENTICATION,
     )
+    for code in kind_of(met).codes
 )
-HOPELESS: Final = frozenset(
-    (
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError.UNSUPPORTED_VERSION,
-        KafkaError._UNSUPPORTED_FEATURE,
-        KafkaError._FATAL,
-    )
-)
+QUIET_S: Final = 60.0  # between two log lines on one kind of fault
 
 
 class KafkaSource:
@@ -83,8 +74,10 @@ class KafkaSource:
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._topic, self.topic_id = settings.topics.utterances, topic_id
-        self._protocol = settings.group_protocol
-        self._reachable = True
+        self._bootstrap = settings.bootstrap
+        self._next_look, self._missed = 0.0, 0
+        self._quiet: dict[int, float] = {}  # by code: no line about it before then
+        self._reachable, self._closed = True, False
         self._owned: dict[int, int] = {}  # partition -> where its reading began
         self._paused: set[int] = set()
         self._lookup = Lookup(settings)
@@ -176,6 +169,9 @@ class KafkaSource:
         return lags
 
     def reachable(self) -> bool:
+        if not self._owned and (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + STANDBY_S
+            self._require_topic()
         if not self._reachable:  # an idle consumer does not notice that the broker is back
             try:
                 self._consumer.list_topics(self._topic, timeout=1.0)
@@ -185,18 +181,48 @@ class KafkaSource:
         return True
 
     def close(self) -> None:
-        self._consumer.close()
-        self._lookup.close()
+        if not self._closed:
+            self._closed = True
+            close_quietly(self._consumer.close)
+            self._lookup.close()
+
+    def _require_topic(self) -> None:
+        """Raise `TopicChanged` where the topic is gone: a group that reads nothing is not told."""
+        try:
+            found = self._consumer.list_topics(self._topic, timeout=1.0).topics[self._topic]
+        except KafkaException:
+            return
+        missing = found.error is not None and found.error.code() in GONE
+        self._missed = self._missed + 1 if missing else 0
+        if self._missed > 1:  # a broker that has just started may not know it yet
+            raise self._deleted()
+
+    def _deleted(self) -> TopicChanged:
+        return TopicChanged(
+            f"topic {self._topic} was deleted under this worker: create it with `emotrack topics "
+            f"create --bootstrap {self._bootstrap}` and start the worker again"
+        )
 
     def _on_error(self, error: KafkaError) -> None:
-        """Note a transport fault, which heals; raise what cannot heal out of `poll`."""
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+        """Log what may heal; raise what cannot heal out of `poll`."""
+        kind = kind_of(error.code())
+        if error.code() in GONE:
+            raise self._deleted()
+        if error.fatal() or kind.act is Act.END:
+            text = f"{error.str()}: {kind.says}" if kind.says else error.str()
+            if error.code() in DENIED:
+                raise AccessRefused(f"Kafka at {self._bootstrap}: {text}")
+            raise LogUnavailable(text)
+        if error.code() in AWAY:
             self._reachable = False
-        elif error.fatal() or error.code() in HOPELESS:
-            hint = ""
-            if error.code() in (KafkaError.UNSUPPORTED_VERSION, KafkaError._UNSUPPORTED_FEATURE):
-                hint = ": a broker before Kafka 4 needs EMOTRACK_GROUP_PROTOCOL=classic"
-            raise LogUnavailable(f"{error.str()}{hint}")
+        self._report(error, kind)
+
+    def _report(self, error: KafkaError, kind: Kind) -> None:
+        """Log a fault that is waited for; the same kind again after a while only."""
+        now = time.monotonic()
+        if now >= self._quiet.get(error.code(), 0.0):
+            self._quiet[error.code()] = now + QUIET_S
+            log.warning("Kafka reports a fault", reason=error.str(), cure=kind.says or None)
 
     def _commit_failed(self, code: int | None, text: str) -> CommitRefused | LogUnavailable:
         if code in NOT_OURS:
@@ -205,6 +231,11 @@ class KafkaSource:
         return LogUnavailable(f"offsets were not committed: {text}")
 
     def _assign(self, to: Assignments, consumer: Consumer, at: list[TopicPartition]) -> None:
+        if at and self.topic_id != NO_TOPIC_ID and self._lookup.topic_id() != self.topic_id:
+            raise TopicChanged(
+                f"topic {self._topic} was deleted and created again under this worker: what it "
+                "knows of conversations is of the old one. Start the worker again"
+            )
         committed = retry(
             lambda: consumer.committed(at, timeout=CALL_S),
             "the group's offsets cannot be read",
@@ -222,11 +253,8 @@ class KafkaSource:
         to.assigned(starts)
 
     def _start(self, committed: TopicPartition) -> Start:
-        """Return where the reading of a partition begins; an offset of another topic is none.
-
-        Raises `LogUnavailable` where the log ends before the committed offset.
-        """
-        low, end = self._lookup.bounds(committed.partition)
+        """Return where the reading of a partition begins; an offset of another topic is none."""
+        low = self._lookup.first(committed.partition)
         note, _, of_topic = (committed.metadata or "").partition(OF_TOPIC)
         if of_topic not in ("", self.topic_id):
             log.warning(
@@ -235,8 +263,6 @@ class KafkaSource:
                 offset=committed.offset,
             )
             return Start(-1, low)
-        if committed.offset > end:
-            raise LogUnavailable(SHORTENED.format(p=committed, end=end))
         return Start(max(-1, committed.offset), low, note)  # negative where there is none
 
     def _leave(self, notify: Notify, consumer: Consumer, at: list[TopicPartition]) -> None:

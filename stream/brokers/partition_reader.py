@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from stream.brokers.kafka_config import CALL_S, Lookup, connection, create_client, text_of
+from stream.brokers.batch_log import BatchLog
+from stream.brokers.kafka_config import (
+    CALL_S,
+    Lookup,
+    close_quietly,
+    connection,
+    create_client,
+    text_of,
+)
 from stream.brokers.kafka_source import record_of
-from stream.ports import LogUnavailable, Record
+from stream.ports import LogUnavailable, Record, Stretch
 from stream.settings import Settings
 
 PORTION: Final = 1_000
@@ -24,6 +32,7 @@ class KafkaReader(Lookup):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
+        self._batches = BatchLog(settings.bootstrap, self._topic, settings.security)
         self._consumer_config: dict[str, Any] = {
             "group.id": f"{settings.group}.rebuild",  # librdkafka wants one; it is never joined
             "enable.auto.commit": False,
@@ -70,7 +79,11 @@ class KafkaReader(Lookup):
         except KafkaException as error:
             raise LogUnavailable(f"the log cannot be read: {text_of(error)}") from None
 
+    def lost(self, partition: int, holes: Sequence[Stretch]) -> Sequence[Stretch]:
+        return self._batches.lost(partition, holes)
+
     def close(self) -> None:
         super().close()
-        if "_consumer" in vars(self):
-            self._consumer.close()
+        self._batches.close()
+        if (consumer := vars(self).pop("_consumer", None)) is not None:
+            close_quietly(consumer.close)

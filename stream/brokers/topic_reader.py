@@ -6,7 +6,7 @@ A reader joins no group, commits nothing and sees committed transactions only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
@@ -21,9 +21,11 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient
 
+from stream.brokers.batch_log import BatchLog
 from stream.brokers.kafka_admin import require_broker
 from stream.brokers.kafka_config import (
     NO_TOPIC_ID,
+    close_quietly,
     code_of,
     connection,
     create_client,
@@ -32,7 +34,7 @@ from stream.brokers.kafka_config import (
 )
 from stream.brokers.kafka_source import record_of
 from stream.errors import AccessRefused, BrokerUnreachable, EmotrackError, TopicMissing
-from stream.ports import LogUnavailable, Record
+from stream.ports import Hole, LogUnavailable, Record, lost_of
 from stream.settings import Settings
 
 Result = TypeVar("Result")
@@ -57,6 +59,7 @@ class TopicReader:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._batches: dict[str, BatchLog] = {}
         self.broker_time = True  # all records read carry the broker's time, which never goes back
         require_broker(settings.bootstrap, CALL_S, settings.security)
         self._consumer = create_client(
@@ -133,6 +136,19 @@ class TopicReader:
         finally:
             self._consumer.unassign()
 
+    def lost(self, topic: str, partition: int, holes: Sequence[Hole]) -> list[Hole]:
+        """Return the parts of `holes` (ascending) whose records were removed from the log."""
+        if not holes:
+            return []
+        if topic not in self._batches:
+            self._batches[topic] = BatchLog(
+                self._settings.bootstrap, topic, self._settings.security
+            )
+        try:
+            return lost_of(self._batches[topic], partition, holes)
+        except LogUnavailable as error:
+            raise self._fault(None, str(error)) from None
+
     def _records(self, messages: list[Message], end: int) -> tuple[list[Record], bool]:
         """Return the records among messages that are before `end`, and whether it is reached."""
         records: list[Record] = []
@@ -152,8 +168,10 @@ class TopicReader:
         return records, False
 
     def close(self) -> None:
-        """Disconnect; idempotent."""
-        self._consumer.close()
+        """Disconnect; idempotent, never raises."""
+        for batches in self._batches.values():
+            batches.close()
+        close_quietly(self._consumer.close)
 
     def __enter__(self) -> Self:
         return self

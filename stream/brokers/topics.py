@@ -16,13 +16,22 @@ import kafka.errors
 from kafka.partitioner.default import murmur2
 
 from stream.brokers.kafka_admin import connected_admin, or_hidden
+from stream.brokers.topic_rules import (
+    DAY_MS,
+    FOREVER,
+    MIB,
+    STAMP,
+    Fault,
+    Found,
+    Needs,
+    curing,
+    faults_of,
+    role_of,
+)
 from stream.errors import ConfigError, TopicMissing, TopicUnfit
 from stream.events.messages import TopicNames
 from stream.security import PLAINTEXT, KafkaSecurity
 
-_STAMP: Final = "message.timestamp.type"
-DAY_MS: Final = 86_400_000
-MIB: Final = 1 << 20
 _NOT_AUTHORIZED: Final = (
     kafka.errors.TopicAuthorizationFailedError,
     kafka.errors.ClusterAuthorizationFailedError,
@@ -66,11 +75,16 @@ def plan(
         raise ConfigError("retention must be more than 0 days")
 
     def limits(days: float, mib: int) -> dict[str, str]:
-        return {"max.message.bytes": str(mib * MIB), "retention.ms": str(int(days * DAY_MS))}
+        limited = {
+            "cleanup.policy": "delete",
+            "max.message.bytes": str(mib * MIB),
+            "retention.ms": str(int(days * DAY_MS)),
+        }
+        return limited if replication < 3 else limited | {"min.insync.replicas": "2"}
 
     events = limits(retention_days, 1)
     # Broker time orders and times everything (docs/architecture.md §3b).
-    utterances = {_STAMP: "LogAppendTime"} | events
+    utterances = {STAMP: "LogAppendTime", "retention.bytes": str(FOREVER)} | events
     return [
         TopicPlan(names.utterances, partitions, replication, utterances),
         TopicPlan(names.predictions, partitions, replication, events),
@@ -109,38 +123,113 @@ def describe(
         return _describe(admin, plans)
 
 
+def examine(
+    bootstrap: str, names: TopicNames, needs: Needs, security: KafkaSecurity = PLAINTEXT
+) -> list[Fault]:
+    """Return what breaks or weakens a promise, of the topics that exist and can be described.
+
+    Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` where not even the settings of
+    the utterances topic are told.
+    """
+    with connected_admin(bootstrap, security=security) as admin:
+        return _examine(admin, names, needs)
+
+
+def fix(
+    bootstrap: str, names: TopicNames, needs: Needs, security: KafkaSecurity = PLAINTEXT
+) -> tuple[list[Fault], list[Fault]]:
+    """Set what breaks or weakens a promise; return what was set, and what is left.
+
+    Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` when the broker refuses.
+    """
+    with connected_admin(bootstrap, security=security) as admin:
+        faults = _examine(admin, names, needs)
+        curable = [fault for fault in faults if fault.cure is not None]
+        for topic in dict.fromkeys(fault.topic for fault in curable):
+            wanted = {f.setting: f.cure for f in curable if f.topic == topic}
+            _alter(admin, topic, wanted)
+    return curable, [fault for fault in faults if fault.cure is None]
+
+
 def require_topics(
     bootstrap: str,
     names: TopicNames,
     *,
-    allow_create_time: bool = False,
+    needs: Needs | None = None,
     security: KafkaSecurity = PLAINTEXT,
-) -> None:
-    """Return when the worker may run on these topics.
+) -> list[Fault]:
+    """Return what weakens a promise, when the worker may run on these topics.
 
-    Raises `TopicMissing`; `TopicUnfit` when utterances carry producer time (unless
-    `allow_create_time`); `BrokerUnreachable` or `AccessRefused`. Brokers without an admin API
-    (librdkafka's mock cluster) do not report how they stamp records: they need `allow_create_time`.
+    Raises `TopicMissing`; `TopicUnfit` when a setting breaks a promise; `BrokerUnreachable` or
+    `AccessRefused`. Brokers without an admin API (librdkafka's mock cluster) do not report
+    settings: they need `allow_create_time`, and nothing is said about them.
     """
+    needs = needs or Needs()
     with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
-        wanted = [names.utterances, names.predictions, names.shift_alerts, names.dead_letters]
-        missing = [name for name in wanted if name not in there]
+        missing = [name for name in _names(names) if name not in there]
         if missing:
             raise TopicMissing(
                 f"missing on {bootstrap}{or_hidden(security)}: {', '.join(missing)}. Create them "
                 f"with `emotrack topics create --bootstrap {bootstrap} "
                 f"--topic-prefix {names.prefix}`"
             )
-        if allow_create_time:
-            return
-        stamp = _configs(admin, [names.utterances])[names.utterances].get(_STAMP, "unknown")
-    if stamp != "LogAppendTime":
+        try:
+            faults = _examine(admin, names, needs)
+        except TopicUnfit:
+            if needs.allow_create_time:
+                return []
+            raise
+    broken = [fault for fault in faults if fault.breaks]
+    if broken:
+        says = "; ".join(fault.says for fault in broken)
+        raise TopicUnfit(f"{says}. Instead, {curing(broken, bootstrap, names.prefix)}")
+    return faults
+
+
+def _examine(admin: Any, names: TopicNames, needs: Needs) -> list[Fault]:
+    there = set(admin.list_topics())
+    wanted = {name: role_of(name, names) for name in _names(names) if name in there}
+    configs = {name: config for name in wanted if (config := _config_or_none(admin, name, names))}
+    if not configs:
+        return []
+    brokers = len(admin.describe_cluster()["brokers"])
+    replicas = {
+        topic["name"]: min((len(p["replica_nodes"]) for p in topic["partitions"]), default=1)
+        for topic in admin.describe_topics(list(configs))
+    }
+    found = (
+        (name, Found(wanted[name], config, replicas[name], brokers))
+        for name, config in configs.items()
+    )
+    return [fault for name, topic in found for fault in faults_of(name, topic, needs)]
+
+
+def _names(names: TopicNames) -> list[str]:
+    return [names.utterances, names.predictions, names.shift_alerts, names.dead_letters]
+
+
+def _config_or_none(admin: Any, name: str, names: TopicNames) -> dict[str, str] | None:
+    """Return a topic's settings; None where we may not see them, unless it is utterances."""
+    try:
+        return _configs(admin, [name])[name]
+    except TopicUnfit:
+        if name == names.utterances:
+            raise
+        return None
+
+
+def _alter(admin: Any, topic: str, wanted: Mapping[str, str | None]) -> None:
+    resource = kafka.admin.ConfigResource("TOPIC", topic, dict(wanted))
+    try:
+        answer = admin.alter_configs([resource], raise_on_unknown=False)["topic"][topic]
+    except kafka.errors.KafkaError as error:
+        answer = str(error)
+    if answer != "OK":
+        settings = ",".join(f"{name}={value}" for name, value in wanted.items())
         raise TopicUnfit(
-            f"topic {names.utterances} has message.timestamp.type={stamp}: sessions and latencies "
-            "need broker time. Set it with `kafka-configs.sh --alter --entity-type topics "
-            f"--entity-name {names.utterances} --add-config message.timestamp.type=LogAppendTime`, "
-            "or accept producer time with EMOTRACK_ALLOW_CREATE_TIME=true"
+            f"the broker refused to set {settings} on {topic} ({answer}): ask for ALTER_CONFIGS on "
+            "it, or have somebody who has it set this"
         )
 
 
@@ -192,7 +281,7 @@ def _report(topic: TopicPlan, partitions: int, config: Mapping[str, str]) -> Top
     ]
     if partitions != topic.partitions:
         differs.append(f"partitions is {partitions}, planned {topic.partitions}")
-    shown = {name: config.get(name, "?") for name in (_STAMP, *topic.config)}
+    shown = {name: config.get(name, "?") for name in (STAMP, *topic.config)}
     return TopicReport(topic.name, True, partitions, shown, tuple(differs))
 
 
@@ -202,8 +291,8 @@ def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
         found = admin.describe_configs(resources, config_filter="all")["topic"]
     except kafka.errors.KafkaError as error:
         raise TopicUnfit(
-            f"the broker does not say how it stamps records ({error}): allow DESCRIBE_CONFIGS, or "
-            "accept producer time with EMOTRACK_ALLOW_CREATE_TIME=true"
+            f"the broker does not tell the settings of {', '.join(names)} ({error}): allow "
+            "DESCRIBE_CONFIGS, or accept producer time with EMOTRACK_ALLOW_CREATE_TIME=true"
         ) from error
     return {
         name: {key: str(entry["value"]) for key, entry in entries.items()}

@@ -13,7 +13,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.util import find_spec
-from itertools import chain
 from typing import Final, Literal
 
 import typer
@@ -80,34 +79,31 @@ def _result(name: str, check: Callable[[Settings], str], settings: Settings) -> 
 
 
 def _broker(settings: Settings) -> str:
-    from stream.brokers.kafka_admin import connected_admin
+    from stream.brokers.kafka_admin import connected_admin, misled, unreachable
 
-    with connected_admin(settings.bootstrap, 5.0, settings.security):
+    with connected_admin(settings.bootstrap, 5.0, settings.security) as admin:
         who = f" as {settings.kafka_username}" if settings.kafka_username else ""
-        return f"{settings.bootstrap} answers over {settings.kafka_security}{who}"
+        says = f"{settings.bootstrap} answers over {settings.kafka_security}{who}"
+        faults = unreachable(admin)
+    return f"{says}; but {misled(settings.bootstrap, faults)}" if faults else says
 
 
 def _topics(settings: Settings) -> str:
-    from stream.brokers.topics import describe, plan, require_topics
+    from stream.brokers.topic_rules import Needs, curing
+    from stream.brokers.topics import require_topics
 
     names = settings.topics
-    require_topics(
-        settings.bootstrap,
-        names,
-        allow_create_time=settings.allow_create_time,
-        security=settings.security,
+    weak = require_topics(
+        settings.bootstrap, names, needs=Needs.of(settings), security=settings.security
     )
-    if settings.allow_create_time:  # a mock cluster describes nothing
-        return f"the four topics {names.prefix}* exist"
-    reports = describe(settings.bootstrap, plan(names), settings.security)
-    partitions = sorted({report.partitions for report in reports})
-    differences = chain.from_iterable(report.differs for report in reports)
-    small = [text for text in differences if text.startswith("max.message.bytes")]
-    return (
-        f"the four topics {names.prefix}* exist, {partitions} partitions; producers must use "
-        "murmur2 (librdkafka: partitioner=murmur2_random)"
-        f"{'; but ' if small else ''}{'; '.join(small)}"
+    says = (
+        f"the four topics {names.prefix}* exist; producers must use murmur2 (librdkafka: "
+        "partitioner=murmur2_random)"
     )
+    if weak:
+        faults = "; ".join(fault.says for fault in weak)
+        says += f"; but {faults}. To cure it, {curing(weak, settings.bootstrap, names.prefix)}"
+    return says
 
 
 def _rights(settings: Settings) -> str:

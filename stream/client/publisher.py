@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final, Self
 
 import kafka
@@ -41,6 +42,7 @@ class Publisher:
         self._bootstrap, self._topic, self._encoding = bootstrap, topic, encoding
         self._source, self._timeout_s, self._security = source, timeout_s, security
         self._failure: BaseException | None = None
+        self._closed = False
         self.sent = 0
         self.acknowledged = 0
         self._producer: Any = kafka.KafkaProducer(
@@ -101,10 +103,17 @@ class Publisher:
         self._raise_failure()
 
     def close(self) -> None:
-        """Flush and disconnect; idempotent. Raises `NotDelivered`."""
+        """Flush and disconnect; idempotent. Raises `NotDelivered` or `AccessRefused`, once."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self.flush()
         finally:
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        with suppress(Exception):  # what was not sent has been told, or another error is on its way
             self._producer.close(timeout=1)
 
     def _raise_failure(self) -> None:
@@ -128,7 +137,8 @@ class Publisher:
         if kind is None:
             self.close()
         else:  # records in flight may still be sent, but a failure there must not hide the error
-            self._producer.close(timeout=1)
+            self._closed = True
+            self._disconnect()
 
 
 def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:

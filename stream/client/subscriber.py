@@ -22,6 +22,7 @@ from stream.events.poison import Rejected
 from stream.security import PLAINTEXT, KafkaSecurity
 
 _POLL_MS: Final = 200
+_CLOSE_MS: Final = 5_000
 _METADATA_MS: Final = 5_000
 E = TypeVar("E", PredictionEvent, ShiftAlert)
 
@@ -118,6 +119,11 @@ class _Subscriber(Generic[E]):
         except kafka.errors.KafkaError as error:
             if sentence := not_allowed(error, self._bootstrap, self._security):
                 raise AccessRefused(sentence) from error
+            if isinstance(error, kafka.errors.UnsupportedCodecError):
+                raise TopicUnfit(
+                    f"topic {self._topic} is compressed, and what reads that is not installed "
+                    f"({error}): pip install 'kafka-python[lz4,snappy,zstd]'"
+                ) from error
             raise TopicUnfit(
                 f"topic {self._topic} cannot be read any further: {error}. If somebody wrote a "
                 "record there that is none of ours, read on from the end (without from_beginning), "
@@ -136,8 +142,9 @@ class _Subscriber(Generic[E]):
         return None
 
     def close(self) -> None:
-        """Disconnect; with a group, commit what was read. Idempotent."""
-        self._consumer.close()
+        """Disconnect; with a group, commit what was read. Idempotent, never raises."""
+        with suppress(Exception):  # what is not committed is read again
+            self._consumer.close(timeout_ms=_CLOSE_MS)
 
     def __enter__(self) -> Self:
         return self

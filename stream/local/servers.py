@@ -120,13 +120,13 @@ class Listeners:
     """Listeners of a broker besides plain TCP (name -> security protocol), and their settings.
 
     `properties` win over ours; `format_with` are arguments of the storage tool; `advertised` are
-    ports that a listener advertises instead of its own, for a proxy.
+    ports (on loopback) or whole addresses that a listener advertises instead of its own.
     """
 
     protocols: Mapping[str, str]
     properties: Mapping[str, str]
     format_with: Sequence[str] = ()
-    advertised: Mapping[str, int] = field(default_factory=dict)
+    advertised: Mapping[str, int | str] = field(default_factory=dict)
 
 
 PLAIN: Final = Listeners({}, {})
@@ -154,8 +154,9 @@ def _kafka_properties(
 ) -> str:
     """Return settings of a one-node KRaft broker that starts fast and creates no topics itself."""
 
-    def addresses(ports: Mapping[str, int]) -> str:
-        return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+    def addresses(ports: Mapping[str, int | str]) -> str:
+        at = {n: p if isinstance(p, str) else f"127.0.0.1:{p}" for n, p in ports.items()}
+        return ",".join(f"{name}://{address}" for name, address in at.items())
 
     protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", **listeners.protocols}
     lines = {

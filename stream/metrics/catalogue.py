@@ -116,6 +116,11 @@ class Metrics:
             "Partitions whose committed offset was no longer in the log at assignment: retention "
             "overtook the group.",
         )
+        self.offsets_lost = self._counter(
+            "offsets_lost_total",
+            "Offsets whose records left the log before a worker read them (compaction, deletion): "
+            "contexts that may lack them say that they are truncated.",
+        )
         self.context_truncated = self._counter(
             "context_truncated_total", "Predictions that could not see all of their session."
         )

@@ -22,7 +22,7 @@ from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder, vectors_of
 from stream.events.messages import Utterance, encode
 from stream.events.poison import Control, Poison, Reason
-from stream.ports import Record
+from stream.ports import Hole, Record
 from stream.verify.compare import differences, shift_of
 from stream.verify.outputs import LoggedAnswers, LoggedDeadLetter, LoggedPrediction, Outputs, digest
 from stream.verify.report import Invariant, Position, Report
@@ -57,10 +57,16 @@ class Verifier:
         """`states` None: there is no store to compare with."""
         self._predictor, self._outputs = predictor, outputs
         self._expectations, self._report = outputs.expectations, outputs.report
+        self._lost = outputs.lost
         self._stored = None if states is None else StoredStates(states, predictor.spec, outputs)
         self._info, self._model = predictor.info, Model.of(predictor)
         self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
         self._asleep: set[str] = set()  # silent for longer: their next utterance opens a session
+
+    def lose(self, hole: Hole) -> None:
+        """Note records that left the log before the next ones."""
+        self._report.count("lost", hole.end - hole.first)
+        self._lost.add(hole)
 
     def check(self, records: Sequence[Record], *, broker_time: bool = False) -> None:
         """Check consecutive records of one partition; with `broker_time`, time never goes back."""
@@ -153,7 +159,8 @@ class Verifier:
             self._report.count("duplicates")
         else:
             text = f"committed without an outcome; it should be {case.expected[0].outcome}"
-            self._unanswered(case, text, decidable=timelines.knows_all_ids)
+            knows = timelines.knows_all_ids and not self._lost.excuses(case.record)
+            self._unanswered(case, text, decidable=knows)
 
     def _unanswered(self, case: Case, text: str, *, decidable: bool = True) -> None:
         """Report I1, unless the answer is still to come or may have been deleted by retention."""
@@ -190,6 +197,9 @@ class Verifier:
         same = (e for e in predicting if session_of(e) == found.session)
         expected = next(same, predicting[0] if predicting else None)
         if expected is None:
+            if self._lost.excuses(case.record):
+                self._report.count("holed")
+                return None
             invariant = Invariant.I2 if case.expects("duplicate") else Invariant.I1
             outcome = case.expected[0].outcome.replace("_", "-")
             self._report.violated(invariant, f"predicted, but it is to be {outcome}", position, who)
@@ -203,10 +213,13 @@ class Verifier:
             info=self._info,
         )
         self._report.largest_difference = max(self._report.largest_difference, largest)
-        if fault:
-            self._report.violated(Invariant.I5, fault, position, who)
-        else:
+        if not fault:
             self._report.count("compared")
+        elif self._lost.excuses(case.record):
+            self._report.count("holed")
+            return None
+        else:
+            self._report.violated(Invariant.I5, fault, position, who)
         return expected
 
     def _alerts(
@@ -253,6 +266,9 @@ class Verifier:
             text = f"dead-lettered as {reason}, but it can be read"
             self._report.violated(Invariant.I1, text, position, who)
         elif expected is None or expected.poison is None or expected.poison.reason != reason:
+            if self._lost.excuses(case.record):
+                self._report.count("holed")
+                return
             outcome = "dead-lettered for another reason" if expected else case.expected[0].outcome
             text = f"dead-lettered as {reason}, but it is to be {outcome}"
             self._report.violated(Invariant.I1, text, position, who)
@@ -294,8 +310,11 @@ class Verifier:
             positions = self._outputs.at.pop(position).positions()
             if self._expectations.is_before_log(partition, position.offset):
                 self._report.count("before_log", len(positions))
+            elif self._lost.has(position.offset):
+                self._report.count("holed", len(positions))
             else:
                 self._no_outcome(positions, f"answers {position}, which is no record")
+        self._lost.clear()
 
     def finish(self) -> Report:
         """Return the report, once every partition has ended."""

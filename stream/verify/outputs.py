@@ -23,6 +23,7 @@ from stream.events.dead_letter import Dlq, dead_letter_id, letter_of
 from stream.events.messages import PredictionEvent, ShiftAlert, prediction_id
 from stream.events.poison import Poison, Reason, Rejected
 from stream.ports import NO_TIMESTAMP, Headers, Record
+from stream.verify.lost import LostRecords
 from stream.verify.report import Expectations, Invariant, Position, Report
 
 E = TypeVar("E", PredictionEvent, ShiftAlert)
@@ -93,8 +94,11 @@ class LoggedAnswers:
 class Outputs:
     """An index of the output topics, fed in log order within each partition."""
 
-    def __init__(self, topic: str, expectations: Expectations, report: Report) -> None:
-        """`topic` is the utterances topic that the outputs must answer."""
+    def __init__(
+        self, topic: str, expectations: Expectations, report: Report, lost: LostRecords
+    ) -> None:
+        """`topic` is the utterances topic that the outputs must answer; `lost` what it lacks."""
+        self.lost = lost
         self._topic, self.expectations, self.report = topic, expectations, report
         self.at: dict[Position, LoggedAnswers] = defaultdict(LoggedAnswers)
         self.starts: dict[Position, bool] = {}  # first position of a session -> context.truncated

@@ -54,6 +54,8 @@ COUNTS: Final = {
     "unencoded": "predictions of raw text and vectors by a worker without a sentence encoder",
     "other_model": "records answered by another model",
     "before_log": "answers whose session began before the log does",
+    "lost": "offsets whose records left the log from its midst (compaction, deletion)",
+    "holed": "answers and states that differ and may have seen what left the log: not judged",
     "undecided": "records whose answer, or first hearing, retention has taken",
     "not_ours": "records of the output topics that are no events of these topics",
     "states": "states that equal the recomputed ones",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from model.interface import Predictor
 from stream.brokers.topic_reader import Bounds, TopicReader
-from stream.ports import Record
+from stream.ports import Hole, Holes, Record
 from stream.settings import Settings
 from stream.stores import open_states
 from stream.verify.check import Verifier
+from stream.verify.lost import LostRecords
 from stream.verify.outputs import Outputs
 from stream.verify.report import Expectations, Report
 
@@ -61,7 +63,9 @@ def verify_topics(
             tolerance=tolerance,
             allow_truncation=allow_truncation,
         )
-        outputs = Outputs(topic, expectations, report)
+        recurrence = predictor.spec.recurrence
+        lost = LostRecords(1000 * (recurrence.max_session_s + recurrence.idle_s))
+        outputs = Outputs(topic, expectations, report, lost)
         every = [b for partitions in (inputs, *answers.values()) for b in partitions.values()]
         total, done = sum(b.end - b.low for b in every), 0
 
@@ -83,7 +87,19 @@ def verify_topics(
                         add(record)
         verifier = Verifier(predictor, outputs, states)
         for partition, bounds in inputs.items():
+            holes = Holes(bounds.low)
             for records in read(topic, partition, bounds):
+                holes.add(records)
+                lose_all(verifier, reader.lost(topic, partition, holes.found))
+                holes.found.clear()
                 verifier.check(records, broker_time=reader.broker_time)
+            holes.reach(bounds.end, time.time_ns() // 1_000_000)
+            lose_all(verifier, reader.lost(topic, partition, holes.found))
             verifier.end_partition(topic, partition)
         return verifier.finish()
+
+
+def lose_all(verifier: Verifier, holes: Sequence[Hole]) -> None:
+    """Tell the verifier what left the log before the next records."""
+    for hole in holes:
+        verifier.lose(hole)

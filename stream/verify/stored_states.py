@@ -62,6 +62,10 @@ class StoredStates:
             self._report.violated(Invariant.I4, state.loaded.corrupt, position, conversation)
         elif state.loaded.foreign:
             self._report.count("states_foreign")
+        elif stored is not None and self._expectations.is_before_log(
+            position.partition, stored.session.first_offset
+        ):
+            self._report.count("before_log")  # what began there cannot be recomputed
         elif stored is not None:
             self._pending[conversation] = position.offset, self._digests(stored)
             if stored.session.truncated and stored.window.count:
@@ -76,7 +80,8 @@ class StoredStates:
 
         Past the stored position, no committed record may have changed the conversation.
         """
-        applied = all(c.offset == record.offset for c in recomputed)
+        excused = self._outputs.lost.excuses(record)
+        applied = not excused and all(c.offset == record.offset for c in recomputed)
         if applied and self._expectations.is_committed(record) and conversation in self._compared:
             stored_at = self._compared.pop(conversation)  # one violation a conversation
             self._report.violated(
@@ -95,6 +100,9 @@ class StoredStates:
         if stored in candidates:
             self._report.count("states")
             return
+        if excused:
+            self._report.count("holed")
+            return
         nearest = max(candidates, key=lambda c: len(c.items() & stored.items()), default={})
         differ = ", ".join(name for name, part in stored.items() if nearest.get(name) != part)
         text = f"the stored state differs in: {differ}"
@@ -107,6 +115,8 @@ class StoredStates:
                 self._report.count("states_moved_on")
             elif self._expectations.is_before_log(partition, offset):
                 self._report.count("before_log")
+            elif self._outputs.lost.has(offset):
+                self._report.count("holed")
             else:
                 text = "the stored position is none that changes this conversation"
                 position = Position(topic, partition, offset)

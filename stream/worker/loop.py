@@ -58,14 +58,18 @@ from stream.ports import (
     NO_TIMESTAMP,
     CommitRefused,
     DeliveryFailed,
+    Hole,
     LogReader,
     LogUnavailable,
     Outgoing,
+    OutputRefused,
     Record,
     Sink,
     Source,
     Start,
+    TopicChanged,
     Transactions,
+    lost_of,
 )
 from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
@@ -222,6 +226,7 @@ class Worker:
         owned = self._partitions[partition]
         owned.watermark, owned.token, owned.unsent = Watermark(), None, {}
         owned.disputed |= disputed
+        owned.next = owned.resume_at
         self._forget([partition])
         self._source.seek(partition, owned.resume_at)
         return owned.resume_at
@@ -305,12 +310,65 @@ class Worker:
         polled_at, polled_ms = self._clock_s(), self._now_ms()
         if records:
             reach("F1")
+            records = self._without_doubt(records)
         for record in records:
             # In log order and before the work: no offset above an unfinished one is committed.
             self._partitions[record.partition].watermark.admit(record.offset)
             self._batcher.put(self._decoded(record, polled_at, polled_ms))
         newest_ms = max((record.timestamp_ms for record in records), default=NO_TIMESTAMP)
         self._observer.read(len(records), (newest_ms - polled_ms) / 1000)
+
+    def _without_doubt(self, records: list[Record]) -> list[Record]:
+        """Note the records that left the log before they were read: contexts may lack them.
+
+        Return the records, without those of a partition whose log cannot be looked at: they are
+        read again.
+        """
+        holes: dict[int, list[Hole]] = {}
+        for record in records:
+            owned = self._partitions[record.partition]
+            if record.offset > owned.next:
+                hole = Hole(owned.next, record.offset, record.timestamp_ms)
+                holes.setdefault(record.partition, []).append(hole)
+            elif record.offset < owned.resume_at:
+                raise self._gone_back(record)
+            owned.next = record.offset + 1
+        doubtful = {p for p, found in holes.items() if not self._look_into(p, found)}
+        return [r for r in records if r.partition not in doubtful] if doubtful else records
+
+    def _gone_back(self, record: Record) -> TopicChanged:
+        topic, group = record.topic, self.settings.group
+        return TopicChanged(
+            f"partition {record.partition} of {topic} begins anew at {record.offset}, below the "
+            f"offset that group {group} has committed: its log was truncated (an unclean leader "
+            "election) or made anew, and new records would be taken for repeats. Delete the "
+            f"group's offsets (`kafka-consumer-groups.sh --delete-offsets --group {group} --topic "
+            f"{topic} --bootstrap-server {self.settings.bootstrap}`) and the states (FLUSHDB of "
+            "that Redis), and start the workers again: what the log holds is answered again"
+        )
+
+    def _look_into(self, partition: int, holes: Sequence[Hole]) -> bool:
+        """Tell lost records from a transaction's markers; return whether that was possible."""
+        owned, first = self._partitions[partition], holes[0].first
+        try:
+            lost = lost_of(self._recovery.reader, partition, holes)
+        except LogUnavailable as error:
+            log.warning("offsets are missing: read again", partition=partition, reason=str(error))
+            owned.next = first
+            self._source.seek(partition, first)
+            return False
+        for hole in lost:
+            owned.lose(hole, int(self._predictor.spec.recurrence.idle_s * 1000))
+        if lost:
+            offsets = sum(hole.end - hole.first for hole in lost)
+            self._observer.lost(offsets)
+            log.warning(
+                "records left the log before they were read: contexts are said to be truncated",
+                partition=partition,
+                offsets=offsets,
+                first=lost[0].first,
+            )
+        return True
 
     def _decoded(self, record: Record, polled_at: float, polled_ms: int) -> Item:
         began = self._clock_s()
@@ -350,9 +408,10 @@ class Worker:
             # Done again, before anything else is read.
             self._pending = tuple(i for i in batch if i.record.partition in self._partitions)
             self._later(error)
-            log.warning("batch held", records=len(batch), reason=str(error))
+            self._report("batch held", error, records=len(batch))
         else:
             self._pending = ()
+            self.health.outputs = True
             self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
             for partition, doubts in step.suspect.items():
                 if partition in self._partitions:
@@ -454,6 +513,11 @@ class Worker:
                 raise DeliveryFailed("the broker did not acknowledge in time")
         self.health.broker = True
 
+    def _report(self, event: str, error: Exception, **facts: object) -> None:
+        """Log a fault; as an error where the broker refuses an answer, so that somebody acts."""
+        self.health.outputs = not isinstance(error, OutputRefused)
+        (log.warning if self.health.outputs else log.error)(event, **facts, reason=str(error))
+
     def _later(self, error: Exception) -> None:
         """Wait before the next try: `error` tells which server is away."""
         self._flow.postpone(self._clock_s())
@@ -477,9 +541,10 @@ class Worker:
             self.health.broker = isinstance(error, CommitRefused)
             self._next_commit = began + self.settings.retry_ms / 1000
             self._commit_failed = True
-            log.warning("commit failed", offsets=offsets, reason=str(error))
+            self._report("commit failed", error, offsets=offsets)
             return
         self._commit_failed = False
+        self.health.outputs |= self._transactions is not None
         self._confirm(offsets)
         self._observer.committed_in(self._clock_s() - began)
 

@@ -25,6 +25,7 @@ class Health:
     joined: bool = False  # assigned, or standing by with nothing assigned
     broker: bool = False
     store: bool = False
+    outputs: bool = True  # false while the broker refuses an answer for good
     draining: bool = False
 
     @property
@@ -39,6 +40,7 @@ class Health:
             "joined_group": self.joined,
             "broker_reachable": self.broker,
             "store_reachable": self.store,
+            "outputs_taken": self.outputs,
             "not_draining": not self.draining,
         }
 
@@ -61,6 +63,10 @@ class Observer:
         """Count partitions assigned, revoked or lost, and `gaps` at their committed offsets."""
         self._m.rebalances.labels(kind).inc(partitions)
         self._m.offset_gaps.inc(gaps)
+
+    def lost(self, offsets: int) -> None:
+        """Count offsets whose records left the log before they were read."""
+        self._m.offsets_lost.inc(offsets)
 
     def left(self, topic: str, partitions: Sequence[int]) -> None:
         """Remove the gauges of partitions that have left."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from state.window import StateKey
-from stream.ports import NO_TIMESTAMP, Outgoing, Start
+from stream.ports import NO_TIMESTAMP, Hole, Outgoing, Start
 from stream.worker.pipeline import Doubt, Lease
 
 
@@ -84,12 +84,23 @@ class Owned:
     proven_at: float | None = None  # monotonic seconds: all active states were seen then
     seen_below: int = -1  # ... of the records below this offset
     blind_until_ms: int = NO_TIMESTAMP
+    cut_below: int = 0  # records below this offset left the log before they were read
+    next: int = 0  # offset that is read next if the log has no hole there
     unsent: dict[int, list[Outgoing]] = field(default_factory=dict)  # transactions: by offset
+
+    def __post_init__(self) -> None:
+        self.cut_below = self.start.low if self.start.gap else 0
+        self.next = self.resume_at
 
     @property
     def resume_at(self) -> int:
         """The offset to read from after what is in flight is dropped."""
         return max(self.committed, self.start.low)
+
+    def lose(self, hole: Hole, idle_ms: int) -> None:
+        """Note that the records of a hole left the log before they were read."""
+        self.cut_below = max(self.cut_below, hole.end)
+        self.blind_until_ms = max(self.blind_until_ms, hole.until_ms + idle_ms)
 
     def trust(self, note: str, now: float, *, seen: int | None = None) -> None:
         """Trust the states of the store that `note` names; those below `seen` were checked."""
@@ -129,7 +140,7 @@ class Partitions(dict[int, Owned]):
                 owned.committed,
                 young,
                 owned.seen_below,
-                cut_below=owned.start.low if owned.start.gap else 0,
+                cut_below=owned.cut_below,
                 blind_until_ms=owned.blind_until_ms,
             )
         return leases

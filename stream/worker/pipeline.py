@@ -246,10 +246,8 @@ class Pipeline:
         spec = self._model.spec
         question = ask(record, utterance, found.conversation, spec, truncated=truncated)
         if found.conversation is not None and found.offset < lease.cut_below and truncated:
-            before = question.opening.before
-            session = replace(before.session, truncated=True)  # records may be lost unread
-            opening = replace(question.opening, before=replace(before, session=session))
-            question = replace(question, opening=opening)
+            before = question.opening.before.cut()  # records may be lost unread
+            question = replace(question, opening=replace(question.opening, before=before))
         return Opened(item, key, lease, found, question)
 
     def _answer(self, opened: Sequence[Opened], step: Step) -> list[tuple[Save, Result]]:

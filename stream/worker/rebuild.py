@@ -6,7 +6,8 @@ Only conversations with an utterance within `idle_s` before the committed offset
 later utterance starts a new session anyway.
 
 A conversation is replayed from its last pause of more than `idle_s`, where session and duplicate
-horizon begin. Where the log does not reach back to one, the state is marked `truncated`.
+horizon begin. Where the log does not reach back to one, or has lost records that may have been of
+the session, the state is marked `truncated`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stream.answers.predict import begin
 from stream.events.decode import Decoder
 from stream.events.messages import Utterance
 from stream.events.poison import Poison
-from stream.ports import NO_TIMESTAMP, LogReader, PortError, Record
+from stream.ports import NO_TIMESTAMP, Hole, Holes, LogReader, PortError, Record, lost_of
 from stream.worker.batcher import Batcher, Item
 from stream.worker.log_scan import REACH, LogCache, LogScan, LogStretch
 from stream.worker.partitions import Owned
@@ -36,6 +37,7 @@ AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of 
 REPLAYED_AT_ONCE: Final = 48  # the largest batch of a CPU
 READY_AHEAD: Final = 3  # batches that wait for the model, so that it is never idle
 LOADED_AT_ONCE: Final = 100
+HOLES_AT_ONCE: Final = 1_000
 FOREVER: Final = 1 << 62
 
 log = structlog.get_logger()
@@ -58,7 +60,7 @@ class Task:
     state: Conversation | None  # as computed so far; at first the older state to continue from
     first: int
     last: int
-    cut: bool  # the log does not reach back to where its session began
+    cut: bool  # the log no longer has all of its session
 
     @property
     def cause(self) -> str:
@@ -104,6 +106,7 @@ class Rebuild:
         self.restored: Counter[str] = Counter()  # states, by cause
         self.records = 0  # replayed
         self.blind_until_ms = NO_TIMESTAMP  # until then a conversation may have begun in a cut
+        self.lost: list[Hole] = []  # records that were removed from what was scanned
         self._token, self._doubted, self._topic_id = owned.token, owned.doubted, topic_id
         self._reader, self._log = reader, LogCache(reader, partition)
         self._store, self._predictor, self._now_ms = store, predictor, now_ms
@@ -137,7 +140,7 @@ class Rebuild:
         last = self._log.last_record(low, self.committed)
         since = low if last is None else self._at(last.timestamp_ms - self._idle_ms, low)
         scan = LogScan(self._idle_ms)
-        yield from self._feed(scan, since, self.committed)
+        next_ms = yield from self._feed(scan, since, self.committed, low, self._now_ms())
         if 0 < low >= since:
             # Retention removed what came before: a conversation may have begun there.
             self.blind_until_ms = self._first_ms(low) + self._idle_ms
@@ -148,16 +151,36 @@ class Rebuild:
             since_ms, until = last.timestamp_ms - back_ms, since
             since = self._at(since_ms, low)
             earlier = LogScan(self._idle_ms, unsettled)
-            yield from self._feed(earlier, since, until)
+            next_ms = yield from self._feed(earlier, since, until, low, next_ms)
             scan.follow(earlier, since_ms)
         if since <= low:
             scan.reach_start(low, self._first_ms(low))
+        for hole in self.lost:
+            self.blind_until_ms = max(self.blind_until_ms, hole.until_ms + self._idle_ms)
         return scan
 
-    def _feed(self, scan: LogScan, first: int, end: int) -> Iterator[None]:
-        for portion in self._log.read(first, end):
-            scan.add(portion)
+    def _feed(
+        self, scan: LogScan, first: int, end: int, low: int, next_ms: int
+    ) -> Generator[None, None, int]:
+        """Scan a stretch and look for lost records in it; `next_ms` is when the log goes on.
+
+        Return the time of its first record.
+        """
+        begin = max(low, first - 1)  # there, a record shows that none is lost just before `first`
+        holes, first_ms = Holes(begin), None
+        for portion in self._log.read(begin, end):
+            holes.add(portion)
+            records = portion if begin == first else [r for r in portion if r.offset >= first]
+            if records and first_ms is None:
+                first_ms = records[0].timestamp_ms
+            scan.add(records)
             yield
+        holes.reach(end, next_ms)
+        for at in range(0, len(holes.found), HOLES_AT_ONCE):
+            some = holes.found[at : at + HOLES_AT_ONCE]
+            self.lost += lost_of(self._reader, self.partition, some)
+            yield
+        return next_ms if first_ms is None else first_ms
 
     def _at(self, time_ms: int, low: int) -> int:
         return max(low, min(self._reader.at(self.partition, time_ms), self.committed))
@@ -185,9 +208,16 @@ class Rebuild:
                 first = stretch.first if seed is None else loaded.offset + 1
                 # Records above `committed` may be applied already: a state never goes back.
                 last = max(stretch.last, loaded.offset)
-                cut = seed is None and not stretch.settled
+                if seed is None:
+                    cut = not stretch.settled or self._lost_since(stretch.first_ms)
+                elif cut := any(hole.end > first for hole in self.lost):
+                    seed = seed.cut()
                 tasks.append(Task(key, loaded, seed, first, last, cut))
         return tasks
+
+    def _lost_since(self, began_ms: int) -> bool:
+        """Return whether a session that seems to begin then may have lost a record."""
+        return any(hole.until_ms >= began_ms - self._idle_ms for hole in self.lost)
 
     # Ask, apply, restore.
 

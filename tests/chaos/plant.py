@@ -106,6 +106,7 @@ class Plant:
     mutant: str | None = None  # a worker that breaks a promise (`tests.chaos.mutants`)
     workers: list[RunningWorker] = field(default_factory=list)
     kills: int = 0
+    truncates: bool = False  # the log itself loses context: answers may say so
 
     def __post_init__(self) -> None:
         prefix = f"chaos{uuid.uuid4().hex[:8]}."

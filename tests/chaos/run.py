@@ -66,7 +66,10 @@ def carry_out(
         stage.closing.callback(plant.close)
         error = error or settle(plant)
         report = verify_topics(
-            plant.site.settings, plant.predictor(), allow_truncation=False, tolerance=None
+            plant.site.settings,
+            plant.predictor(),
+            allow_truncation=plant.truncates,
+            tolerance=None,
         )
         records += report.counts["records"]
         predictions += report.counts["predictions"]

@@ -20,12 +20,13 @@ from stream.ports import (
     Outgoing,
     Record,
     Start,
+    Stretch,
 )
 
 
 @dataclass(slots=True)
 class LocalLog:
-    """All topics of one in-memory broker; records are dropped by raising `low` only."""
+    """All topics of one in-memory broker; records are dropped by raising `low`, or by `remove`."""
 
     now_ms: Callable[[], int]
     partitions: int = 1
@@ -33,6 +34,9 @@ class LocalLog:
     committed: dict[tuple[str, str, int], int] = field(default_factory=dict)
     notes: dict[tuple[str, str, int], str] = field(default_factory=dict)
     low: dict[tuple[str, int], int] = field(default_factory=dict)  # retention took what is below
+    # Offsets that hold no record: removed, or a transaction's marker.
+    removed: dict[tuple[str, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    markers: dict[tuple[str, int], set[int]] = field(default_factory=lambda: defaultdict(set))
 
     def append(
         self,
@@ -51,6 +55,24 @@ class LocalLog:
         record = Record(topic, at, len(log), time_ms, key, value, headers)
         log.append(record)
         return record
+
+    def mark(self, topic: str, partition: int) -> None:
+        """Append what ends a transaction: an offset without a record."""
+        record = self.append(topic, None, None, partition=partition)
+        self.markers[topic, partition].add(record.offset)
+
+    def remove(self, topic: str, partition: int, *offsets: int) -> None:
+        """Remove records, as compaction does."""
+        self.removed[topic, partition].update(offsets)
+
+    def seen(self, records: Sequence[Record]) -> list[Record]:
+        """Return those that a reader sees of these."""
+        return [
+            r
+            for r in records
+            if r.offset not in self.removed[r.topic, r.partition]
+            and r.offset not in self.markers[r.topic, r.partition]
+        ]
 
     def read(self, topic: str) -> list[Record]:
         """All records of a topic, partition by partition."""
@@ -118,7 +140,7 @@ class LocalSource:
                 log = self._log.records[self._topic, p]
                 taken = log[position : position + max_records - len(out)]
                 self._position[p] = position + len(taken)
-                out += taken
+                out += self._log.seen(taken)
         return out
 
     def pause(self, partitions: Sequence[int]) -> None:
@@ -203,14 +225,20 @@ class LocalReader:
 
     def at(self, partition: int, time_ms: int) -> int:
         records = self._log.records[self._topic, partition]
-        later = (r.offset for r in records[self.first(partition) :] if r.timestamp_ms >= time_ms)
+        there = self._log.seen(records[self.first(partition) :])
+        later = (r.offset for r in there if r.timestamp_ms >= time_ms)
         return next(later, len(records))
 
     def read(self, partition: int, first: int, end: int) -> Iterator[list[Record]]:
         records = self._log.records[self._topic, partition]
         first = max(first, self.first(partition))
         for at in range(first, min(end, len(records)), self._portion):
-            yield records[at : min(at + self._portion, end)]
+            yield self._log.seen(records[at : min(at + self._portion, end)])
+
+    def lost(self, partition: int, holes: Sequence[Stretch]) -> list[Stretch]:
+        low, removed = self.first(partition), self._log.removed[self._topic, partition]
+        offsets = (o for first, end in holes for o in range(first, end))
+        return [(o, o + 1) for o in offsets if o < low or o in removed]
 
     def close(self) -> None:
         """Nothing to release."""

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from stream.brokers.topic_rules import Needs
 from stream.brokers.topics import TopicPlan, create, describe, plan, require_topics
 from stream.errors import ConfigError, TopicMissing, TopicUnfit
 from stream.events.messages import TopicNames
@@ -68,11 +69,12 @@ def test_a_missing_topic_stops_the_worker_and_is_named(
 
 @pytest.mark.integration
 def test_producer_time_is_refused_unless_allowed(kafka: RunningKafka, names: TopicNames) -> None:
-    plans = [TopicPlan(p.name, 1, 1, {"message.timestamp.type": "CreateTime"}) for p in plan(names)]
+    stamp = {"message.timestamp.type": "CreateTime"}
+    plans = [TopicPlan(p.name, 1, 1, {**p.config, **stamp}) for p in plan(names)]
     create(kafka.bootstrap, plans)
     with pytest.raises(TopicUnfit, match=r"CreateTime.*EMOTRACK_ALLOW_CREATE_TIME"):
         require_topics(kafka.bootstrap, names)
-    require_topics(kafka.bootstrap, names, allow_create_time=True)
+    require_topics(kafka.bootstrap, names, needs=Needs(allow_create_time=True))
 
 
 @pytest.mark.integration

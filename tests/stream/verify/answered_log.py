@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,9 @@ from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder
 from stream.events.messages import TopicNames, Utterance
 from stream.events.poison import Poison
-from stream.ports import Outgoing, Record
+from stream.ports import Holes, Outgoing, Record
 from stream.verify.check import Verifier
+from stream.verify.lost import LostRecords
 from stream.verify.outputs import Outputs
 from stream.verify.report import Expectations, Report
 from stream.verify.timelines import Expected, applied
@@ -146,9 +147,11 @@ class AnsweredLog:
     def verify(
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
         allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
+        removed: Collection[int] = (),
     ) -> Report:  # fmt: skip
-        """Verify it; `committed` None: all records are; those below `low` are gone."""
+        """Verify it; `committed` None: all records are; those below `low` or `removed` are gone."""
         report, inputs = Report(), self.records("utterances")
+        lost = LostRecords(self.predictor.spec.recurrence.idle_s * 1000)
         expectations = Expectations(
             committed={0: len(inputs) if committed is None else committed},
             lows={0: low},
@@ -158,13 +161,19 @@ class AnsweredLog:
             allow_truncation=allow_truncation,
             max_uncommitted=max_uncommitted,
         )
-        outputs = Outputs("utterances", expectations, report)
+        outputs = Outputs("utterances", expectations, report, lost)
         takes = (outputs.prediction, outputs.alert, outputs.dead_letter)
         for topic, take in zip(TOPICS, takes, strict=True):
             for record in self.records(topic):
                 take(record)
-        verifier = Verifier(self.predictor, outputs, self)
+        verifier, holes = Verifier(self.predictor, outputs, self), Holes(low)
         for start in range(low, len(inputs), chunk):
-            verifier.check(inputs[start : start + chunk], broker_time=True)
+            there = [r for r in inputs[start : start + chunk] if r.offset not in removed]
+            holes.add(there)
+            for hole in holes.found:
+                verifier.lose(hole)
+            holes.found.clear()
+            if there:
+                verifier.check(there, broker_time=True)
         verifier.end_partition("utterances", 0)
         return verifier.finish()

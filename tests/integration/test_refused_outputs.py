@@ -1,0 +1,102 @@
+"""Answers that a broker will not take: held, said with the cure, and sent after the cure."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import kafka
+import pytest
+from confluent_kafka.admin import AdminClient
+from kafka.admin import ConfigResource
+from typer.testing import CliRunner
+
+from stream import main
+from stream.brokers.topics import create, plan
+from stream.settings import Settings
+from stream.verify.run import verify_topics
+from tests.fakes.predictor import SmallPredictor
+from tests.integration.workers import Site, ThreadWorker, wait_for
+
+pytestmark = pytest.mark.integration
+
+
+def configure(site: Site, topic: str, **settings: str) -> None:
+    admin = kafka.KafkaAdminClient(bootstrap_servers=site.settings.bootstrap)
+    named = {name.replace("_", "."): value for name, value in settings.items()}
+    admin.alter_configs([ConfigResource("TOPIC", topic, named)])
+    admin.close()
+
+
+def too_large(site: Site) -> str:
+    configure(site, site.settings.topics.predictions, max_message_bytes="300")
+    return "max.message.bytes"
+
+
+def without_key(site: Site) -> str:
+    configure(site, site.settings.topics.dead_letters, cleanup_policy="compact")
+    site.send(b"{", None)
+    return "cleanup.policy"
+
+
+def deleted(site: Site) -> str:
+    admin, topic = AdminClient({"bootstrap.servers": site.settings.bootstrap}), "predictions"
+    name = getattr(site.settings.topics, topic)
+    admin.delete_topics([name])[name].result(10)
+    return "emotrack topics create"
+
+
+def parts(worker: ThreadWorker) -> dict[str, bool]:
+    """The conditions of /readyz."""
+    try:
+        with urllib.request.urlopen(f"{worker.url}/readyz", timeout=5) as answer:
+            body = answer.read()
+    except urllib.error.HTTPError as error:
+        body = error.read()
+    return dict(json.loads(body))
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "transactional"])
+@pytest.mark.parametrize("fault", [too_large, without_key, deleted])
+def test_it_is_held_and_goes_out_after_the_cure(
+    site: Site,
+    start: Callable[[Settings], ThreadWorker],
+    capsys: pytest.CaptureFixture[str],
+    fault: Callable[[Site], str],
+    delivery: str,
+    tmp_path: Path,
+) -> None:
+    changes = {"delivery": delivery, "delivery_timeout_ms": 5_000}
+    worker = start(site.settings.model_copy(update=changes))
+    site.say("c", 0)
+    site.flush()
+    wait_for(lambda: site.committed() == 1, "the first answer")
+    cure = fault(site)
+    for n in range(1, 8):
+        site.say("c", n)
+    site.flush()
+    said = ""
+
+    def held() -> bool:
+        nonlocal said
+        said += "".join(capsys.readouterr())
+        return any("error" in line and cure in line for line in said.splitlines())
+
+    wait_for(held, "the sentence", 60)
+    assert not parts(worker)["outputs_taken"]
+    assert site.committed() < site.sent
+    at = [f"--bootstrap={site.settings.bootstrap}", f"--topic-prefix={site.settings.topic_prefix}"]
+    if fault is deleted:
+        create(site.settings.bootstrap, plan(site.settings.topics, partitions=2))
+    else:
+        assert CliRunner().invoke(main.app, ["topics", "fix", *at]).exit_code == 0
+    wait_for(lambda: site.committed() == site.sent, "the commit of all", 60)
+    assert all(parts(worker).values())
+    if fault is not deleted:
+        report = verify_topics(site.settings, SmallPredictor(), allow_truncation=False)
+        assert report.violations == []
+        assert report.counts["predictions"] >= 8
+    assert worker.end() == 0

@@ -1,0 +1,110 @@
+"""What a worker makes of each code of a broker or of the client library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from confluent_kafka import KafkaError
+
+from stream.brokers.broker_faults import KINDS, TABLE, UNKNOWN, Act, Kind, kind_of, markdown
+from stream.brokers.kafka_sink import Failure, KafkaSink
+from stream.brokers.kafka_source import KafkaSource
+from stream.errors import AccessRefused
+from stream.ports import (
+    CommitRefused,
+    DeliveryFailed,
+    LogUnavailable,
+    OutputRefused,
+    TopicChanged,
+)
+from stream.settings import Settings
+
+LINES = [pytest.param(code, kind, id=KafkaError(code).name()) for code, kind in KINDS.items()]
+
+
+@pytest.fixture
+def source() -> Iterator[KafkaSource]:
+    """A member that never connects."""
+    made = KafkaSource(Settings(bootstrap="127.0.0.1:1"), "id")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def sink() -> Iterator[KafkaSink]:
+    made = KafkaSink(Settings(bootstrap="127.0.0.1:1"))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("code", "kind"), LINES)
+def test_while_reading(source: KafkaSource, code: int, kind: Kind) -> None:
+    """What ends the worker ends it with its sentence; everything else is logged and waited for."""
+    error = KafkaError(code)
+    if kind.act is Act.END:
+        with pytest.raises((TopicChanged, AccessRefused, LogUnavailable)) as ended:
+            source._on_error(error)
+        assert kind.says.partition("`")[0].split(": ")[-1].strip() in str(ended.value)
+        return
+    with structlog.testing.capture_logs() as lines:
+        source._on_error(error)
+        source._on_error(error)
+    (line,) = lines
+    assert line["reason"] == error.str()
+    assert line["cure"] == (kind.says or None)
+
+
+@pytest.mark.parametrize(("code", "kind"), LINES)
+def test_while_committing(source: KafkaSource, code: int, kind: Kind) -> None:
+    met = source._commit_failed(code, "no")
+    again = kind.act is Act.AGAIN or code == KafkaError.FENCED_INSTANCE_ID
+    assert isinstance(met, CommitRefused if again else LogUnavailable)
+
+
+@pytest.mark.parametrize(("code", "kind"), LINES)
+def test_while_producing(sink: KafkaSink, code: int, kind: Kind) -> None:
+    """Nothing is given up: it is sent again, by a new producer where the old one is broken."""
+    sink._failures.append(Failure("emotrack.predictions", KafkaError(code)))
+    before = sink._producer
+    with pytest.raises(DeliveryFailed) as failed:
+        sink.flush(1.0)
+    refused = (
+        kind.act is Act.HOLD
+        or (kind.act is Act.END and "topic" in kind.says)
+        or (
+            code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            or code == KafkaError.GROUP_AUTHORIZATION_FAILED
+        )
+    )
+    assert isinstance(failed.value, OutputRefused) == refused
+    assert (sink._producer is not before) == (kind.act is Act.RENEW)
+    assert "emotrack.predictions" in str(failed.value)
+    assert kind.says in str(failed.value)
+    assert sink.flush(1.0), "the next batch is not blamed for it"
+
+
+def test_an_unknown_code_is_waited_for_and_said(source: KafkaSource, sink: KafkaSink) -> None:
+    assert kind_of(9_999) is UNKNOWN and kind_of(None) is UNKNOWN
+    with structlog.testing.capture_logs() as lines:
+        source._on_error(KafkaError(KafkaError.INVALID_CONFIG))
+    assert [line["event"] for line in lines] == ["Kafka reports a fault"]
+
+
+def test_a_lost_connection_is_no_readiness(source: KafkaSource) -> None:
+    for code in (KafkaError._RESOLVE, KafkaError._SSL, KafkaError._AUTHENTICATION):
+        source._reachable = True
+        source._on_error(KafkaError(code))
+        assert not source._reachable
+
+
+def test_no_code_has_two_lines() -> None:
+    codes = [code for kind in TABLE for code in kind.codes]
+    assert len(codes) == len(set(codes))
+
+
+def test_the_page_has_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs/reliability.md").read_text("utf-8")
+    assert markdown() in page, "run: python -m stream.brokers.broker_faults"
