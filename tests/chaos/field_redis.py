@@ -20,8 +20,7 @@ from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, Facts, Stage, wait_more
 from tests.integration.workers import wait_for
 from tests.servers import redis_sentinels
 
-LOADING_S: Final = 2.0
-KEYS: Final = 2_000  # to be loaded slowly
+KEY_US: Final = 1_000  # to load one key
 ROUNDS: Final = 6
 OPTIONS: Final = ("--enable-debug-command", "local", "--shutdown-timeout", "0")
 
@@ -35,7 +34,7 @@ def demoted(stage: Stage) -> Facts:
     # Nothing cached: each batch reads first, which a replica answers until its primary is away.
     url = f"redis://127.0.0.1:{address.port}/0"
     with stage.plant(redis_url=url, cache_conversations=1) as (plant, _):
-        for _ in range(2):
+        for _ in range(stage.times(1, 2)):
             plant.start()
         wait_more(plant, stage.times(10, 60))
         two.replicaof("NO", "ONE")
@@ -46,7 +45,9 @@ def demoted(stage: Stage) -> Facts:
 
         serving = one if address.target == first.port else two
         assert address.target is not None
-        reload = threading.Thread(target=_reload, args=(serving, address.target))
+        reload = threading.Thread(
+            target=_reload, args=(serving, address.target, stage.times(800, 3_000))
+        )
         reload.start()
         loading = _output_after(stage, plant, "LOADING")
         reload.join(PATIENCE_S)
@@ -146,11 +147,11 @@ def _ready(sentinel: redis.Redis) -> bool:
     return others == 2 and any(not r["is_sdown"] and not r["is_disconnected"] for r in replicas)
 
 
-def _reload(client: redis.Redis, port: int) -> None:
+def _reload(client: redis.Redis, port: int, keys: int) -> None:
     """Have a server read its data again for some seconds; it answers LOADING meanwhile."""
     client.config_set("loading-process-events-interval-bytes", 1024)
-    client.mset({f"filler:{number}": "x" for number in range(KEYS)})
-    client.config_set("key-load-delay", int(1e6 * LOADING_S / KEYS))
+    client.mset({f"filler:{number}": "x" for number in range(keys)})
+    client.config_set("key-load-delay", KEY_US)
     patient = redis.Redis(port=port, socket_timeout=60)
     patient.execute_command("DEBUG", "RELOAD")  # type: ignore[no-untyped-call]
     patient.close()
