@@ -34,7 +34,7 @@ def demoted(stage: Stage) -> Facts:
     # Nothing cached: each batch reads first, which a replica answers until its primary is away.
     url = f"redis://127.0.0.1:{address.port}/0"
     with stage.plant(redis_url=url, cache_conversations=1) as (plant, _):
-        for _ in range(stage.times(1, 2)):
+        for _ in range(2):
             plant.start()
         wait_more(plant, stage.times(10, 60))
         two.replicaof("NO", "ONE")
@@ -45,9 +45,8 @@ def demoted(stage: Stage) -> Facts:
 
         serving = one if address.target == first.port else two
         assert address.target is not None
-        reload = threading.Thread(
-            target=_reload, args=(serving, address.target, stage.times(800, 3_000))
-        )
+        keys = stage.times(800, 3_000)
+        reload = threading.Thread(target=_reload, args=(serving, address.target, keys))
         reload.start()
         loading = _output_after(stage, plant, "LOADING")
         reload.join(PATIENCE_S)
