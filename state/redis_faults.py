@@ -64,7 +64,7 @@ REPLIES: Final = (
     ),
     _kind(
         "right",
-        "^NOPERM|The user executing the script can't",
+        "^NOPERM|The user executing the script can't|ACL failure in script",
         _NEVER,
         f"refused us: correct user and password, and {_ACL}",
     ),

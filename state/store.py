@@ -31,8 +31,8 @@ class StoreUnavailable(StoreError):
 class StoreChanged(StoreError):
     """The store is not the one it was: acknowledged writes may be gone.
 
-    It came back empty, older or as another server, or it evicted. Reads since then must not be
-    used; `identify` accepts the store as it is now.
+    It came back empty, older or as another server, it evicted, or its clock jumped and keys of open
+    sessions expired. Reads since then must not be used; `identify` accepts the store as it is now.
     """
 
 
@@ -137,8 +137,8 @@ class Store(Protocol):
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
         """Return a fence token greater than any claimed before for this partition.
 
-        It is max(stored + 1, `at_least`, store time in us): it cannot go back when the store is
-        emptied.
+        It is max(stored + 1, `at_least`, store time in us): it does not go back when the store is
+        emptied, and not when its clock is set back; both at once leave no state to be fenced.
         """
 
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:

@@ -82,7 +82,8 @@ Prefix = Annotated[
     str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option(help="where states are, redis://HOST:PORT/DB [EMOTRACK_REDIS_URL]")
+    str | None,
+    typer.Option(help="where states are, redis://… or redis+sentinel://… [EMOTRACK_REDIS_URL]"),
 ]
 Model = Annotated[
     Path | None, typer.Option(help="checkpoint folder or name [EMOTRACK_MODEL, pcgnet]")

@@ -20,8 +20,7 @@ from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, Facts, Stage, wait_more
 from tests.integration.workers import wait_for
 from tests.servers import redis_sentinels
 
-LOADING_S: Final = 2.0
-KEYS: Final = 2_000  # to be loaded slowly
+KEY_US: Final = 1_000  # to load one key
 ROUNDS: Final = 6
 OPTIONS: Final = ("--enable-debug-command", "local", "--shutdown-timeout", "0")
 
@@ -46,7 +45,8 @@ def demoted(stage: Stage) -> Facts:
 
         serving = one if address.target == first.port else two
         assert address.target is not None
-        reload = threading.Thread(target=_reload, args=(serving, address.target))
+        keys = stage.times(800, 3_000)
+        reload = threading.Thread(target=_reload, args=(serving, address.target, keys))
         reload.start()
         loading = _output_after(stage, plant, "LOADING")
         reload.join(PATIENCE_S)
@@ -146,11 +146,11 @@ def _ready(sentinel: redis.Redis) -> bool:
     return others == 2 and any(not r["is_sdown"] and not r["is_disconnected"] for r in replicas)
 
 
-def _reload(client: redis.Redis, port: int) -> None:
+def _reload(client: redis.Redis, port: int, keys: int) -> None:
     """Have a server read its data again for some seconds; it answers LOADING meanwhile."""
     client.config_set("loading-process-events-interval-bytes", 1024)
-    client.mset({f"filler:{number}": "x" for number in range(KEYS)})
-    client.config_set("key-load-delay", int(1e6 * LOADING_S / KEYS))
+    client.mset({f"filler:{number}": "x" for number in range(keys)})
+    client.config_set("key-load-delay", KEY_US)
     patient = redis.Redis(port=port, socket_timeout=60)
     patient.execute_command("DEBUG", "RELOAD")  # type: ignore[no-untyped-call]
     patient.close()

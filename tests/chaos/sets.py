@@ -20,7 +20,6 @@ SHORT: Final[Mapping[str, Scenario]] = {
     "R12": outer.poisoned,
     "R13": outer.not_finite,
     "R16": outer.repeated,
-    "R31": field_redis.demoted,
 }
 LONG: Final[Mapping[str, Scenario]] = {
     "R1": outer.killed_at_every_place,

@@ -26,10 +26,11 @@ from state.redis_store import RedisStore, pointer_key
 from state.store import StoreError, StoreRefused, StoreUnavailable
 from state.window import StateKey, StateSpec
 from stream.local import servers
-from stream.local.servers import RunningRedis, free_ports
-from tests.conftest import ROOT
+from stream.local.servers import RunningRedis, ServerMissing, free_ports
+from tests.conftest import ROOT, missing
 from tests.fakes.resp import RespServer, info
 from tests.integration import secured
+from tests.servers import other_redis_servers
 
 Make = Callable[..., StateSpec]
 LATER, NEVER = StoreUnavailable, StoreRefused
@@ -86,6 +87,12 @@ ANSWERS: Final[list[tuple[str, str, type[StoreError], str]]] = [
     ("NOPERM this user has no permissions to run 'get'", "right", NEVER, "ACL line of docs/sec"),
     (
         "ERR The user executing the script can't run this command or subcommand script: x",
+        "right",
+        NEVER,
+        "ACL line",
+    ),
+    (
+        "ERR ACL failure in script: User x has no permissions to run the 'time' command script: x",
         "right",
         NEVER,
         "ACL line",
@@ -273,9 +280,20 @@ def test_a_server_that_served_us_and_hangs_up_is_not_taken_for_one_that_wants_tl
         store.close()
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[tuple[RunningRedis, redis.Redis]]:
-    with servers.redis_server(tmp_path, "--enable-debug-command", "local") as running:
+PROGRAMS = {"redis": "redis-server"} | {n: str(p) for n, p in other_redis_servers().items()}
+
+
+@pytest.fixture(params=PROGRAMS)
+def own(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[RunningRedis, redis.Redis]]:
+    """A server of each kind that is on this machine: their words differ."""
+    server = servers.redis_server(tmp_path, program=PROGRAMS[request.param])
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(server)
+        except ServerMissing as why:
+            missing(why)
         client = redis.Redis(port=running.port)
         yield running, client
         client.close()
