@@ -30,6 +30,11 @@ IGNORABLE_FIELDS: Final = (
 )
 IGNORED_FLAG: Final = "ignored_"  # and the field
 REPAIRED_TEXT: Final = "repaired_text"  # half a surrogate pair became U+FFFD
+FIELD_OF_FLAG: Final = {f"{IGNORED_FLAG}{name}": name for name in IGNORABLE_FIELDS} | {
+    REPAIRED_TEXT: "text"
+}
+SEQ_GAP: Final = "seq_gap"
+SEQ_DISORDER: Final = "seq_disorder"
 # `extra_json_schema` documents a bound without checking it in the decoder: `_check_ids` does, with
 # a reason code of its own.
 Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES})]

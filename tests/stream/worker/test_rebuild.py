@@ -95,6 +95,21 @@ def test_an_emptied_store_is_rebuilt_and_nothing_is_truncated(plant: Plant) -> N
     assert running.value("context_truncated_total") == 0
 
 
+def test_what_was_left_out_of_an_utterance_is_left_out_of_its_rebuild(plant: Plant) -> None:
+    """A `seq` that does not fit must not be the last one of a rebuilt state."""
+    running = plant.worker()
+    plant.say("a", 2, seq=-1, event_time=0.5)
+    plant.say("a", seq=2)
+    settle(plant, running)
+    lose(plant)
+    plant.say("a", seq=3.0, language=7)
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
+    assert running.value("state_rebuilds_total", cause="missing_state") == 1
+    flags = [json.loads(record.value or b"")["flags"] for record in plant.predictions()]
+    assert flags == [["ignored_seq", "ignored_event_time"]] * 2 + [[], ["ignored_language"]]
+
+
 def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 3)
