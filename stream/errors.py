@@ -49,7 +49,7 @@ class SourceError(EmotrackError, exit_code=7):
 
 
 class InvalidUtterance(EmotrackError, exit_code=8):
-    """An utterance the worker would dead-letter, refused before it is sent; `code` tells why."""
+    """An utterance the worker would not answer, refused before it is sent; `code` tells why."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -70,3 +70,7 @@ class StateMissing(EmotrackError, exit_code=12):
 
 class LetterUnfit(EmotrackError, exit_code=13):
     """A dead letter does not exist, or cannot be sent again; names the reason."""
+
+
+class Unanswered(EmotrackError, exit_code=14):
+    """Utterances that were sent and checked have no answer; counts them by what became of them."""

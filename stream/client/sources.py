@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
+
+import msgspec
 
 from model.data.dataset import DataSet, Dialogue, Split
 from model.data.feature_file import FeatureRows
@@ -20,10 +23,12 @@ from model.data.reader import read_data_set
 from model.data.table import CSV_SUFFIXES
 from model.errors import DataError
 from model.interface import INPUTS, MODALITIES, Modality
+from stream.client.file_kind import require_lines
+from stream.client.repeats import Placed, Repeats
 from stream.client.table_source import attached, csv_utterances, pack_exactly, require_sendable
 from stream.errors import ConfigError, InvalidUtterance, SourceError
 from stream.events.decode import parse
-from stream.events.messages import Features, FeatureVector, Utterance
+from stream.events.messages import Features, FeatureVector, Utterance, flags_of
 from stream.events.poison import MAX_VALUE_BYTES, Rejected
 
 PERSONA: Final = "persona"
@@ -36,6 +41,7 @@ class Source:
     name: str
     utterances: Iterator[Utterance]
     total: int | None = None
+    repeats: Repeats = field(default_factory=Repeats)  # of standard input: while it is published
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class PublishSummary:
     utterances: int
     conversations: int
     seconds: float
+    flags: Counter[str] = field(default_factory=Counter)  # what did not fit, by flag
 
     @property
     def per_second(self) -> float:
@@ -95,6 +102,7 @@ def publish_all(
     """
     start = clock()
     conversations: set[str] = set()
+    flags: Counter[str] = Counter()
     count = 0
     for utterance in utterances:
         if rate is not None and (ahead := start + count / rate - clock()) > 0:
@@ -107,47 +115,114 @@ def publish_all(
             ) from None
         count += 1
         conversations.add(utterance.conversation_id)
+        flags.update(flags_of(utterance))
         sent(count)
     publisher.flush()
-    return PublishSummary(count, len(conversations), clock() - start)
+    return PublishSummary(count, len(conversations), clock() - start, flags)
 
 
-def open_source(
-    source: str,
+def open_sources(
+    sources: Sequence[str],
     choice: DataChoice,
     stdin: BinaryIO | None = None,
     features: FeatureRows | None = None,
+    *,
+    id_prefix: str = "",
 ) -> Source:
-    """Open standard input (`-`), a data-set folder, a table (.csv, .tsv) or a file of JSON lines.
+    """Open standard input (`-`), data-set folders, tables (.csv, .tsv) and files of JSON lines.
 
-    Row i of `features` is attached to the i-th line; a file is then read once before, so that a
-    misfit is raised before anything is sent. Raises `SourceError`; without `features`, lines are
-    read, and refused, as they are published.
+    They are published one after the other, with `id_prefix` before each conversation id. A file is
+    read once before, so that a misfit or a repeated id is known before anything is sent; standard
+    input is read, and refused, as it is published. Row i of `features` is attached to the i-th
+    line of the only file. Raises `SourceError`.
     """
+    if features is not None and len(sources) > 1:
+        raise ConfigError("--features belongs to one file: publish the files one by one")
+    repeats = Repeats()
+    opened = [_open_source(name, choice, stdin, features, repeats, id_prefix) for name in sources]
+    totals = [source.total for source in opened]
+    return Source(
+        ", ".join(source.name for source in opened),
+        chain.from_iterable(source.utterances for source in opened),
+        total=None if None in totals else sum(filter(None, totals)),
+        repeats=repeats,
+    )
+
+
+def _open_source(
+    source: str,
+    choice: DataChoice,
+    stdin: BinaryIO | None,
+    features: FeatureRows | None,
+    repeats: Repeats,
+    id_prefix: str,
+) -> Source:
     path = Path(source)
     if path.is_dir():
         if features is not None:
             raise ConfigError("a data set has vectors of its own: leave out --features")
         try:
-            return from_data_set(read_data_set(path, choice.set_name), choice)
+            opened = from_data_set(read_data_set(path, choice.set_name), choice)
         except DataError as error:
             raise SourceError(str(error)) from error
+        return replace(opened, utterances=_renamed(opened.utterances, id_prefix))
+    limit = choice.limit_conversations
     if source == "-":
-        name, lines = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
+        name, placed = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
     else:
-        name, lines = path.name, _file_utterances(path)
+        name, placed = path.name, _file_utterances(path)
+    again = source != "-" and not path.is_fifo() and not path.is_char_device()
+    rows = None
+    if again:  # the first time of two
+        total = Counter[str]()
+        counted = _tallied(_prefixed(_file_utterances(path), id_prefix), total)
+        for _ in repeats.counted(_first_conversations(counted, limit)):
+            pass
+        rows = total.total()
+    placed = _prefixed(placed, id_prefix)
     if features is not None:
-        count = None if source == "-" else sum(1 for _ in _file_utterances(path))
-        require_sendable(features, count, name)
-        lines = attached(lines, features, name)
-    return Source(name, _first_conversations(lines, choice.limit_conversations))
+        require_sendable(features, rows, name)
+        placed = _placed_rows(placed, features, name)
+    placed = _first_conversations(placed, limit)
+    placed = placed if again else repeats.counted(placed)
+    return Source(name, (utterance for _place, utterance in placed))
 
 
-def _file_utterances(path: Path) -> Iterator[Utterance]:
+def _tallied(placed: Iterable[Placed], total: Counter[str]) -> Iterator[Placed]:
+    for one in placed:
+        total["utterances"] += 1
+        yield one
+
+
+def _placed_rows(placed: Iterable[Placed], features: FeatureRows, name: str) -> Iterator[Placed]:
+    """Yield the same places, with the rows of `features` attached."""
+    places, utterances = tee(placed)
+    # `attached` first: it must see the end, to say that rows are left.
+    rows = zip(attached((u for _, u in utterances), features, name), places, strict=False)
+    return ((place, utterance) for utterance, (place, _) in rows)
+
+
+def _prefixed(placed: Iterable[Placed], prefix: str) -> Iterator[Placed]:
+    for place, utterance in placed:
+        yield place, _with_prefix(utterance, prefix)
+
+
+def _renamed(utterances: Iterable[Utterance], prefix: str) -> Iterator[Utterance]:
+    return (_with_prefix(utterance, prefix) for utterance in utterances)
+
+
+def _with_prefix(utterance: Utterance, prefix: str) -> Utterance:
+    if not prefix:
+        return utterance
+    return msgspec.structs.replace(utterance, conversation_id=prefix + utterance.conversation_id)
+
+
+def _file_utterances(path: Path) -> Iterator[Placed]:
     if path.suffix.lower() in CSV_SUFFIXES:
         yield from csv_utterances(path)
         return
     try:
+        require_lines(path)
         with path.open("rb") as file:
             yield from read_lines(file, path.name)
     except OSError as error:
@@ -157,7 +232,7 @@ def _file_utterances(path: Path) -> Iterator[Utterance]:
         ) from error
 
 
-def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Placed]:
     """Parse JSON lines and skip blank lines. Raises `SourceError` naming the line."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -165,21 +240,21 @@ def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
         if len(line) > MAX_VALUE_BYTES:
             raise SourceError(f"{name}, line {number}: {len(line)} bytes, more than 1 MiB")
         try:
-            yield parse(line, "json")
+            yield f"{name}, line {number}", parse(line, "json")
         except Rejected as error:
             raise SourceError(f"{name}, line {number}: {error.poison.sentence}") from None
 
 
-def _first_conversations(utterances: Iterator[Utterance], limit: int | None) -> Iterator[Utterance]:
+def _first_conversations(utterances: Iterator[Placed], limit: int | None) -> Iterator[Placed]:
     """Yield only the utterances of the first `limit` conversations."""
     if limit is None:
         yield from utterances
         return
     first: set[str] = set()
-    for utterance in utterances:
+    for place, utterance in utterances:
         if utterance.conversation_id in first or len(first) < limit:
             first.add(utterance.conversation_id)
-            yield utterance
+            yield place, utterance
 
 
 def from_data_set(data: DataSet, choice: DataChoice) -> Source:

@@ -16,6 +16,7 @@ from model.data.feature_file import FeatureRows
 from model.data.table import TableRow, read_table
 from model.errors import DataError
 from model.interface import MODALITIES
+from stream.client.repeats import Placed
 from stream.errors import SourceError
 from stream.events.decode import pack, parse, vectors_of
 from stream.events.messages import PERSONA_SIZE, Features, FeatureVector, PackedTensor, Utterance
@@ -25,7 +26,7 @@ NUMBERS: Final = ("seq", "start_ms", "end_ms")
 NOT_SENT: Final = ("emotion", "split")  # labels of a data set that no live utterance has
 
 
-def csv_utterances(path: Path) -> Iterator[Utterance]:
+def csv_utterances(path: Path) -> Iterator[Placed]:
     """Yield each row as an utterance, numbered in its conversation if there are no utterance ids.
 
     Raises `SourceError` naming the line.
@@ -34,7 +35,7 @@ def csv_utterances(path: Path) -> Iterator[Utterance]:
     try:
         for row in read_table(path):
             conversation = row.cells.get("conversation_id", "")
-            yield _utterance(row, counts[conversation])
+            yield row.place, _utterance(row, counts[conversation])
             counts[conversation] += 1
     except DataError as error:
         raise SourceError(str(error)) from error
@@ -46,15 +47,23 @@ def _utterance(row: TableRow, number: int) -> Utterance:
         event.pop(name, None)
     for name in NUMBERS:
         if name in event:
-            try:
-                event[name] = int(event[name])
-            except ValueError:
-                cell = f"`{name}` is {event[name]!r}"
-                raise SourceError(f"{row.place}: {cell}, not a whole number") from None
+            event[name] = _number(event[name])
     try:
         return parse(json.dumps(event).encode(), "json")
     except Rejected as error:
         raise SourceError(f"{row.place}: {error.poison.sentence}") from None
+
+
+def _number(cell: str) -> int | float | str:
+    """Return a cell's number, as pandas writes it ("3.0"), too; else the cell, to be left out."""
+    try:
+        return int(cell)
+    except ValueError:
+        pass
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def require_sendable(features: FeatureRows, lines: int | None, name: str) -> None:

@@ -68,7 +68,11 @@ def test_a_field_that_was_left_out_is_flagged_and_counted_by_name(predictor: Pre
     log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
     metrics, worker = worker_on(log, predictor)
     said = {"conversation_id": "c", "speaker_id": "s", "text": "words"}
-    misfits = [{"seq": "3", "end_ms": None}, {"event_time": 0.5, "seq": []}, {"text": "w\ud83d"}]
+    misfits: list[dict[str, object]] = [
+        {"seq": "3", "end_ms": None},
+        {"event_time": 0.5, "seq": []},
+        {"text": "w\ud83d"},
+    ]
     for n, misfit in enumerate(misfits):
         log.append(
             "utterances", b"c", json.dumps(said | {"utterance_id": f"{n}"} | misfit).encode()
