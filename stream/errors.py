@@ -1,7 +1,7 @@
 """The error tree of `stream`: faults a user can cure, each in one sentence that names the cure.
 
 The console prints the message of an `EmotrackError` and ends with its `exit_code`, without a
-traceback; anything else is a bug and keeps its traceback.
+traceback; anything else is a bug, and one line that says where (`stream.main.unknown`).
 """
 
 from __future__ import annotations

@@ -161,6 +161,11 @@ def _open_source(
     if path.is_dir():
         if features is not None:
             raise ConfigError("a data set has vectors of its own: leave out --features")
+        if not any(path.glob("*_meta.json")):
+            raise SourceError(
+                f"{path} is a folder without a data set (no <set>_meta.json): name a file of JSON "
+                "lines, a .csv, or a folder that `emotrack data convert` made"
+            )
         try:
             opened = from_data_set(read_data_set(path, choice.set_name), choice)
         except DataError as error:

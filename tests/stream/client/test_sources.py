@@ -133,7 +133,7 @@ def test_a_missing_file_says_what_a_source_can_be(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_data_set_says_so(tmp_path: Path) -> None:
-    with pytest.raises(EmotrackError, match="no data set in"):
+    with pytest.raises(EmotrackError, match=r"folder without a data set .*data convert"):
         open_sources([str(tmp_path)], DataChoice())
 
 
