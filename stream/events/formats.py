@@ -72,12 +72,12 @@ def _compressed(value: bytes) -> str | None:
     for magic, (name, codec) in _COMPRESSIONS.items():
         if value.startswith(magic):
             return (
-                f"the value is compressed with {name}: send it as it is, and let the producer "
+                f"the value is compressed with {name}: send it uncompressed, and let the producer "
                 f"compress with compression.type={codec}, which clients undo by themselves"
             )
     if _deflated(value):
         return (
-            "the value is compressed with zlib: send it as it is, and let the producer compress "
+            "the value is compressed with zlib: send it uncompressed, and let the producer compress "
             "with compression.type=gzip, which clients undo by themselves"
         )
     return None

@@ -28,6 +28,10 @@ LIMIT_SEQ: Final = 1 << 63
 IDS: Final = ("conversation_id", "utterance_id", "speaker_id")
 _WHOLE: Final = ("seq", "start_ms", "end_ms", "event_time")
 _TEXTS: Final = ("speaker_role", "language", "event_time")
+_RESERVED_CURE: Final = {
+    "is_partial": "send final utterances only, without it",
+    "consent": "send only what may be analysed, without it",
+}
 _TOO_DEEP: Final = "nested too deep: an utterance needs four levels, no more"
 
 
@@ -46,7 +50,7 @@ def read_leniently(value: bytes, encoding: Encoding) -> Utterance:
         if fields.get(field) is not None:
             raise Rejected(
                 Reason.UNSUPPORTED_FIELD,
-                f"field `{field}` is reserved and not supported yet: leave it out",
+                f"field `{field}` is reserved and not supported yet: {_RESERVED_CURE[field]}",
             )
     known = {name: fields[name] for name in Utterance.__struct_fields__ if name in fields}
     if known.get("end_of_conversation", False) is None:

@@ -224,9 +224,9 @@ def _quoted(text: str, named: str) -> str:
     inside = text.strip()
     if inside[:1] in ("{", "["):
         return (
-            f"the value is JSON inside a {named} string, serialised twice: hand the text to a "
-            f"{STRING_SERIALIZER} (in Kafka Connect value.converter=org.apache.kafka.connect."
-            "storage.StringConverter), or the object to the JSON serializer"
+            f"the value is JSON inside a {named} string, serialised twice. For text that is JSON "
+            f"already set {STRING_SERIALIZER} (in Kafka Connect value.converter=org.apache.kafka."
+            "connect.storage.StringConverter); give a JSON serializer the object, not its text"
         )
     if in_base64(inside.encode(errors="replace")):
         return f"the value is base64 inside a {named} string: send the decoded JSON itself"

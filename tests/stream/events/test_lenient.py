@@ -149,6 +149,7 @@ def test_a_reserved_field_is_refused_unless_it_is_null(field: str, encoding: Enc
         met = read(pack(GOOD | {field: value, "seq": "3"}), encoding)
         assert isinstance(met, Poison)
         assert met.reason is Reason.UNSUPPORTED_FIELD
+        assert "without it" in met.sentence
 
 
 def test_several_misfits_are_all_flagged_in_one_order() -> None:
