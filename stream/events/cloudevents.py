@@ -221,6 +221,8 @@ def _encoding(content_type: str | None) -> tuple[Encoding, bool]:
     """Return the encoding of the value, and whether it is a structured CloudEvent."""
     if content_type is None:
         return "json", False
+    if (usual := _ENCODINGS.get(content_type)) is not None:
+        return usual, False
     # Spring and others write header values as JSON, in quotes.
     media = content_type.partition(";")[0].strip(' \t"').lower()
     known = _ENCODINGS.get(media)

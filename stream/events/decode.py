@@ -21,7 +21,6 @@ from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, open_r
 from stream.events.lenient import in_range, read_leniently
 from stream.events.messages import (
     PERSONA_SIZE,
-    RESERVED_FIELDS,
     FeatureVector,
     PackedTensor,
     Utterance,
@@ -187,9 +186,8 @@ def parse(value: bytes, encoding: Encoding) -> Utterance:
         wire = (_JSON_IN if encoding == "json" else _MSGPACK_IN).decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return read_leniently(value, encoding)
-    if not in_range(wire.seq) or any(
-        getattr(wire, field) is not msgspec.UNSET for field in RESERVED_FIELDS
-    ):
+    reserved = wire.is_partial is not msgspec.UNSET or wire.consent is not msgspec.UNSET
+    if reserved or not in_range(wire.seq):
         return read_leniently(value, encoding)
     return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
 

@@ -111,7 +111,7 @@ def _repaired(fields: dict[str, Any]) -> bool:
     """Join surrogate pairs of strings in place; return whether the text had half of one."""
     lost = False
     for name, value in fields.items():
-        if not isinstance(value, str) or not any("\ud800" <= c <= "\udfff" for c in value):
+        if not isinstance(value, str) or _encodable(value):
             continue
         joined = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         fields[name] = joined
@@ -125,6 +125,14 @@ def _repaired(fields: dict[str, Any]) -> bool:
             )
         lost = lost or name == "text"
     return lost
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _typed(known: Mapping[str, Any], fields: Mapping[Any, Any], encoding: Encoding) -> Utterance:

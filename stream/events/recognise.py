@@ -11,6 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,7 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _NAME: Final = re.compile(r"[A-Za-z_][\w.-]{0,39}", re.ASCII)
 _SHOWN: Final = 8
+_LOOKED_AT: Final = 100  # fields: a record of 1 MiB may have 100,000
 
 
 def bad_value(value: bytes, encoding: Encoding, error: Exception | None) -> Rejected:
@@ -176,7 +178,7 @@ def _wrapped(found: Mapping[Any, Any]) -> str | None:
             "the value is a CloudEvent in structured mode: send the header content-type: "
             "application/cloudevents+json"
         )
-    for name, inner in found.items():
+    for name, inner in islice(found.items(), _LOOKED_AT):
         if isinstance(inner, str) and inner.lstrip()[:1] == "{" and '"conversation_id"' in inner:
             return (
                 f"field {_safe(name)} holds the utterance as JSON text: send that text as the value"
@@ -196,7 +198,7 @@ def _nearest(name: str, found: Iterable[Any]) -> str | None:
     """Return the field that may be meant by `name`: in another case, an alias, a typing error."""
     folded = {
         re.sub(r"[\W_]", "", other).lower(): other
-        for other in found
+        for other in islice(found, _LOOKED_AT)
         if isinstance(other, str)
         and _NAME.fullmatch(other)
         and other not in Utterance.__struct_fields__
@@ -205,12 +207,16 @@ def _nearest(name: str, found: Iterable[Any]) -> str | None:
     for candidate in (wanted, *_ALIASES.get(name, ())):
         if candidate in folded:
             return folded[candidate]
-    close = difflib.get_close_matches(wanted, list(folded)[:100], n=1, cutoff=0.8)
+    close = difflib.get_close_matches(wanted, list(folded), n=1, cutoff=0.8)
     return folded[close[0]] if close else None
 
 
 def _names(found: Iterable[Any]) -> str:
-    names = [name for name in found if isinstance(name, str) and _NAME.fullmatch(name)]
+    names = [
+        name
+        for name in islice(found, _LOOKED_AT)
+        if isinstance(name, str) and _NAME.fullmatch(name)
+    ]
     shown = ", ".join(f"`{name}`" for name in names[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 

@@ -177,6 +177,10 @@ REFUSED: Final[dict[str, Case]] = {
     "JSON with a comma at its end": Case(
         Wire(to_json()[:-1] + b",}"), ("broken at character",), send_json
     ),
+    "a number without end": Case(
+        Wire(to_json()[:-1] + b', "seq": ' + b"9" * 5000 + b"}"), ("thousands of digits",),
+        send_json,
+    ),
     "Python's dict": Case(
         Wire(str(GOOD).encode()), ("single quotes", "json.dumps"), send_json
     ),
