@@ -7,6 +7,7 @@ of the record alone: worker, rebuild and verifier read the same utterance and th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ _RESERVED_CURE: Final = {
     "is_partial": "send final utterances only, without it",
     "consent": "send only what may be analysed, without it",
 }
+_PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _TOO_DEEP: Final = "nested too deep: an utterance needs four levels, no more"
 
 
@@ -113,9 +116,9 @@ def _repaired(fields: dict[str, Any]) -> bool:
     for name, value in fields.items():
         if not isinstance(value, str) or _encodable(value):
             continue
-        joined = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        fields[name] = joined
-        if joined.count("\ufffd") == value.count("\ufffd"):
+        joined = _PAIR.sub(_character, value)
+        fields[name], halves = _HALF.subn("\ufffd", joined)
+        if not halves:
             continue  # whole pairs: nothing is lost
         if name in IDS:  # two ids must not become one
             raise Rejected(
@@ -125,6 +128,10 @@ def _repaired(fields: dict[str, Any]) -> bool:
             )
         lost = lost or name == "text"
     return lost
+
+
+def _character(pair: re.Match[str]) -> str:
+    return pair[0].encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def _encodable(text: str) -> bool:
