@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,23 @@ def test_every_key_has_a_life_of_twice_idle_and_no_other_key_is_made(
             assert lives[fence_key("topic", 0)] > 0
         store.claim("topic", 0)
         assert 59_000 < client.pttl(fence_key("topic", 0)) <= 60_000
+    client.close()
+
+
+def test_a_state_whose_clock_is_ahead_lives_longer_by_that(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    """Its session goes on by the log's clock, so a missing key would be no proof of its end."""
+    spec, key = make_spec(idle_s=30), key_named("ahead")
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        store.check()
+        token = store.claim("topic", 0)
+        change = say(spec, None, 0, timestamp_ms=int(time.time() * 1000) + 600_000)
+        store.save_many([Save(key, token, -1, change, OUTPUT, 0)])
+        lives = [client.pttl(name) for name in state_keys(key) if client.exists(name)]
+        assert lives
+        assert all(650_000 < life <= 660_000 for life in lives)
     client.close()
 
 
