@@ -1,4 +1,4 @@
-"""What came back for published utterances: `emotrack publish --check`, on kafka-python alone.
+"""Follow published utterances to their end: `emotrack publish --check`, on kafka-python alone.
 
 An utterance whose offset the workers' group has committed has a prediction, a dead letter, or is a
 duplicate: its id was applied before, and it got neither.

@@ -1,4 +1,4 @@
-"""What became of utterances that were published, as data and in sentences."""
+"""The ends of published utterances, as data and in sentences."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Letter(NamedTuple):
 
 @dataclass
 class Found:
-    """What became of the utterances that were sent, by position."""
+    """The ends of the utterances that were sent."""
 
     sent: int
     group: str

@@ -64,7 +64,7 @@ class Repeats:
 
     @property
     def sentence(self) -> str | None:
-        """What to warn of; None without repeats."""
+        """The warning; None without repeats."""
         if not self.equal + self.other:
             return None
         other = f", {self.other} of them with other words or another speaker" if self.other else ""

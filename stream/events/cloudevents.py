@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -58,6 +58,8 @@ PRODUCED_AT: Final = "emotrack_produced_at"
 UNREADABLE_HEADER: Final = "ce_unreadable"  # stands for headers whose names are no UTF-8
 MAX_ID_HEADER: Final = 1024  # bytes of `ce_id`: it is copied into what it causes
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS: Final = -62_135_596_800_000  # the beginning of the year 1
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -283,6 +285,11 @@ def event_headers(
 @lru_cache(maxsize=1024)  # a batch's records share few milliseconds
 def rfc3339(epoch_ms: int) -> str:
     """Return epoch milliseconds as `2026-01-31T12:00:00.123Z`."""
-    epoch_ms = min(epoch_ms, _LAST_MS)  # a producer's CreateTime may be any number
-    at = datetime.fromtimestamp(epoch_ms // 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"
+    at = utc(epoch_ms)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def utc(epoch_ms: int) -> datetime:
+    """Return epoch milliseconds as a time; the nearest there is, for what no year can hold."""
+    within = max(_FIRST_MS, min(epoch_ms, _LAST_MS))  # a producer's CreateTime may be any number
+    return _EPOCH + timedelta(milliseconds=within)

@@ -1,4 +1,4 @@
-"""What no answer depends on costs no answer, and is flagged; what one depends on stays an error."""
+"""A field that no answer depends on costs none, and is flagged; the others stay errors."""
 
 from __future__ import annotations
 
