@@ -74,7 +74,8 @@ def publish(
     from stream.cli.data import vectors_in
     from stream.client import Publisher
     from stream.client.check import Check
-    from stream.client.sources import DataChoice, open_sources, publish_all
+    from stream.client.data_source import DataChoice
+    from stream.client.sources import open_sources, publish_all
 
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix, "group": group})
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())

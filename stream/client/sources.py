@@ -9,58 +9,26 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, tee
+from itertools import chain, tee
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Protocol
 
 import msgspec
 
-from model.data.dataset import DataSet, Dialogue, Split
 from model.data.feature_file import FeatureRows
 from model.data.reader import read_data_set
 from model.data.table import CSV_SUFFIXES
 from model.errors import DataError
-from model.interface import INPUTS, MODALITIES, Modality
+from stream.client.data_source import DataChoice, Source, from_data_set
 from stream.client.file_kind import require_lines
 from stream.client.repeats import Placed, Repeats
-from stream.client.table_source import attached, csv_utterances, pack_exactly, require_sendable
+from stream.client.table_source import attached, csv_utterances, require_sendable
 from stream.errors import ConfigError, InvalidUtterance, SourceError
 from stream.events.decode import parse
-from stream.events.messages import Features, FeatureVector, Utterance, flags_of
+from stream.events.messages import Utterance, flags_of
 from stream.events.poison import MAX_VALUE_BYTES, Rejected
-
-PERSONA: Final = "persona"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Utterances in the order to publish; `total` is None if unknown before the end."""
-
-    name: str
-    utterances: Iterator[Utterance]
-    total: int | None = None
-    repeats: Repeats = field(default_factory=Repeats)  # of standard input: while it is published
-
-
-@dataclass(frozen=True, slots=True)
-class DataChoice:
-    """The part of a data-set folder to send, and its form."""
-
-    split: Split = "test"
-    set_name: str | None = None
-    limit_conversations: int | None = None
-    at_once: int = 32
-    modalities: frozenset[str] = frozenset(INPUTS)
-    raw_text: bool = False  # the sentence instead of its vector
-
-    def __post_init__(self) -> None:
-        unknown = self.modalities - set(INPUTS)
-        if unknown:
-            raise ConfigError(
-                f"unknown feature {', '.join(sorted(unknown))}: choose from {', '.join(INPUTS)}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +145,7 @@ def _open_source(
     else:
         name, placed = path.name, _file_utterances(path)
     again = source != "-" and not path.is_fifo() and not path.is_char_device()
-    rows = None
-    if again:  # the first time of two
-        total = Counter[str]()
-        counted = _tallied(_prefixed(_file_utterances(path), id_prefix), total)
-        for _ in repeats.counted(_first_conversations(counted, limit)):
-            pass
-        rows = total.total()
+    rows = _read_first(path, id_prefix, limit, repeats) if again else None
     placed = _prefixed(placed, id_prefix)
     if features is not None:
         require_sendable(features, rows, name)
@@ -193,10 +155,19 @@ def _open_source(
     return Source(name, (utterance for _place, utterance in placed))
 
 
-def _tallied(placed: Iterable[Placed], total: Counter[str]) -> Iterator[Placed]:
-    for one in placed:
-        total["utterances"] += 1
-        yield one
+def _read_first(path: Path, prefix: str, limit: int | None, repeats: Repeats) -> int:
+    """Read a file before it is published: count its repeats, and return its utterances."""
+    rows = 0
+
+    def counted() -> Iterator[Placed]:
+        nonlocal rows
+        for one in _prefixed(_file_utterances(path), prefix):
+            rows += 1
+            yield one
+
+    for _ in repeats.counted(_first_conversations(counted(), limit)):
+        pass
+    return rows
 
 
 def _placed_rows(placed: Iterable[Placed], features: FeatureRows, name: str) -> Iterator[Placed]:
@@ -260,68 +231,3 @@ def _first_conversations(utterances: Iterator[Placed], limit: int | None) -> Ite
         if utterance.conversation_id in first or len(first) < limit:
             first.add(utterance.conversation_id)
             yield place, utterance
-
-
-def from_data_set(data: DataSet, choice: DataChoice) -> Source:
-    """Return the utterances of one split, `at_once` conversations in turns, as live ones are."""
-    dialogues = data.split(choice.split)[: choice.limit_conversations]
-    if not dialogues:
-        raise SourceError(f"{data.name} has no conversations in its {choice.split} split")
-    conversations = (conversation_of(data, dialogue, choice) for dialogue in dialogues)
-    return Source(
-        name=f"{data.name} {choice.split}",
-        utterances=side_by_side(conversations, choice.at_once),
-        total=sum(len(dialogue) for dialogue in dialogues),
-    )
-
-
-def conversation_of(data: DataSet, dialogue: Dialogue, choice: DataChoice) -> list[Utterance]:
-    """Return a dialogue as events, each vector exactly as the data set has it.
-
-    The conversation id is `<set>-<dialogue id>`; the last utterance ends the conversation.
-    """
-    last = len(dialogue) - 1
-    return [
-        Utterance(
-            conversation_id=f"{data.name}-{dialogue.dialogue_id}",
-            utterance_id=dialogue.utterance_ids[i],
-            speaker_id=dialogue.speakers[i],
-            seq=i,
-            text=dialogue.sentences[i] if choice.raw_text else None,
-            features=_features(data, dialogue, i, choice),
-            persona=_persona(dialogue, i, choice),
-            end_of_conversation=i == last,
-        )
-        for i in range(len(dialogue))
-    ]
-
-
-def side_by_side(conversations: Iterable[Sequence[Utterance]], at_once: int) -> Iterator[Utterance]:
-    """Take turns among `at_once` conversations; one that ends is replaced by the next."""
-    waiting = map(iter, conversations)
-    live = list(islice(waiting, at_once))
-    while live:
-        for conversation in tuple(live):
-            utterance = next(conversation, None)
-            if utterance is None:
-                live.remove(conversation)
-            else:
-                yield utterance
-        live += islice(waiting, at_once - len(live))
-
-
-def _features(data: DataSet, dialogue: Dialogue, i: int, choice: DataChoice) -> Features | None:
-    wanted: Set[str] = choice.modalities - ({"text"} if choice.raw_text else set())
-    vectors: dict[Modality, FeatureVector] = {}
-    for column, modality in enumerate(MODALITIES):
-        if modality in wanted and modality in dialogue.features and dialogue.present[i, column]:
-            values = dialogue.features[modality][i]
-            vectors[modality] = FeatureVector(pack_exactly(values), data.extractors[modality])
-    return Features(**vectors) if vectors else None
-
-
-def _persona(dialogue: Dialogue, i: int, choice: DataChoice) -> list[float] | None:
-    wanted = PERSONA in choice.modalities and PERSONA in dialogue.features
-    if wanted and dialogue.present[i, INPUTS.index(PERSONA)]:
-        return [float(value) for value in dialogue.features[PERSONA][i]]
-    return None

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import pytest
 
-from stream.client.sources import DataChoice, open_sources
+from stream.client.data_source import DataChoice
+from stream.client.sources import open_sources
 from stream.errors import SourceError
 
 GOOD: Final[dict[str, Any]] = {

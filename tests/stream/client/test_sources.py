@@ -15,15 +15,8 @@ from model.data.dataset import DataSet
 from model.data.reader import read_data_set
 from model.data.writer import write_data_set
 from model.interface import MODALITIES
-from stream.client.sources import (
-    DataChoice,
-    conversation_of,
-    from_data_set,
-    open_sources,
-    publish_all,
-    read_lines,
-    side_by_side,
-)
+from stream.client.data_source import DataChoice, conversation_of, from_data_set, side_by_side
+from stream.client.sources import open_sources, publish_all, read_lines
 from stream.client.table_source import pack_exactly
 from stream.errors import ConfigError, EmotrackError, InvalidUtterance, SourceError
 from stream.events.decode import Decoder, check, tensors, vectors_of

@@ -12,7 +12,8 @@ import pytest
 
 from model.data.feature_file import FeatureRows, read_feature_rows
 from model.data.writer import write_data_set
-from stream.client.sources import DataChoice, open_sources
+from stream.client.data_source import DataChoice
+from stream.client.sources import open_sources
 from stream.client.table_source import attached, csv_utterances, require_sendable
 from stream.errors import ConfigError, SourceError
 from stream.events.decode import vectors_of
