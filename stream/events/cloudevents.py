@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from stream.events.formats import format_of
 from stream.events.poison import Reason, Rejected
 
 Encoding = Literal["json", "msgpack"]
@@ -150,7 +151,10 @@ def _structured(value: bytes) -> _Structured:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if value.startswith(BOM):
             return _structured(value[len(BOM) :])
-        raise Rejected(Reason.BAD_JSON, f"the value is no CloudEvent in JSON: {error}") from None
+        named = format_of(value) or f"the value is no CloudEvent in JSON: {error}"
+        raise Rejected(
+            Reason.BAD_JSON, f"content-type is {_STRUCTURED_JSON}, but {named}"
+        ) from None
 
 
 def read_envelope(headers: Headers | None) -> Envelope:

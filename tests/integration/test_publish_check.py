@@ -56,6 +56,9 @@ def test_a_file_sent_twice_is_answered_once_and_then_named_as_duplicates(
     assert "6 of 6 utterances have no answer: 0 dead-lettered, 6 duplicates" in str(again.exception)
     assert "duplicates 6" in again.stdout and "'u0', 'u1'" in again.stdout
     assert "of 'call'" in again.stdout
+    empty = tmp_path / "empty.jsonl"
+    empty.write_bytes(b"")
+    assert "answered 0 of 0" in publish(site, str(empty), "--check").stdout
     other = publish(site, file, "--check", "--id-prefix", "second-")  # the cure
     assert other.exception is None
     assert "answered 6 of 6" in other.stdout

@@ -243,6 +243,11 @@ REFUSED: Final[dict[str, Case]] = {
             headers=content_type("application/cloudevents+json"),
         ),
     ),
+    "a compressed CloudEvent": Case(
+        Wire(gzip.compress(to_json()), headers=content_type("application/cloudevents+json")),
+        ("content-type is application/cloudevents+json", "compressed with gzip"),
+        lambda _wire: Wire(to_json()),
+    ),
     "a CloudEvent without its content-type": Case(
         Wire(json.dumps({"specversion": "1.0", "id": "1", "source": "s",
                          "type": "emotrack.utterance.v1", "data": GOOD}).encode()),
