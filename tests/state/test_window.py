@@ -186,6 +186,14 @@ def test_a_conversation_without_any_timestamp_is_one_session(make_spec: Make, sa
     assert after.session.started_ms == -1
 
 
+def test_the_first_timestamp_after_none_begins_a_session(make_spec: Make, say: Say) -> None:
+    spec = make_spec()
+    before = conversation_of(spec, say, 3, timestamp_ms=-1)
+    change = say(spec, before, 3, timestamp_ms=1_700_000_000_000)
+    assert change.new_session
+    assert change.after.window.count == 1
+
+
 @given(
     ids=st.lists(st.integers(0, 12), max_size=60),
     horizon=st.integers(0, 6),
