@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +16,17 @@ from model.data.feature_file import FeatureRows
 from model.data.table import TableRow, read_table
 from model.errors import DataError
 from model.interface import MODALITIES
+from stream.client.file_kind import require_table
 from stream.client.repeats import Placed
 from stream.errors import SourceError
 from stream.events.decode import pack, parse, vectors_of
 from stream.events.messages import PERSONA_SIZE, Features, FeatureVector, PackedTensor, Utterance
 from stream.events.poison import Rejected
+from stream.events.recognise import nearest
 
 NUMBERS: Final = ("seq", "start_ms", "end_ms")
+NEEDED: Final = ("conversation_id", "speaker_id")
+COLUMNS_SHOWN: Final = 12
 NOT_SENT: Final = ("emotion", "split")  # labels of a data set that no live utterance has
 
 
@@ -33,12 +37,28 @@ def csv_utterances(path: Path) -> Iterator[Placed]:
     """
     counts: Counter[str] = Counter()
     try:
+        require_table(path)
         for row in read_table(path):
-            conversation = row.cells.get("conversation_id", "")
+            if missing := [name for name in NEEDED if name not in row.cells]:
+                raise SourceError(f"{row.place}: {_missing(missing, path)}")
+            conversation = row.cells["conversation_id"]
             yield row.place, _utterance(row, counts[conversation])
             counts[conversation] += 1
     except DataError as error:
         raise SourceError(str(error)) from error
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}. Give a .csv") from error
+
+
+def _missing(missing: Sequence[str], path: Path) -> str:
+    """Return a sentence about cells that a row lacks: the columns that are there, the nearest."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = file.readline()
+    columns = [name.strip(' "\r\n') for name in line.split(max(",;\t", key=line.count))]
+    renames = [f"{other!r} to {name}" for name in missing if (other := nearest(name, columns))]
+    cure = f"rename {', '.join(renames)}" if renames else "every utterance needs it"
+    listed = ", ".join(map(repr, columns[:COLUMNS_SHOWN]))
+    return f"no {' and no '.join(missing)} in this row: {cure}. The file has the columns {listed}"
 
 
 def _utterance(row: TableRow, number: int) -> Utterance:

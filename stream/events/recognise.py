@@ -87,7 +87,7 @@ def nothing_said(value: bytes, encoding: Encoding) -> str | None:
         found = (msgspec.json if encoding == "json" else msgspec.msgpack).decode(value)
     except (ValueError, msgspec.DecodeError, RecursionError):
         return None
-    near = _nearest("text", found) if isinstance(found, Mapping) else None
+    near = nearest("text", found) if isinstance(found, Mapping) else None
     if near is None:
         return None
     return f"the record has no `text`, but `{near}`: rename that field to `text`"
@@ -151,7 +151,7 @@ def _bad_mapping(found: Mapping[Any, Any]) -> Rejected:
     if sentence is not None:
         return Rejected(Reason.MISSING_FIELD, sentence)
     missing = [name for name in REQUIRED if name not in found]
-    near = {name: other for name in missing if (other := _nearest(name, found))}
+    near = {name: other for name in missing if (other := nearest(name, found))}
     listed = ", ".join(f"`{name}`" for name in missing)
     sentence = (
         f"the record lacks {listed}: every utterance needs {'it' if len(missing) == 1 else 'them'}"
@@ -194,7 +194,7 @@ _DEBEZIUM: Final = (
 )
 
 
-def _nearest(name: str, found: Iterable[Any]) -> str | None:
+def nearest(name: str, found: Iterable[Any]) -> str | None:
     """Return the field that may be meant by `name`: in another case, an alias, a typing error."""
     folded = {
         re.sub(r"[\W_]", "", other).lower(): other

@@ -144,6 +144,27 @@ def test_a_number_that_no_answer_needs_costs_no_row(tmp_path: Path) -> None:
     assert (second.seq, flags_of(second)) == (None, ("ignored_seq", "ignored_end_ms"))
 
 
+def test_columns_with_other_names_are_named_with_the_nearest(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "conversationId;speakerId;text;lang\nc;ann;hi;en\n")
+    with pytest.raises(SourceError) as met:
+        list(csv_utterances(path))
+    assert "no conversation_id and no speaker_id in this row" in str(met.value)
+    assert "rename 'conversationId' to conversation_id, 'speakerId' to speaker_id" in str(met.value)
+    assert "the columns 'conversationId', 'speakerId', 'text', 'lang'" in str(met.value)
+    text = path.read_text("utf-8").replace("conversationId", "conversation_id")
+    path.write_text(text.replace("speakerId", "speaker_id"), "utf-8")  # the cure
+    assert len(list(csv_utterances(path))) == 1
+
+
+def test_a_table_in_utf_16_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    path.write_text("conversation_id,speaker_id,text\nc,ann,hi\n", "utf-16")
+    with pytest.raises(SourceError, match=r"iconv -f UTF-16 -t UTF-8 .*talk\.csv > "):
+        list(csv_utterances(path))
+    path.write_text(path.read_text("utf-16"), "utf-8")  # the cure
+    assert len(list(csv_utterances(path))) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
