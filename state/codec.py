@@ -80,6 +80,7 @@ class Append:
 
     save: Save
     offset: int
+    clock_ms: int
     digest: bytes
     restore: bool  # replace the state at any position, without an output of its own
     clear_state: bool  # delete rows and hash first
@@ -139,6 +140,7 @@ class Codec:
         return Append(
             save=save,
             offset=after.offset,
+            clock_ms=after.clock_ms,
             digest=self.digest,
             restore=False,
             clear_state=whole or change.new_session,

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 
 from state.codec import DIGEST, OFFSET, TOKEN, Append, Codec, Entries, output_offset, stored_int
 from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged
-from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec
+from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec, life_ms
 
 
 @dataclass(slots=True)
 class Memory:
     """Entries and fences by key, which memory stores share as workers share a Redis.
 
-    Ordered by expiry: every write moves its key to the end.
+    Ordered by the last write, so nearly by expiry: one that lives longer (`life_ms`) keeps those
+    after it.
     """
 
     states: OrderedDict[StateKey, tuple[float, Entries]] = field(default_factory=OrderedDict)
@@ -118,7 +119,9 @@ class MemoryStore:
         if stored != append.save.expected_offset or (foreign and not append.save.replace_foreign):
             return Saved(SaveResult.LOST, token, stored)
         self._write(entries, append)
-        self._memory.states[key] = (self._now() + self._ttl_s, entries)
+        now, recurrence = self._now(), self._codec.spec.recurrence
+        life_s = life_ms(append.clock_ms, int(now * 1000), recurrence) / 1000
+        self._memory.states[key] = (now + life_s, entries)
         self._memory.states.move_to_end(key)
         return Saved(SaveResult.SAVED, append.save.token, append.offset)
 

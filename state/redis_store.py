@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
@@ -60,7 +61,7 @@ from state.store import (
     StoreRefused,
     StoreUnavailable,
 )
-from state.window import StateKey, StateSpec
+from state.window import StateKey, StateSpec, life_ms
 
 LIBRARY: Final = "emotrack_v3"  # a changed function gets a new name: workers of both run at once
 SAVE: Final = "emotrack_v3_save"
@@ -316,7 +317,7 @@ class RedisStore:
             save.expected_offset,
             append.offset,
             save.committed_offset,
-            self._ttl_ms,
+            life_ms(append.clock_ms, int(time.time() * 1000), r),
             min(r.window, 2**32 - 1),
             min(r.duplicate_horizon, 2**32 - 1),
             len(append.rows),

@@ -247,6 +247,16 @@ def clock_at(timestamp_ms: int, stored: Conversation | None) -> int:
     return max(timestamp_ms, NO_CLOCK if stored is None else stored.clock_ms)
 
 
+def life_ms(clock_ms: int, now_ms: int, recurrence: Recurrence) -> int:
+    """Return how long the state of a conversation must be stored.
+
+    A missing key proves that a session is over, so it must outlive the session by the log's clock.
+    That may be ahead of `now_ms` (the broker's clock jumped), by `max_session_s` at most.
+    """
+    ahead = min(max(0, clock_ms - now_ms), int(recurrence.max_session_s * 1000))
+    return int(2 * recurrence.idle_s * 1000) + ahead
+
+
 def open_at(
     stored: Conversation | None,
     *,

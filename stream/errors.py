@@ -1,7 +1,7 @@
 """The error tree of `stream`: faults a user can cure, each in one sentence that names the cure.
 
 The console prints the message of an `EmotrackError` and ends with its `exit_code`, without a
-traceback; anything else is a bug and keeps its traceback.
+traceback; anything else is a bug, and one line that says where (`stream.main.unknown`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SourceError(EmotrackError, exit_code=7):
 
 
 class InvalidUtterance(EmotrackError, exit_code=8):
-    """An utterance the worker would dead-letter, refused before it is sent; `code` tells why."""
+    """An utterance the worker would not answer, refused before it is sent; `code` tells why."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -70,3 +70,7 @@ class StateMissing(EmotrackError, exit_code=12):
 
 class LetterUnfit(EmotrackError, exit_code=13):
     """A dead letter does not exist, or cannot be sent again; names the reason."""
+
+
+class Unanswered(EmotrackError, exit_code=14):
+    """Utterances that were sent and checked have no answer; counts them by what became of them."""

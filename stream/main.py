@@ -7,8 +7,10 @@ Commands import what they need when they run, so that `--help` is quick and the 
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -41,6 +43,7 @@ from stream.local.servers import ServerFailed, ServerMissing
 INTERRUPTED: Final = 130
 EXTRA_MISSING: Final = 2
 EXTRA_OF: Final = {"parselmouth": "audio"}  # whatever else is missing comes with the worker
+ROOT: Final = Path(__file__).resolve().parents[1]
 OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
 app = typer.Typer(
     name="emotrack",
@@ -89,7 +92,7 @@ def options(
 
 
 def main() -> None:
-    """Run the console; a fault a user can cure is one sentence on stderr, without a traceback."""
+    """Run the console; a fault is one sentence on stderr and an exit code, never a traceback."""
     # torch warns callers of torch.jit; torch_geometric is one when it is imported.
     warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
     try:
@@ -100,12 +103,12 @@ def main() -> None:
         end(1, str(error))
     except OSError as error:
         if error.filename is None:
-            raise
+            end(1, unknown(error))
         end(1, f"{error.filename}: {error.strerror}; name another file or folder")
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing.partition(".")[0] in OUR_PACKAGES:
-            raise
+            end(1, unknown(error))
         end(
             EXTRA_MISSING,
             f"this command needs {missing}, which this install does not bring: "
@@ -113,6 +116,24 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:  # a fault of ours: one line that says where, for a report
+        end(1, unknown(error))
+
+
+def unknown(error: BaseException) -> str:
+    """Return a sentence about a fault that no one has foreseen, with the way to it in our files."""
+    frames = [
+        f"{Path(frame.filename).relative_to(ROOT)}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(ROOT)
+        and Path(frame.filename).relative_to(ROOT).parts[0] in OUR_PACKAGES
+    ]
+    said = " ".join(str(error).split()) or "no more is known"
+    way = " < ".join(reversed(frames)) or "outside emotrack"
+    return (
+        f"{type(error).__name__}: {said}. emotrack does not know this fault: please report this "
+        f"line (in {way})"
+    )
 
 
 def end(code: int, sentence: str) -> NoReturn:

@@ -186,6 +186,7 @@ OPERATIONS: Final = (
             (rate("context_truncated_total"), "truncated contexts"),
             (rate("state_rebuilds_total", "cause"), "rebuilt, {{cause}}"),
             (rate("seq_disorder_total"), "seq out of order"),
+            (rate("ignored_fields_total", "field"), "ignored, {{field}}"),
             (rate("partition_moves_total"), "conversations moved"),
             (rate("offset_gaps_total"), "offset gaps"),
             (rate("offsets_lost_total"), "offsets lost"),

@@ -25,6 +25,7 @@ from stream.events.messages import (
     ShiftAlert,
     Utterance,
     alert_id,
+    flags_of,
     prediction_id,
 )
 from stream.events.poison import Poison
@@ -210,7 +211,7 @@ def prediction_event(
         input=position,
         abstained=reason is not None,
         reason=reason,
-        flags=disorder(utterance.seq, session.last_seq),
+        flags=[*disorder(utterance.seq, session.last_seq), *flags_of(utterance)],
     )
 
 

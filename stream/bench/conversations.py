@@ -28,7 +28,8 @@ from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
 from stream.brokers.topic_reader import TopicReader
 from stream.client import Publisher
-from stream.client.sources import DataChoice, from_data_set, publish_all
+from stream.client.data_source import DataChoice, from_data_set
+from stream.client.sources import publish_all
 from stream.errors import EmotrackError
 from stream.events.messages import PredictionEvent
 from stream.local.servers import KAFKA_JARS

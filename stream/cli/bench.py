@@ -133,7 +133,7 @@ def real(
 ) -> None:
     """Real conversations through Kafka, Redis and two workers, bytes compared with the oracle's."""
     from stream.bench.conversations import run_bench_real
-    from stream.client.sources import DataChoice
+    from stream.client.data_source import DataChoice
 
     choice = DataChoice(split, set_name, limit_conversations)
     conversations = read_conversations(data, set_name)

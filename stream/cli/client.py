@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-from stream.cli.options import Bootstrap, FeatureFiles, Prefix, SetName, progress_bar
+from stream.cli.options import AsJson, Bootstrap, FeatureFiles, Prefix, SetName, progress_bar
+from stream.events.messages import FIELD_OF_FLAG
 from stream.settings import load_settings
 
 
 def publish(
-    source: Annotated[
-        str, typer.Argument(help="JSON lines, - for stdin, a .csv, or a data-set folder")
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...", help="JSON lines, - for stdin, a .csv, or a data-set folder"
+        ),
     ],
     bootstrap: Bootstrap = None,
     topic_prefix: Prefix = None,
@@ -39,39 +46,107 @@ def publish(
     encoding: Annotated[
         Literal["msgpack", "json"] | None, typer.Option(help="default: json, data sets msgpack")
     ] = None,
+    id_prefix: Annotated[
+        str, typer.Option(help="put before each conversation id, as in `dev-`")
+    ] = "",
+    repeats: Annotated[
+        Literal["refuse", "send"],
+        typer.Option(help="ids that a file repeats with other words: they would get no answer"),
+    ] = "refuse",
+    check: Annotated[
+        bool, typer.Option("--check", help="wait for the answers, and say what came back")
+    ] = False,
+    check_timeout_s: Annotated[
+        float, typer.Option("--check-timeout", min=1, help="longest wait without progress")
+    ] = 60.0,
+    group: Annotated[
+        str | None, typer.Option(help="group of the workers, for --check [EMOTRACK_GROUP]")
+    ] = None,
+    json_out: AsJson = False,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="longest wait for the broker")] = 10.0,
 ) -> None:
     """Publish utterances.
 
     A line is one event: {"conversation_id": "c", "utterance_id": "u1", "speaker_id": "s", "text":
     "…"}. A CSV has such columns. Each conversation keeps its order; a data set's conversations run
-    side by side.
+    side by side. With --check the exit code is 14 where an utterance got no answer.
     """
     from stream.cli.data import vectors_in
     from stream.client import Publisher
-    from stream.client.sources import DataChoice, open_source, publish_all
+    from stream.client.check import Check
+    from stream.client.data_source import DataChoice
+    from stream.client.sources import open_sources, publish_all
 
-    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
+    settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix, "group": group})
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
-    opened = open_source(source, choice, features=vectors_in(features))
+    opened = open_sources(sources, choice, features=vectors_in(features), id_prefix=id_prefix)
+    if repeats == "refuse":
+        opened.repeats.refuse()
+    known = opened.repeats.sentence
+    warn(known)
     columns = MofNCompleteColumn(), TimeElapsedColumn()
-    with (
-        Publisher(
-            settings.bootstrap,
-            topic=settings.topics.utterances,
-            encoding=encoding or ("json" if opened.total is None else "msgpack"),
-            timeout_s=timeout_s,
-            security=settings.security,
-        ) as publisher,
-        progress_bar(f"publishing {opened.name}", *columns, total=opened.total) as sent,
-    ):
-        summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
-    typer.echo(
-        f"published {summary.utterances} utterances of {summary.conversations} conversations to "
-        f"{settings.topics.utterances} in {summary.seconds:.1f} s ({summary.per_second:.0f}/s), "
-        "all acknowledged"
+    with ExitStack() as stack:
+        checking = check and stack.enter_context(
+            Check(
+                settings.bootstrap,
+                topics=settings.topics,
+                group=settings.group,
+                security=settings.security,
+                timeout_s=timeout_s,
+            )
+        )
+        with (
+            Publisher(
+                settings.bootstrap,
+                topic=settings.topics.utterances,
+                encoding=encoding or ("json" if opened.total is None else "msgpack"),
+                timeout_s=timeout_s,
+                security=settings.security,
+                delivered=checking.note if checking else None,
+            ) as publisher,
+            progress_bar(f"publishing {opened.name}", *columns, total=opened.total) as sent,
+        ):
+            summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
+        if opened.repeats.sentence != known:  # standard input is known only now
+            warn(opened.repeats.sentence)
+        warn(left_out(summary.flags))
+        if not json_out:
+            typer.echo(
+                f"published {summary.utterances} utterances of {summary.conversations} "
+                f"conversations to {settings.topics.utterances} in {summary.seconds:.1f} s "
+                f"({summary.per_second:.0f}/s), all acknowledged"
+            )
+        with progress_bar("answers", total=summary.utterances, transient=True) as done:
+            found = checking.wait(check_timeout_s, done) if checking else None
+    if json_out:
+        facts: dict[str, object] = {
+            "published": summary.utterances,
+            "conversations": summary.conversations,
+            "seconds": round(summary.seconds, 3),
+            "repeated_ids": opened.repeats.equal + opened.repeats.other,
+        }
+        typer.echo(json.dumps(facts | ({} if found is None else {"check": found.data()})))
+    if found is not None:
+        for line in () if json_out else found.lines():
+            typer.echo(line)
+        found.require_complete()
+
+
+def warn(sentence: str | None) -> None:
+    """Write a sentence to stderr, if there is one."""
+    if sentence:
+        typer.echo(f"warning: {sentence}", err=True)
+
+
+def left_out(flags: Mapping[str, int]) -> str | None:
+    """Return which fields of what was published did not fit."""
+    if not flags:
+        return None
+    counts = ", ".join(
+        f"`{FIELD_OF_FLAG.get(flag, flag)}` of {count} utterances" for flag, count in flags.items()
     )
+    return f"left out or mended, as no answer needs it: {counts}"
 
 
 def watch(

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from stream.cli.options import AsJson, Bootstrap, Prefix, progress_bar
 from stream.errors import ConfigError, LetterUnfit
+from stream.events.cloudevents import utc
 from stream.events.dead_letter import Letter
 from stream.settings import Settings, load_settings
 from stream.triage.dead_letters import (
@@ -216,7 +217,7 @@ def _letter_data(letter: Letter) -> dict[str, Any]:
 
 def when(epoch_ms: int) -> str:
     """Format broker time."""
-    return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{utc(epoch_ms):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _record_data(letter: Letter, topic: str, *, body: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -12,7 +13,7 @@ from stream.brokers.kafka_admin import client_arguments, not_allowed, require_to
 from stream.errors import AccessRefused, InvalidUtterance, NotDelivered
 from stream.events.cloudevents import CLIENT_SOURCE, UTTERANCE_TYPE, Encoding, event_headers
 from stream.events.decode import check
-from stream.events.messages import DEFAULT_PREFIX, Utterance, encode
+from stream.events.messages import DEFAULT_PREFIX, FlaggedUtterance, Utterance, encode
 from stream.events.poison import MAX_VALUE_BYTES, Reason, Rejected
 from stream.security import PLAINTEXT, KafkaSecurity
 
@@ -36,11 +37,16 @@ class Publisher:
         timeout_s: float = 10.0,
         linger_ms: int = 2,
         security: KafkaSecurity = PLAINTEXT,
+        delivered: Callable[[Utterance, int, int], None] | None = None,
     ) -> None:
-        """Connect. Raises `BrokerUnreachable`, `AccessRefused` or `TopicMissing`, with the cure."""
+        """Connect; `delivered` gets each utterance with its partition and offset, on a thread.
+
+        Raises `BrokerUnreachable`, `AccessRefused` or `TopicMissing`, with the cure.
+        """
         require_topic(bootstrap, topic, timeout_s, security)
         self._bootstrap, self._topic, self._encoding = bootstrap, topic, encoding
         self._source, self._timeout_s, self._security = source, timeout_s, security
+        self._delivered = delivered
         self._failure: BaseException | None = None
         self._closed = False
         self.sent = 0
@@ -84,10 +90,12 @@ class Publisher:
         except kafka.errors.KafkaError as error:
             raise self._not_delivered(error) from error
         self.sent += 1
-        future.add_callback(self._acknowledge)
+        future.add_callback(self._acknowledge, utterance)
         future.add_errback(self._fail)
 
-    def _acknowledge(self, _metadata: object) -> None:
+    def _acknowledge(self, utterance: Utterance, metadata: Any) -> None:
+        if self._delivered is not None:
+            self._delivered(utterance, metadata.partition, metadata.offset)
         self.acknowledged += 1  # only ever on the sender's thread
 
     def _fail(self, error: BaseException) -> None:
@@ -142,6 +150,8 @@ class Publisher:
 
 
 def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:
+    if isinstance(utterance, FlaggedUtterance):
+        utterance = utterance.plain()
     try:
         check(utterance, {})
     except Rejected as error:

@@ -8,53 +8,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, tee
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Protocol
 
-from model.data.dataset import DataSet, Dialogue, Split
+import msgspec
+
 from model.data.feature_file import FeatureRows
 from model.data.reader import read_data_set
 from model.data.table import CSV_SUFFIXES
 from model.errors import DataError
-from model.interface import INPUTS, MODALITIES, Modality
-from stream.client.table_source import attached, csv_utterances, pack_exactly, require_sendable
+from stream.client.data_source import DataChoice, Source, from_data_set
+from stream.client.file_kind import require_lines
+from stream.client.repeats import Placed, Repeats
+from stream.client.table_source import attached, csv_utterances, require_sendable
 from stream.errors import ConfigError, InvalidUtterance, SourceError
 from stream.events.decode import parse
-from stream.events.messages import Features, FeatureVector, Utterance
+from stream.events.messages import Utterance, flags_of
 from stream.events.poison import MAX_VALUE_BYTES, Rejected
-
-PERSONA: Final = "persona"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Utterances in the order to publish; `total` is None if unknown before the end."""
-
-    name: str
-    utterances: Iterator[Utterance]
-    total: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DataChoice:
-    """The part of a data-set folder to send, and its form."""
-
-    split: Split = "test"
-    set_name: str | None = None
-    limit_conversations: int | None = None
-    at_once: int = 32
-    modalities: frozenset[str] = frozenset(INPUTS)
-    raw_text: bool = False  # the sentence instead of its vector
-
-    def __post_init__(self) -> None:
-        unknown = self.modalities - set(INPUTS)
-        if unknown:
-            raise ConfigError(
-                f"unknown feature {', '.join(sorted(unknown))}: choose from {', '.join(INPUTS)}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +38,7 @@ class PublishSummary:
     utterances: int
     conversations: int
     seconds: float
+    flags: Counter[str] = field(default_factory=Counter)  # what did not fit, by flag
 
     @property
     def per_second(self) -> float:
@@ -95,6 +70,7 @@ def publish_all(
     """
     start = clock()
     conversations: set[str] = set()
+    flags: Counter[str] = Counter()
     count = 0
     for utterance in utterances:
         if rate is not None and (ahead := start + count / rate - clock()) > 0:
@@ -107,47 +83,122 @@ def publish_all(
             ) from None
         count += 1
         conversations.add(utterance.conversation_id)
+        flags.update(flags_of(utterance))
         sent(count)
     publisher.flush()
-    return PublishSummary(count, len(conversations), clock() - start)
+    return PublishSummary(count, len(conversations), clock() - start, flags)
 
 
-def open_source(
-    source: str,
+def open_sources(
+    sources: Sequence[str],
     choice: DataChoice,
     stdin: BinaryIO | None = None,
     features: FeatureRows | None = None,
+    *,
+    id_prefix: str = "",
 ) -> Source:
-    """Open standard input (`-`), a data-set folder, a table (.csv, .tsv) or a file of JSON lines.
+    """Open standard input (`-`), data-set folders, tables (.csv, .tsv) and files of JSON lines.
 
-    Row i of `features` is attached to the i-th line; a file is then read once before, so that a
-    misfit is raised before anything is sent. Raises `SourceError`; without `features`, lines are
-    read, and refused, as they are published.
+    They are published one after the other, with `id_prefix` before each conversation id. A file is
+    read once before, so that a misfit or a repeated id is known before anything is sent; standard
+    input is read, and refused, as it is published. Row i of `features` is attached to the i-th
+    line of the only file. Raises `SourceError`.
     """
+    if features is not None and len(sources) > 1:
+        raise ConfigError("--features belongs to one file: publish the files one by one")
+    repeats = Repeats()
+    opened = [_open_source(name, choice, stdin, features, repeats, id_prefix) for name in sources]
+    totals = [source.total for source in opened]
+    return Source(
+        ", ".join(source.name for source in opened),
+        chain.from_iterable(source.utterances for source in opened),
+        total=None if None in totals else sum(filter(None, totals)),
+        repeats=repeats,
+    )
+
+
+def _open_source(
+    source: str,
+    choice: DataChoice,
+    stdin: BinaryIO | None,
+    features: FeatureRows | None,
+    repeats: Repeats,
+    id_prefix: str,
+) -> Source:
     path = Path(source)
     if path.is_dir():
         if features is not None:
             raise ConfigError("a data set has vectors of its own: leave out --features")
+        if not any(path.glob("*_meta.json")):
+            raise SourceError(
+                f"{path} is a folder without a data set (no <set>_meta.json): name a file of JSON "
+                "lines, a .csv, or a folder that `emotrack data convert` made"
+            )
         try:
-            return from_data_set(read_data_set(path, choice.set_name), choice)
+            opened = from_data_set(read_data_set(path, choice.set_name), choice)
         except DataError as error:
             raise SourceError(str(error)) from error
+        return replace(opened, utterances=_renamed(opened.utterances, id_prefix))
+    limit = choice.limit_conversations
     if source == "-":
-        name, lines = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
+        name, placed = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
     else:
-        name, lines = path.name, _file_utterances(path)
+        name, placed = path.name, _file_utterances(path)
+    again = source != "-" and not path.is_fifo() and not path.is_char_device()
+    rows = _read_first(path, id_prefix, limit, repeats) if again else None
+    placed = _prefixed(placed, id_prefix)
     if features is not None:
-        count = None if source == "-" else sum(1 for _ in _file_utterances(path))
-        require_sendable(features, count, name)
-        lines = attached(lines, features, name)
-    return Source(name, _first_conversations(lines, choice.limit_conversations))
+        require_sendable(features, rows, name)
+        placed = _placed_rows(placed, features, name)
+    placed = _first_conversations(placed, limit)
+    placed = placed if again else repeats.counted(placed)
+    return Source(name, (utterance for _place, utterance in placed))
 
 
-def _file_utterances(path: Path) -> Iterator[Utterance]:
+def _read_first(path: Path, prefix: str, limit: int | None, repeats: Repeats) -> int:
+    """Read a file before it is published: count its repeats, and return its utterances."""
+    rows = 0
+
+    def counted() -> Iterator[Placed]:
+        nonlocal rows
+        for one in _prefixed(_file_utterances(path), prefix):
+            rows += 1
+            yield one
+
+    for _ in repeats.counted(_first_conversations(counted(), limit)):
+        pass
+    return rows
+
+
+def _placed_rows(placed: Iterable[Placed], features: FeatureRows, name: str) -> Iterator[Placed]:
+    """Yield the same places, with the rows of `features` attached."""
+    places, utterances = tee(placed)
+    # `attached` first: it must see the end, to say that rows are left.
+    rows = zip(attached((u for _, u in utterances), features, name), places, strict=False)
+    return ((place, utterance) for utterance, (place, _) in rows)
+
+
+def _prefixed(placed: Iterable[Placed], prefix: str) -> Iterator[Placed]:
+    for place, utterance in placed:
+        yield place, _with_prefix(utterance, prefix)
+
+
+def _renamed(utterances: Iterable[Utterance], prefix: str) -> Iterator[Utterance]:
+    return (_with_prefix(utterance, prefix) for utterance in utterances)
+
+
+def _with_prefix(utterance: Utterance, prefix: str) -> Utterance:
+    if not prefix:
+        return utterance
+    return msgspec.structs.replace(utterance, conversation_id=prefix + utterance.conversation_id)
+
+
+def _file_utterances(path: Path) -> Iterator[Placed]:
     if path.suffix.lower() in CSV_SUFFIXES:
         yield from csv_utterances(path)
         return
     try:
+        require_lines(path)
         with path.open("rb") as file:
             yield from read_lines(file, path.name)
     except OSError as error:
@@ -157,7 +208,7 @@ def _file_utterances(path: Path) -> Iterator[Utterance]:
         ) from error
 
 
-def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
+def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Placed]:
     """Parse JSON lines and skip blank lines. Raises `SourceError` naming the line."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -165,83 +216,18 @@ def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Utterance]:
         if len(line) > MAX_VALUE_BYTES:
             raise SourceError(f"{name}, line {number}: {len(line)} bytes, more than 1 MiB")
         try:
-            yield parse(line, "json")
+            yield f"{name}, line {number}", parse(line, "json")
         except Rejected as error:
             raise SourceError(f"{name}, line {number}: {error.poison.sentence}") from None
 
 
-def _first_conversations(utterances: Iterator[Utterance], limit: int | None) -> Iterator[Utterance]:
+def _first_conversations(utterances: Iterator[Placed], limit: int | None) -> Iterator[Placed]:
     """Yield only the utterances of the first `limit` conversations."""
     if limit is None:
         yield from utterances
         return
     first: set[str] = set()
-    for utterance in utterances:
+    for place, utterance in utterances:
         if utterance.conversation_id in first or len(first) < limit:
             first.add(utterance.conversation_id)
-            yield utterance
-
-
-def from_data_set(data: DataSet, choice: DataChoice) -> Source:
-    """Return the utterances of one split, `at_once` conversations in turns, as live ones are."""
-    dialogues = data.split(choice.split)[: choice.limit_conversations]
-    if not dialogues:
-        raise SourceError(f"{data.name} has no conversations in its {choice.split} split")
-    conversations = (conversation_of(data, dialogue, choice) for dialogue in dialogues)
-    return Source(
-        name=f"{data.name} {choice.split}",
-        utterances=side_by_side(conversations, choice.at_once),
-        total=sum(len(dialogue) for dialogue in dialogues),
-    )
-
-
-def conversation_of(data: DataSet, dialogue: Dialogue, choice: DataChoice) -> list[Utterance]:
-    """Return a dialogue as events, each vector exactly as the data set has it.
-
-    The conversation id is `<set>-<dialogue id>`; the last utterance ends the conversation.
-    """
-    last = len(dialogue) - 1
-    return [
-        Utterance(
-            conversation_id=f"{data.name}-{dialogue.dialogue_id}",
-            utterance_id=dialogue.utterance_ids[i],
-            speaker_id=dialogue.speakers[i],
-            seq=i,
-            text=dialogue.sentences[i] if choice.raw_text else None,
-            features=_features(data, dialogue, i, choice),
-            persona=_persona(dialogue, i, choice),
-            end_of_conversation=i == last,
-        )
-        for i in range(len(dialogue))
-    ]
-
-
-def side_by_side(conversations: Iterable[Sequence[Utterance]], at_once: int) -> Iterator[Utterance]:
-    """Take turns among `at_once` conversations; one that ends is replaced by the next."""
-    waiting = map(iter, conversations)
-    live = list(islice(waiting, at_once))
-    while live:
-        for conversation in tuple(live):
-            utterance = next(conversation, None)
-            if utterance is None:
-                live.remove(conversation)
-            else:
-                yield utterance
-        live += islice(waiting, at_once - len(live))
-
-
-def _features(data: DataSet, dialogue: Dialogue, i: int, choice: DataChoice) -> Features | None:
-    wanted: Set[str] = choice.modalities - ({"text"} if choice.raw_text else set())
-    vectors: dict[Modality, FeatureVector] = {}
-    for column, modality in enumerate(MODALITIES):
-        if modality in wanted and modality in dialogue.features and dialogue.present[i, column]:
-            values = dialogue.features[modality][i]
-            vectors[modality] = FeatureVector(pack_exactly(values), data.extractors[modality])
-    return Features(**vectors) if vectors else None
-
-
-def _persona(dialogue: Dialogue, i: int, choice: DataChoice) -> list[float] | None:
-    wanted = PERSONA in choice.modalities and PERSONA in dialogue.features
-    if wanted and dialogue.present[i, INPUTS.index(PERSONA)]:
-        return [float(value) for value in dialogue.features[PERSONA][i]]
-    return None
+            yield place, utterance

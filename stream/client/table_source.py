@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,28 +16,49 @@ from model.data.feature_file import FeatureRows
 from model.data.table import TableRow, read_table
 from model.errors import DataError
 from model.interface import MODALITIES
+from stream.client.file_kind import require_table
+from stream.client.repeats import Placed
 from stream.errors import SourceError
 from stream.events.decode import pack, parse, vectors_of
 from stream.events.messages import PERSONA_SIZE, Features, FeatureVector, PackedTensor, Utterance
 from stream.events.poison import Rejected
+from stream.events.recognise import nearest
 
 NUMBERS: Final = ("seq", "start_ms", "end_ms")
+NEEDED: Final = ("conversation_id", "speaker_id")
+COLUMNS_SHOWN: Final = 12
 NOT_SENT: Final = ("emotion", "split")  # labels of a data set that no live utterance has
 
 
-def csv_utterances(path: Path) -> Iterator[Utterance]:
+def csv_utterances(path: Path) -> Iterator[Placed]:
     """Yield each row as an utterance, numbered in its conversation if there are no utterance ids.
 
     Raises `SourceError` naming the line.
     """
     counts: Counter[str] = Counter()
     try:
+        require_table(path)
         for row in read_table(path):
-            conversation = row.cells.get("conversation_id", "")
-            yield _utterance(row, counts[conversation])
+            if missing := [name for name in NEEDED if name not in row.cells]:
+                raise SourceError(f"{row.place}: {_missing(missing, path)}")
+            conversation = row.cells["conversation_id"]
+            yield row.place, _utterance(row, counts[conversation])
             counts[conversation] += 1
     except DataError as error:
         raise SourceError(str(error)) from error
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror}. Give a .csv") from error
+
+
+def _missing(missing: Sequence[str], path: Path) -> str:
+    """Return a sentence about cells that a row lacks: the columns that are there, the nearest."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        line = file.readline()
+    columns = [name.strip(' "\r\n') for name in line.split(max(",;\t", key=line.count))]
+    renames = [f"{other!r} to {name}" for name in missing if (other := nearest(name, columns))]
+    cure = f"rename {', '.join(renames)}" if renames else "every utterance needs it"
+    listed = ", ".join(map(repr, columns[:COLUMNS_SHOWN]))
+    return f"no {' and no '.join(missing)} in this row: {cure}. The file has the columns {listed}"
 
 
 def _utterance(row: TableRow, number: int) -> Utterance:
@@ -46,15 +67,23 @@ def _utterance(row: TableRow, number: int) -> Utterance:
         event.pop(name, None)
     for name in NUMBERS:
         if name in event:
-            try:
-                event[name] = int(event[name])
-            except ValueError:
-                cell = f"`{name}` is {event[name]!r}"
-                raise SourceError(f"{row.place}: {cell}, not a whole number") from None
+            event[name] = _number(event[name])
     try:
         return parse(json.dumps(event).encode(), "json")
     except Rejected as error:
         raise SourceError(f"{row.place}: {error.poison.sentence}") from None
+
+
+def _number(cell: str) -> int | float | str:
+    """Return a cell's number, as pandas writes it ("3.0"), too; else the cell, to be left out."""
+    try:
+        return int(cell)
+    except ValueError:
+        pass
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def require_sendable(features: FeatureRows, lines: int | None, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, TextIO
 
@@ -15,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream.client.subscriber import Received
-from stream.events.cloudevents import END_TO_END_MS
+from stream.events.cloudevents import END_TO_END_MS, utc
 from stream.events.messages import PredictionEvent, ShiftAlert, encode
 
 Event = Received[PredictionEvent] | Received[ShiftAlert]
@@ -83,13 +82,21 @@ def _cells(received: Event) -> list[Text]:
     """Return the seven cells of an event's row."""
     event = received.event
     head = [
-        Text(f"{datetime.fromtimestamp(received.timestamp_ms / 1000, UTC):%H:%M:%S}"),
+        Text(f"{utc(received.timestamp_ms):%H:%M:%S}"),
         Text(event.conversation_id),
         Text(event.speaker_id),
     ]
     body = _prediction(event) if isinstance(event, PredictionEvent) else _alert(event)
     latency_ms = dict(received.headers).get(END_TO_END_MS)  # from broker time to produced
-    return [*head, *body, Text("" if latency_ms is None else f"{float(latency_ms):.1f}")]
+    return [*head, *body, Text(_decimal(latency_ms))]
+
+
+def _decimal(header: bytes | None) -> str:
+    """Return a header's number with one decimal; nothing where another writer put no number."""
+    try:
+        return "" if header is None else f"{float(header):.1f}"
+    except ValueError:
+        return ""
 
 
 def _prediction(event: PredictionEvent) -> list[Text]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, Literal
 
 import msgspec
 
+from stream.events.formats import format_of
 from stream.events.poison import Reason, Rejected
 
 Encoding = Literal["json", "msgpack"]
@@ -37,7 +38,14 @@ _ENCODINGS: Final[dict[str, Encoding]] = {
     "application/msgpack": "msgpack",
     "application/x-msgpack": "msgpack",
     "application/vnd.msgpack": "msgpack",
+    # These say nothing about the value, and are what clients put there by default. JSON is read,
+    # whose first byte no other format here shares; anything else is refused by what it holds.
+    "": "json",
+    "text/plain": "json",
+    "application/octet-stream": "json",
+    "binary/octet-stream": "json",
 }
+_JSON_SUFFIX: Final = "+json"  # application/vnd.acme.utterance+json (RFC 6839)
 _READ: Final = frozenset(
     ("content-type", "ce_specversion", "ce_type", "ce_id", "ce_source", "traceparent", "tracestate")
 )
@@ -48,8 +56,11 @@ COMPUTE_MS: Final = "emotrack_compute_ms"
 END_TO_END_MS: Final = "emotrack_end_to_end_ms"
 PRODUCED_AT: Final = "emotrack_produced_at"
 
+UNREADABLE_HEADER: Final = "ce_unreadable"  # stands for headers whose names are no UTF-8
 MAX_ID_HEADER: Final = 1024  # bytes of `ce_id`: it is copied into what it causes
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_MS: Final = -62_135_596_800_000  # the beginning of the year 1
 _LAST_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -79,6 +90,7 @@ class _Structured(msgspec.Struct, frozen=True):
     tracestate: str | None = None
 
 
+BOM: Final = b"\xef\xbb\xbf"  # UTF-8 with a signature, as Windows writes it
 _BARE: Final = Envelope()
 _STRUCTURED: Final = msgspec.json.Decoder(_Structured)
 _STRUCTURED_JSON: Final = "application/cloudevents+json"
@@ -137,7 +149,12 @@ def _structured(value: bytes) -> _Structured:
     except RecursionError:
         raise Rejected(Reason.TOO_DEEP, "nested too deep: an utterance needs four levels") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Rejected(Reason.BAD_JSON, f"the value is no CloudEvent in JSON: {error}") from None
+        if value.startswith(BOM):
+            return _structured(value[len(BOM) :])
+        named = format_of(value) or f"the value is no CloudEvent in JSON: {error}"
+        raise Rejected(
+            Reason.BAD_JSON, f"content-type is {_STRUCTURED_JSON}, but {named}"
+        ) from None
 
 
 def read_envelope(headers: Headers | None) -> Envelope:
@@ -189,8 +206,14 @@ def _text_headers(headers: Headers) -> dict[str, str]:
         known = name if name in _READ else name.lower()
         if known not in _READ and not known.startswith("ce_"):
             continue  # other headers may contain any bytes
+        if raw is None:
+            if known == UNREADABLE_HEADER:
+                raise Rejected(
+                    Reason.BAD_HEADERS, "the name of a header is not UTF-8 text: send it as UTF-8"
+                )
+            continue  # a header without a value says nothing
         try:
-            texts[known] = (raw if raw is not None else b"\xff").decode()
+            texts[known] = raw.decode()
         except UnicodeDecodeError:
             raise Rejected(
                 Reason.BAD_HEADERS,
@@ -204,19 +227,27 @@ def _encoding(content_type: str | None) -> tuple[Encoding, bool]:
     """Return the encoding of the value, and whether it is a structured CloudEvent."""
     if content_type is None:
         return "json", False
-    media = content_type.partition(";")[0].strip().lower()
+    if (usual := _ENCODINGS.get(content_type)) is not None:
+        return usual, False
+    # Spring and others write header values as JSON, in quotes.
+    media = content_type.partition(";")[0].strip(' \t"').lower()
     known = _ENCODINGS.get(media)
     if known is not None:
         return known, False
     if media == _STRUCTURED_JSON:
         return "json", True
+    if media.endswith(_JSON_SUFFIX) and not media.startswith("application/cloudevents"):
+        return "json", False
     if media.startswith("application/cloudevents"):
         sentence = (
             f"content-type {media[:80]} is not supported: send {_STRUCTURED_JSON}, or put the "
             "attributes into ce_* headers (binary mode) and the data into the value"
         )
     else:
-        sentence = f"content-type {media[:80]!r} is not application/json or application/msgpack"
+        sentence = (
+            f"content-type {media[:80]!r} is not read: send the value as application/json or "
+            "application/msgpack, with that header"
+        )
     raise Rejected(Reason.UNSUPPORTED_CONTENT_TYPE, sentence)
 
 
@@ -258,6 +289,11 @@ def event_headers(
 @lru_cache(maxsize=1024)  # a batch's records share few milliseconds
 def rfc3339(epoch_ms: int) -> str:
     """Return epoch milliseconds as `2026-01-31T12:00:00.123Z`."""
-    epoch_ms = min(epoch_ms, _LAST_MS)  # a producer's CreateTime may be any number
-    at = datetime.fromtimestamp(epoch_ms // 1000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{epoch_ms % 1000:03d}Z"
+    at = utc(epoch_ms)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def utc(epoch_ms: int) -> datetime:
+    """Return epoch milliseconds as a time; the nearest there is, for what no year can hold."""
+    within = max(_FIRST_MS, min(epoch_ms, _LAST_MS))  # a producer's CreateTime may be any number
+    return _EPOCH + timedelta(milliseconds=within)

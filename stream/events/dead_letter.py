@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from stream.events.cloudevents import UNREADABLE_HEADER
 from stream.events.poison import Poison, Reason
 from stream.ports import Headers, Outgoing, Record
 
 REQUEUED: Final = "emotrack_requeued"  # on a requeued record: the id of its dead letter, each time
-UNREADABLE: Final = ("ce_unreadable", None)  # stands for header names that are no UTF-8
+UNREADABLE: Final = (UNREADABLE_HEADER, None)  # stands for header names that are no UTF-8
 MAX_RECORD_BYTES: Final = (2 << 20) - (64 << 10)  # the topic takes 2 MiB; room for our headers
 _MAX_MESSAGE_CHARS: Final = 1000
 

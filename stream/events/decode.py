@@ -6,7 +6,6 @@ Imports no Kafka client, no torch.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -19,14 +18,15 @@ from numpy.typing import NDArray
 from model.interface import MODALITIES, Modality, Tensor
 from state.window import ITEM_BYTES, DType
 from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, open_record
+from stream.events.lenient import in_range, read_leniently
 from stream.events.messages import (
     PERSONA_SIZE,
-    RESERVED_FIELDS,
     FeatureVector,
     PackedTensor,
     Utterance,
 )
 from stream.events.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
+from stream.events.recognise import nothing_said, wrong_key
 from stream.ports import Record
 
 
@@ -40,7 +40,6 @@ class _WireUtterance(Utterance, frozen=True):
 _FIELDS: Final = len(Utterance.__struct_fields__)
 _JSON_IN: Final = msgspec.json.Decoder(_WireUtterance)
 _MSGPACK_IN: Final = msgspec.msgpack.Decoder(_WireUtterance)
-_LIMIT_SEQ: Final = 1 << 63
 _NOT_FINITE: Final = "{} is NaN or infinite: leave a missing modality out instead"
 _FLOAT16_EXPONENT_FULL: Final = bytes(byte for byte in range(256) if byte & 0x7C == 0x7C)
 _FEW: Final = 32  # up to here plain Python is faster than numpy
@@ -83,7 +82,7 @@ class Decoder(msgspec.Struct, frozen=True):
             check(utterance, self.inputs, self.only)
             _check_key(record.key, utterance.conversation_id)
         except Rejected as met:
-            return Decoded(met.poison, _envelope_of(record))
+            return Decoded(_with_hint(met.poison, record), _envelope_of(record))
         return Decoded(utterance, envelope)
 
 
@@ -95,12 +94,21 @@ def _envelope_of(record: Record) -> Envelope:
         return Envelope()
 
 
+def _with_hint(poison: Poison, record: Record) -> Poison:
+    """Name the field of a record without words that may be meant, where there is one."""
+    if poison.reason is not Reason.NOTHING_TO_PREDICT:
+        return poison
+    envelope, data = open_record(record.headers, record.value or b"")
+    hint = nothing_said(data, envelope.encoding)
+    return poison if hint is None else Poison(poison.reason, hint)
+
+
 def check(
     utterance: Utterance, inputs: Mapping[str, int], only: Mapping[str, str] = NO_EXTRACTORS
 ) -> None:
     """Raise `Rejected` when an utterance could not be answered; sizes are checked by `inputs`."""
     _check_ids(utterance)
-    if utterance.seq is not None and not 0 <= utterance.seq < _LIMIT_SEQ:
+    if not in_range(utterance.seq):
         raise Rejected(Reason.WRONG_TYPE, "field `seq` must be 0, 1, 2 ... below 2^63")
     vectors = vectors_of(utterance)
     if not vectors and not (utterance.text and not utterance.text.isspace()):
@@ -164,59 +172,24 @@ def _check_type(envelope: Envelope, topic: str) -> None:
     if version.split(".")[0] != "1":
         raise Rejected(
             Reason.UNKNOWN_VERSION,
-            f"event type {envelope.type[:80]!r} is newer than this worker: send {UTTERANCE_TYPE}, "
-            "or upgrade the worker first",
+            f"event type {envelope.type[:80]!r} is of a version that this worker does not know: "
+            f"send {UTTERANCE_TYPE}, or upgrade the worker first",
         )
 
 
 def parse(value: bytes, encoding: Encoding) -> Utterance:
-    """Read an utterance's fields, to be checked by `check`. Raises `Rejected`."""
-    bad = Reason.BAD_JSON if encoding == "json" else Reason.BAD_MSGPACK
+    """Read an utterance's fields, to be checked by `check`. Raises `Rejected`.
+
+    What does not fit is read once more by `read_leniently`, which flags what it leaves out.
+    """
     try:
         wire = (_JSON_IN if encoding == "json" else _MSGPACK_IN).decode(value)
-    except msgspec.ValidationError as error:
-        if encoding == "msgpack" and value.startswith(b"{"):  # in MessagePack the number 123
-            raise Rejected(
-                bad, "the value is JSON, but its content-type says MessagePack"
-            ) from None
-        raise _misfit(str(error)) from None
-    except RecursionError:
-        raise Rejected(
-            Reason.TOO_DEEP, "nested too deep: an utterance needs four levels, no more"
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if encoding == "json" and _holds_nan(value):
-            raise Rejected(Reason.NOT_FINITE, _NOT_FINITE.format("a JSON number")) from None
-        raise Rejected(bad, f"the value is not an utterance in {encoding}: {error}") from None
-    for field in RESERVED_FIELDS:
-        if getattr(wire, field) is not msgspec.UNSET:
-            raise Rejected(
-                Reason.UNSUPPORTED_FIELD,
-                f"field `{field}` is reserved and not supported yet: leave it out",
-            )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return read_leniently(value, encoding)
+    reserved = wire.is_partial is not msgspec.UNSET or wire.consent is not msgspec.UNSET
+    if reserved or not in_range(wire.seq):
+        return read_leniently(value, encoding)
     return Utterance(*msgspec.structs.astuple(wire)[:_FIELDS])
-
-
-def _misfit(message: str) -> Rejected:
-    """Return the `Rejected` of msgspec's refusal; its message names the field."""
-    if "missing required field" in message:
-        return Rejected(Reason.MISSING_FIELD, f"{message}: every utterance needs it")
-    if "Number out of range" in message:
-        return Rejected(Reason.NOT_FINITE, f"{message}: it does not fit a float")
-    if "Invalid base64" in message:
-        return Rejected(Reason.TENSOR_BYTES, f"{message}: use standard base64 with padding")
-    return Rejected(Reason.WRONG_TYPE, message)
-
-
-def _holds_nan(value: bytes) -> bool:
-    """Return whether JSON fails only because of NaN or Infinity, which many writers emit."""
-    if b"NaN" not in value and b"Infinity" not in value:
-        return False
-    try:
-        json.loads(value)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _check_ids(utterance: Utterance) -> None:
@@ -232,14 +205,8 @@ def _check_ids(utterance: Utterance) -> None:
 
 
 def _check_key(key: bytes | None, conversation_id: str) -> None:
-    if key == conversation_id.encode():
-        return
-    fault = "has no key" if key is None else "has a key that differs from `conversation_id`"
-    raise Rejected(
-        Reason.WRONG_KEY,
-        f"the record {fault}: set the record key to the conversation id (console producer: "
-        "--property parse.key=true), so that a conversation stays on one partition",
-    )
+    if key != conversation_id.encode():
+        raise Rejected(Reason.WRONG_KEY, wrong_key(key, conversation_id))
 
 
 def _check_packed(field: str, tensor: PackedTensor, width: int | None) -> None:

@@ -19,6 +19,22 @@ Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "contr
 KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
 RESERVED_FIELDS: Final = ("is_partial", "consent")
 PERSONA_SIZE: Final = 5
+# Fields that no prediction needs: one of a wrong type is left out (`lenient.py`), and flagged.
+IGNORABLE_FIELDS: Final = (
+    "seq",
+    "speaker_role",
+    "start_ms",
+    "end_ms",
+    "event_time",
+    "language",
+)
+IGNORED_FLAG: Final = "ignored_"  # and the field
+REPAIRED_TEXT: Final = "repaired_text"  # half a surrogate pair became U+FFFD
+FIELD_OF_FLAG: Final = {f"{IGNORED_FLAG}{name}": name for name in IGNORABLE_FIELDS} | {
+    REPAIRED_TEXT: "text"
+}
+SEQ_GAP: Final = "seq_gap"
+SEQ_DISORDER: Final = "seq_disorder"
 # `extra_json_schema` documents a bound without checking it in the decoder: `_check_ids` does, with
 # a reason code of its own.
 Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES})]
@@ -98,6 +114,24 @@ class Utterance(msgspec.Struct, frozen=True, omit_defaults=True):
     end_of_conversation: bool = False
 
 
+class FlaggedUtterance(Utterance, frozen=True):
+    """An utterance that was not read as it was sent; `flags` go to its prediction."""
+
+    flags: tuple[str, ...] = ()
+
+    def plain(self) -> Utterance:
+        """Return the utterance as read, without flags: what may be sent."""
+        return Utterance(*msgspec.structs.astuple(self)[:_FIELDS])
+
+
+_FIELDS: Final = len(Utterance.__struct_fields__)
+
+
+def flags_of(utterance: Utterance) -> tuple[str, ...]:
+    """Return what was not read as it was sent; mostly nothing."""
+    return utterance.flags if isinstance(utterance, FlaggedUtterance) else ()
+
+
 class Shift(msgspec.Struct, frozen=True):
     """The likeliest move of the speaker's emotion since this speaker's previous utterance."""
 
@@ -152,7 +186,7 @@ class PredictionEvent(msgspec.Struct, frozen=True):
     revision: int = 0
     abstained: bool = False
     reason: str | None = None
-    flags: list[str] = []  # "seq_gap", "seq_disorder"
+    flags: list[str] = []  # docs/contract.md §3 has them all
 
 
 class ShiftAlert(msgspec.Struct, frozen=True):

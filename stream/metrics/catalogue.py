@@ -20,7 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from stream.events.messages import Outcome
+from stream.events.messages import IGNORABLE_FIELDS, Outcome
 from stream.events.poison import Reason
 from stream.metrics.series import BatchHistogram, to_text
 
@@ -110,6 +110,12 @@ class Metrics:
         )
         self.seq_disorder = self._counter(
             "seq_disorder_total", "Predictions whose `seq` came out of order or after a gap."
+        )
+        self.ignored_fields = self._counter(
+            "ignored_fields_total",
+            "Predictions that left out a field which no answer needs and which did not fit "
+            "(text: half a character became U+FFFD); each is flagged.",
+            field=(*IGNORABLE_FIELDS, "text"),
         )
         self.offset_gaps = self._counter(
             "offset_gaps_total",

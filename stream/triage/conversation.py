@@ -6,7 +6,6 @@ No sentence of the conversation is shown: none is stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -20,6 +19,7 @@ from stream.answers.outbox import sent_before
 from stream.brokers.topic_reader import TopicReader
 from stream.brokers.topics import partition_of
 from stream.errors import ConfigError, StateMissing
+from stream.events.cloudevents import utc
 from stream.settings import Settings
 from stream.stores import open_states
 
@@ -148,7 +148,7 @@ def when(epoch_ms: int) -> str | None:
     """Return broker time as text; None if there is none."""
     if epoch_ms == NO_CLOCK:
         return None
-    return f"{datetime.fromtimestamp(epoch_ms / 1000, UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
+    return f"{utc(epoch_ms):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC"
 
 
 def print_state(state: dict[str, Any], console: Console) -> None:

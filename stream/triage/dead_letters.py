@@ -9,9 +9,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from stream.events.cloudevents import utc
 from stream.events.dead_letter import UNREADABLE, Letter
 
 By = Literal["reason", "hour", "day"]
@@ -54,7 +54,7 @@ def count_letters(letters: Iterable[Letter], by: By) -> dict[str, Pile]:
     piles: dict[str, Pile] = {}
     seen: set[str] = set()
     for letter in letters:
-        at = datetime.fromtimestamp(letter.time_ms / 1000, UTC)
+        at = utc(letter.time_ms)
         names = {"reason": letter.reason, "hour": f"{at:%Y-%m-%d %H:00}", "day": f"{at:%Y-%m-%d}"}
         pile = piles.setdefault(names[by], Pile(first_ms=letter.time_ms))
         if letter.id in seen:

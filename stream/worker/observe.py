@@ -9,7 +9,7 @@ from typing import Final
 
 from model.interface import ModelInfo
 from stream.answers.shift_rule import rule_of
-from stream.events.messages import PredictionEvent
+from stream.events.messages import FIELD_OF_FLAG, SEQ_DISORDER, SEQ_GAP, PredictionEvent
 from stream.metrics.catalogue import Metrics
 from stream.ports import NO_TIMESTAMP
 from stream.worker.pipeline import Result, Step
@@ -135,7 +135,11 @@ class Observer:
         m.window_utterances.observe_all([event.context.utterances for event in events])
         for (emotion, likely), count in labels.items():
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
-        m.seq_disorder.inc(sum(bool(event.flags) for event in events))
+        flags = Counter(flag for event in events for flag in event.flags)
+        m.seq_disorder.inc(flags[SEQ_GAP] + flags[SEQ_DISORDER])
+        for flag, count in flags.items():
+            if (field := FIELD_OF_FLAG.get(flag)) is not None:
+                m.ignored_fields.labels(field).inc(count)
         m.context_truncated.inc(sum(event.context.truncated for event in events))
 
     def _stages(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:

@@ -13,7 +13,7 @@ from model.data.dataset import DataSet, Split
 from model.data.reader import read_data_set
 from stream.bench.conversations import through_kafka
 from stream.bench.servers import Servers
-from stream.client.sources import DataChoice
+from stream.client.data_source import DataChoice
 from stream.local.demo import conversations
 from stream.local.servers import RunningKafka, RunningRedis
 from tests.fakes.conversations import generated_conversations

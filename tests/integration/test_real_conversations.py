@@ -16,7 +16,7 @@ from model.scoring.answers import emotion_weighted_f1
 from model.text.encode_sentences import prepared
 from stream.bench.conversations import through_kafka
 from stream.bench.servers import Servers
-from stream.client.sources import DataChoice
+from stream.client.data_source import DataChoice
 from stream.local.servers import RunningKafka, RunningRedis
 from tests.fakes.conversations import generated_conversations
 

@@ -48,7 +48,7 @@ POISONS: dict[str, Poisoned] = {
     "bad_json": (b'{"conversation_id": ', b"k", ()),
     "bad_msgpack": (b"\xc1\xc1", b"k", (*BINARY, ("content-type", b"application/msgpack"))),
     "missing_field": (utterance(speaker_id=None), b"k", ()),
-    "wrong_type": (utterance(seq="one"), b"k", ()),
+    "wrong_type": (utterance(end_of_conversation="no"), b"k", ()),
     "unknown_type": (utterance(), b"k", (("ce_type", b"somebody.else.v1"),)),
     "unknown_version": (utterance(), b"k", (("ce_type", b"emotrack.utterance.v2"),)),
     "wrong_tensor_size": (utterance(features={"audio": {"tensor": [1, 2, 3]}}), b"k", ()),

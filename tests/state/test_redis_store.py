@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -103,6 +104,23 @@ def test_every_key_of_a_state_lives_for_twice_idle_and_no_other_key_is_made(
             assert set(lives) == {*state_keys(key), fence_key("topic", 0)}
             assert all(59_000 < lives[name] <= 60_000 for name in state_keys(key))
             assert lives[fence_key("topic", 0)] == -1, "it outlives the states it fences"
+    client.close()
+
+
+def test_a_state_whose_clock_is_ahead_lives_longer_by_that(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    """Its session goes on by the log's clock, so a missing key would be no proof of its end."""
+    spec, key = make_spec(idle_s=30), key_named("ahead")
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        store.check()
+        token = store.claim("topic", 0)
+        change = say(spec, None, 0, timestamp_ms=int(time.time() * 1000) + 600_000)
+        store.save_many([Save(key, token, -1, change, OUTPUT, 0)])
+        lives = [client.pttl(name) for name in state_keys(key) if client.exists(name)]
+        assert lives
+        assert all(650_000 < life <= 660_000 for life in lives)
     client.close()
 
 

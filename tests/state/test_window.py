@@ -20,6 +20,7 @@ from state.window import (
     StateSpec,
     Window,
     apply_nothing,
+    life_ms,
     open_at,
     utterance_hash,
 )
@@ -185,6 +186,14 @@ def test_a_conversation_without_any_timestamp_is_one_session(make_spec: Make, sa
     assert after.session.started_ms == -1
 
 
+def test_the_first_timestamp_after_none_begins_a_session(make_spec: Make, say: Say) -> None:
+    spec = make_spec()
+    before = conversation_of(spec, say, 3, timestamp_ms=-1)
+    change = say(spec, before, 3, timestamp_ms=1_700_000_000_000)
+    assert change.new_session
+    assert change.after.window.count == 1
+
+
 @given(
     ids=st.lists(st.integers(0, 12), max_size=60),
     horizon=st.integers(0, 6),
@@ -297,3 +306,12 @@ def test_the_digest_names_the_layout_of_the_arrays(make_spec: Make) -> None:
 def test_a_recurrence_that_remembers_nothing_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         Recurrence(**{name: 0})
+
+
+def test_a_state_lives_as_much_longer_as_its_clock_is_ahead_up_to_a_session() -> None:
+    rules = Recurrence(idle_s=10.0, max_session_s=60.0)
+    now = 1_700_000_000_000
+    assert life_ms(now, now, rules) == life_ms(now - 5_000, now, rules) == 20_000
+    assert life_ms(-1, now, rules) == 20_000, "a conversation without timestamps"
+    assert life_ms(now + 30_000, now, rules) == 50_000
+    assert life_ms(now + 10**13, now, rules) == 80_000

@@ -15,15 +15,8 @@ from model.data.dataset import DataSet
 from model.data.reader import read_data_set
 from model.data.writer import write_data_set
 from model.interface import MODALITIES
-from stream.client.sources import (
-    DataChoice,
-    conversation_of,
-    from_data_set,
-    open_source,
-    publish_all,
-    read_lines,
-    side_by_side,
-)
+from stream.client.data_source import DataChoice, conversation_of, from_data_set, side_by_side
+from stream.client.sources import open_sources, publish_all, read_lines
 from stream.client.table_source import pack_exactly
 from stream.errors import ConfigError, EmotrackError, InvalidUtterance, SourceError
 from stream.events.decode import Decoder, check, tensors, vectors_of
@@ -106,7 +99,8 @@ def test_an_invalid_utterance_is_named_by_its_place() -> None:
 
 
 def test_lines_are_events_and_blank_lines_are_nothing() -> None:
-    assert list(read_lines([LINE, b"\n", LINE], "x")) == [Utterance("c", "u", "s", text="hi")] * 2
+    said = Utterance("c", "u", "s", text="hi")
+    assert list(read_lines([LINE, b"\n", LINE], "x")) == [("x, line 1", said), ("x, line 3", said)]
 
 
 @pytest.mark.parametrize("bad", [b"{", b'{"text": "hi"}', b"[]", b"x" * (1 << 21)])
@@ -119,7 +113,7 @@ def test_a_bad_line_is_named_and_those_before_it_are_read(bad: bytes) -> None:
 
 def test_standard_input_is_a_dash_and_a_limit_counts_conversations() -> None:
     lines = b"".join(encode(u) + b"\n" for u in many(9))
-    source = open_source("-", DataChoice(limit_conversations=2), io.BytesIO(lines))
+    source = open_sources(["-"], DataChoice(limit_conversations=2), io.BytesIO(lines))
     assert source.total is None
     assert [u.conversation_id for u in source.utterances] == ["c0", "c1"] * 3
 
@@ -128,12 +122,12 @@ def test_a_missing_file_says_what_a_source_can_be(tmp_path: Path) -> None:
     with pytest.raises(
         SourceError, match=r"JSON lines, - for standard input, a \.csv, or a data-set"
     ):
-        list(open_source(str(tmp_path / "none.jsonl"), DataChoice()).utterances)
+        list(open_sources([str(tmp_path / "none.jsonl")], DataChoice()).utterances)
 
 
 def test_a_folder_without_a_data_set_says_so(tmp_path: Path) -> None:
-    with pytest.raises(EmotrackError, match="no data set in"):
-        open_source(str(tmp_path), DataChoice())
+    with pytest.raises(EmotrackError, match=r"folder without a data set .*data convert"):
+        open_sources([str(tmp_path)], DataChoice())
 
 
 def test_an_unknown_feature_is_refused() -> None:
@@ -187,7 +181,7 @@ def test_vectors_are_exactly_those_of_the_folder(data_folder: Path | None, tmp_p
     data = read_data_set(data_folder or tmp_path)
     assert_equal_to_the_arrays(data, DataChoice("test"))
     total = sum(len(dialogue) for dialogue in data.split("test"))
-    source = open_source(str(data_folder or tmp_path), DataChoice("test"))
+    source = open_sources([str(data_folder or tmp_path)], DataChoice("test"))
     sent = list(source.utterances)
     assert len(sent) == source.total == total
     assert len({(u.conversation_id, u.utterance_id) for u in sent}) == total

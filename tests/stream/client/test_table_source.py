@@ -12,11 +12,12 @@ import pytest
 
 from model.data.feature_file import FeatureRows, read_feature_rows
 from model.data.writer import write_data_set
-from stream.client.sources import DataChoice, open_source
+from stream.client.data_source import DataChoice
+from stream.client.sources import open_sources
 from stream.client.table_source import attached, csv_utterances, require_sendable
 from stream.errors import ConfigError, SourceError
 from stream.events.decode import vectors_of
-from stream.events.messages import FeatureVector, PackedTensor, Utterance, encode
+from stream.events.messages import FeatureVector, PackedTensor, Utterance, encode, flags_of
 from tests.fakes.conversations import generated_conversations
 
 NAN = float("nan")
@@ -88,7 +89,7 @@ def test_a_persona_of_another_size_is_refused() -> None:
 def test_a_file_that_does_not_fit_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     (tmp_path / "talk.jsonl").write_bytes(b"".join(encode(u) + b"\n" for u in lines(3)))
     with pytest.raises(SourceError, match=r"has 2 rows, talk\.jsonl has 3 utterances"):
-        open_source(str(tmp_path / "talk.jsonl"), DataChoice(), features=rows(audio=[[1], [2]]))
+        open_sources([str(tmp_path / "talk.jsonl")], DataChoice(), features=rows(audio=[[1], [2]]))
 
 
 def test_vectors_go_with_lines_of_a_file_of_a_table_and_of_standard_input(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_vectors_go_with_lines_of_a_file_of_a_table_and_of_standard_input(tmp_pa
     features = read_feature_rows([tmp_path / "a.npz"])
     for source, stdin in (("talk.jsonl", None), ("talk.csv", None), ("-", io.BytesIO(content))):
         place = source if stdin else str(tmp_path / source)
-        sent = list(open_source(place, DataChoice(), stdin, features).utterances)
+        sent = list(open_sources([place], DataChoice(), stdin, features).utterances)
         assert [numbers(vectors_of(u)["audio"]) for u in sent] == [[1] * 8] * 2
 
 
@@ -107,14 +108,14 @@ def test_a_limit_of_conversations_leaves_rows_where_they_belong(tmp_path: Path) 
     talk = [Utterance(f"c{i % 2}", f"u{i}", "s", text="hi") for i in range(4)]
     content = b"".join(encode(u) + b"\n" for u in talk)
     choice = DataChoice(limit_conversations=1)
-    sent = open_source("-", choice, io.BytesIO(content), rows(audio=[[0], [1], [2], [3]]))
+    sent = open_sources(["-"], choice, io.BytesIO(content), rows(audio=[[0], [1], [2], [3]]))
     assert [numbers(vectors_of(u)["audio"]) for u in sent.utterances] == [[0], [2]]
 
 
 def test_a_data_set_takes_no_vectors_of_others(tmp_path: Path) -> None:
     write_data_set(tmp_path, generated_conversations(8))
     with pytest.raises(ConfigError, match="leave out --features"):
-        open_source(str(tmp_path), DataChoice(), features=rows(audio=[[1]]))
+        open_sources([str(tmp_path)], DataChoice(), features=rows(audio=[[1]]))
 
 
 def csv_file(folder: Path, text: str) -> Path:
@@ -128,21 +129,46 @@ def test_a_csv_row_is_an_utterance_and_its_emotion_is_not_sent(tmp_path: Path) -
         "dialogue_id,speaker,utterance,emotion,start_ms,role\n7,ann,hi,joy,1500,agent\n"
         '8,bob,"oh, no",fear,,\n7,ann,bye,,,\n',
     )
-    assert list(csv_utterances(path)) == [
+    assert [utterance for _place, utterance in csv_utterances(path)] == [
         Utterance("7", "0", "ann", text="hi", start_ms=1500, speaker_role="agent"),
         Utterance("8", "0", "bob", text="oh, no"),
         Utterance("7", "1", "ann", text="bye"),
     ]
 
 
+def test_a_number_that_no_answer_needs_costs_no_row(tmp_path: Path) -> None:
+    """pandas writes whole numbers as 3.0 where a column has an empty cell."""
+    text = "conversation_id,speaker_id,text,seq,end_ms\nc,s,hi,3.0,0.5\nc,s,hi,one,nan\n"
+    first, second = (utterance for _, utterance in csv_utterances(csv_file(tmp_path, text)))
+    assert (first.seq, flags_of(first)) == (3, ("ignored_end_ms",))
+    assert (second.seq, flags_of(second)) == (None, ("ignored_seq", "ignored_end_ms"))
+
+
+def test_columns_with_other_names_are_named_with_the_nearest(tmp_path: Path) -> None:
+    path = csv_file(tmp_path, "conversationId;speakerId;text;lang\nc;ann;hi;en\n")
+    with pytest.raises(SourceError) as met:
+        list(csv_utterances(path))
+    assert "no conversation_id and no speaker_id in this row" in str(met.value)
+    assert "rename 'conversationId' to conversation_id, 'speakerId' to speaker_id" in str(met.value)
+    assert "the columns 'conversationId', 'speakerId', 'text', 'lang'" in str(met.value)
+    text = path.read_text("utf-8").replace("conversationId", "conversation_id")
+    path.write_text(text.replace("speakerId", "speaker_id"), "utf-8")  # the cure
+    assert len(list(csv_utterances(path))) == 1
+
+
+def test_a_table_in_utf_16_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "talk.csv"
+    path.write_text("conversation_id,speaker_id,text\nc,ann,hi\n", "utf-16")
+    with pytest.raises(SourceError, match=r"iconv -f UTF-16 -t UTF-8 .*talk\.csv > "):
+        list(csv_utterances(path))
+    path.write_text(path.read_text("utf-16"), "utf-8")  # the cure
+    assert len(list(csv_utterances(path))) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("conversation_id,text\nc,hi\n", "line 2: .*speaker_id"),
-        (
-            "conversation_id,speaker_id,text,seq\nc,s,hi,one\n",
-            "line 2: `seq` is 'one', not a whole",
-        ),
         ("conversation_id,speaker_id,text\nc,s,hi,there\n", "line 2: 4 cells, the header has 3"),
     ],
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -59,6 +61,15 @@ def test_a_line_has_speaker_emotion_confidence_shift_and_latency() -> None:
     for part in ("00:00:00", "call-7", "anna", "joy", "0.75", "0.61 calm -> joy", "12.3"):
         assert part in line
     assert rest == ""
+
+
+@pytest.mark.parametrize("ms", [-(2**62), -1, 0, 32_503_680_000_000, 2**62])
+@pytest.mark.parametrize("latency", [b"", b"soon", b"-3", None])
+def test_no_time_and_no_header_of_another_writer_ends_the_watch(
+    ms: int, latency: bytes | None
+) -> None:
+    headers: Any = (("emotrack_end_to_end_ms", latency),)
+    assert "joy" in shown(Received(PREDICTION, headers, ms, 0, 0))
 
 
 def test_a_first_utterance_shows_no_shift_and_an_abstained_one_its_reason() -> None:

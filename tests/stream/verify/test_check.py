@@ -63,6 +63,20 @@ def test_a_right_log_of_every_kind_of_record_has_no_violation(log: AnsweredLog) 
     assert (counts["prediction_repeats"], counts["states"], counts["truncated"]) == (1, 2, 0)
 
 
+def test_the_flags_of_what_was_left_out_are_part_of_the_recomputed_answer(
+    log: AnsweredLog,
+) -> None:
+    log.answer(log.say("a", "ua", seq="3", language=7))
+    log.answer(log.say("a", "ub", end_ms=0.5, text="half \ud83d"))
+    assert violated(log.verify()) == {}
+    last = log.records("predictions")[-1]
+    event = json.loads(last.value or b"")
+    assert event["flags"] == ["ignored_end_ms", "repaired_text"]
+    wrong = json.dumps(event | {"flags": []}).encode()
+    log.log.records["predictions", last.partition][-1] = structs.replace(last, value=wrong)
+    assert not log.verify().ok
+
+
 def test_a_dead_letter_of_the_workers_device_counts_as_its_answer(log: AnsweredLog) -> None:
     """No recompute can meet it; also for an id that was seen before an idle gap."""
     exhausted = Poison(Reason.DEVICE_EXHAUSTED, "the device is out of memory")

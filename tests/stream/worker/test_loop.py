@@ -462,6 +462,25 @@ def test_broker_time_ahead_of_ours_is_shown_and_never_negative(plant: Plant) -> 
     assert running.value("fetch_wait_seconds_sum") == 0
 
 
+@pytest.mark.parametrize("sent_ms", [-1, 0, 1_700_000_000, 32_503_680_000_000, 2**62])
+def test_a_producers_clock_may_show_anything_and_the_record_is_answered(
+    plant: Plant, sent_ms: int
+) -> None:
+    """`CreateTime`: none, 1970, seconds as milliseconds, the year 3000, no year at all."""
+    running = plant.worker()
+    said = {"conversation_id": "c", "speaker_id": "ann", "text": "hi", "event_time": sent_ms}
+    for n in range(2):
+        value = json.dumps(said | {"utterance_id": f"u{n}"}).encode()
+        plant.log.append("utterances", b"c", value, timestamp_ms=sent_ms)
+    running.turns()
+    events = [json.loads(record.value or b"") for record in plant.predictions()]
+    assert [event["context"]["utterances"] for event in events] == [0, 1]
+    assert [event["flags"] for event in events] == [[], []]
+    assert running.value("end_to_end_seconds_sum") >= 0
+    assert ("ce_time" in dict(plant.predictions()[0].headers)) == (sent_ms >= 0)
+    assert (running.value("clock_skew_seconds") > 0) == (sent_ms > plant.clock.ms)
+
+
 def test_predictions_go_on_with_the_trace_of_their_utterance(plant: Plant) -> None:
     """In either mode of CloudEvents: the headers, or the event in the value."""
     running = plant.worker()

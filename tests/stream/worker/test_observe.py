@@ -63,6 +63,32 @@ def test_every_count_of_records_agrees_and_the_stages_saw_each_prediction(
     assert counted(page, "dead_letters_total", reason="missing_field") == 5
 
 
+def test_a_field_that_was_left_out_is_flagged_and_counted_by_name(predictor: Predictor) -> None:
+    """And is no disorder of `seq`, which was a count of all flags."""
+    log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
+    metrics, worker = worker_on(log, predictor)
+    said = {"conversation_id": "c", "speaker_id": "s", "text": "words"}
+    misfits: list[dict[str, object]] = [
+        {"seq": "3", "end_ms": None},
+        {"event_time": 0.5, "seq": []},
+        {"text": "w\ud83d"},
+    ]
+    for n, misfit in enumerate(misfits):
+        log.append(
+            "utterances", b"c", json.dumps(said | {"utterance_id": f"{n}"} | misfit).encode()
+        )
+    work(worker, log)
+    page = parse(metrics.render().decode())
+    assert {
+        field: count
+        for field, count in page.by_label("emotrack_ignored_fields_total", "field").items()
+        if count
+    } == {"seq": 2, "event_time": 1, "text": 1}
+    assert counted(page, "seq_disorder_total") == 0
+    flags = [json.loads(r.value or b"")["flags"] for r in log.read("predictions")]
+    assert flags == [["ignored_seq"], ["ignored_seq", "ignored_event_time"], ["repaired_text"]]
+
+
 def test_a_lost_outcome_shows_as_a_difference(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,21 @@ def test_an_emptied_store_is_rebuilt_and_nothing_is_truncated(plant: Plant) -> N
     assert running.value("context_truncated_total") == 0
 
 
+def test_what_was_left_out_of_an_utterance_is_left_out_of_its_rebuild(plant: Plant) -> None:
+    """A `seq` that does not fit must not be the last one of a rebuilt state."""
+    running = plant.worker()
+    plant.say("a", 2, seq=-1, event_time=0.5)
+    plant.say("a", seq=2)
+    settle(plant, running)
+    lose(plant)
+    plant.say("a", seq=3.0, language=7)
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
+    assert running.value("state_rebuilds_total", cause="missing_state") == 1
+    flags = [json.loads(record.value or b"")["flags"] for record in plant.predictions()]
+    assert flags == [["ignored_seq", "ignored_event_time"]] * 2 + [[], ["ignored_language"]]
+
+
 def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 3)
@@ -123,6 +138,36 @@ def test_the_next_owner_sees_that_the_store_was_replaced(plant: Plant) -> None:
     settle(plant, successor)
     assert answers(plant) == of_oracle(plant)
     assert successor.value("state_rebuilds_total", cause="missing_state") == 1
+
+
+@pytest.mark.parametrize("silence_ms", [30_000, 130_000, 170_000])
+def test_a_broker_clock_that_jumped_and_came_back_leaves_answers_as_the_log_says(
+    plant: Plant, silence_ms: int
+) -> None:
+    """The state's key expired while its session went on by the log's clock, which was ahead: the
+    next owner took the missing key for a new session, and said nothing."""
+    began = plant.clock.ms
+    running = plant.worker()
+    jump_ms = int(RECURRENCE.max_session_s * 1000)
+    for at_ms, ahead_ms in ((0, 0), (10_000, 0), (20_000, jump_ms), (30_000, 0)):
+        plant.clock.ms = began + at_ms
+        say_at(plant, began + at_ms + ahead_ms)
+        settle(plant, running)
+    running.source.take_away([0])
+    plant.clock.ms = began + 30_000 + silence_ms
+    successor = plant.worker()
+    say_at(plant, plant.clock.ms)
+    settle(plant, successor)
+    assert answers(plant) == of_oracle(plant)
+    seen = [context["utterances"] for context in contexts(plant).values()]
+    assert seen == [0, 1, 0, 1, 2], "the jump ends the session, the way back does not"
+
+
+def say_at(plant: Plant, timestamp_ms: int) -> None:
+    """Append an utterance of one conversation with a broker time of its own."""
+    n = len(plant.log.read("utterances"))
+    said = {"conversation_id": "c", "utterance_id": f"u{n}", "speaker_id": "ann", "text": "words"}
+    plant.log.append("utterances", b"c", json.dumps(said).encode(), timestamp_ms=timestamp_ms)
 
 
 def test_a_store_that_lost_nothing_is_not_looked_through(plant: Plant) -> None:
