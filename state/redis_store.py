@@ -5,9 +5,10 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
 
     et:{<20 characters>}:r   list    rows, exactly the last W of the session
     et:{<20 characters>}:h   hash    fence token, position, spec digest, record, arrays, speakers
-    et:{<20 characters>}:i   list    hashes of the last utterance ids since the last idle gap
+    et:{<20 characters>}:i   list    last utterances since the last idle gap: hashes of ids, fields
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
-    et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
+    et:on:{<20 characters>}     set     partitions a conversation of a topic was noted on
+    et:split:{<20 characters>}  stream  conversations of a partition that are on others too
     et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic
     et:epoch:{<n>}              string  lost with the data (`state.redis_link.Identity`); no TTL
 
@@ -18,7 +19,7 @@ pipeline of four plain commands a key: a window is never returned from Lua (3-7x
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -28,7 +29,7 @@ import redis
 from msgspec.structs import replace
 from redis.exceptions import ClusterError, MovedError, NoPermissionError, RedisClusterException
 
-from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
+from state.codec import Append, Codec, Entries, key_name, key_tag, noted_tag, partition_tag
 from state.redis_link import (
     ANYONE,
     Client,
@@ -41,11 +42,14 @@ from state.redis_link import (
     require_library,
 )
 from state.store import (
+    SPLITS_AT_MOST,
     Loaded,
+    Noted,
     Restore,
     Save,
     Saved,
     SaveResult,
+    Splits,
     StoreChanged,
     StoreError,
     StoreRefused,
@@ -53,9 +57,9 @@ from state.store import (
 )
 from state.window import StateKey, StateSpec
 
-LIBRARY: Final = "emotrack_v2"  # a changed function gets a new name: workers of both run at once
-SAVE: Final = "emotrack_v2_save"
-CLAIM: Final = "emotrack_v2_claim"
+LIBRARY: Final = "emotrack_v3"  # a changed function gets a new name: workers of both run at once
+SAVE: Final = "emotrack_v3_save"
+CLAIM: Final = "emotrack_v3_claim"
 MIN_REDIS: Final = (7, 0)
 
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
@@ -90,9 +94,14 @@ def fence_key(topic_id: str, partition: int) -> str:
     return f"et:fence:{{{partition_tag(topic_id, partition)}}}"
 
 
-def pointer_key(key: StateKey) -> str:
-    """Return the Redis key that names the partition a conversation was last seen on."""
-    return f"et:at:{{{pointer_tag(key)}}}"
+def noted_key(key: StateKey) -> str:
+    """Return the Redis key of the partitions that a conversation was noted on."""
+    return f"et:on:{{{noted_tag(key)}}}"
+
+
+def splits_key(topic_id: str, partition: int) -> str:
+    """Return the Redis key of a partition's conversations that are on others too."""
+    return f"et:split:{{{partition_tag(topic_id, partition)}}}"
 
 
 class RedisStore:
@@ -183,8 +192,10 @@ class RedisStore:
         unused = StateKey("", "check", -1)
         self._pipeline([(CLAIM, 1, fence_key("check", -1), 0, self._ttl_ms)])
         self._read([unused], atomic=True)
-        self._point([unused])
-        for key in (fence_key("check", -1), pointer_key(unused)):  # two slots of a cluster
+        self._note([unused, StateKey("", "check", -2)])
+        self._splits("check", {-1: ""})
+        splits = (splits_key("check", -1), splits_key("check", -2))
+        for key in (fence_key("check", -1), noted_key(unused), *splits):  # slots of a cluster
             self._redis.delete(key)
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
@@ -202,21 +213,46 @@ class RedisStore:
                 raise StoreChanged(f"Redis at {self._address} was emptied")
         return states
 
-    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
-        if not keys:
-            return []
-        before = self._call(lambda: self._point(keys))
-        return [
-            noted is not None and noted != b"%d" % key.partition
-            for key, noted in zip(keys, before, strict=True)
-        ]
+    def note_many(self, keys: Sequence[StateKey]) -> list[Noted]:
+        return self._call(lambda: self._note(keys)) if keys else []
 
-    def _point(self, keys: Sequence[StateKey]) -> list[bytes | None]:
+    def _note(self, keys: Sequence[StateKey]) -> list[Noted]:
+        """Note in one round trip, and in another tell the other partitions where there are some."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.set(pointer_key(key), key.partition, px=self._ttl_ms, get=True)
-        answers: list[bytes | None] = pipeline.execute()
-        return answers
+            name = noted_key(key)
+            pipeline.sadd(name, key.partition)
+            pipeline.smembers(name)
+            pipeline.pexpire(name, self._ttl_ms)
+        answers: list[Any] = pipeline.execute()
+        added, members = answers[::3], answers[1::3]
+        noted = [
+            Noted(frozenset(map(int, partitions)), bool(new))
+            for new, partitions in zip(added, members, strict=True)
+        ]
+        pipeline, told = self._redis.pipeline(transaction=False), False
+        for key, found in zip(keys, noted, strict=True):
+            for other in sorted(found.partitions - {key.partition}):
+                name, told = splits_key(key.topic_id, other), True
+                entry: dict[Any, Any] = {"c": key.conversation_id}
+                pipeline.xadd(name, entry, maxlen=SPLITS_AT_MOST, approximate=False)
+                pipeline.pexpire(name, self._ttl_ms)
+        if told:
+            pipeline.execute()
+        return noted
+
+    def splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
+        return self._call(lambda: self._splits(topic_id, marks)) if marks else {}
+
+    def _splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition, mark in marks.items():
+            pipeline.xrange(splits_key(topic_id, partition), min=f"({mark}" if mark else "-")
+        found: dict[int, Splits] = {}
+        for (partition, mark), entries in zip(marks.items(), pipeline.execute(), strict=True):
+            names = tuple(fields[b"c"].decode() for _, fields in entries)
+            found[partition] = Splits(names, entries[-1][0].decode() if entries else mark)
+        return found
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         return self.send([self.encoded(save) for save in saves])

@@ -1,4 +1,4 @@
-#!lua name=emotrack_v2
+#!lua name=emotrack_v3
 -- Compare-and-append of one conversation's state, and the fence token of a partition.
 -- The keys and what they hold: docstring of state/redis_store.py. The same decisions in Python, for
 -- the memory store: state/memory_store.py; one contract suite runs on both.
@@ -6,7 +6,7 @@
 
 local SAVED, REPLAY, FENCED, LOST = 0, 1, 2, 3
 local CLEAR_STATE, CLEAR_IDS, REPLACE, RESTORE = 1, 2, 4, 8
-local ID_BYTES = 8
+local KNOWN_BYTES = 16
 local FIELDS_AT_ONCE = 64 -- Lua unpacks only so many values
 
 -- A decimal as written below; anything else counts as missing. Doubles are exact to 16 digits.
@@ -24,7 +24,7 @@ end
 -- KEYS: rows, hash, ids, outputs.
 -- ARGV 1: token, expected, offset, committed (f64), ttl in ms (f64), window, horizon, number of
 --         rows, of fields, of forgotten fields (u32), flags (u8), big endian;
---      2: digest, 3: output, 4: ids; then the rows, field and value pairs, forgotten fields.
+--      2: digest, 3: output, 4: known utterances; then the rows, field and value pairs, forgotten fields.
 -- RESTORE puts back a state rebuilt from the log: whole, without an output of its own, and at any
 -- position, since what is stored may be older or another model's.
 -- Returns {result, stored token, stored offset}.
@@ -68,8 +68,8 @@ local function save(keys, args)
   at = at + 2 * n_fields
   for i = at + 1, at + n_forgotten do redis.call('HDEL', hash, args[i]) end
   length = 0
-  for i = 1, #args[4], ID_BYTES do
-    length = redis.call('RPUSH', ids, string.sub(args[4], i, i + ID_BYTES - 1))
+  for i = 1, #args[4], KNOWN_BYTES do
+    length = redis.call('RPUSH', ids, string.sub(args[4], i, i + KNOWN_BYTES - 1))
   end
   if length > horizon then redis.call('LTRIM', ids, -horizon, -1) end
   if not restore then redis.call('ZADD', outputs, decimal(offset), args[3]) end
@@ -89,5 +89,5 @@ local function claim(keys, args)
   return token
 end
 
-redis.register_function('emotrack_v2_save', save)
-redis.register_function('emotrack_v2_claim', claim)
+redis.register_function('emotrack_v3_save', save)
+redis.register_function('emotrack_v3_claim', claim)

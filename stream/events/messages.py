@@ -33,6 +33,19 @@ Persona = Annotated[
     ),
 ]
 
+Flag = Annotated[
+    str,
+    msgspec.Meta(
+        description=(
+            "Others may be added. seq_gap, seq_disorder: `seq` does not follow the last one. "
+            "id_reused: since the last answer an utterance was dropped whose id was that of "
+            "another one. moved: the conversation is on several partitions, so that this answer "
+            "may lack context."
+        ),
+        examples=["seq_gap", "seq_disorder", "id_reused", "moved"],
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
@@ -152,7 +165,7 @@ class PredictionEvent(msgspec.Struct, frozen=True):
     revision: int = 0
     abstained: bool = False
     reason: str | None = None
-    flags: list[str] = []  # "seq_gap", "seq_disorder"
+    flags: list[Flag] = []
 
 
 class ShiftAlert(msgspec.Struct, frozen=True):

@@ -70,9 +70,11 @@ from stream.ports import (
 from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
 from stream.worker.batcher import Batcher, Item
+from stream.worker.notices import Notices
 from stream.worker.observe import Health, Observer
 from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
+from stream.worker.places import Places
 from stream.worker.rebuild import Disputed
 from stream.worker.recovery import Recovery
 from stream.worker.window_cache import WindowCache
@@ -118,9 +120,16 @@ class Worker:
         self._observer = observer
         self._cache = WindowCache(settings.cache_conversations, clock_s)
         wire = Wire(settings.topics, settings.output_format, settings.source)
-        self._pipeline = Pipeline(
-            predictor, store, self._cache, wire, now_ms=now_ms, clock_s=clock_s
+        self._places = Places(
+            store,
+            capacity=max(settings.cache_conversations, settings.batch_max),
+            again_s=predictor.spec.recurrence.idle_s,
+            clock_s=clock_s,
         )
+        self._pipeline = Pipeline(
+            predictor, store, self._cache, self._places, wire, now_ms=now_ms, clock_s=clock_s
+        )
+        self._notices = Notices(clock_s)
         self._batcher = Batcher(
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
@@ -216,6 +225,7 @@ class Worker:
         self._pending = tuple(i for i in self._pending if i.record.partition not in partitions)
         for partition in partitions:
             self._cache.drop_partition(partition)
+            self._places.drop_partition(partition)
 
     def _restart(self, partition: int, *, disputed: bool) -> int:
         """Read a partition again from its committed offset, under a new claim."""
@@ -363,18 +373,23 @@ class Worker:
         idle_s = self._predictor.spec.recurrence.idle_s
         step = self._pipeline.step(batch, self._partitions.leases(now, idle_s))
         self.health.store = True
-        self._observer.operated(step)
+        self._account(step)
         if not step.fenced:
             return step
         ours = self._still_ours({i.record.partition for i in step.fenced}, step.met_token)
         again = [i for i in step.fenced if i.record.partition in ours]
         retried = self._pipeline.step(again, self._partitions.leases(now, idle_s))
-        self._observer.operated(retried)
+        self._account(retried)
         step.results += retried.results
         step.suspect |= retried.suspect
         for partition in sorted({i.record.partition for i in retried.fenced}):
             self._dispute(partition)
         return step
+
+    def _account(self, step: Step) -> None:
+        """Count a step's store operations, and log the splits it found."""
+        self._observer.operated(step)
+        self._notices.splits(step.splits)
 
     def _still_ours(self, partitions: set[int], met_token: int) -> set[int]:
         """Claim again the partitions whose commit the broker accepts; drop the others.
@@ -414,6 +429,7 @@ class Worker:
             self._finish_records(step, began)
         acked_at = self._clock_s()
         self._observer.answered(step, began, produced_at, acked_at)
+        self._notices.results(step.results)
         if self._trace is not None:
             self._trace(step, self._now_ms(), acked_at - began)
 
@@ -526,11 +542,13 @@ class Worker:
         """Set the gauges, and check the servers; once a second."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
+        self._notices.due()
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
         try:
             self._store.verify()  # without traffic, nothing else queries the store
+            self._places.look(self._source.topic_id, sorted(self._partitions))
             self.health.store = True
         except StoreUnavailable as error:
             self.health.store = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from model.interface import ModelInfo
+from stream.answers.apply import MOVED
 from stream.answers.shift_rule import rule_of
 from stream.events.messages import PredictionEvent
 from stream.metrics.catalogue import Metrics
@@ -75,7 +76,7 @@ class Observer:
         for saved, count in Counter(step.saves).items():
             self._m.state_operations.labels("save", saved.value).inc(count)
         self._m.fencing_rejections.inc(len(step.fenced))
-        self._m.partition_moves.inc(step.moved)
+        self._m.partition_moves.inc(len(step.splits))
 
     def rebuilt(self, states: Mapping[str, int]) -> None:
         """Count the states that were rebuilt, by cause."""
@@ -114,8 +115,7 @@ class Observer:
             if result.alerted is not None:
                 m.shift_alerts.labels(result.alerted).inc()
             if result.outcome == "duplicate":
-                kind = "utterance_id" if result.replay is None else "position"
-                m.duplicates.labels(kind).inc()
+                m.duplicates.labels(result.repeats or "position").inc()
         for partition, timestamp_ms in answered.items():
             m.last_processed.labels(str(partition)).set(timestamp_ms / 1000)
 
@@ -129,7 +129,9 @@ class Observer:
         m.window_utterances.observe_all([event.context.utterances for event in events])
         for (emotion, likely), count in labels.items():
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
-        m.seq_disorder.inc(sum(bool(event.flags) for event in events))
+        flags = Counter(flag for event in events for flag in event.flags)
+        m.seq_disorder.inc(flags["seq_gap"] + flags["seq_disorder"])
+        m.split_answers.inc(flags[MOVED])
         m.context_truncated.inc(sum(event.context.truncated for event in events))
 
     def _stages(self, step: Step, began: float, produced_at: float, acked_at: float) -> None:

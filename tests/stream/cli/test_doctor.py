@@ -66,7 +66,7 @@ def test_a_machine_that_can_serve_is_healthy(
         "port",
     }
     assert "murmur2" in found["topics"].says
-    assert "noeviction, function emotrack_v2" in found["redis"].says
+    assert "noeviction, function emotrack_v3" in found["redis"].says
     assert found["model"].status == "ok", found["model"].says
     assert "fail" not in {check.status for check in found.values()}
 
