@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from tests.chaos import field_producers, upgrade
 from tests.chaos import inner_scenarios as inner
 from tests.chaos import scenarios as outer
-from tests.chaos import upgrade
 from tests.chaos.scenarios import Facts, Stage
 
 Scenario = Callable[[Stage], Facts]
@@ -50,4 +50,5 @@ LONG: Final[Mapping[str, Scenario]] = {
     "R27": inner.log_and_scrape_stuck,
     "R28": upgrade.upgraded,
     "R29": outer.partitioned,
+    "R33": field_producers.three_partitioners,
 }
