@@ -74,10 +74,9 @@ from stream.worker.notices import Notices
 from stream.worker.observe import Health, Observer
 from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
-from stream.worker.places import Places
 from stream.worker.rebuild import Disputed
 from stream.worker.recovery import Recovery
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, WindowCache
 
 HOUSEKEEPING_S: Final = 1.0
 STANDBY_AFTER_S: Final = 5.0  # a member without a partition by then stands by
@@ -114,6 +113,7 @@ class Worker:
     ) -> None:
         self._trace = trace
         self.settings, self.health = settings, health
+        self._topic = settings.topics.utterances
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._decoder = Decoder(predictor.info.inputs, predictor.info.own_extractors)
@@ -217,7 +217,7 @@ class Worker:
         self._forget(partitions)
         self._recovery.drop(partitions)
         self._flow.forget(partitions)
-        self._observer.left(self.settings.topics.utterances, partitions)
+        self._observer.left(self._topic, partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop everything in flight of these partitions, and their cached windows."""
@@ -389,7 +389,8 @@ class Worker:
     def _account(self, step: Step) -> None:
         """Count a step's store operations, and log the splits it found."""
         self._observer.operated(step)
-        self._notices.splits(step.splits)
+        if step.splits:
+            self._notices.splits(step.splits)
 
     def _still_ours(self, partitions: set[int], met_token: int) -> set[int]:
         """Claim again the partitions whose commit the broker accepts; drop the others.
@@ -429,7 +430,8 @@ class Worker:
             self._finish_records(step, began)
         acked_at = self._clock_s()
         self._observer.answered(step, began, produced_at, acked_at)
-        self._notices.results(step.results)
+        if reused := [r for r in step.results if r.repeats == "other_utterance"]:
+            self._notices.reused(reused)
         if self._trace is not None:
             self._trace(step, self._now_ms(), acked_at - began)
 
@@ -542,7 +544,8 @@ class Worker:
         """Set the gauges, and check the servers; once a second."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
-        self._notices.due()
+        if self._notices.waiting:
+            self._notices.due()
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
@@ -558,7 +561,7 @@ class Worker:
             self._distrust(error)
         self._observer.gauges(
             health=self.health,
-            topic=self.settings.topics.utterances,
+            topic=self._topic,
             lag={  # records without an answer: not read, queued, or in a batch
                 partition: unread + self._partitions[partition].watermark.waiting
                 for partition, unread in self._source.lag().items()

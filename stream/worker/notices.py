@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from stream.worker.pipeline import Result
-from stream.worker.places import Split
+from stream.worker.window_cache import Split
 
 EVERY_S: Final = 60.0  # a line of a partition about reused ids
 NAMED_AT_MOST: Final = 10_000  # split conversations that are not named again
@@ -35,7 +35,7 @@ class Notices:
     def __init__(self, clock_s: Callable[[], float]) -> None:
         self._clock_s = clock_s
         self._split: OrderedDict[str, None] = OrderedDict()
-        self._reused: dict[int, Reused] = {}
+        self.waiting: dict[int, Reused] = {}  # counted and not logged yet, by partition
         self._logged_at: dict[int, float] = {}
 
     def splits(self, splits: Iterable[Split]) -> None:
@@ -52,23 +52,21 @@ class Notices:
                 partitions=list(split.partitions),
             )
 
-    def results(self, results: Sequence[Result]) -> None:
+    def reused(self, results: Sequence[Result]) -> None:
         """Log utterances that were dropped because of a reused id, once a minute a partition."""
         for result in results:
-            if result.repeats == "other_utterance":
-                partition = result.item.record.partition
-                reused = self._reused.setdefault(partition, Reused(result))
-                reused.last, reused.count = result, reused.count + 1
+            waiting = self.waiting.setdefault(result.item.record.partition, Reused(result))
+            waiting.last, waiting.count = result, waiting.count + 1
         self.due()
 
     def due(self) -> None:
         """Log what was counted and not logged, of the partitions whose minute has passed."""
         now = self._clock_s()
-        for partition, reused in list(self._reused.items()):
+        for partition, reused in list(self.waiting.items()):
             if now - self._logged_at.get(partition, now - EVERY_S) < EVERY_S:
                 continue
             self._logged_at[partition] = now
-            del self._reused[partition]
+            del self.waiting[partition]
             record, key = reused.last.item.record, reused.last.item.key
             assert key is not None, "only an utterance repeats an id"
             log.warning(

@@ -29,8 +29,7 @@ from stream.events.messages import Outcome, PredictionEvent, Utterance
 from stream.events.poison import Control, Poison, Reason
 from stream.ports import NO_TIMESTAMP, Outgoing
 from stream.worker.batcher import Item
-from stream.worker.places import Places, Split
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, Split, WindowCache
 
 ROUNDS: Final = 3  # tries before a state that keeps changing counts as unavailable
 

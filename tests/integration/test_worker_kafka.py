@@ -23,8 +23,7 @@ from stream.ports import Record
 from stream.settings import Settings
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline
-from stream.worker.places import Places
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, WindowCache
 from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import ChildWorker, Site, ThreadWorker, wait_for
 

@@ -25,8 +25,7 @@ from stream.events.messages import PredictionEvent, ShiftAlert, TopicNames, Utte
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline, Result, Step
-from stream.worker.places import Places
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, WindowCache
 
 WIRE = Wire(TopicNames("test."), "json", "/test")
 T0 = 1_700_000_000_000
