@@ -29,6 +29,7 @@ from state.store import (
     StoredOutput,
 )
 from state.window import (
+    HASH_BYTES,
     NO_OFFSET,
     Change,
     Conversation,
@@ -70,6 +71,36 @@ def test_what_tells_utterances_of_one_id_apart_survives_the_store(
     store.restore_many([Restore(key, token, 9, change.after)])
     assert plain(store.load_many([key])[0].conversation) == plain(change.after)
     assert not say(spec, change.after, 10).after.id_reused
+
+
+def test_a_state_of_the_layout_before_is_foreign_and_never_corrupt(
+    backend: Backend,
+    make_spec: Make,
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Workers of two layouts share a Redis during an upgrade, forwards and back."""
+    spec, key = make_spec(), StateKey("c", "topic", 0)
+    output = StoredOutput("predicted", b"x" * 100)
+    new = backend.open(spec)
+    token = new.claim("topic", 0)
+    first = say(spec, None, 0).after
+    new.save_many([Save(key, token, NO_OFFSET, Change(first, row_appended=True), output, 0)])
+    monkeypatch.setattr("state.window.LAYOUT", 1)
+    old = backend.open(spec)
+    monkeypatch.undo()
+    found = old.load_many([key])[0]
+    assert (found.foreign, found.corrupt, found.offset) == (True, None, 0)
+    assert found.outputs == {0: output}, "replayed whichever version wrote it"
+    assert new.load_many([key])[0].conversation is not None
+    # As the version before left it: eight bytes of each id.
+    restored = old.restore_many([Restore(key, token, 0, first)])
+    assert restored[0].result is SaveResult.SAVED
+    entries = new.entries(key)
+    backend.write(key, replace(entries, ids=[known[:HASH_BYTES] for known in entries.ids]))
+    found = new.load_many([key])[0]
+    assert (found.foreign, found.corrupt, found.offset) == (True, None, 0)
+    assert found.outputs == {0: output}
 
 
 def on(*partitions: int, new: bool) -> Noted:

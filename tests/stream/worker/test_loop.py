@@ -594,6 +594,25 @@ def test_owners_of_two_partitions_learn_of_a_split_from_each_other(plant: Plant)
     assert first.value("partition_moves_total") == 0, "counted where it was found"
 
 
+def test_a_partition_that_comes_back_is_asked_again_who_else_has_its_conversations(
+    plant: Plant,
+) -> None:
+    """What was noted before it left is older than what others have met since."""
+    plant.partitions = plant.log.partitions = 2
+    here, there = plant.worker(first=False), plant.worker(first=False)
+    here.source.assign([0])
+    say_on(plant, 0, 1)
+    here.turns(4)
+    here.source.take_away([0])
+    there.source.assign([1])
+    say_on(plant, 1, 1)
+    there.turns(4)
+    here.source.assign([0])
+    say_on(plant, 0, 1)
+    here.turns(5, step_ms=0)
+    assert flags_on(plant, 0) == [[], ["moved"]], "at its first answer, before any look"
+
+
 def test_an_id_used_again_is_counted_by_kind_and_logged_once_a_minute(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", utterance_id="u0", text="the words")

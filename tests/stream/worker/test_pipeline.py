@@ -446,6 +446,25 @@ def test_a_state_older_than_a_gap_in_the_log_is_truncated(bench: Bench) -> None:
     assert not event(bench.one(bench.item())).context.truncated
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"utterance_id": "u0", "text": "other words"},
+        {"features": {"audio": {"tensor": [9e3, 0]}}},
+    ],
+    ids=["a reused id", "a dead letter"],
+)
+def test_a_record_that_is_passed_over_does_not_hide_a_gap_in_the_log(
+    bench: Bench, between: dict[str, Any]
+) -> None:
+    """It moves the position beyond the gap, which the next answer must still tell of."""
+    bench.one(bench.item())
+    bench.lease = replace(bench.lease, cut_below=3, blind_until_ms=bench.now_ms + 1)
+    bench.offset = 3
+    assert bench.one(bench.item(**between)).event is None
+    assert event(bench.one(bench.item())).context.truncated
+
+
 def test_the_state_of_another_model_is_never_read(
     bench: Bench, make_predictor: Callable[..., Predictor]
 ) -> None:
