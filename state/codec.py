@@ -1,19 +1,21 @@
 """Versioned bytes of everything a store keeps, with checks against torn and damaged states.
 
-Both stores keep the same bytes: a list of rows, one hash, a list of utterance-id hashes, and
+Both stores keep the same bytes: a list of rows, one hash, a list of known utterances, and
 outputs by offset. Integers are big endian; arrays are the model's own little-endian bytes.
 
     entry    version u8 (1), crc32 u32 over role and body, body
     row      index u32, len u16 utterance id, len u16 speaker id, both ids, arrays [row_bytes]
     hash     t    fence token, decimal
              o    position (offset) last applied, decimal
-             d    digest of the StateSpec, 8 bytes: another digest is never decoded
+             d    digest of the StateSpec, 8 bytes: another digest is never decoded; it covers
+                  the number of this layout (state.window.LAYOUT)
              m    entry: offset i64, clock_ms i64, started_ms i64, first_offset i64, last_seq i64,
-                  flags u8 (1 truncated, 2 ended, 4 last_seq), count u32, speakers u32,
-                  crc32 u32 of the id hashes, alert rule state
+                  flags u8 (1 truncated, 2 ended, 4 last_seq, 8 id_reused), count u32,
+                  speakers u32, crc32 u32 of the known utterances, alert rule state
              c    entry: count u32, arrays [conversation_bytes]; absent before the first utterance
              s<speaker id>   entry: last_index u32, len u16 utterance id, id, arrays [speaker_bytes]
-    id       8 bytes: state.window.utterance_hash, oldest first
+    known    16 bytes: state.window.utterance_hash of the id, digest of the fields (their meaning:
+             stream.answers.same_utterance); oldest first
     output   offset u64, entry: packing u8 (0 plain, 1 deflate), outcome, NUL, payload
 
 The redundancy is deliberate: row indices, counts and the checksum of the ids distinguish a torn
@@ -55,7 +57,7 @@ _META: Final = struct.Struct(">qqqqqBIII")
 _COUNT: Final = struct.Struct(">I")
 _SPEAKER: Final = struct.Struct(">IH")
 _OFFSET: Final = struct.Struct(">Q")
-_TRUNCATED, _ENDED, _HAS_SEQ = 1, 2, 4
+_TRUNCATED, _ENDED, _HAS_SEQ, _ID_REUSED = 1, 2, 4, 8
 _PLAIN, _DEFLATE = 0, 1
 _DEFLATE_FROM: Final = 64  # shorter payloads gain nothing
 _DEFLATE_LEVEL: Final = 6  # level 1 saves 3 us and costs 18 of 240 bytes
@@ -88,7 +90,7 @@ class Append:
     fields: dict[bytes, bytes]  # set in the hash, in addition to token, offset and digest
     forgotten: tuple[bytes, ...]  # fields to delete from the hash
     rows: tuple[bytes, ...]
-    ids: bytes  # whole hashes, 8 bytes each
+    ids: bytes  # known utterances, 16 bytes each
     output: bytes
 
 
@@ -97,9 +99,9 @@ def key_tag(key: StateKey) -> str:
     return _tag(key.conversation_id.encode(), key.topic_id.encode(), b"%d" % key.partition)
 
 
-def pointer_tag(key: StateKey) -> str:
+def noted_tag(key: StateKey) -> str:
     """Return 20 characters for a conversation of a topic, the same on every partition."""
-    return _tag(b"pointer", key.conversation_id.encode(), key.topic_id.encode())
+    return _tag(b"noted", key.conversation_id.encode(), key.topic_id.encode())
 
 
 def partition_tag(topic_id: str, partition: int) -> str:
@@ -133,7 +135,7 @@ class Codec:
         """Encode a save. Raises ValueError where arrays do not have the spec's size."""
         change, after = save.change, save.change.after
         whole = save.replace_foreign or save.expected_offset == NO_OFFSET
-        recent = after.recent if whole else change.id_hash or b""
+        recent = after.recent if whole else change.known or b""
         n_rows = len(after.window.rows) if whole else int(change.row_appended)
         if self.spec.recurrence.duplicate_horizon == 0:
             recent = b""
@@ -200,6 +202,7 @@ class Codec:
         change, window = save.change, save.change.after.window
         session, seq = change.after.session, change.after.session.last_seq
         flags = _TRUNCATED * session.truncated | _ENDED * session.ended
+        flags |= _ID_REUSED * change.after.id_reused
         head = _META.pack(
             change.after.offset,
             change.after.clock_ms,
@@ -235,7 +238,7 @@ class Codec:
         at, clock_ms, started_ms, first, seq, flags, count, speakers, crc = _META.unpack_from(meta)
         _require(at == offset, "position and record disagree")
         recent = b"".join(entries.ids)
-        _require(zlib.crc32(recent) == crc, "the utterance-id hashes were damaged")
+        _require(zlib.crc32(recent) == crc, "the known utterances were damaged")
         window = self._window(entries, count)
         _require(len(window.speakers) == speakers, "a speaker is missing or left over")
         session = Session(
@@ -245,7 +248,8 @@ class Codec:
             ended=bool(flags & _ENDED),
             last_seq=seq if flags & _HAS_SEQ else None,
         )
-        return Conversation(window, session, offset, clock_ms, recent, meta[_META.size :])
+        alert, id_reused = meta[_META.size :], bool(flags & _ID_REUSED)
+        return Conversation(window, session, offset, clock_ms, recent, alert, id_reused)
 
     def _window(self, entries: Entries, count: int) -> Window:
         n = min(count, self.spec.recurrence.window)

@@ -9,12 +9,22 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from state.codec import DIGEST, OFFSET, TOKEN, Append, Codec, Entries, output_offset, stored_int
-from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged
-from state.window import HASH_BYTES, NO_OFFSET, StateKey, StateSpec, life_ms
+from state.store import (
+    SPLITS_AT_MOST,
+    Loaded,
+    Noted,
+    Restore,
+    Save,
+    Saved,
+    SaveResult,
+    Splits,
+    StoreChanged,
+)
+from state.window import KNOWN_BYTES, NO_OFFSET, StateKey, StateSpec, life_ms
 
 
 @dataclass(slots=True)
@@ -27,7 +37,9 @@ class Memory:
 
     states: OrderedDict[StateKey, tuple[float, Entries]] = field(default_factory=OrderedDict)
     fences: dict[tuple[str, int], int] = field(default_factory=dict)
-    pointers: OrderedDict[tuple[str, str], tuple[float, int]] = field(default_factory=OrderedDict)
+    noted: OrderedDict[tuple[str, str], tuple[float, set[int]]] = field(default_factory=OrderedDict)
+    # By topic and partition: conversations also met elsewhere, and the number of all before them.
+    splits: dict[tuple[str, int], tuple[int, list[str]]] = field(default_factory=dict)
     identity: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -70,15 +82,31 @@ class MemoryStore:
         self._expire()
         return [self._codec.decode(key, self.entries(key)) for key in keys]
 
-    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
+    def note_many(self, keys: Sequence[StateKey]) -> list[Noted]:
         self._expire()
-        moved, pointers = [], self._memory.pointers
-        for key in keys:
-            at = (key.conversation_id, key.topic_id)
-            _, before = pointers.pop(at, (0.0, key.partition))
-            pointers[at] = (self._now() + self._ttl_s, key.partition)
-            moved.append(before != key.partition)
-        return moved
+        return [self._note(key) for key in keys]
+
+    def _note(self, key: StateKey) -> Noted:
+        at, noted = (key.conversation_id, key.topic_id), self._memory.noted
+        _, partitions = noted.pop(at, (0.0, set[int]()))
+        new = key.partition not in partitions
+        partitions.add(key.partition)
+        noted[at] = (self._now() + self._ttl_s, partitions)
+        for other in sorted(partitions - {key.partition}):
+            gone, named = self._memory.splits.get((key.topic_id, other), (0, []))
+            named = [*named, key.conversation_id]
+            gone += len(named[:-SPLITS_AT_MOST])
+            self._memory.splits[key.topic_id, other] = gone, named[-SPLITS_AT_MOST:]
+        return Noted(frozenset(partitions), new)
+
+    def splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
+        found: dict[int, Splits] = {}
+        for partition, mark in marks.items():
+            gone, named = self._memory.splits.get((topic_id, partition), (0, []))
+            seen = int(mark or 0)
+            after = str(gone + len(named)) if named else mark
+            found[partition] = Splits(tuple(named[max(0, seen - gone) :]), after)
+        return found
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         self._expire()
@@ -99,11 +127,11 @@ class MemoryStore:
 
     def _expire(self) -> None:
         now = self._now()
-        states, pointers = self._memory.states, self._memory.pointers
+        states, noted = self._memory.states, self._memory.noted
         while states and next(iter(states.values()))[0] <= now:
             states.popitem(last=False)
-        while pointers and next(iter(pointers.values()))[0] <= now:
-            pointers.popitem(last=False)
+        while noted and next(iter(noted.values()))[0] <= now:
+            noted.popitem(last=False)
 
     def _apply(self, append: Append) -> Saved:
         key = append.save.key
@@ -139,7 +167,7 @@ class MemoryStore:
         entries.fields[DIGEST] = append.digest
         for name in append.forgotten:
             entries.fields.pop(name, None)
-        new = [append.ids[i : i + HASH_BYTES] for i in range(0, len(append.ids), HASH_BYTES)]
+        new = [append.ids[i : i + KNOWN_BYTES] for i in range(0, len(append.ids), KNOWN_BYTES)]
         entries.ids[:] = (entries.ids + new)[-r.duplicate_horizon :] if r.duplicate_horizon else []
         below = append.offset + append.restore  # a restored position keeps its output
         outputs = [o for o in entries.outputs if output_offset(o) < below]

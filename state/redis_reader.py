@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import redis
 from redis.exceptions import RedisClusterException
 
-from state.codec import TOKEN, Codec, Entries, key_tag, pointer_tag, stored_int
+from state.codec import TOKEN, Codec, Entries, key_tag, noted_tag, stored_int
 from state.redis_address import read_address
 from state.redis_faults import fault_of
 from state.redis_link import ANYONE, RedisAccess, close_client, open_client
@@ -88,10 +88,10 @@ class StateReader:
             tuple(ttl for ttl in ttls if ttl >= NEVER),
         )
 
-    def pointer(self, key: StateKey) -> int | None:
-        """Return the partition that a worker last noted for `key`'s conversation and topic."""
-        noted = self._call(lambda: self._redis.get(pointer_key(key)))
-        return stored_int(noted if isinstance(noted, bytes) else None)
+    def noted(self, key: StateKey) -> frozenset[int]:
+        """Return the partitions that workers noted for `key`'s conversation and topic."""
+        noted = self._call(lambda: self._redis.smembers(noted_key(key)))
+        return frozenset(int(partition) for partition in noted)
 
     def close(self) -> None:
         """Release connections; idempotent."""
@@ -111,9 +111,9 @@ def state_keys(key: StateKey) -> tuple[str, str, str, str]:
     return stem + "r", stem + "h", stem + "i", stem + "o"
 
 
-def pointer_key(key: StateKey) -> str:
-    """Return the Redis key that names the partition a conversation was last seen on."""
-    return f"et:at:{{{pointer_tag(key)}}}"
+def noted_key(key: StateKey) -> str:
+    """Return the Redis key of the partitions that a conversation was noted on."""
+    return f"et:on:{{{noted_tag(key)}}}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ so that a cluster keeps them in one slot; the bytes are those of `state.codec`:
 
     et:{<20 characters>}:r   list    rows, exactly the last W of the session
     et:{<20 characters>}:h   hash    fence token, position, spec digest, record, arrays, speakers
-    et:{<20 characters>}:i   list    hashes of the last utterance ids since the last idle gap
+    et:{<20 characters>}:i   list    last utterances since the last idle gap: hashes of ids, fields
     et:{<20 characters>}:o   zset    outputs by offset, from the committed offset on
-    et:at:{<20 characters>}     string  partition a conversation of a topic was last seen on
+    et:on:{<20 characters>}     set     partitions a conversation of a topic was noted on
+    et:split:{<20 characters>}  stream  conversations of a partition that are on others too
     et:fence:{<20 characters>}  string  fence token last claimed for a partition of a topic; no TTL
     et:epoch:{<n>}              string  lost with the data or before it
                                         (`state.redis_link.Identity`); TTL idle_s
@@ -22,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -31,7 +32,7 @@ import redis
 from msgspec.structs import replace
 from redis.exceptions import RedisClusterException
 
-from state.codec import Append, Codec, Entries, key_name, key_tag, partition_tag, pointer_tag
+from state.codec import Append, Codec, Entries, key_name, key_tag, noted_tag, partition_tag
 from state.redis_address import read_address
 from state.redis_faults import Fault, fault_of, hangs_up
 from state.redis_link import (
@@ -51,11 +52,14 @@ from state.redis_link import (
     servers_of,
 )
 from state.store import (
+    SPLITS_AT_MOST,
     Loaded,
+    Noted,
     Restore,
     Save,
     Saved,
     SaveResult,
+    Splits,
     StoreChanged,
     StoreError,
     StoreRefused,
@@ -92,9 +96,14 @@ def fence_key(topic_id: str, partition: int) -> str:
     return f"et:fence:{{{partition_tag(topic_id, partition)}}}"
 
 
-def pointer_key(key: StateKey) -> str:
-    """Return the Redis key that names the partition a conversation was last seen on."""
-    return f"et:at:{{{pointer_tag(key)}}}"
+def noted_key(key: StateKey) -> str:
+    """Return the Redis key of the partitions that a conversation was noted on."""
+    return f"et:on:{{{noted_tag(key)}}}"
+
+
+def splits_key(topic_id: str, partition: int) -> str:
+    """Return the Redis key of a partition's conversations that are on others too."""
+    return f"et:split:{{{partition_tag(topic_id, partition)}}}"
 
 
 class RedisStore:
@@ -186,15 +195,17 @@ class RedisStore:
     def _find_slots(self) -> None:
         """Read keys of many slots: of a cluster of several nodes, some are on another one."""
         for number in range(PROBES):
-            self._redis.get(pointer_key(StateKey(f"check-{number}", "check", -1)))
+            self._redis.get(noted_key(StateKey(f"check-{number}", "check", -1)))
 
     def _try_rights(self) -> None:
         """Run every command of an answer on keys of no conversation: an ACL may forbid one."""
         unused = StateKey("", "check", -1)
         self._pipeline([(CLAIM, 1, fence_key("check", -1), 0)])
         self._read([unused], atomic=True)
-        self._point([unused])
-        for key in (fence_key("check", -1), pointer_key(unused)):  # two slots of a cluster
+        self._note([unused, StateKey("", "check", -2)])
+        self._splits("check", {-1: ""})
+        splits = (splits_key("check", -1), splits_key("check", -2))
+        for key in (fence_key("check", -1), noted_key(unused), *splits):  # slots of a cluster
             self._redis.delete(key)
 
     def claim(self, topic_id: str, partition: int, at_least: int = 0) -> int:
@@ -212,26 +223,47 @@ class RedisStore:
                 raise StoreChanged(f"{self._here} was emptied, or keys of open sessions expired")
         return states
 
-    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
-        if not keys:
-            return []
-        before = self._call(lambda: self._point(keys))
-        return [
-            noted is not None and noted != b"%d" % key.partition
-            for key, noted in zip(keys, before, strict=True)
-        ]
+    def note_many(self, keys: Sequence[StateKey]) -> list[Noted]:
+        return self._call(lambda: self._note(keys)) if keys else []
 
-    def _point(self, keys: Sequence[StateKey]) -> list[bytes | None]:
+    def _note(self, keys: Sequence[StateKey]) -> list[Noted]:
+        """Note in one round trip, and in another tell the other partitions where there are some."""
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.set(pointer_key(key), key.partition, px=self._ttl_ms, get=True)
-        answers: list[Any] = pipeline.execute(raise_on_error=False)
-        for i, answer in enumerate(answers):
-            if isinstance(answer, Exception):
-                if not str(answer).startswith("WRONGTYPE"):
-                    raise answer
-                answers[i] = None  # another program's: it is only a hint, so it may stay
-        return answers
+            name = noted_key(key)
+            pipeline.sadd(name, key.partition)
+            pipeline.smembers(name)
+            pipeline.pexpire(name, self._ttl_ms)
+        answers = pipeline.execute(raise_on_error=False)
+        added, members = answers[::3], answers[1::3]
+        noted = [
+            Noted(frozenset(map(int, partitions)), bool(new))
+            for new, partitions in zip(_readable(added, 0), _readable(members, ()), strict=True)
+        ]
+        pipeline, told = self._redis.pipeline(transaction=False), False
+        for key, found in zip(keys, noted, strict=True):
+            for other in sorted(found.partitions - {key.partition}):
+                name, told = splits_key(key.topic_id, other), True
+                entry: dict[Any, Any] = {"c": key.conversation_id}
+                pipeline.xadd(name, entry, maxlen=SPLITS_AT_MOST, approximate=False)
+                pipeline.pexpire(name, self._ttl_ms)
+        if told:
+            _readable(pipeline.execute(raise_on_error=False), None)
+        return noted
+
+    def splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
+        return self._call(lambda: self._splits(topic_id, marks)) if marks else {}
+
+    def _splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition, mark in marks.items():
+            pipeline.xrange(splits_key(topic_id, partition), min=f"({mark}" if mark else "-")
+        found: dict[int, Splits] = {}
+        answers = _readable(pipeline.execute(raise_on_error=False), ())
+        for (partition, mark), entries in zip(marks.items(), answers, strict=True):
+            names = tuple(fields[b"c"].decode() for _, fields in entries)
+            found[partition] = Splits(names, entries[-1][0].decode() if entries else mark)
+        return found
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:
         return self.send([self.encoded(save) for save in saves])
@@ -374,6 +406,19 @@ class RedisStore:
         if hangs_up(error) and not self._served and not self._cluster:
             error = last_words(self._url, self._timeout_s) or error
         return fault_of(error, self._here, running=self._served, tls=self._tls)
+
+
+def _readable(answers: Sequence[Any], otherwise: Any) -> list[Any]:
+    """Return answers, `otherwise` for a key that another program uses. Raises other errors.
+
+    What is read so is only a hint: a worker must not stand still over it.
+    """
+    readable = []
+    for answer in answers:
+        if isinstance(answer, Exception) and not str(answer).startswith("WRONGTYPE"):
+            raise answer
+        readable.append(otherwise if isinstance(answer, Exception) else answer)
+    return readable
 
 
 def as_version(text: str) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
@@ -114,6 +114,23 @@ class Saved(Struct, frozen=True):
     offset: int
 
 
+class Noted(Struct, frozen=True):
+    """The partitions a conversation was noted on; `new` where the one just noted was not yet."""
+
+    partitions: frozenset[int]
+    new: bool
+
+
+class Splits(Struct, frozen=True):
+    """Conversations of a partition that were met on another one too, in the order of the notes."""
+
+    conversation_ids: tuple[str, ...]
+    mark: str  # the next call continues from here
+
+
+SPLITS_AT_MOST: Final = 1_000  # of a partition, the latest; a note of a conversation tells as much
+
+
 class Store(Protocol):
     """Conversations by key. One round trip a call; a call may block up to the store's timeout.
 
@@ -144,11 +161,19 @@ class Store(Protocol):
     def load_many(self, keys: Sequence[StateKey]) -> list[Loaded]:
         """Return the state stored under each key, in order. Raises `StoreUnavailable`."""
 
-    def point_many(self, keys: Sequence[StateKey]) -> list[bool]:
-        """Note each conversation's partition; return true where the last one noted was another.
+    def note_many(self, keys: Sequence[StateKey]) -> list[Noted]:
+        """Note each conversation's partition; return all that were noted within 2 x idle_s.
 
-        Serves only to report producers that partition differently (or added partitions): a state
-        on another partition is another state either way. Raises `StoreUnavailable`.
+        Where there are several, `splits` of the others names the conversation from now on: their
+        owners may have read a note of their own before. Serves only to mark answers of producers
+        that partition differently (or of added partitions): a state on another partition is
+        another state either way. Raises `StoreUnavailable`.
+        """
+
+    def splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
+        """Return the splits of each partition since its mark; "" is the first mark.
+
+        One round trip for all partitions. Raises `StoreUnavailable`.
         """
 
     def save_many(self, saves: Sequence[Save]) -> list[Saved]:

@@ -25,7 +25,10 @@ Bytes = NDArray[np.uint8]
 
 NO_OFFSET: Final = -1
 NO_CLOCK: Final = -1
-HASH_BYTES: Final = 8
+LAYOUT: Final = 2  # of the stored bytes; part of every digest, so that another layout is foreign
+HASH_BYTES: Final = 8  # of an utterance id
+FIELDS_BYTES: Final = 8  # digest of an utterance's fields, opaque here
+KNOWN_BYTES: Final = HASH_BYTES + FIELDS_BYTES  # one applied utterance in the duplicate horizon
 ITEM_BYTES: Final = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4}
 
 DType = Literal["float16", "bfloat16", "float32", "int32"]
@@ -95,12 +98,12 @@ class StateSpec:
 
     @property
     def digest(self) -> str:
-        """16 hex digits over model digest, recurrence settings and array layout."""
+        """16 hex digits over model digest, recurrence settings and the layouts of the bytes."""
         r = self.recurrence
         arrays = (*self.utterance, *self.conversation, *self.speaker)
         layout = [(a.name, a.shape, a.dtype) for a in arrays]
         settings = (r.window, r.max_speakers, r.idle_s, r.max_session_s, r.duplicate_horizon)
-        text = repr((self.model_digest, settings, layout))
+        text = repr((LAYOUT, self.model_digest, settings, layout))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -201,20 +204,22 @@ class Conversation(Struct, frozen=True):
     session: Session
     offset: int  # last position applied
     clock_ms: int  # max of the record timestamps applied
-    recent: bytes = b""  # hashes of the last applied utterance ids, oldest first, 8 bytes each
+    # The last applied utterances, oldest first: of each the hash of its id and of its fields.
+    recent: bytes = b""
     alert: bytes = b""  # alert rule state, opaque here
+    id_reused: bool = False  # since the last answer an utterance was dropped: its id was another's
 
     def cut(self) -> Conversation:
         """Return it with a session that could not see all of its earlier utterances."""
         return replace(self, session=replace(self.session, truncated=True))
 
-    def is_recent(self, utterance_id: str) -> bool:
-        """Return true if this id was applied within the duplicate horizon."""
+    def fields_of(self, utterance_id: str) -> bytes | None:
+        """Return the digest of the fields applied under this id within the duplicate horizon."""
         wanted = utterance_hash(utterance_id)
         at = self.recent.find(wanted)
-        while at != -1 and at % HASH_BYTES:
+        while at != -1 and at % KNOWN_BYTES:
             at = self.recent.find(wanted, at + 1)
-        return at != -1
+        return None if at == -1 else self.recent[at + HASH_BYTES : at + KNOWN_BYTES]
 
 
 class Opening(Struct, frozen=True):
@@ -233,7 +238,7 @@ class Change(Struct, frozen=True):
     row_appended: bool = False  # false for a record dead-lettered late: arrays unchanged
     speaker_id: str | None = None  # whose entry changed
     forgotten: tuple[str, ...] = ()  # speakers beyond the limit
-    id_hash: bytes | None = None  # appended to `recent`
+    known: bytes | None = None  # appended to `recent`
     horizon_cleared: bool = False
 
 
@@ -279,7 +284,8 @@ def open_at(
         return Opening(fresh, new_session=True, horizon_cleared=True)
     idle = clock_ms - stored.clock_ms > r.idle_s * 1000
     too_long = clock_ms - stored.session.started_ms > r.max_session_s * 1000
-    before = replace(stored, recent=b"") if idle else stored
+    # Nothing that expires with the stored state outlives an idle gap: the log alone decides.
+    before = replace(stored, recent=b"", id_reused=False) if idle else stored
     if not (idle or too_long or stored.session.ended):
         return Opening(before, new_session=False, horizon_cleared=False)
     # A session without an utterance yet (`apply_nothing`) passes its truncation on.
@@ -295,6 +301,7 @@ def apply(
     *,
     recurrence: Recurrence,
     utterance_id: str,
+    fields: bytes,
     speaker_id: str,
     offset: int,
     timestamp_ms: int,
@@ -302,13 +309,18 @@ def apply(
     seq: int | None = None,
     alert: bytes = b"",
 ) -> Change:
-    """Append one predicted utterance to the conversation that `open_at` returned."""
+    """Append one predicted utterance to the conversation that `open_at` returned.
+
+    `fields` are `FIELDS_BYTES` that tell it from another one under the same id.
+    """
     before = opening.before
     window, forgotten = before.window.push(
         recurrence, applied, utterance_id=utterance_id, speaker_id=speaker_id
     )
-    id_hash = utterance_hash(utterance_id)
-    horizon = recurrence.duplicate_horizon * HASH_BYTES
+    known = utterance_hash(utterance_id) + fields
+    if len(known) != KNOWN_BYTES:
+        raise ValueError(f"the digest of the fields has {len(fields)} bytes, not {FIELDS_BYTES}")
+    horizon = recurrence.duplicate_horizon * KNOWN_BYTES
     after = Conversation(
         window=window,
         session=replace(
@@ -318,7 +330,7 @@ def apply(
         ),
         offset=offset,
         clock_ms=clock_at(timestamp_ms, before),
-        recent=(before.recent + id_hash)[-horizon:] if horizon else b"",
+        recent=(before.recent + known)[-horizon:] if horizon else b"",
         alert=alert,
     )
     return Change(
@@ -327,7 +339,7 @@ def apply(
         row_appended=True,
         speaker_id=speaker_id,
         forgotten=forgotten,
-        id_hash=id_hash,
+        known=known,
         horizon_cleared=opening.horizon_cleared,
     )
 
@@ -345,3 +357,11 @@ def apply_nothing(
         empty = Session(NO_CLOCK, offset, truncated=truncated, ended=True)
         stored = Conversation(Window.empty(spec), empty, NO_OFFSET, NO_CLOCK)
     return Change(after=replace(stored, offset=offset))
+
+
+def apply_reused(stored: Conversation, *, offset: int) -> Change:
+    """Move the position past an utterance that is dropped: its id is that of another one.
+
+    The next answer says so (`Conversation.id_reused`); clock, session and horizon stay.
+    """
+    return Change(after=replace(stored, offset=offset, id_reused=True))

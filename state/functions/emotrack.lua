@@ -6,7 +6,7 @@
 
 local SAVED, REPLAY, FENCED, LOST = 0, 1, 2, 3
 local CLEAR_STATE, CLEAR_IDS, REPLACE, RESTORE = 1, 2, 4, 8
-local ID_BYTES = 8
+local KNOWN_BYTES = 16
 local FIELDS_AT_ONCE = 64 -- Lua unpacks only so many values
 local LATEST_US = 2 ^ 52 -- in 2112; a clock beyond it would take tokens to where + 1 is lost
 
@@ -25,7 +25,7 @@ end
 -- KEYS: rows, hash, ids, outputs.
 -- ARGV 1: token, expected, offset, committed (f64), ttl in ms (f64), window, horizon, number of
 --         rows, of fields, of forgotten fields (u32), flags (u8), big endian;
---      2: digest, 3: output, 4: ids; then the rows, field and value pairs, forgotten fields.
+--      2: digest, 3: output, 4: known utterances; then the rows, field and value pairs, forgotten fields.
 -- RESTORE puts back a state rebuilt from the log: whole, without an output of its own, and at any
 -- position, since what is stored may be older or another model's.
 -- Returns {result, stored token, stored offset}.
@@ -69,8 +69,8 @@ local function save(keys, args)
   at = at + 2 * n_fields
   for i = at + 1, at + n_forgotten do redis.call('HDEL', hash, args[i]) end
   length = 0
-  for i = 1, #args[4], ID_BYTES do
-    length = redis.call('RPUSH', ids, string.sub(args[4], i, i + ID_BYTES - 1))
+  for i = 1, #args[4], KNOWN_BYTES do
+    length = redis.call('RPUSH', ids, string.sub(args[4], i, i + KNOWN_BYTES - 1))
   end
   if length > horizon then redis.call('LTRIM', ids, -horizon, -1) end
   if not restore then redis.call('ZADD', outputs, decimal(offset), args[3]) end

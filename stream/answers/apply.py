@@ -10,12 +10,27 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from model.interface import ModelInfo, Prediction, Predictor, Turn
-from state.window import Change, Conversation, Opening, StateSpec, apply, apply_nothing, open_at
+from state.window import (
+    Change,
+    Conversation,
+    Opening,
+    StateSpec,
+    apply,
+    apply_nothing,
+    apply_reused,
+    open_at,
+)
+from stream.answers.same_utterance import Repeats, fields_digest, repeats
 from stream.answers.shift_rule import ShiftRule, decide, largest_move, rule_of
 from stream.events.decode import tensors
 from stream.events.messages import (
+    ID_REUSED,
+    MOVED,
+    SEQ_DISORDER,
+    SEQ_GAP,
     Context,
     InputRef,
     ModelRef,
@@ -56,11 +71,9 @@ class Question(Struct, frozen=True):
     stored: Conversation | None  # None: there is no state
     truncated: bool  # of a session that starts here without `stored`
     opening: Opening
-
-    @property
-    def is_duplicate(self) -> bool:
-        """Return whether its id was applied within the duplicate horizon: it gets no answer."""
-        return self.opening.before.is_recent(self.utterance.utterance_id)
+    fields: bytes  # `fields_digest` of the utterance
+    repeats: Repeats | None  # None: its id is new within the horizon, else it gets no answer
+    moved: bool  # its conversation is on several partitions
 
     def turn(self, info: ModelInfo) -> Turn:
         """Return the turn to predict: known vectors, and text that is more than spaces."""
@@ -92,8 +105,13 @@ def ask(
     spec: StateSpec,
     *,
     truncated: bool,
+    moved: bool = False,
+    fields: bytes | None = None,
 ) -> Question:
-    """Open the conversation at an utterance, see `open_at`; skip it where `is_duplicate`."""
+    """Open the conversation at an utterance, see `open_at`; `drop` it where it `repeats` an id.
+
+    `fields` is the `fields_digest` of the utterance as it was decoded, None to compute it.
+    """
     opening = open_at(
         stored,
         spec=spec,
@@ -101,7 +119,22 @@ def ask(
         offset=record.offset,
         truncated=truncated,
     )
-    return Question(record, utterance, stored, truncated, opening)
+    digest = fields_digest(utterance) if fields is None else fields
+    applied = opening.before.fields_of(utterance.utterance_id)
+    known = None if applied is None else repeats(applied, digest)
+    return Question(record, utterance, stored, truncated, opening, digest, known, moved)
+
+
+def drop(question: Question) -> Change | None:
+    """Return what a question that `repeats` an id changes; None for nothing.
+
+    Ids are the identity: another utterance under a known id is not answered either, but it moves
+    the position, so that the conversation's next answer says `id_reused`, also in a recompute.
+    """
+    if question.repeats != "other_utterance":
+        return None
+    assert question.stored is not None, "its id is in the horizon"
+    return apply_reused(question.stored, offset=question.record.offset)
 
 
 def answer(
@@ -111,7 +144,7 @@ def answer(
     *,
     logged_shift: float | None = None,
 ) -> Answer:
-    """Return the one outcome of a question that is no duplicate.
+    """Return the one outcome of a question that repeats no id.
 
     A `Poison` is a dead letter found late: it moves the position, and nothing else changes.
     For `logged_shift` see `change_of`.
@@ -156,6 +189,7 @@ def change_of(
         prediction.applied,
         recurrence=model.spec.recurrence,
         utterance_id=utterance.utterance_id,
+        fields=question.fields,
         speaker_id=utterance.speaker_id,
         offset=record.offset,
         timestamp_ms=record.timestamp_ms,
@@ -211,7 +245,7 @@ def prediction_event(
         input=position,
         abstained=reason is not None,
         reason=reason,
-        flags=[*disorder(utterance.seq, session.last_seq), *flags_of(utterance)],
+        flags=answer_flags(question),
     )
 
 
@@ -253,8 +287,22 @@ def moved_of(question: Question, prediction: Prediction) -> float | None:
     return round(prediction.shift_probability, DECIMALS)
 
 
+def answer_flags(question: Question) -> list[str]:
+    """Return the flags of an answer; `MOVED` is the last one."""
+    before, utterance = question.opening.before, question.utterance
+    reused = [ID_REUSED] if before.id_reused else []
+    moved = [MOVED] if question.moved else []
+    read = flags_of(utterance)
+    return [*disorder(utterance.seq, before.session.last_seq), *read, *reused, *moved]
+
+
+def as_moved(event: PredictionEvent) -> PredictionEvent:
+    """Return a prediction with the flag `MOVED`, for what recomputes one partition alone."""
+    return replace(event, flags=[*event.flags, MOVED])
+
+
 def disorder(seq: int | None, last_seq: int | None) -> list[str]:
     """Return the flags of a `seq` that does not follow the last one; order is never changed."""
     if seq is None or last_seq is None or seq == last_seq + 1:
         return []
-    return ["seq_gap"] if seq > last_seq else ["seq_disorder"]
+    return [SEQ_GAP] if seq > last_seq else [SEQ_DISORDER]

@@ -35,6 +35,9 @@ FIELD_OF_FLAG: Final = {f"{IGNORED_FLAG}{name}": name for name in IGNORABLE_FIEL
 }
 SEQ_GAP: Final = "seq_gap"
 SEQ_DISORDER: Final = "seq_disorder"
+ID_REUSED: Final = "id_reused"
+MOVED: Final = "moved"
+FLAGS: Final = (SEQ_GAP, SEQ_DISORDER, *FIELD_OF_FLAG, ID_REUSED, MOVED)  # in their order
 # `extra_json_schema` documents a bound without checking it in the decoder: `_check_ids` does, with
 # a reason code of its own.
 Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES})]
@@ -46,6 +49,21 @@ Persona = Annotated[
     msgspec.Meta(
         description="Extraversion, neuroticism, agreeableness, conscientiousness, openness.",
         extra_json_schema={"minItems": PERSONA_SIZE, "maxItems": PERSONA_SIZE},
+    ),
+]
+
+Flag = Annotated[
+    str,
+    msgspec.Meta(
+        description=(
+            "Others may be added. seq_gap, seq_disorder: `seq` does not follow the last one. "
+            "ignored_ and a field: it does not fit and was left out. repaired_text: half a "
+            "surrogate pair became U+FFFD. "
+            "id_reused: since the last answer an utterance was dropped whose id was that of "
+            "another one. moved: the conversation is on several partitions, so that this answer "
+            "may lack context."
+        ),
+        examples=[*FLAGS],
     ),
 ]
 
@@ -186,7 +204,7 @@ class PredictionEvent(msgspec.Struct, frozen=True):
     revision: int = 0
     abstained: bool = False
     reason: str | None = None
-    flags: list[str] = []  # docs/contract.md §3 has them all
+    flags: list[Flag] = []
 
 
 class ShiftAlert(msgspec.Struct, frozen=True):

@@ -104,9 +104,11 @@ class Metrics:
     def _count_disorder(self) -> None:
         self.duplicates = self._counter(
             "duplicates_total",
-            "Records without effect. utterance_id: a producer's repeat; position: applied before "
-            "and nothing left to replay.",
-            kind=("utterance_id", "position"),
+            "Records without an answer of their own. utterance_id: a producer's repeat; "
+            "late_fields: the same words under a known id, other fields new or changed; "
+            "other_utterance: another speaker or other words under a known id, dropped; position: "
+            "applied before and nothing left to replay.",
+            kind=("utterance_id", "late_fields", "other_utterance", "position"),
         )
         self.seq_disorder = self._counter(
             "seq_disorder_total", "Predictions whose `seq` came out of order or after a gap."
@@ -154,8 +156,13 @@ class Metrics:
         )
         self.partition_moves = self._counter(
             "partition_moves_total",
-            "Conversations met on another partition than before: partitions were added, or two "
-            "producers use different partitioners.",
+            "Conversations met on one more partition: producers use different partitioners, or "
+            "partitions were added. Counted once for each further partition.",
+        )
+        self.split_answers = self._counter(
+            "split_answers_total",
+            "Predictions with flag `moved`: their conversation is on several partitions, so they "
+            "may lack context.",
         )
         self.rebalances = self._counter(
             "rebalances_total",

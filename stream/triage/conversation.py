@@ -14,7 +14,7 @@ from rich.table import Table
 
 from state.redis_reader import StoredState
 from state.store import StoredOutput
-from state.window import HASH_BYTES, NO_CLOCK, Conversation, StateKey, StateSpec
+from state.window import KNOWN_BYTES, NO_CLOCK, Conversation, StateKey, StateSpec
 from stream.answers.outbox import sent_before
 from stream.brokers.topic_reader import TopicReader
 from stream.brokers.topics import partition_of
@@ -33,16 +33,16 @@ class Found:
     key: StateKey
     state: StoredState
     keyed_to: int  # the partition that murmur2, our clients' partitioner, gives
-    noted: int | None  # the partition its last worker noted
+    noted: tuple[int, ...]  # the partitions that workers noted within 2 x idle_s
     elsewhere: tuple[int, ...]  # partitions with an older state of it
 
 
 def find(settings: Settings, spec: StateSpec, conversation: str, partition: int | None) -> Found:
     """Find a conversation's state on every partition, or on one.
 
-    Of several states (its partition changed, and the older one has not expired), the one its last
-    worker noted is shown, else the one our partitioner would have chosen. Raises `StateMissing`,
-    `ConfigError`, and what `TopicReader` and `open_states` do.
+    Of several states (its producers partition differently, or partitions were added) the one that
+    was written last is shown. Raises `StateMissing`, `ConfigError`, and what `TopicReader` and
+    `open_states` do.
     """
     if settings.in_memory:
         raise ConfigError(
@@ -58,7 +58,7 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
     keys = [StateKey(conversation, topic_id, p) for p in searched]
     with open_states(settings, spec) as states:
         stored = {k.partition: s for k, s in zip(keys, states.read(keys), strict=True) if s}
-        noted = states.pointer(keys[0])
+        noted = tuple(sorted(states.noted(keys[0])))
     if not stored:
         where = "on any partition" if partition is None else f"on partition {partition}"
         raise StateMissing(
@@ -67,7 +67,8 @@ def find(settings: Settings, spec: StateSpec, conversation: str, partition: int 
             f"{spec.recurrence.idle_s:g} s has expired"
         )
     keyed_to = partition_of(conversation.encode(), len(partitions))
-    chosen = next((p for p in (noted, keyed_to) if p in stored), min(stored))
+    # Each write sets the same time to live: the longest left is the latest written.
+    chosen = max(stored, key=lambda p: (max(stored[p].ttl_ms, default=0), p == keyed_to))
     elsewhere = tuple(p for p in sorted(stored) if p != chosen)
     key = StateKey(conversation, topic_id, chosen)
     return Found(key, stored[chosen], keyed_to, noted, elsewhere)
@@ -87,7 +88,7 @@ def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
         "topic_id": found.key.topic_id,
         "partition": found.key.partition,
         "keyed_to": found.keyed_to,
-        "last_noted_on": found.noted,
+        "noted_on": list(found.noted),
         "also_on": list(found.elsewhere),
         "position": loaded.offset,
         "fence_token": state.token,
@@ -118,6 +119,7 @@ def _session_data(conversation: Conversation) -> dict[str, Any]:
             "truncated": session.truncated,
             "ended": session.ended,
             "last_seq": session.last_seq,
+            "id_reused": conversation.id_reused,
         },
         "window": [
             {"index": index, "utterance_id": utterance, "speaker_id": speaker}
@@ -131,7 +133,7 @@ def _session_data(conversation: Conversation) -> dict[str, Any]:
             }
             for speaker, last in window.speakers.items()
         ],
-        "ids_heard": len(conversation.recent) // HASH_BYTES,
+        "ids_heard": len(conversation.recent) // KNOWN_BYTES,
     }
 
 
@@ -180,9 +182,10 @@ def _facts(state: dict[str, Any]) -> list[tuple[str, str]]:
     if state["partition"] != state["keyed_to"]:
         rows.append(("note", f"murmur2 would have chosen partition {state['keyed_to']}"))
     if state["also_on"]:
-        rows.append(("note", f"it has an older state on {state['also_on']}: its partition changed"))
+        text = f"it has an older state on {state['also_on']}: its producers partition differently"
+        rows.append(("note", text))
     if session := state.get("session"):
-        flags = [name for name in ("truncated", "ended") if session[name]]
+        flags = [name for name in ("truncated", "ended", "id_reused") if session[name]]
         rows += [
             ("clock", state["clock"] or "none"),
             ("session", f"{session['utterances']} utterances since {session['began']}"),

@@ -17,7 +17,8 @@ import msgspec
 
 from model.interface import Predictor
 from state.redis_reader import States
-from stream.answers.apply import Model
+from stream.answers.apply import Model, as_moved
+from stream.answers.same_utterance import fields_digest
 from stream.events.dead_letter import dead_letter
 from stream.events.decode import Decoder, vectors_of
 from stream.events.messages import Utterance, encode
@@ -62,6 +63,8 @@ class Verifier:
         self._info, self._model = predictor.info, Model.of(predictor)
         self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
         self._asleep: set[str] = set()  # silent for longer: their next utterance opens a session
+        # The partitions of the conversations of which an answer says that they are on several.
+        self._moved: dict[str, set[int]] = {name: set() for name in outputs.moved}
 
     def lose(self, hole: Hole) -> None:
         """Note records that left the log before the next ones."""
@@ -114,11 +117,14 @@ class Verifier:
     def _utterance(self, record: Record, utterance: Utterance, answered: LoggedAnswers) -> None:
         """Check a valid record against every timeline of its conversation."""
         who = utterance.conversation_id
+        if who in self._moved:
+            self._moved[who].add(record.partition)
         timelines = self._timelines[who]
         self._timelines.move_to_end(who)
         predictions = [p for p in answered.predictions if p.model == self._info.digest]
         letter = answered.dead_letter
         vectors = vectors_of(utterance)
+        fields = fields_digest(utterance)
         # A worker without a sentence encoder answers raw text from the other vectors.
         encodes = utterance.text and vectors and "text" not in vectors
         if predictions and encodes and not any(p.used_text for p in predictions):
@@ -127,6 +133,7 @@ class Verifier:
         expected = timelines.step(
             record,
             utterance,
+            fields=fields,
             starts=self._outputs.starts.get(Position.of(record)),
             dead_letter=None if letter is None else letter.poison,
             shift_as_logged=self._logged_shifts(predictions),
@@ -208,7 +215,7 @@ class Verifier:
         fault, largest = differences(
             found.value(),
             found.encoding,
-            expected.prediction,
+            as_moved(expected.prediction) if found.moved else expected.prediction,
             tolerance=self._expectations.tolerance,
             info=self._info,
         )
@@ -322,4 +329,21 @@ class Verifier:
             text = f"answers partition {position.partition}, which the log does not have"
             self._no_outcome(answered.positions(), text)
         self._outputs.at.clear()
+        for conversation, partitions in self._moved.items():
+            self._on_several(conversation, partitions)
         return self._report
+
+    def _on_several(self, conversation: str, partitions: set[int]) -> None:
+        """Check I5 for the flag `moved`, which no partition's log shows alone.
+
+        A missing flag is no fault: the store that counts partitions may have lost its data.
+        """
+        others = self._expectations.lows.keys() - partitions
+        if len(partitions) > 1:
+            return
+        if any(self._expectations.is_before_log(other, 0) for other in others):
+            self._report.count("undecided")
+        else:
+            text = f"says moved, but the log has its conversation on {sorted(partitions)} alone"
+            position = self._outputs.moved[conversation]
+            self._report.violated(Invariant.I5, text, position, conversation)

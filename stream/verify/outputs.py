@@ -20,9 +20,10 @@ import msgspec
 
 from stream.events.cloudevents import ALERT_TYPE, PREDICTION_TYPE, Encoding, Envelope, open_record
 from stream.events.dead_letter import Dlq, dead_letter_id, letter_of
-from stream.events.messages import PredictionEvent, ShiftAlert, prediction_id
+from stream.events.messages import MOVED, PredictionEvent, ShiftAlert, prediction_id
 from stream.events.poison import Poison, Reason, Rejected
 from stream.ports import NO_TIMESTAMP, Headers, Record
+from stream.verify.compare import plain
 from stream.verify.lost import LostRecords
 from stream.verify.report import Expectations, Invariant, Position, Report
 
@@ -53,6 +54,7 @@ class LoggedPrediction(LoggedEvent):
     first_position: int
     truncated: bool
     used_text: bool
+    moved: bool  # flag: its conversation is on several partitions
 
     @property
     def session(self) -> tuple[int, bool]:
@@ -103,6 +105,7 @@ class Outputs:
         self.at: dict[Position, LoggedAnswers] = defaultdict(LoggedAnswers)
         self.starts: dict[Position, bool] = {}  # first position of a session -> context.truncated
         self.since_ms = NO_TIMESTAMP  # broker time since which retention has deleted nothing
+        self.moved: dict[str, Position] = {}  # conversation -> first prediction that says moved
         self._samples: dict[type, bytes] = {}
         self._last: dict[tuple[str, int, int, str], int] = {}
 
@@ -120,7 +123,11 @@ class Outputs:
             context.first_position,
             context.truncated,
             "text" in event.modalities_used,
+            MOVED in event.flags,
         )
+        if found.moved:
+            self.report.count("moved")
+            self.moved.setdefault(event.conversation_id, found.position)
         self._check_identity(event, envelope.id, record.key, found.position)
         answered = self.at[Position(self._topic, input.partition, input.offset)]
         before = [p for p in answered.predictions if p.model == found.model]
@@ -234,10 +241,15 @@ class Outputs:
         return False
 
     def _check_repeat(self, found: LoggedEvent, before: LoggedEvent, who: str) -> None:
-        """Check I2: delivery is at least once, so an answer may come again, with equal bytes."""
+        """Check I2: delivery is at least once, so an answer may come again, with equal bytes.
+
+        Where the store lost its data between the two, `moved` may differ: it is noted there alone.
+        """
         if found.id != before.id:
             text = f"repeated under another id, {found.id} after {before.id}"
         elif (found.packed, found.encoding) != (before.packed, before.encoding):
+            if only_one_moved(found, before):
+                return
             text = f"repeated with other bytes than at {before.position}"
         else:
             return
@@ -277,6 +289,21 @@ class Outputs:
             self.report.violated(Invariant.I3, text, position, who)
         else:
             self._last[key] = offset
+
+
+def only_one_moved(found: LoggedEvent, before: LoggedEvent) -> bool:
+    """Return whether two events are predictions that differ in the flag `moved` alone."""
+    if not (isinstance(found, LoggedPrediction) and isinstance(before, LoggedPrediction)):
+        return False
+    marked, other = (found, before) if found.moved else (before, found)
+    fields = plain(marked.value(), marked.encoding)
+    flags = [flag for flag in fields["flags"] if flag != MOVED]
+    return (
+        marked.moved
+        and not other.moved
+        and marked.encoding == other.encoding
+        and fields | {"flags": flags} == plain(other.value(), other.encoding)
+    )
 
 
 def digest(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:

@@ -50,6 +50,7 @@ COUNTS: Final = {
     "controls": "records without a value",
     "open": "records not committed and not answered yet",
     "truncated": "predictions that say context.truncated",
+    "moved": "predictions that say moved",
     "recomputed": "positions answered again after a loss, and saying so",
     "unencoded": "predictions of raw text and vectors by a worker without a sentence encoder",
     "other_model": "records answered by another model",

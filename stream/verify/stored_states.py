@@ -139,6 +139,7 @@ def digests(conversation: Conversation, *, arrays: bool) -> dict[str, bytes]:
         "rows' ids": repr((window.row_utterances, window.row_speakers)).encode(),
         "speakers": repr(speakers).encode(),
         "ids of the duplicate horizon": conversation.recent,
+        "id_reused": b"%d" % conversation.id_reused,
     }
     if arrays:
         parts |= {

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from model.interface import Predictor
 from state.window import Conversation
-from stream.answers.apply import Model, answer, ask
+from stream.answers.apply import Model, answer, ask, drop
 from stream.answers.predict import predict
 from stream.events.messages import Outcome, PredictionEvent, ShiftAlert, Utterance
 from stream.events.poison import Poison, Reason
@@ -51,7 +52,7 @@ class Timeline:
     def identity(self) -> object:
         """Return a value that is equal for equal timelines; None without a conversation."""
         c = self.conversation
-        return c and (c.session, c.offset, c.recent)
+        return c and (c.session, c.offset, c.recent, c.id_reused)
 
 
 class Timelines:
@@ -69,12 +70,14 @@ class Timelines:
         record: Record,
         utterance: Utterance,
         *,
+        fields: bytes,
         starts: bool | None,
         dead_letter: Poison | None,
         shift_as_logged: Mapping[int, float] | None = None,
     ) -> list[Expected]:
         """Apply an utterance to every timeline; return the answer that each expects.
 
+        `fields` is the `fields_digest` of the utterance as it was decoded.
         `starts` is the `context.truncated` of a session that a worker began here, if one did;
         `dead_letter` the reason of the dead letter that answers the record, if one does.
         """
@@ -85,14 +88,11 @@ class Timelines:
             self.knows_all_ids = True  # an idle gap empties the duplicate horizon
         # A recompute cannot meet these faults, so the worker's reason counts.
         trusted = dead_letter if dead_letter and dead_letter.reason in TRUSTED else None
-        stepped = [
-            self._step(timeline, record, utterance, trusted, shift_as_logged)
-            for timeline in self._timelines
-        ]
+        step = partial(self._step, record, utterance, fields, trusted, shift_as_logged)
+        stepped = [step(timeline) for timeline in self._timelines]
         here = (record.offset, starts)
         if starts is not None and not any(session_of(e) == here for e, _ in stepped):
-            timeline = Timeline(truncated=starts)
-            stepped.append(self._step(timeline, record, utterance, trusted, shift_as_logged))
+            stepped.append(step(Timeline(truncated=starts)))
         first_timeline, *others = [timeline for _, timeline in stepped]
         others = [other for other in others if other.identity() != first_timeline.identity()]
         self._timelines = [first_timeline, *others[-(MAX_TIMELINES - 1) :]]
@@ -104,11 +104,12 @@ class Timelines:
 
     def _step(
         self,
-        timeline: Timeline,
         record: Record,
         utterance: Utterance,
+        fields: bytes,
         trusted: Poison | None,
         shift_as_logged: Mapping[int, float] | None,
+        timeline: Timeline,
     ) -> tuple[Expected, Timeline]:
         expected, after = applied(
             self._predictor,
@@ -116,6 +117,7 @@ class Timelines:
             record,
             utterance,
             timeline.conversation,
+            fields=fields,
             truncated=timeline.truncated,
             trusted=trusted,
             shift_as_logged=shift_as_logged,
@@ -130,20 +132,22 @@ def applied(
     utterance: Utterance,
     known: Conversation | None,
     *,
+    fields: bytes | None = None,
     truncated: bool = False,
     trusted: Poison | None = None,
     shift_as_logged: Mapping[int, float] | None = None,
 ) -> tuple[Expected, Conversation | None]:
     """Return the outcome an utterance must have after `known`, and the state that follows.
 
-    `truncated` is the `context.truncated` of a session that starts here without `known`; `trusted`
-    a dead letter that no recompute can meet, in place of a prediction. The alert rule takes the
-    shift probability computed here, or the one in `shift_as_logged` by `context.first_position` (a
-    GPU's may differ in its last digits, and the rule is a threshold).
+    `fields` is as for `ask`; `truncated` the `context.truncated` of a session that starts here
+    without `known`; `trusted` a dead letter that no recompute can meet, in place of a prediction.
+    The alert rule takes the shift probability computed here, or the one in `shift_as_logged` by
+    `context.first_position` (a GPU's may differ in its last digits, and the rule is a threshold).
     """
-    question = ask(record, utterance, known, model.spec, truncated=truncated)
-    if question.is_duplicate:
-        return Expected(record, "duplicate"), known
+    question = ask(record, utterance, known, model.spec, truncated=truncated, fields=fields)
+    if question.repeats is not None:
+        dropped = drop(question)
+        return Expected(record, "duplicate"), known if dropped is None else dropped.after
     (prediction,) = [trusted] if trusted else predict(predictor, [question.turn(model.info)])
     logged = (shift_as_logged or {}).get(question.opening.before.session.first_offset)
     found = answer(question, prediction, model, logged_shift=logged)

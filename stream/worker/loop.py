@@ -74,12 +74,13 @@ from stream.ports import (
 from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
 from stream.worker.batcher import Batcher, Item
+from stream.worker.notices import Notices
 from stream.worker.observe import Health, Observer
 from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
 from stream.worker.rebuild import Disputed
 from stream.worker.recovery import Recovery
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, WindowCache
 
 HOUSEKEEPING_S: Final = 1.0
 STANDBY_AFTER_S: Final = 5.0  # a member without a partition by then stands by
@@ -116,15 +117,23 @@ class Worker:
     ) -> None:
         self._trace = trace
         self.settings, self.health = settings, health
+        self._topic = settings.topics.utterances
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._decoder = Decoder(predictor.info.inputs, predictor.info.own_extractors)
         self._observer = observer
         self._cache = WindowCache(settings.cache_conversations, clock_s)
         wire = Wire(settings.topics, settings.output_format, settings.source)
-        self._pipeline = Pipeline(
-            predictor, store, self._cache, wire, now_ms=now_ms, clock_s=clock_s
+        self._places = Places(
+            store,
+            capacity=max(settings.cache_conversations, settings.batch_max),
+            again_s=predictor.spec.recurrence.idle_s,
+            clock_s=clock_s,
         )
+        self._pipeline = Pipeline(
+            predictor, store, self._cache, self._places, wire, now_ms=now_ms, clock_s=clock_s
+        )
+        self._notices = Notices(clock_s)
         self._batcher = Batcher(
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
@@ -212,7 +221,7 @@ class Worker:
         self._forget(partitions)
         self._recovery.drop(partitions)
         self._flow.forget(partitions)
-        self._observer.left(self.settings.topics.utterances, partitions)
+        self._observer.left(self._topic, partitions)
 
     def _forget(self, partitions: Sequence[int]) -> None:
         """Drop everything in flight of these partitions, and their cached windows."""
@@ -220,6 +229,7 @@ class Worker:
         self._pending = tuple(i for i in self._pending if i.record.partition not in partitions)
         for partition in partitions:
             self._cache.drop_partition(partition)
+            self._places.drop_partition(partition)
 
     def _restart(self, partition: int, *, disputed: bool) -> int:
         """Read a partition again from its committed offset, under a new claim."""
@@ -422,18 +432,24 @@ class Worker:
         idle_s = self._predictor.spec.recurrence.idle_s
         step = self._pipeline.step(batch, self._partitions.leases(now, idle_s))
         self.health.store = True
-        self._observer.operated(step)
+        self._account(step)
         if not step.fenced:
             return step
         ours = self._still_ours({i.record.partition for i in step.fenced}, step.met_token)
         again = [i for i in step.fenced if i.record.partition in ours]
         retried = self._pipeline.step(again, self._partitions.leases(now, idle_s))
-        self._observer.operated(retried)
+        self._account(retried)
         step.results += retried.results
         step.suspect |= retried.suspect
         for partition in sorted({i.record.partition for i in retried.fenced}):
             self._dispute(partition)
         return step
+
+    def _account(self, step: Step) -> None:
+        """Count a step's store operations, and log the splits it found."""
+        self._observer.operated(step)
+        if step.splits:
+            self._notices.splits(step.splits)
 
     def _still_ours(self, partitions: set[int], met_token: int) -> set[int]:
         """Claim again the partitions whose commit the broker accepts; drop the others.
@@ -473,6 +489,8 @@ class Worker:
             self._finish_records(step, began)
         acked_at = self._clock_s()
         self._observer.answered(step, began, produced_at, acked_at)
+        if reused := [r for r in step.results if r.repeats == "other_utterance"]:
+            self._notices.reused(reused)
         if self._trace is not None:
             self._trace(step, self._now_ms(), acked_at - began)
 
@@ -591,11 +609,14 @@ class Worker:
         """Set the gauges, and check the servers; once a second."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
+        if self._notices.waiting:
+            self._notices.due()
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
         try:
             self._store.verify()  # without traffic, nothing else queries the store
+            self._places.look(self._source.topic_id, sorted(self._partitions))
             self.health.store = True
         except StoreUnavailable as error:
             self.health.store = False
@@ -605,7 +626,7 @@ class Worker:
             self._distrust(error)
         self._observer.gauges(
             health=self.health,
-            topic=self.settings.topics.utterances,
+            topic=self._topic,
             lag={  # records without an answer: not read, queued, or in a batch
                 partition: unread + self._partitions[partition].watermark.waiting
                 for partition, unread in self._source.lag().items()

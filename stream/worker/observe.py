@@ -9,7 +9,7 @@ from typing import Final
 
 from model.interface import ModelInfo
 from stream.answers.shift_rule import rule_of
-from stream.events.messages import FIELD_OF_FLAG, SEQ_DISORDER, SEQ_GAP, PredictionEvent
+from stream.events.messages import FIELD_OF_FLAG, MOVED, SEQ_DISORDER, SEQ_GAP, PredictionEvent
 from stream.metrics.catalogue import Metrics
 from stream.ports import NO_TIMESTAMP
 from stream.worker.pipeline import Result, Step
@@ -81,7 +81,7 @@ class Observer:
         for saved, count in Counter(step.saves).items():
             self._m.state_operations.labels("save", saved.value).inc(count)
         self._m.fencing_rejections.inc(len(step.fenced))
-        self._m.partition_moves.inc(step.moved)
+        self._m.partition_moves.inc(len(step.splits))
 
     def rebuilt(self, states: Mapping[str, int]) -> None:
         """Count the states that were rebuilt, by cause."""
@@ -120,8 +120,7 @@ class Observer:
             if result.alerted is not None:
                 m.shift_alerts.labels(result.alerted).inc()
             if result.outcome == "duplicate":
-                kind = "utterance_id" if result.replay is None else "position"
-                m.duplicates.labels(kind).inc()
+                m.duplicates.labels(result.repeats or "position").inc()
         for partition, timestamp_ms in answered.items():
             m.last_processed.labels(str(partition)).set(timestamp_ms / 1000)
 
@@ -137,6 +136,7 @@ class Observer:
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
         flags = Counter(flag for event in events for flag in event.flags)
         m.seq_disorder.inc(flags[SEQ_GAP] + flags[SEQ_DISORDER])
+        m.split_answers.inc(flags[MOVED])
         for flag, count in flags.items():
             if (field := FIELD_OF_FLAG.get(flag)) is not None:
                 m.ignored_fields.labels(field).inc(count)

@@ -20,15 +20,16 @@ from model.fault_points import reach
 from model.interface import Predictor
 from state.store import Loaded, Save, Saved, SaveResult, Store, StoreUnavailable
 from state.window import NO_OFFSET, Conversation, StateKey
-from stream.answers.apply import Answer, Model, Question, answer, ask
+from stream.answers.apply import Answer, Model, Question, answer, ask, drop
 from stream.answers.outbox import Sent, Wire, outgoing, sent_before, sent_for, stored_output
 from stream.answers.predict import predict
+from stream.answers.same_utterance import Repeats
 from stream.events.dead_letter import dead_letter
 from stream.events.messages import Outcome, PredictionEvent, Utterance
 from stream.events.poison import Control, Poison, Reason
 from stream.ports import NO_TIMESTAMP, Outgoing
 from stream.worker.batcher import Item
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, Split, WindowCache
 
 ROUNDS: Final = 3  # tries before a state that keeps changing counts as unavailable
 
@@ -56,6 +57,7 @@ class Result(Struct, frozen=True):
     state_bytes: int = 0  # arrays of the conversation afterwards
     reason: Reason | None = None  # of a dead letter
     replay: Literal["sent", "no_entry"] | None = None
+    repeats: Repeats | None = None  # of a duplicate
 
 
 Doubt = Literal["lost", "foreign", "expired"]
@@ -76,7 +78,7 @@ class Step:
     suspect: dict[int, dict[StateKey, Doubt]] = field(default_factory=lambda: defaultdict(dict))
     met_token: int = 0  # the highest token met where fenced
     saves: list[SaveResult] = field(default_factory=list)
-    moved: int = 0  # conversations last seen on another partition
+    splits: list[Split] = field(default_factory=list)  # conversations met on one more partition
     # Of each load: hit | found | missing | foreign | corrupt.
     loads: list[str] = field(default_factory=list)
     load_s: float = 0.0  # seconds in each stage
@@ -95,19 +97,21 @@ class Opened(Struct, frozen=True):
 
 
 class Pipeline:
-    """Executes batches against a model and a store; its only state is the window cache."""
+    """Executes batches against a model and a store; its only state is what the owner caches."""
 
     def __init__(
         self,
         predictor: Predictor,
         store: Store,
         cache: WindowCache,
+        places: Places,
         wire: Wire,
         *,
         now_ms: Callable[[], int],
         clock_s: Callable[[], float],
     ) -> None:
-        self._predictor, self._store, self._cache, self._wire = predictor, store, cache, wire
+        self._predictor, self._store, self._wire = predictor, store, wire
+        self._cache, self._places = cache, places
         self._now_ms, self._clock_s = now_ms, clock_s
         self._model = Model.of(predictor)
         self._idle_ms = predictor.spec.recurrence.idle_s * 1000
@@ -122,7 +126,7 @@ class Pipeline:
         step = Step(results=[self._refused(i) for i in items if i.key is None])
         todo = [i for i in items if i.key is not None]
         for _ in range(ROUNDS):
-            opened = self._open(todo, leases, step)  # replays and duplicates end here
+            opened = self._open(todo, leases, step)  # replays and repeats end here
             answered = self._answer(opened, step)
             todo = []
             for (save, result), saved in zip(answered, self._save(answered, step), strict=True):
@@ -138,6 +142,7 @@ class Pipeline:
                 else:
                     assert_never(saved.result)
             if not todo:
+                step.splits = self._places.found()
                 return step
         raise StoreUnavailable(f"the state of {len(todo)} conversations keeps changing")
 
@@ -153,6 +158,7 @@ class Pipeline:
         """Load windows; replay positions applied before; open the rest at their records."""
         began = self._clock_s()
         loaded = self._load(items, step)
+        self._places.note([i.key for i in items if i.key is not None])
         step.load_s += self._clock_s() - began
         reach("F2")
         opened: list[Opened] = []
@@ -168,8 +174,9 @@ class Pipeline:
                 step.suspect[item.key.partition][item.key] = doubt
                 continue
             utterance = self._open_one(item, found, lease)
-            if utterance.question.is_duplicate:
-                step.results.append(Result(item, "duplicate"))
+            repeats = utterance.question.repeats
+            if repeats is not None and drop(utterance.question) is None:
+                step.results.append(Result(item, "duplicate", repeats=repeats))
             else:
                 opened.append(utterance)
         return opened
@@ -208,8 +215,6 @@ class Pipeline:
                 if loaded.offset < applied.get(key, loaded.offset):
                     step.suspect[key.partition][key] = "lost"
                 found[key] = loaded
-            fresh = [key for key in missing if found[key].conversation is None]
-            step.moved += sum(self._store.point_many(fresh))
         return [found[i.key] for i in items if i.key is not None]
 
     def _doubt(self, item: Item, found: Loaded, lease: Lease) -> Doubt | None:
@@ -229,11 +234,13 @@ class Pipeline:
         try:
             output = found.outputs[item.record.offset]
             sent = sent_before(output)
-        except (KeyError, msgspec.DecodeError):  # a duplicate then, or offsets were reset by hand
+        except (KeyError, msgspec.DecodeError):  # a repeat then, or offsets were reset by hand
             return Result(item, "duplicate", replay="no_entry")
         reason = next((Reason(s.id) for s in sent if s.kind == "d"), None)
         outcome: Outcome = msgspec.convert(output.outcome, Outcome)
-        return Result(item, outcome, self._send(item, sent), reason=reason, replay="sent")
+        repeats: Repeats | None = "other_utterance" if outcome == "duplicate" else None
+        send = self._send(item, sent)
+        return Result(item, outcome, send, reason=reason, replay="sent", repeats=repeats)
 
     def _send(self, item: Item, sent: Sequence[Sent]) -> tuple[Outgoing, ...]:
         """Return the records to write; equal arguments give equal bytes."""
@@ -243,22 +250,32 @@ class Pipeline:
         record, utterance, key = item.record, item.message, item.key
         assert isinstance(utterance, Utterance) and key is not None
         truncated = record.timestamp_ms < lease.blind_until_ms
-        spec = self._model.spec
-        question = ask(record, utterance, found.conversation, spec, truncated=truncated)
+        spec, moved = self._model.spec, self._places.is_split(key)
+        question = ask(
+            record, utterance, found.conversation, spec, truncated=truncated, moved=moved
+        )
         if found.conversation is not None and found.offset < lease.cut_below and truncated:
             before = question.opening.before.cut()  # records may be lost unread
-            question = replace(question, opening=replace(question.opening, before=before))
+            # A record that is only passed over (`drop`, a dead letter) must not hide the loss.
+            question = replace(
+                question,
+                opening=replace(question.opening, before=before),
+                stored=found.conversation.cut(),
+            )
         return Opened(item, key, lease, found, question)
 
     def _answer(self, opened: Sequence[Opened], step: Step) -> list[tuple[Save, Result]]:
         """Predict in one batch; return the compare-and-append and the result of each utterance."""
         began = self._clock_s()
-        turns = [o.question.turn(self._model.info) for o in opened]
+        asked = [o for o in opened if o.question.repeats is None]
+        turns = [o.question.turn(self._model.info) for o in asked]
         answered = [
             self._answered(o, answer(o.question, prediction, self._model))
-            for o, prediction in zip(opened, predict(self._predictor, turns), strict=True)
+            for o, prediction in zip(asked, predict(self._predictor, turns), strict=True)
         ]
         step.infer_s += self._clock_s() - began
+        dropped = ((o, drop(o.question)) for o in opened if o.question.repeats is not None)
+        answered += [self._answered(o, Answer("duplicate", c)) for o, c in dropped if c is not None]
         return answered
 
     def _answered(self, o: Opened, found: Answer) -> tuple[Save, Result]:
@@ -274,6 +291,7 @@ class Pipeline:
             alerted=None if found.alert is None else found.alert.rule,
             state_bytes=len(window.rows) * spec.row_bytes + spec.conversation_bytes + of_speakers,
             reason=None if found.poison is None else found.poison.reason,
+            repeats=o.question.repeats,
         )
         save = Save(
             key=o.key,

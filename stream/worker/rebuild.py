@@ -23,7 +23,7 @@ import structlog
 from model.interface import Prediction, Predictor
 from state.store import Loaded, Restore, SaveResult, Store, StoreUnavailable
 from state.window import Conversation, StateKey, apply_nothing
-from stream.answers.apply import Model, Question, ask, change_of
+from stream.answers.apply import Model, Question, ask, change_of, drop
 from stream.answers.predict import begin
 from stream.events.decode import Decoder
 from stream.events.messages import Utterance
@@ -82,7 +82,7 @@ class InFlight:
     """A batch that the model has not answered yet."""
 
     batch: tuple[Item, ...]
-    questions: list[tuple[Task, Question]]  # without duplicates
+    questions: list[tuple[Task, Question]]  # without those that repeat an id
     predictions: Callable[[], list[Prediction | Poison]]  # waits
 
 
@@ -279,8 +279,10 @@ class Rebuild:
             assert item.key is not None and isinstance(item.message, Utterance)
             task, spec = tasks[item.key], self._model.spec
             question = ask(item.record, item.message, task.state, spec, truncated=task.cut)
-            if not question.is_duplicate:
+            if question.repeats is None:
                 questions.append((task, question))
+            elif (change := drop(question)) is not None:
+                task.state = change.after
         turns = [question.turn(self._model.info) for _, question in questions]
         return InFlight(batch, questions, begin(self._predictor, turns))
 

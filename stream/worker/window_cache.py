@@ -1,11 +1,18 @@
-"""The windows an owner caches, so that only a conversation's new entry goes to the store."""
+"""The owner's caches by conversation: its window, and the partitions it is on.
+
+With the windows only a conversation's new entry goes to the store. `Places` marks answers only: a
+state on another partition is another state in any case.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+from msgspec import Struct
+
+from state.store import Store
 from state.window import Conversation, StateKey
 
 
@@ -55,3 +62,78 @@ class WindowCache:
         """Forget all conversations of a partition that is no longer ours."""
         for key in [k for k in self._entries if k.partition == partition]:
             del self._entries[key]
+
+
+class Split(Struct, frozen=True):
+    """A conversation that was met on one more partition."""
+
+    conversation_id: str
+    partitions: tuple[int, ...]
+
+
+class Places:
+    """The conversations noted by this worker in the last `again_s`, at most `capacity` of them.
+
+    Each is noted in the store when this worker first meets it on a partition, and again before the
+    note expires. A note shows the partitions of all earlier ones; their owners learn of it through
+    `Store.splits`, which `look` reads.
+
+    The least recently noted leaves first; one that left is noted again when it is met again.
+    """
+
+    def __init__(
+        self, store: Store, *, capacity: int, again_s: float, clock_s: Callable[[], float]
+    ) -> None:
+        self._store, self._capacity = store, capacity
+        self._again_s, self._clock_s = again_s, clock_s
+        self._noted: OrderedDict[StateKey, tuple[float, bool]] = OrderedDict()
+        self._marks: dict[int, str] = {}
+        self._found: list[Split] = []
+
+    def __len__(self) -> int:
+        return len(self._noted)
+
+    def note(self, keys: Iterable[StateKey]) -> None:
+        """Note the conversations not noted lately, in one round trip. Raises `StoreUnavailable`."""
+        now = self._clock_s()
+        while self._noted and next(iter(self._noted.values()))[0] <= now - self._again_s:
+            self._noted.popitem(last=False)
+        due = [key for key in keys if key not in self._noted]
+        if not due:
+            return
+        for key, noted in zip(due, self._store.note_many(due), strict=True):
+            split = len(noted.partitions) > 1
+            self._noted[key] = now, split
+            if split and noted.new:
+                self._found.append(Split(key.conversation_id, tuple(sorted(noted.partitions))))
+        while len(self._noted) > self._capacity:
+            self._noted.popitem(last=False)
+
+    def is_split(self, key: StateKey) -> bool:
+        """Return whether this conversation is known to be on several partitions."""
+        noted = self._noted.get(key)
+        return noted is not None and noted[1]
+
+    def look(self, topic_id: str, partitions: Sequence[int]) -> None:
+        """Learn which conversations of these partitions were met on others since the last look.
+
+        Raises `StoreUnavailable`.
+        """
+        marks = {partition: self._marks.get(partition, "") for partition in partitions}
+        for partition, splits in self._store.splits(topic_id, marks).items():
+            self._marks[partition] = splits.mark
+            for name in splits.conversation_ids:
+                key = StateKey(name, topic_id, partition)
+                if (noted := self._noted.get(key)) is not None:
+                    self._noted[key] = noted[0], True
+
+    def found(self) -> list[Split]:
+        """Return the splits that notes of ours found since the last call."""
+        found, self._found = self._found, []
+        return found
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget a partition that is no longer ours, or whose states may be lost."""
+        self._marks.pop(partition, None)
+        for key in [k for k in self._noted if k.partition == partition]:
+            del self._noted[key]

@@ -425,7 +425,7 @@ def repeated(stage: Stage) -> Facts:
         wait_for(lambda: load.said >= stage.times(600, 6_000), "the load", PATIENCE_S)
         load.end()
         plant.settled()
-        duplicates = plant.metric("duplicates_total", kind="utterance_id")
+        duplicates = plant.metric("duplicates_total", kind="late_fields")
     assert duplicates > 0
     return {"duplicates": int(duplicates)}
 
@@ -478,7 +478,7 @@ def heard_again_with_more(stage: Stage) -> Facts:
         wait_for(lambda: load.said >= stage.times(300, 3_000), "the load", PATIENCE_S)
         load.end()
         plant.settled()
-        duplicates = plant.metric("duplicates_total", kind="utterance_id")
+        duplicates = plant.metric("duplicates_total", kind="late_fields")
     assert duplicates == late, f"{late} came late, {duplicates:.0f} were duplicates"
     return {"duplicates": late}
 

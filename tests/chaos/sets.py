@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.chaos import field_kafka, field_redis, upgrade
+from tests.chaos import field_kafka, field_producers, field_redis, upgrade
 from tests.chaos import inner_scenarios as inner
 from tests.chaos import scenarios as outer
 from tests.chaos.scenarios import Facts, Stage
@@ -52,5 +52,6 @@ LONG: Final[Mapping[str, Scenario]] = {
     "R29": outer.partitioned,
     "R31": field_redis.demoted,
     "R32": field_redis.sentinels_fail_over,
+    "R33": field_producers.three_partitioners,
     "R34": field_kafka.compacted,
 }

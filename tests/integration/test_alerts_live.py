@@ -6,7 +6,9 @@ top to bottom on one worker; the last ones break it for good.
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -77,6 +79,33 @@ def test_every_panel_shows_data(plant: Watched, expression: str) -> None:
     """While an alert fires, so that the list of alerts has something to show, too."""
     query = expression.replace("$__rate_interval", "5s").replace("$instance", ".*")
     wait_for(lambda: plant.finite(query), f"data for {query}")
+
+
+def test_ids_that_begin_anew(plant: Watched) -> None:
+    plant.site.say("reused", 0, text="the first file's words")
+    for n in range(3):
+        plant.site.say("reused", 0, text=f"another file's words {n}")
+    plant.wait_fired("EmotrackIdsReused")
+    plant.wait_over("EmotrackIdsReused")
+
+
+def test_a_conversation_on_two_partitions(plant: Watched) -> None:
+    """A counter that is new and whole at once shows no increase: the answers take a while."""
+    topic = plant.site.settings.topics.utterances
+
+    def say(n: int) -> None:
+        said = {"conversation_id": "split", "utterance_id": str(n), "speaker_id": "ann"}
+        value = json.dumps(said | {"text": "no"}).encode()
+        plant.site.producer.produce(topic, value, b"split", partition=n % PARTITIONS)
+        plant.site.flush()
+
+    for n in itertools.count():
+        say(n)
+        if plant.fires("EmotrackConversationsSplit"):
+            break
+        assert n < 1_000, "it does not fire"
+        threading.Event().wait(0.1)
+    plant.wait_over("EmotrackConversationsSplit")
 
 
 def test_records_read_and_none_answered(plant: Watched) -> None:

@@ -46,7 +46,8 @@ def test_a_state_is_told_to_people_and_no_word_with_it(
     said = show(site, "call {7}", "--json").stdout
     assert "secret" not in said
     told = json.loads(said)
-    assert told["partition"] == told["keyed_to"] == told["last_noted_on"] == last.partition
+    assert told["partition"] == told["keyed_to"] == last.partition
+    assert told["noted_on"] == [last.partition] and not told["session"]["id_reused"]
     assert told["position"] == last.offset and told["also_on"] == []
     assert told["session"]["utterances"] == 5 and told["session"]["last_seq"] == 4
     assert not told["session"]["truncated"] and not told["session"]["ended"]

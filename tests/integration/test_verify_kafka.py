@@ -132,4 +132,4 @@ def test_the_readers_key_schema_is_the_workers() -> None:
     key = StateKey("call {7}", "topic", 3)
     for one in (key, structs.replace(key, partition=4), structs.replace(key, conversation_id="")):
         assert redis_reader.state_keys(one) == redis_store.state_keys(one)
-        assert redis_reader.pointer_key(one) == redis_store.pointer_key(one)
+        assert redis_reader.noted_key(one) == redis_store.noted_key(one)

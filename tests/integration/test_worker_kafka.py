@@ -23,7 +23,7 @@ from stream.ports import Record
 from stream.settings import Settings
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, WindowCache
 from tests.fakes.predictor import SmallPredictor
 from tests.integration.workers import ChildWorker, Site, ThreadWorker, wait_for
 
@@ -71,8 +71,9 @@ def offline(log: Sequence[Record], settings: Settings) -> dict[tuple[int, int], 
     predictor = SmallPredictor()
     pipeline = Pipeline(
         predictor,
-        MemoryStore(predictor.spec),
+        store := MemoryStore(predictor.spec),
         WindowCache(1_000),
+        Places(store, capacity=1_000, again_s=900.0, clock_s=lambda: 0.0),
         Wire(settings.topics, settings.output_format, settings.source),
         now_ms=lambda: 0,
         clock_s=lambda: 0.0,

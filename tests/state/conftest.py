@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from state.window import (
+    FIELDS_BYTES,
     Applied,
     ArraySpec,
     Change,
@@ -47,6 +48,7 @@ def say() -> Callable[..., Change]:
         *,
         speaker_id: str = "ada",
         utterance_id: str | None = None,
+        fields: bytes | None = None,
         timestamp_ms: int | None = None,
         truncated: bool = False,
         **more: Any,
@@ -61,6 +63,7 @@ def say() -> Callable[..., Change]:
             Applied(row, arrays, speaker),
             recurrence=spec.recurrence,
             utterance_id=f"u{offset}" if utterance_id is None else utterance_id,
+            fields=rng.bytes(FIELDS_BYTES) if fields is None else fields,
             speaker_id=speaker_id,
             offset=offset,
             timestamp_ms=at,
@@ -85,6 +88,6 @@ def plain() -> Callable[[Conversation | None], Any]:
         rows = tuple(row.tobytes() for row in w.rows)
         arrays = None if w.arrays is None else w.arrays.tobytes()
         window = (rows, w.row_speakers, w.row_utterances, arrays, speakers, w.count)
-        return (window, c.session, c.offset, c.clock_ms, c.recent, c.alert)
+        return (window, c.session, c.offset, c.clock_ms, c.recent, c.alert, c.id_reused)
 
     return flatten

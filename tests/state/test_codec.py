@@ -22,7 +22,7 @@ from state.codec import (
     stored_int,
 )
 from state.store import Save, StoredOutput
-from state.window import Applied, Change, Conversation, StateKey, StateSpec, apply, open_at
+from state.window import LAYOUT, Applied, Change, Conversation, StateKey, StateSpec, apply, open_at
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 
 Make = Callable[..., StateSpec]
@@ -31,14 +31,14 @@ KEY = StateKey("c", "t", 0)
 OUTPUT = StoredOutput("predicted", b"{}")
 GOLDEN = {
     b"m": (
-        "01ef6c8a760000000000000102000001a0c4506c00000001a0c4506c00000000000000010200000000000000"
-        "030500000001000000014cabc4d341"
+        "01e1e7158a0000000000000102000001a0c4506c00000001a0c4506c00000000000000010200000000000000"
+        "0305000000010000000136c4281e41"
     ),
     b"c": ("0146be53a7000000010001020304050607"),
     b"sada": ("012ba4cc8c00000000000475323538000102030405060708090a0b"),
 }
 GOLDEN_ROW = "01bcfb47f6000000000004000375323538616461000102030405060708090a0b0c0d0e0f101112131415"
-GOLDEN_ID = "322ca5dd13860009"
+GOLDEN_ID = "322ca5dd13860009" + b"ABCDEFGH".hex()
 GOLDEN_OUTPUT = "000000000000010201f43c915000707265646963746564007b7d"
 GOLDEN_DICTIONARY = 4180172934
 GOLDEN_TAG = "SUjIxoG5aqXBL1LrW6It"
@@ -74,6 +74,7 @@ def append_of(spec: StateSpec) -> Append:
         Applied(row, arrays, speaker),
         recurrence=spec.recurrence,
         utterance_id="u258",
+        fields=b"ABCDEFGH",
         speaker_id="ada",
         offset=258,
         timestamp_ms=1_790_000_000_000,
@@ -88,7 +89,13 @@ def entries_of(append: Append) -> Entries:
     return Entries(list(append.rows), head | append.fields, [append.ids], [append.output])
 
 
-def test_the_bytes_of_a_state_are_those_of_format_1(make_spec: Make) -> None:
+def test_the_bytes_of_a_state_are_those_of_layout_2(make_spec: Make) -> None:
+    """Layout 2 added the digest of the fields to each id, so the checksum in `m` is another one.
+
+    Layout 1 is foreign by its digest, never decoded: the entries' own version stays 1, so that
+    outputs stored before an upgrade are still replayed after it.
+    """
+    assert LAYOUT == 2, "a change of these bytes needs another layout"
     append = append_of(make_spec())
     assert {name: value.hex() for name, value in append.fields.items()} == GOLDEN
     assert [row.hex() for row in append.rows] == [GOLDEN_ROW]

@@ -22,7 +22,7 @@ from redis.exceptions import RedisClusterException
 
 from state.redis_faults import FAILURES, REPLIES, fault_of
 from state.redis_link import RedisAccess
-from state.redis_store import RedisStore, pointer_key
+from state.redis_store import RedisStore, noted_key, splits_key
 from state.store import StoreError, StoreRefused, StoreUnavailable
 from state.window import StateKey, StateSpec
 from stream.local import servers
@@ -412,15 +412,18 @@ def test_the_cure_of_a_script_that_does_not_end_works(
 
 
 @pytest.mark.integration
-def test_a_pointer_of_another_program_costs_nothing(
+def test_a_hint_of_another_program_costs_nothing(
     own: tuple[RunningRedis, redis.Redis], make_spec: Make
 ) -> None:
     """It is only a hint; a worker stood still over it: each start ended in the same refusal."""
     running, client = own
     key, other = StateKey("c", "topic", 0), StateKey("d", "topic", 0)
-    client.rpush(pointer_key(key), "intruder")
+    client.rpush(noted_key(key), "intruder")
+    client.rpush(splits_key("topic", 1), "intruder")
     store = RedisStore(make_spec(), running.url)
     store.check()
-    assert store.point_many([key, other]) == [False, False]
-    assert store.point_many([StateKey("d", "topic", 1)]) == [True]
+    assert [len(noted.partitions) for noted in store.note_many([key, other])] == [0, 1]
+    (elsewhere,) = store.note_many([StateKey("d", "topic", 1)])
+    assert elsewhere.partitions == {0, 1}
+    assert store.splits("topic", {0: "", 1: ""})[0].conversation_ids == ("d",)
     store.close()

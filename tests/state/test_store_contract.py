@@ -16,14 +16,27 @@ from msgspec import structs
 from state.codec import OFFSET, Entries
 from state.memory_store import Memory, MemoryStore
 from state.redis_store import RedisStore, state_keys
-from state.store import Loaded, Restore, Save, Saved, SaveResult, StoreChanged, StoredOutput
+from state.store import (
+    SPLITS_AT_MOST,
+    Loaded,
+    Noted,
+    Restore,
+    Save,
+    Saved,
+    SaveResult,
+    Splits,
+    StoreChanged,
+    StoredOutput,
+)
 from state.window import (
+    HASH_BYTES,
     NO_OFFSET,
     Change,
     Conversation,
     StateKey,
     StateSpec,
     apply_nothing,
+    apply_reused,
 )
 from tests.servers import other_redis_servers
 
@@ -31,6 +44,68 @@ Make = Callable[..., StateSpec]
 Say = Callable[..., Change]
 Plain = Callable[[Conversation | None], Any]
 DATABASE = 9
+
+
+def test_what_tells_utterances_of_one_id_apart_survives_the_store(
+    backend: Backend, make_spec: Make, say: Say, plain: Plain
+) -> None:
+    """Digests of fields, and the mark of a reused id: saved step by step, and restored whole."""
+    spec, key = make_spec(duplicate_horizon=3), StateKey("c", "topic", 0)
+    store = backend.open(spec)
+    token, output = store.claim("topic", 0), StoredOutput("predicted", b"x")
+    stored: Conversation | None = None
+    for offset in range(5):
+        change = say(spec, stored, offset, fields=b"fields %d" % offset)
+        expected = NO_OFFSET if stored is None else stored.offset
+        store.save_many([Save(key, token, expected, change, output, 0)])
+        stored = change.after
+    assert stored is not None
+    change = apply_reused(stored, offset=9)
+    dropped = StoredOutput("duplicate", b"")
+    assert store.save_many([Save(key, token, 4, change, dropped, 0)])[0].result is SaveResult.SAVED
+    loaded = store.load_many([key])[0]
+    assert plain(loaded.conversation) == plain(change.after)
+    assert loaded.outputs[9] == dropped
+    assert loaded.conversation is not None and loaded.conversation.id_reused
+    found = [loaded.conversation.fields_of(f"u{i}") for i in range(5)]
+    assert found == [None, None, b"fields 2", b"fields 3", b"fields 4"]
+    store.restore_many([Restore(key, token, 9, change.after)])
+    assert plain(store.load_many([key])[0].conversation) == plain(change.after)
+    assert not say(spec, change.after, 10).after.id_reused
+
+
+def test_a_state_of_the_layout_before_is_foreign_and_never_corrupt(
+    backend: Backend,
+    make_spec: Make,
+    say: Say,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Workers of two layouts share a Redis during an upgrade, forwards and back."""
+    spec, key = make_spec(), StateKey("c", "topic", 0)
+    output = StoredOutput("predicted", b"x" * 100)
+    new = backend.open(spec)
+    token = new.claim("topic", 0)
+    first = say(spec, None, 0).after
+    new.save_many([Save(key, token, NO_OFFSET, Change(first, row_appended=True), output, 0)])
+    monkeypatch.setattr("state.window.LAYOUT", 1)
+    old = backend.open(spec)
+    monkeypatch.undo()
+    found = old.load_many([key])[0]
+    assert (found.foreign, found.corrupt, found.offset) == (True, None, 0)
+    assert found.outputs == {0: output}, "replayed whichever version wrote it"
+    assert new.load_many([key])[0].conversation is not None
+    # As the version before left it: eight bytes of each id.
+    restored = old.restore_many([Restore(key, token, 0, first)])
+    assert restored[0].result is SaveResult.SAVED
+    entries = new.entries(key)
+    backend.write(key, replace(entries, ids=[known[:HASH_BYTES] for known in entries.ids]))
+    found = new.load_many([key])[0]
+    assert (found.foreign, found.corrupt, found.offset) == (True, None, 0)
+    assert found.outputs == {0: output}
+
+
+def on(*partitions: int, new: bool) -> Noted:
+    return Noted(frozenset(partitions), new)
 
 
 class MemoryBackend:
@@ -94,8 +169,8 @@ class RedisBackend:
             self.client.rpush(rows, row)
         for name, value in entries.fields.items():
             self.client.hset(fields, name, value)
-        for id_hash in entries.ids:
-            self.client.rpush(ids, id_hash)
+        for known in entries.ids:
+            self.client.rpush(ids, known)
         for output in entries.outputs:
             self.client.zadd(outputs, {output: int.from_bytes(output[:8], "big")})
 
@@ -417,7 +492,7 @@ def test_a_session_end_clears_rows_and_speakers_but_neither_outputs_nor_ids(
     assert sorted(loaded.outputs) == [0, 1, 2, 3]
     assert plain(loaded.conversation) == plain(w.current)
     assert loaded.conversation is not None
-    assert loaded.conversation.is_recent("u0")
+    assert loaded.conversation.fields_of("u0") is not None
 
 
 def test_an_idle_gap_clears_the_ids_too_but_not_the_outputs(write: Write, plain: Plain) -> None:
@@ -749,17 +824,53 @@ def run_moves(
         assert memory.entries(key) == in_redis.entries(key)
 
 
-def test_a_conversation_that_changes_partition_is_noticed_once(
+def test_a_conversation_is_noted_on_each_partition_it_is_met_on(
     backend: Backend, make_spec: Make
 ) -> None:
-    """Producers that partition differently, or added partitions: counted, never merged."""
+    """Producers that partition differently, or added partitions: marked, never merged."""
     spec = make_spec()
     store = backend.open(spec)
     here, there = StateKey("c{1}", "topic", 0), StateKey("c{1}", "topic", 3)
     other = StateKey("c{1}", "another topic", 5)
-    assert store.point_many([here, other]) == [False, False], "seen for the first time"
-    assert store.point_many([here, there]) == [False, True]
-    assert store.point_many([there]) == [False], "it stays there"
-    assert store.point_many([]) == []
+    assert store.note_many([here, other]) == [on(0, new=True), on(5, new=True)]
+    assert store.note_many([here, there]) == [on(0, new=False), on(0, 3, new=True)]
+    assert store.note_many([there]) == [on(0, 3, new=False)]
+    assert store.note_many([]) == []
+    backend.age(1.5 * spec.recurrence.idle_s)
+    assert store.note_many([here]) == [on(0, 3, new=False)], "it lives on"
+    backend.age(1.5 * spec.recurrence.idle_s)
+    assert store.note_many([there]) == [on(0, 3, new=False)], "with every note"
     backend.age(3 * spec.recurrence.idle_s)
-    assert store.point_many([here]) == [False], "the note has expired with the state"
+    assert store.note_many([here]) == [on(0, new=True)], "the note has expired with the state"
+
+
+def test_the_owner_of_the_first_partition_learns_of_a_split(
+    backend: Backend, make_spec: Make
+) -> None:
+    first, second = backend.open(make_spec()), backend.open(make_spec())
+    first.note_many([StateKey("c", "topic", 0), StateKey("d", "topic", 0)])
+    assert first.splits("topic", {0: ""}) == {0: Splits((), "")}
+    marks = {0: first.splits("topic", {0: ""})[0].mark}
+    second.note_many([StateKey("c", "topic", 1), StateKey("e", "topic", 1)])
+    found = first.splits("topic", marks | {1: ""})
+    assert found[0].conversation_ids == ("c",)
+    assert found[1].conversation_ids == (), "it noted them itself: the note said so"
+    marks = {partition: splits.mark for partition, splits in found.items()}
+    assert first.splits("topic", marks)[0].conversation_ids == ()
+    second.note_many([StateKey("d", "topic", 2)])
+    later = first.splits("topic", marks | {2: ""})
+    assert [later[p].conversation_ids for p in (0, 1, 2)] == [("d",), (), ()]
+    first.note_many([StateKey("c", "topic", 0)])
+    assert first.splits("topic", {1: ""})[1].conversation_ids == ("c",), "and the other way"
+    assert first.splits("topic", {}) == {}
+
+
+def test_the_splits_of_a_partition_are_bounded_and_the_latest_stay(
+    backend: Backend, make_spec: Make
+) -> None:
+    store, n = backend.open(make_spec()), SPLITS_AT_MOST + 50
+    store.note_many([StateKey(f"c{i}", "topic", 0) for i in range(n)])
+    store.note_many([StateKey(f"c{i}", "topic", 1) for i in range(n)])
+    found = store.splits("topic", {0: ""})[0]
+    assert found.conversation_ids == tuple(f"c{i}" for i in range(50, n))
+    assert store.splits("topic", {0: found.mark})[0].conversation_ids == ()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from state.window import (
-    HASH_BYTES,
+    KNOWN_BYTES,
     Applied,
     ArraySpec,
     Change,
@@ -20,6 +20,7 @@ from state.window import (
     StateSpec,
     Window,
     apply_nothing,
+    apply_reused,
     life_ms,
     open_at,
     utterance_hash,
@@ -137,7 +138,7 @@ def test_a_session_ends_after_the_utterance_that_says_so_and_ids_stay(
     assert not change.horizon_cleared
     assert change.after.session.first_offset == 1
     assert change.after.window.row_utterances == ("u1",)
-    assert change.after.is_recent("u0")
+    assert change.after.fields_of("u0") is not None
     opening = open_at(ended, spec=spec, timestamp_ms=-1, offset=1, truncated=True)
     assert opening.before.alert == b"", "alert state belongs to a session"
     assert not opening.before.session.truncated, "what is stored proves that nothing is missing"
@@ -210,22 +211,25 @@ def test_an_id_is_recent_exactly_within_the_horizon_across_session_ends(
         name = f"id{number}"
         if after is not None:
             within = applied[-horizon:] if horizon else []
-            assert after.is_recent(name) is (name in within)
+            assert (after.fields_of(name) is not None) is (name in within)
         ended = offset in ends
         after = say(spec, after, offset, utterance_id=name, end_of_conversation=ended).after
         applied.append(name)
-        assert len(after.recent) == HASH_BYTES * min(horizon, len(applied))
+        assert len(after.recent) == KNOWN_BYTES * min(horizon, len(applied))
 
 
 def test_an_id_hash_found_between_two_hashes_is_not_recent(make_spec: Make, say: Say) -> None:
     """The search runs over joined hashes: a match that straddles two of them is none."""
-    wanted = utterance_hash("x")
+    wanted, fields = utterance_hash("x"), b"of the x"
     spec = make_spec()
     first = say(spec, None, 0).after
-    shifted = Conversation(first.window, first.session, 0, 0, recent=b"\0" * 4 + wanted + b"\0" * 4)
-    assert not shifted.is_recent("x")
-    both = Conversation(first.window, first.session, 0, 0, recent=shifted.recent + wanted)
-    assert both.is_recent("x")
+    straddling = b"\0" * 4 + wanted + b"\0" * 4
+    shifted = Conversation(first.window, first.session, 0, 0, recent=straddling)
+    assert shifted.fields_of("x") is None
+    between = Conversation(first.window, first.session, 0, 0, recent=b"\0" * 8 + wanted)
+    assert between.fields_of("x") is None, "the digest of fields is no id"
+    both = Conversation(first.window, first.session, 0, 0, recent=straddling + wanted + fields)
+    assert both.fields_of("x") == fields
 
 
 def test_a_state_never_seen_says_truncated_until_its_session_ends(
@@ -246,7 +250,7 @@ def test_a_late_dead_letter_moves_the_position_and_nothing_else(
     before = say(spec, None, 0, alert=b"a").after
     change = apply_nothing(before, spec=spec, offset=5)
     assert change.after.offset == 5
-    assert not (change.row_appended or change.new_session or change.id_hash)
+    assert not (change.row_appended or change.new_session or change.known)
     assert plain(change.after)[:2] == plain(before)[:2]
     assert plain(change.after)[3:] == plain(before)[3:]
 
@@ -315,3 +319,25 @@ def test_a_state_lives_as_much_longer_as_its_clock_is_ahead_up_to_a_session() ->
     assert life_ms(-1, now, rules) == 20_000, "a conversation without timestamps"
     assert life_ms(now + 30_000, now, rules) == 50_000
     assert life_ms(now + 10**13, now, rules) == 80_000
+
+
+def test_a_dropped_utterance_moves_the_position_and_is_marked_until_the_next_one(
+    make_spec: Make, say: Say, plain: Callable[..., Any]
+) -> None:
+    spec = make_spec(idle_s=900)
+    before = say(spec, None, 0, alert=b"a").after
+    change = apply_reused(before, offset=5)
+    assert (change.after.offset, change.after.id_reused) == (5, True)
+    assert not (change.row_appended or change.new_session or change.known)
+    assert plain(change.after)[3:-1] == plain(before)[3:-1] and not before.id_reused
+    assert apply_nothing(change.after, spec=spec, offset=6).after.id_reused
+    assert not say(spec, change.after, 6).after.id_reused
+    opening = open_at(
+        change.after, spec=spec, timestamp_ms=2_000_001, offset=6, truncated=False
+    )  # the last one was at 1,000,000
+    assert not opening.before.id_reused, "an idle gap ends it, as the state itself"
+
+
+def test_a_digest_of_another_size_is_refused(make_spec: Make, say: Say) -> None:
+    with pytest.raises(ValueError, match="has 7 bytes, not 8"):
+        say(make_spec(), None, 0, fields=b"1234567")

@@ -28,7 +28,7 @@ from model.text.token_encoder import TokenEncoder
 from model.whole_conversation import whole_answers
 from state.memory_store import MemoryStore
 from state.store import Save, StoredOutput
-from state.window import Conversation, Recurrence, StateKey, Window, apply, open_at
+from state.window import FIELDS_BYTES, Conversation, Recurrence, StateKey, Window, apply, open_at
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.device import DEVICE
 from tests.fakes.encoder import write_tiny_encoder
@@ -174,7 +174,7 @@ def test_a_worker_that_died_goes_on_from_the_store_to_the_same_bytes(
         (answer,) = fresh.predict([turn_of(dialogue, i, opening.before.window)])
         change = apply(
             opening, answer.applied, recurrence=served.spec.recurrence, utterance_id=str(i),
-            speaker_id=dialogue.speakers[i], offset=i, timestamp_ms=i,
+            fields=bytes(FIELDS_BYTES), speaker_id=dialogue.speakers[i], offset=i, timestamp_ms=i,
         )  # fmt: skip
         save = Save(key, token, _offset(stored), change, StoredOutput("predicted", b""), 0)
         store.save_many([save])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from msgspec import structs
 
 from model.interface import Prediction
 from state.window import Applied, Conversation
-from stream.answers.apply import Answer, Model, Question, answer, ask, change_of
+from stream.answers.apply import Answer, Model, Question, answer, as_moved, ask, change_of, drop
 from stream.answers.outbox import outgoing, sent_before, sent_for, stored_output
 from stream.events.cloudevents import Envelope
 from stream.events.messages import Utterance
@@ -73,7 +74,7 @@ def test_an_utterance_moves_its_conversation_on() -> None:
     assert (after.offset, after.clock_ms, after.window.count) == (0, T0, 1)
     assert after.window.row_utterances == ("u0",) and list(after.window.speakers) == ["ann"]
     assert after.window.rows.tolist() == [[7] * MODEL.spec.row_bytes]
-    assert after.is_recent("u0")
+    assert after.fields_of("u0") is not None
     assert after.alert, "the rule remembers the speaker"
     ended = answer(question(after, 1, end_of_conversation=True, seq=4), prediction(), MODEL)
     assert (ended.change.after.session.ended, ended.change.after.session.last_seq) == (True, 4)
@@ -133,11 +134,70 @@ def test_a_dead_letter_found_late_moves_the_position_and_nothing_else(truncated:
     assert following.opening.before.session.truncated == truncated
 
 
+def flags(found: Answer) -> list[str]:
+    assert found.event is not None
+    return found.event.flags
+
+
+def dropped(stored: Conversation, offset: int, **fields: Any) -> Conversation:
+    change = drop(question(stored, offset, utterance_id="u0", **fields))
+    assert change is not None
+    return change.after
+
+
+def test_a_repeat_and_late_fields_change_nothing() -> None:
+    after = first().change.after
+    for language, kind in ((None, "utterance_id"), ("en", "late_fields")):
+        asked = question(after, 1, utterance_id="u0", language=language)
+        assert asked.repeats == kind
+        assert drop(asked) is None
+
+
+@pytest.mark.parametrize("fields", [{"text": "bye"}, {"speaker_id": "bob"}])
+def test_another_utterance_under_a_known_id_is_dropped_and_the_next_answer_says_so(
+    fields: dict[str, Any],
+) -> None:
+    before = first().change.after
+    asked = question(before, 1, utterance_id="u0", **fields)
+    assert asked.repeats == "other_utterance"
+    after = dropped(before, 1, **fields)
+    assert after == structs.replace(before, offset=1, id_reused=True), "and no more than that"
+    late = question(after, 2, utterance_id="u0")
+    assert late.repeats == "utterance_id", "the horizon still has the first one"
+    nothing = answer(question(after, 2), Poison(Reason.NOT_FINITE_RESULT, "no"), MODEL)
+    assert nothing.change.after.id_reused, "a dead letter is no answer"
+    said = answer(question(nothing.change.after, 3), prediction(), MODEL)
+    assert flags(said) == ["id_reused"]
+    assert not said.change.after.id_reused
+    assert flags(answer(question(said.change.after, 4), prediction(), MODEL)) == []
+
+
+def test_a_reused_id_is_said_across_the_end_of_a_session_and_not_across_an_idle_gap() -> None:
+    """After the gap the state may have expired: only what the log tells may decide."""
+    ended = answer(question(end_of_conversation=True), prediction(), MODEL).change.after
+    after = dropped(ended, 1, text="bye")
+    assert flags(answer(question(after, 2), prediction(), MODEL)) == ["id_reused"]
+    gap = int(MODEL.spec.recurrence.idle_s * 1000)
+    assert flags(answer(question(after, gap), prediction(), MODEL)) == ["id_reused"]
+    assert flags(answer(question(after, gap + 1), prediction(), MODEL)) == []
+
+
+def test_flags_have_one_order_and_moved_is_the_last() -> None:
+    after = dropped(answer(question(seq=0), prediction(), MODEL).change.after, 1, text="bye")
+    asked = question(after, 2, seq=7)
+    alone = answer(asked, prediction(), MODEL)
+    moved = answer(structs.replace(asked, moved=True), prediction(), MODEL)
+    assert flags(alone) == ["seq_gap", "id_reused"]
+    assert flags(moved) == ["seq_gap", "id_reused", "moved"]
+    assert alone.event is not None and as_moved(alone.event) == moved.event
+    assert alone.change.after.session == moved.change.after.session, "it marks the answer alone"
+
+
 def test_an_id_within_the_horizon_is_a_duplicate() -> None:
     after = first().change.after
-    assert question(after, 1, utterance_id="u0").is_duplicate
-    assert not question(after, 1).is_duplicate
-    assert not question(None, 1, utterance_id="u0").is_duplicate
+    assert question(after, 1, utterance_id="u0").repeats
+    assert question(after, 1).repeats is None
+    assert question(None, 1, utterance_id="u0").repeats is None
 
 
 def test_what_a_rebuild_computes_is_the_change_of_the_answer() -> None:

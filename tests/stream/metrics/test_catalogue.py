@@ -18,7 +18,7 @@ PERSONAL = {"conversation", "conversation_id", "speaker", "speaker_id", "utteran
 EXPECTED = {
     "utterances_consumed", "outcomes", "predictions_emitted", "records_committed", "shift_alerts",
     "dead_letters", "duplicates", "seq_disorder", "ignored_fields", "offset_gaps", "offsets_lost",
-    "partition_moves", "state_rebuilds",
+    "partition_moves", "split_answers", "state_rebuilds",
     "context_truncated", "state_operations", "fencing_rejections", "rebalances", "replays",
     "end_to_end_seconds",
     "fetch_wait_seconds", "decode_seconds", "queue_wait_seconds", "state_load_seconds",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from model.interface import Predictor
@@ -126,8 +128,8 @@ class AnsweredLog:
     def rewrite(self, topic: str, index: int, **fields: Any) -> None:
         """Change fields of an event that stands in a topic."""
         record = self.records(topic)[index]
-        value = json.dumps(json.loads(record.value or b"") | fields, separators=(",", ":"))
-        self.records(topic)[index] = structs.replace(record, value=value.encode())
+        value = msgspec.json.encode(json.loads(record.value or b"") | fields)
+        self.records(topic)[index] = structs.replace(record, value=value)
 
     def read(self, keys: Sequence[StateKey]) -> list[StoredState | None]:
         """`States`: what the store holds."""
@@ -147,15 +149,19 @@ class AnsweredLog:
     def verify(
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
         allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
-        removed: Collection[int] = (),
+        removed: Collection[int] = (), lows: Mapping[int, int] = MappingProxyType({}),
     ) -> Report:  # fmt: skip
-        """Verify it; `committed` None: all records are; those below `low` or `removed` are gone."""
+        """Verify it; `committed` None: all records are; those below `low` or `removed` are gone.
+
+        Nothing of other partitions is committed or answered; `lows` are theirs.
+        """
         report, inputs = Report(), self.records("utterances")
+        others = self.log.records.get(("utterances", 1), [])
         lost = LostRecords(self.predictor.spec.recurrence.idle_s * 1000)
         expectations = Expectations(
             committed={0: len(inputs) if committed is None else committed},
-            lows={0: low},
-            ends={0: len(inputs)},
+            lows={0: low, 1: 0, **lows},
+            ends={0: len(inputs), 1: len(others)},
             topic_id=TOPIC_ID,
             tolerance=tolerance,
             allow_truncation=allow_truncation,
@@ -176,4 +182,7 @@ class AnsweredLog:
             if there:
                 verifier.check(there, broker_time=True)
         verifier.end_partition("utterances", 0)
+        if others:
+            verifier.check(others, broker_time=True)
+            verifier.end_partition("utterances", 1)
         return verifier.finish()

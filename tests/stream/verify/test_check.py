@@ -46,7 +46,7 @@ def test_a_right_log_of_every_kind_of_record_has_no_violation(log: AnsweredLog) 
     """Poison, a tombstone, a duplicate, a result that is not finite, an idle gap, a repeat."""
     log.answer(log.log.append("utterances", b"k", b"{"))
     log.log.append("utterances", b"a", None)
-    log.say("a", "a3")
+    log.answer(log.say("a", "a3", speaker_id="s1"))
     log.answer(log.say("a", "huge", features={"audio": {"tensor": [9e3, 0]}}))
     log.talk("a", 2, start=20)
     log.now_ms += 2 * HOUR_MS
@@ -281,7 +281,7 @@ def test_a_truncated_session_may_be_saved_before_its_answer_is_sent(log: Answere
 def test_a_repeated_id_after_a_loss_may_be_a_duplicate_or_not(log: AnsweredLog) -> None:
     """The worker that lost the state did not know the id; another one may have known it."""
     log.answer(log.say("a", "a60"), truncated=True)
-    log.say("a", "a3")
+    log.say("a", "a3", speaker_id="s1")
     report = log.verify()
     assert violated(report) == {} and report.counts["duplicates"] == 1
 
@@ -438,3 +438,75 @@ def test_conversations_that_start_again_are_dropped(
     assert violated(report) == {} and report.counts["compared"] == 16 + 18 + 3
     assert report.counts["states"] == 8 and report.counts["states_missing"] == 0
     assert (len(at_once), max(at_once)) == (9, 3), "a, b, and the last hour's"
+
+
+def test_a_reused_id_is_recomputed_with_the_flag_it_causes(log: AnsweredLog) -> None:
+    log.answer(log.say("a", "a3", speaker_id="somebody else"))
+    log.talk("a", 2, start=20)
+    report = log.verify()
+    assert violated(report) == {} and report.counts["duplicates"] == 1
+    assert [json.loads(r.value or b"")["flags"] for r in log.records("predictions")[-2:]] == [
+        ["id_reused"],
+        [],
+    ]
+    log.rewrite("predictions", -2, flags=[])
+    report = log.verify()
+    assert violated(report) == {"I5": 1} and "flags is [], not ['id_reused']" in says(report)
+
+
+def test_a_flag_of_a_reused_id_where_none_was_breaks_i5(log: AnsweredLog) -> None:
+    log.rewrite("predictions", -1, flags=["id_reused"])
+    assert violated(log.verify()) == {"I5": 1}
+
+
+def test_a_state_that_forgot_a_dropped_utterance_breaks_i4(log: AnsweredLog) -> None:
+    log.answer(log.say("a", "a3", speaker_id="somebody else"))
+    assert violated(log.verify()) == {}
+    log.known["a"] = structs.replace(log.known["a"], id_reused=False)
+    log.keep("a")
+    report = log.verify()
+    assert violated(report) == {"I4": 1} and "differs in: id_reused" in says(report)
+
+
+def test_a_state_with_the_fields_of_another_utterance_breaks_i4(log: AnsweredLog) -> None:
+    recent = log.known["a"].recent
+    log.known["a"] = structs.replace(log.known["a"], recent=recent[:-1] + b"?")
+    log.keep("a")
+    assert violated(log.verify()) == {"I4": 1}
+
+
+def elsewhere(log: AnsweredLog, conversation: str) -> None:
+    """A record of the conversation on another partition, which another partitioner chose."""
+    value = log.records("utterances")[-1].value
+    log.log.append("utterances", conversation.encode(), value, partition=1)
+
+
+def test_moved_is_right_where_the_topic_has_the_conversation_on_several_partitions(
+    log: AnsweredLog,
+) -> None:
+    log.talk("a", 1, start=20)
+    log.rewrite("predictions", -1, flags=["moved"])
+    report = log.verify()
+    assert violated(report) == {"I5": 1}
+    assert "says moved, but the log has its conversation on [0] alone" in says(report)
+    elsewhere(log, "a")
+    report = log.verify()
+    assert violated(report) == {} and report.counts["moved"] == 1
+    assert log.verify(lows={1: 1}).counts["undecided"] == 0, "what is there was found"
+
+
+def test_moved_is_undecided_where_retention_took_the_other_partition(log: AnsweredLog) -> None:
+    log.rewrite("predictions", -1, flags=["moved"])
+    report = log.verify(lows={1: 7})
+    assert violated(report) == {} and report.counts["undecided"] == 1
+
+
+def test_a_repeat_may_differ_in_moved_and_in_nothing_else(log: AnsweredLog) -> None:
+    """The store that counts a conversation's partitions may have lost its data in between."""
+    elsewhere(log, "b")
+    last = log.records("predictions")[-1]
+    for flags in (["moved"], ["seq_gap", "moved"], ["seq_gap"]):
+        log.log.append("predictions", last.key, last.value, last.headers)
+        log.rewrite("predictions", -1, flags=flags)
+        assert violated(log.verify()) == ({} if flags == ["moved"] else {"I2": 1})
+        log.records("predictions").pop()

@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 import pytest
+from structlog.testing import capture_logs
 
 from model.interface import Predictor
 from state.codec import TOKEN
@@ -553,15 +554,106 @@ def test_a_member_without_a_partition_stands_by_and_is_ready(plant: Plant) -> No
     assert spare.ready()
 
 
-def test_a_conversation_on_two_partitions_is_counted(plant: Plant) -> None:
-    plant.log.partitions = 2
+def say_on(plant: Plant, partition: int, n: int, conversation: str = "c", **fields: Any) -> None:
+    """Utterances on a partition that a producer chose in its own way."""
+    for i in range(n):
+        offset = len(plant.log.records["utterances", partition])
+        ids = {"conversation_id": conversation, "utterance_id": f"p{partition}-{offset}"}
+        said = ids | {"speaker_id": "ann", "text": f"words {i}"}
+        value = json.dumps(said | fields).encode()
+        plant.log.append("utterances", conversation.encode(), value, partition=partition)
+
+
+def flags_on(plant: Plant, partition: int) -> list[list[str]]:
+    answers = [json.loads(record.value or b"") for record in plant.predictions()]
+    return [a["flags"] for a in answers if a["input"]["partition"] == partition]
+
+
+def test_all_answers_of_a_conversation_on_two_partitions_say_moved_within_a_second(
+    plant: Plant,
+) -> None:
+    plant.partitions = plant.log.partitions = 2
     running = plant.worker()
-    said = {"conversation_id": "c", "speaker_id": "ann", "text": "words"}
-    for n, partition in enumerate((0, 1)):
-        value = json.dumps(said | {"utterance_id": f"u{n}"}).encode()
-        plant.log.append("utterances", b"c", value, partition=partition)
+    say_on(plant, 0, 2)
+    say_on(plant, 1, 1, "another")
     running.turns(4)
+    say_on(plant, 1, 2)
+    with capture_logs() as logs:
+        running.turns(4)
+        running.turns(1, step_ms=1_000)
+        running.turns(1)
+        say_on(plant, 0, 2)
+        say_on(plant, 1, 2)
+        running.turns(6)
+    assert flags_on(plant, 0) == [[], [], ["moved"], ["moved"]]
+    assert flags_on(plant, 1) == [[], *[["moved"]] * 4]
     assert running.value("partition_moves_total") == 1
+    assert running.value("split_answers_total") == 6
+    assert running.value("seq_disorder_total") == 0, "another flag"
+    (line,) = [entry for entry in logs if "several partitions" in entry["event"]]
+    assert (line["conversation_id"], line["partitions"]) == ("c", [0, 1])
+
+
+def test_owners_of_two_partitions_learn_of_a_split_from_each_other(plant: Plant) -> None:
+    plant.partitions = plant.log.partitions = 2
+    first, second = plant.worker(first=False), plant.worker(first=False)
+    first.source.assign([0])
+    second.source.assign([1])
+    say_on(plant, 0, 1)
+    first.turns(4)
+    say_on(plant, 1, 1)
+    second.turns(4)
+    first.turns(1, step_ms=1_000)
+    first.turns(1)
+    say_on(plant, 0, 1)
+    first.turns(4)
+    assert flags_on(plant, 1) == [["moved"]]
+    assert flags_on(plant, 0) == [[], ["moved"]]
+    assert second.value("partition_moves_total") == 1
+    assert first.value("partition_moves_total") == 0, "counted where it was found"
+
+
+def test_a_partition_that_comes_back_is_asked_again_who_else_has_its_conversations(
+    plant: Plant,
+) -> None:
+    """What was noted before it left is older than what others have met since."""
+    plant.partitions = plant.log.partitions = 2
+    here, there = plant.worker(first=False), plant.worker(first=False)
+    here.source.assign([0])
+    say_on(plant, 0, 1)
+    here.turns(4)
+    here.source.take_away([0])
+    there.source.assign([1])
+    say_on(plant, 1, 1)
+    there.turns(4)
+    here.source.assign([0])
+    say_on(plant, 0, 1)
+    here.turns(5, step_ms=0)
+    assert flags_on(plant, 0) == [[], ["moved"]], "at its first answer, before any look"
+
+
+def test_an_id_used_again_is_counted_by_kind_and_logged_once_a_minute(plant: Plant) -> None:
+    running = plant.worker()
+    plant.say("a", utterance_id="u0", text="the words")
+    plant.say("a", utterance_id="u0", text="the words")
+    plant.say("a", utterance_id="u0", text="the words", language="en")
+    with capture_logs() as logs:
+        for n in range(5):
+            plant.say("a", utterance_id="u0", text=f"secret {n}")
+            running.turns(4)
+        running.turns(70, step_ms=1_000)
+        plant.say("a", 1)
+        running.turns(4)
+    kinds = {"utterance_id": 1, "late_fields": 1, "other_utterance": 5, "position": 0}
+    for kind, count in kinds.items():
+        assert running.value("duplicates_total", kind=kind) == count, kind
+    lines = [entry for entry in logs if "utterances dropped" in entry["event"]]
+    assert [(line["count"], line["partition"]) for line in lines] == [(1, 0), (4, 0)]
+    assert [line["last_conversation_id"] for line in lines] == ["a", "a"]
+    assert lines[-1]["last_utterance_id"] == "u0" and lines[-1]["last_offset"] == 7
+    assert "secret" not in str(lines)
+    assert flags_on(plant, 0) == [[], ["id_reused"]]
+    assert running.outcomes()["duplicate"] == 7
 
 
 def test_with_transactions_an_answer_is_seen_once_whatever_fails(predictor: Predictor) -> None:

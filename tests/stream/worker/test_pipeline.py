@@ -17,7 +17,7 @@ from msgspec import structs
 from model.errors import DeviceLost
 from model.interface import ModelInfo, Prediction, Predictor, Turn
 from state.memory_store import Memory, MemoryStore
-from state.store import Loaded, Save, Saved, SaveResult, StoreUnavailable
+from state.store import Loaded, Save, Saved, SaveResult, Store, StoreUnavailable
 from state.window import Recurrence, StateKey, StateSpec
 from stream.answers.outbox import Wire
 from stream.events.decode import Decoder
@@ -25,7 +25,7 @@ from stream.events.messages import PredictionEvent, ShiftAlert, TopicNames, Utte
 from stream.ports import Outgoing, Record
 from stream.worker.batcher import Item
 from stream.worker.pipeline import Lease, Pipeline, Result, Step
-from stream.worker.window_cache import WindowCache
+from stream.worker.window_cache import Places, WindowCache
 
 WIRE = Wire(TopicNames("test."), "json", "/test")
 T0 = 1_700_000_000_000
@@ -42,17 +42,28 @@ class Bench:
     offset: int = 0
     cache: WindowCache = field(default_factory=lambda: WindowCache(100))
     lease: Lease = field(default_factory=lambda: Lease(1, -1, proves_new=True))
+    leases: dict[int, Lease] = field(default_factory=dict)  # of other partitions
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(
             self.predictor.spec, now=lambda: self.now_ms / 1000, memory=self.memory
         )
+        self.pipeline_places = self.places(self.store)
         self.pipeline = Pipeline(
             self.predictor,
             self.store,
             self.cache,
+            self.pipeline_places,
             WIRE,
             now_ms=lambda: self.now_ms,
+            clock_s=lambda: self.now_ms / 1000,
+        )
+
+    def places(self, store: Store) -> Places:
+        return Places(
+            store,
+            capacity=100,
+            again_s=self.predictor.spec.recurrence.idle_s,
             clock_s=lambda: self.now_ms / 1000,
         )
 
@@ -77,7 +88,7 @@ class Bench:
         return Item(record, message, state, 0.0, envelope=decoded.envelope)
 
     def step(self, *items: Item) -> Step:
-        return self.pipeline.step(items, {0: self.lease})
+        return self.pipeline.step(items, self.leases | {0: self.lease})
 
     def one(self, item: Item) -> Result:
         (result,) = self.step(item).results
@@ -166,6 +177,91 @@ def test_the_same_id_again_is_a_duplicate_without_effect(bench: Bench) -> None:
     assert (again.outcome, again.send, again.replay) == ("duplicate", (), None)
     assert bench.memory.states == before
     assert event(bench.one(bench.item())).context.utterances == 1
+
+
+def test_another_utterance_under_a_known_id_is_no_answer_and_never_silent(bench: Bench) -> None:
+    bench.one(bench.item(utterance_id="same"))
+    item = bench.item(utterance_id="same", text="other words")
+    dropped = bench.one(item)
+    assert (dropped.outcome, dropped.send, dropped.replay) == ("duplicate", (), None)
+    assert dropped.repeats == "other_utterance"
+    again = bench.successor().one(item)
+    assert (again.outcome, again.send, again.replay) == ("duplicate", (), "sent")
+    assert again.repeats == "other_utterance", "the worker that met it first may have died silent"
+    next_one = bench.item()
+    told = bench.successor().one(next_one)
+    assert event(told).flags == ["id_reused"] and event(told).context.utterances == 1
+    assert bench.one(next_one).send == told.send, "stored, so a replay says it too"
+    bench.cache.drop(StateKey("c", "id", 0))
+    assert event(bench.one(bench.item())).flags == []
+
+
+def test_late_fields_are_told_from_a_repeat_and_change_nothing(bench: Bench) -> None:
+    said: dict[str, Any] = {"utterance_id": "same", "text": "words"}
+    bench.one(bench.item(**said))
+    before = bench.memory.states.copy()
+    voice: dict[str, Any] = {"features": {"audio": {"tensor": [0.5, 0.5]}}}
+    assert bench.one(bench.item(**said)).repeats == "utterance_id"
+    assert bench.one(bench.item(**said, **voice)).repeats == "late_fields"
+    assert bench.memory.states == before
+    assert event(bench.one(bench.item())).flags == []
+
+
+def test_a_batch_of_dropped_utterances_alone_asks_the_model_nothing(bench: Bench) -> None:
+    for name in ("a", "b"):
+        bench.one(bench.item(name, utterance_id="same"))
+    items = [bench.item(name, utterance_id="same", text="other words") for name in ("a", "b")]
+    step = bench.step(*items, bench.item("c"))
+    kinds = {r.item.record.offset: (r.outcome, r.repeats) for r in step.results}
+    assert kinds[2] == kinds[3] == ("duplicate", "other_utterance")
+    assert kinds[4][1] is None and len(step.results) == 3
+    assert [s.value for s in step.saves] == ["saved"] * 3
+
+
+def on_partition(item: Item, partition: int) -> Item:
+    """The record, had another partitioner chosen."""
+    assert item.key is not None
+    record = structs.replace(item.record, partition=partition)
+    return structs.replace(item, record=record, key=structs.replace(item.key, partition=partition))
+
+
+def test_answers_of_a_conversation_on_two_partitions_say_moved(bench: Bench) -> None:
+    """The second partition's at once, the first one's as soon as its owner has looked."""
+    bench.leases[1] = bench.lease
+    alone, first = bench.one(bench.item("alone")), bench.one(bench.item())
+    assert event(first).flags == []
+    second = bench.step(on_partition(bench.item(), 1))
+    assert event(second.results[0]).flags == ["moved"]
+    assert [(s.conversation_id, s.partitions) for s in second.splits] == [("c", (0, 1))]
+    assert event(bench.one(bench.item())).flags == [], "its owner does not know yet"
+    bench.pipeline_places.look("id", [0, 1])
+    item = bench.item()
+    third = bench.step(item)
+    assert event(third.results[0]).flags == ["moved"] and third.splits == []
+    assert bench.successor().one(item).send == third.results[0].send
+    assert event(bench.one(bench.item("alone"))).flags == event(alone).flags == []
+
+
+def test_a_new_owner_knows_at_its_first_answer_that_a_conversation_is_split(bench: Bench) -> None:
+    bench.leases[1] = bench.lease
+    bench.one(bench.item())
+    bench.step(on_partition(bench.item(), 1))
+    step = bench.successor().step(bench.item())
+    assert event(step.results[0]).flags == ["moved"]
+    assert step.splits == [], "found and counted once"
+
+
+def test_a_split_is_known_for_as_long_as_the_conversation_goes_on(bench: Bench) -> None:
+    """Its note in the store is renewed before it expires, and read again."""
+    bench.leases[1] = bench.lease
+    bench.one(bench.item())
+    for _ in range(10):
+        bench.now_ms += 800_000
+        bench.one(bench.item())
+    step = bench.step(on_partition(bench.item(), 1))
+    assert event(step.results[0]).flags == ["moved"]
+    bench.now_ms += 2_000_000
+    assert event(bench.step(on_partition(bench.item(), 1)).results[0]).flags == []
 
 
 def test_the_same_id_after_an_idle_gap_is_a_new_utterance(bench: Bench) -> None:
@@ -350,6 +446,25 @@ def test_a_state_older_than_a_gap_in_the_log_is_truncated(bench: Bench) -> None:
     assert not event(bench.one(bench.item())).context.truncated
 
 
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"utterance_id": "u0", "text": "other words"},
+        {"features": {"audio": {"tensor": [9e3, 0]}}},
+    ],
+    ids=["a reused id", "a dead letter"],
+)
+def test_a_record_that_is_passed_over_does_not_hide_a_gap_in_the_log(
+    bench: Bench, between: dict[str, Any]
+) -> None:
+    """It moves the position beyond the gap, which the next answer must still tell of."""
+    bench.one(bench.item())
+    bench.lease = replace(bench.lease, cut_below=3, blind_until_ms=bench.now_ms + 1)
+    bench.offset = 3
+    assert bench.one(bench.item(**between)).event is None
+    assert event(bench.one(bench.item())).context.truncated
+
+
 def test_the_state_of_another_model_is_never_read(
     bench: Bench, make_predictor: Callable[..., Predictor]
 ) -> None:
@@ -381,8 +496,11 @@ class TimedOut(MemoryStore):
 def test_a_save_whose_answer_was_lost_has_one_effect(bench: Bench) -> None:
     pipeline = Pipeline(
         bench.predictor,
-        TimedOut(bench.predictor.spec, memory=bench.memory, now=lambda: bench.now_ms / 1000),
+        store := TimedOut(
+            bench.predictor.spec, memory=bench.memory, now=lambda: bench.now_ms / 1000
+        ),
         bench.cache,
+        bench.places(store),
         WIRE,
         now_ms=lambda: bench.now_ms,
         clock_s=lambda: 0.0,
@@ -404,8 +522,9 @@ class NeverThere(MemoryStore):
 def test_a_state_that_keeps_changing_is_tried_again_later(bench: Bench) -> None:
     pipeline = Pipeline(
         bench.predictor,
-        NeverThere(bench.predictor.spec),
+        store := NeverThere(bench.predictor.spec),
         bench.cache,
+        bench.places(store),
         WIRE,
         now_ms=lambda: bench.now_ms,
         clock_s=lambda: 0.0,
@@ -523,6 +642,7 @@ def test_a_store_that_comes_back_empty_is_never_a_silently_empty_context(
         bench.predictor,
         store,
         bench.cache,
+        bench.places(store),
         WIRE,
         now_ms=lambda: bench.now_ms,
         clock_s=lambda: 0.0,

@@ -110,6 +110,21 @@ def test_what_was_left_out_of_an_utterance_is_left_out_of_its_rebuild(plant: Pla
     assert flags == [["ignored_seq", "ignored_event_time"]] * 2 + [[], ["ignored_language"]]
 
 
+def test_a_rebuilt_state_still_says_that_an_utterance_was_dropped(plant: Plant) -> None:
+    """Its record changes no array, but the next answer: a rebuild must not pass over it."""
+    running = plant.worker()
+    plant.say("a", 3)
+    plant.say("a", utterance_id="u1", text="other words")
+    settle(plant, running)
+    lose(plant)
+    plant.say("a", 2)
+    settle(plant, running)
+    assert answers(plant) == of_oracle(plant)
+    flags = [json.loads(record.value or b"")["flags"] for record in plant.predictions()]
+    assert flags == [[], [], [], ["id_reused"], []]
+    assert running.value("state_rebuilds_total", cause="missing_state") == 1
+
+
 def test_a_failover_that_lost_the_last_writes_goes_on_from_what_is_there(plant: Plant) -> None:
     running = plant.worker()
     plant.say("a", 3)
