@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from model.interface import MODALITIES, Modality, Tensor
 from state.window import ITEM_BYTES, DType
 from stream.events.cloudevents import UTTERANCE_TYPE, Encoding, Envelope, open_record
-from stream.events.lenient import in_range, read_leniently
+from stream.events.lenient import read_leniently
 from stream.events.messages import (
     PERSONA_SIZE,
     FeatureVector,
     PackedTensor,
     Utterance,
+    in_range,
 )
 from stream.events.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
 from stream.events.recognise import nothing_said, wrong_key

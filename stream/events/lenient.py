@@ -21,11 +21,11 @@ from stream.events.messages import (
     RESERVED_FIELDS,
     FlaggedUtterance,
     Utterance,
+    in_range,
 )
 from stream.events.poison import Reason, Rejected
 from stream.events.recognise import bad_object, bad_value, misfit
 
-LIMIT_SEQ: Final = 1 << 63
 IDS: Final = ("conversation_id", "utterance_id", "speaker_id")
 _WHOLE: Final = ("seq", "start_ms", "end_ms", "event_time")
 _TEXTS: Final = ("speaker_role", "language", "event_time")
@@ -66,11 +66,6 @@ def read_leniently(value: bytes, encoding: Encoding) -> Utterance:
     if not flags:
         return utterance
     return FlaggedUtterance(*(*msgspec.structs.astuple(utterance), tuple(flags)))
-
-
-def in_range(seq: int | None) -> bool:
-    """Return whether a `seq` is absent or can be stored."""
-    return seq is None or 0 <= seq < LIMIT_SEQ
 
 
 def _json(value: bytes) -> dict[Any, Any]:

@@ -33,6 +33,7 @@ REPAIRED_TEXT: Final = "repaired_text"  # half a surrogate pair became U+FFFD
 FIELD_OF_FLAG: Final = {f"{IGNORED_FLAG}{name}": name for name in IGNORABLE_FIELDS} | {
     REPAIRED_TEXT: "text"
 }
+_LIMIT_SEQ: Final = 1 << 63
 SEQ_GAP: Final = "seq_gap"
 SEQ_DISORDER: Final = "seq_disorder"
 ID_REUSED: Final = "id_reused"
@@ -143,6 +144,11 @@ class FlaggedUtterance(Utterance, frozen=True):
 
 
 _FIELDS: Final = len(Utterance.__struct_fields__)
+
+
+def in_range(seq: int | None) -> bool:
+    """Return whether a `seq` is absent or can be stored."""
+    return seq is None or 0 <= seq < _LIMIT_SEQ
 
 
 def flags_of(utterance: Utterance) -> tuple[str, ...]:
