@@ -51,6 +51,7 @@ def carry_out(
         extractors=plan.extractors(trained),
         card="",  # written below: it has the scores of the saved checkpoint
         text=trained.text,
+        languages=plan.languages,
     )
     report = evaluate(load(folder), plan.data, "dev", threads=plan.threads, encoder=plan.encoder)
     write_card(folder, plan.card(trained, report))

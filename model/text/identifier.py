@@ -94,7 +94,7 @@ def _reached(
     seen[0], front = True, np.zeros(1, np.intp)
     while len(front):
         after = np.unique(moves[row_of[front]][:, alphabet])
-        front = after[~seen[after]]
+        front = after[~seen[after]].astype(np.intp)
         seen[front] = True
     return np.flatnonzero(seen)
 

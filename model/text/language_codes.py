@@ -31,9 +31,13 @@ def code_of(stated: str | None) -> str | None:
     return known
 
 
-@lru_cache(maxsize=1)
 def codes() -> Mapping[str, str]:
     """Return ISO 639-1 codes by themselves, by three-letter codes and by names, in lower case."""
+    return _codes()
+
+
+@lru_cache(maxsize=1)
+def _codes() -> dict[str, str]:
     known: dict[str, str] = {}
     lines = Path(__file__).with_name("iso639.txt").read_text("utf-8").splitlines()
     for code, longer, *names in (line.split() for line in lines if not line.startswith("#")):

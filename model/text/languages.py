@@ -10,7 +10,7 @@ import hashlib
 import re
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -122,9 +122,7 @@ class Judge:
         self._accepted = _with_siblings(languages.known)
         self._scripts = _scripts_of(languages.known)
         self._margin = languages.margin
-        self._identifier = Identifier.load(
-            self._accepted, self._is_other, _letters(self._scripts)
-        )
+        self._identifier = Identifier.load(self._accepted, self._is_other, _letters(self._scripts))
 
     def doubt(self, text: str | None, stated: str | None) -> Doubt | None:
         """Return why an answer to this utterance must abstain, or None.
@@ -169,9 +167,7 @@ class Judge:
         """Return the text with a space for each letter of another script."""
         if text.isascii():
             return text
-        return "".join(
-            c if not c.isalpha() or script_of(c) in self._scripts else " " for c in text
-        )
+        return "".join(c if not c.isalpha() or script_of(c) in self._scripts else " " for c in text)
 
 
 def _with_siblings(known: Collection[str]) -> frozenset[str]:
@@ -216,9 +212,3 @@ def _distinct_words(text: str) -> str:
     words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text.lower())
     short = (re.sub(r"(.)\1\1+", r"\1\1", word) for word in words)
     return " ".join(dict.fromkeys(short))[:MOST_LETTERS]
-
-
-def outside(texts: Sequence[str], languages: Languages) -> int:
-    """Return how many of these texts the judge doubts."""
-    judge = Judge(languages)
-    return sum(judge.doubt(text, None) is not None for text in texts)

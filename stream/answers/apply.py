@@ -16,6 +16,7 @@ from state.window import Change, Conversation, Opening, StateSpec, apply, apply_
 from stream.answers.shift_rule import ShiftRule, decide, largest_move, rule_of
 from stream.events.decode import tensors
 from stream.events.messages import (
+    Abstention,
     Context,
     InputRef,
     ModelRef,
@@ -71,6 +72,7 @@ class Question(Struct, frozen=True):
             features=tensors(utterance, info.inputs),
             persona=None if utterance.persona is None else tuple(utterance.persona),
             text=text if text and not text.isspace() else None,
+            language=utterance.language,
         )
 
 
@@ -148,7 +150,10 @@ def change_of(
     moved = moved_of(question, prediction)
     if moved is not None and logged_shift is not None:
         moved = logged_shift
-    rule_state, fires = decide(model.rule, before.alert, utterance.speaker_id, moved)
+    doubted = prediction.doubt is not None
+    rule_state, fires = decide(
+        model.rule, before.alert, utterance.speaker_id, moved, doubted=doubted
+    )
     numbers = [seq for seq in (utterance.seq, before.session.last_seq) if seq is not None]
     change = apply(
         opening,
@@ -174,11 +179,7 @@ def prediction_event(
     position = InputRef(record.topic, record.partition, record.offset)
     best = max(range(len(info.labels)), key=prediction.probabilities.__getitem__)
     confidence = prediction.probabilities[best]
-    reason = None  # why the prediction should not be acted on
-    if not any(m != "persona" for m in prediction.modalities_used):
-        reason = "no_known_modality"
-    elif confidence < info.abstain_below:
-        reason = "low_confidence"
+    reason = abstention(prediction, confidence, info)
     return PredictionEvent(
         conversation_id=utterance.conversation_id,
         utterance_id=utterance.utterance_id,
@@ -212,6 +213,15 @@ def prediction_event(
         reason=reason,
         flags=disorder(utterance.seq, session.last_seq),
     )
+
+
+def abstention(prediction: Prediction, confidence: float, info: ModelInfo) -> Abstention | None:
+    """Return why a prediction should not be acted on, or None."""
+    if not any(m != "persona" for m in prediction.modalities_used):
+        return "no_known_modality"
+    if prediction.doubt is not None:
+        return prediction.doubt
+    return "low_confidence" if confidence < info.abstain_below else None
 
 
 def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:

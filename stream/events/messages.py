@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -16,6 +16,7 @@ from stream.events.poison import MAX_ID_BYTES
 
 DEFAULT_PREFIX: Final = "emotrack."  # of the topics
 Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "control"]
+Abstention = Literal["low_confidence", "no_known_modality", "language", "unknown_words"]
 KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
 RESERVED_FIELDS: Final = ("is_partial", "consent")
 PERSONA_SIZE: Final = 5
@@ -24,6 +25,13 @@ PERSONA_SIZE: Final = 5
 Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES})]
 Role = Annotated[
     str, msgspec.Meta(description="Other roles are tolerated.", examples=[*KNOWN_ROLES])
+]
+Why = Annotated[
+    str,
+    msgspec.Meta(
+        description="Why the answer should not be acted on. Other reasons may be added.",
+        examples=list(get_args(Abstention)),
+    ),
 ]
 Persona = Annotated[
     list[float],
@@ -151,7 +159,7 @@ class PredictionEvent(msgspec.Struct, frozen=True):
     input: InputRef
     revision: int = 0
     abstained: bool = False
-    reason: str | None = None
+    reason: Why | None = None
     flags: list[str] = []  # "seq_gap", "seq_disorder"
 
 

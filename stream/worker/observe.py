@@ -129,6 +129,8 @@ class Observer:
         m.window_utterances.observe_all([event.context.utterances for event in events])
         for (emotion, likely), count in labels.items():
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
+        for reason, count in Counter(e.reason for e in events if e.reason is not None).items():
+            m.abstentions.labels(reason).inc(count)
         m.seq_disorder.inc(sum(bool(event.flags) for event in events))
         m.context_truncated.inc(sum(event.context.truncated for event in events))
 
