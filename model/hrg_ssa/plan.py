@@ -23,10 +23,9 @@ from model.hrg_ssa.train import Training
 from model.kind import Plan
 from model.scoring.report import Report
 from model.serving.device import CPU, chosen_device, device_errors, thread_count
-from model.text.encode_sentences import has_sentences, sentences_of
-from model.text.sentence_encoder import TextEncoder, encoder_name, find_encoder
+from model.text.encode_sentences import has_sentences
+from model.text.sentence_encoder import TextEncoder, find_encoder
 from model.text.token_encoder import TokenEncoder
-from model.text.trained_languages import trained_languages
 from model.training.loop import Trained, check_labels
 from model.training.options import Run
 from model.training.progress import Listener
@@ -125,7 +124,4 @@ def plan(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
     return HrgPlan(
         data, config, recipe, options.seed, run.command, folder, options.threads, text, start,
         device, run.cache,
-        languages=trained_languages(
-            options.languages, encoder_name(folder), sentences_of(data.split("train"))
-        ),
     )  # fmt: skip

@@ -20,9 +20,8 @@ from model.pcgnet.recipe import Recipe, recipe_for
 from model.pcgnet.train import Training, fitting_config
 from model.scoring.report import Report
 from model.serving.device import thread_count
-from model.text.encode_sentences import has_sentences, sentences_of, with_encoded_text
-from model.text.sentence_encoder import encoder_name, find_encoder, frozen_encoder
-from model.text.trained_languages import trained_languages
+from model.text.encode_sentences import has_sentences, with_encoded_text
+from model.text.sentence_encoder import find_encoder, frozen_encoder
 from model.training.loop import Trained, check_labels
 from model.training.options import Run
 from model.training.progress import Listener
@@ -82,8 +81,7 @@ def plan(data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
     """Choose the text mode and the sizes that fit the data; encode the text where it is frozen.
 
     Without the option `text`, sets with sentences tune the encoder and others use their vectors.
-    Raises `EncoderMissing`, `RecipeError`, `DataError`, or `ModelError` for languages that the set
-    is not in.
+    Raises `EncoderMissing`, `RecipeError` or `DataError`.
     """
     recipe_changes, model_changes = changes_of(options, run, Recipe, PcgnetConfig)
     if options.hidden is not None:
@@ -111,10 +109,4 @@ def plan(data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
     if options.preset is not None:
         fitting = preset(options.preset, labels=data.labels, sentiment={}, **fitting.widths)
     config = changed(fitting, model_changes, "model")
-    reads = data.extractors.get("text", "") if folder is None else encoder_name(folder)
-    return PcgnetPlan(
-        data, config, recipe, options.seed, run.command, folder, options.threads,
-        languages=trained_languages(
-            options.languages, reads if config.text else "", sentences_of(data.split("train"))
-        ),
-    )  # fmt: skip
+    return PcgnetPlan(data, config, recipe, options.seed, run.command, folder, options.threads)

@@ -21,7 +21,7 @@ def code_of(stated: str | None) -> str | None:
     ("English", "English (US)"), in any case. A code of two or three letters that ISO 639-1 has no
     language for is returned as it is: it is a language, and none that a checkpoint can state.
     """
-    words = re.findall(r"[^\W\d_]+", (stated or "").casefold())
+    words: list[str] = re.findall(r"[^\W\d_]+", (stated or "").casefold())
     if not words or words[0] in UNSTATED:
         return None
     first = words[0]
@@ -31,13 +31,9 @@ def code_of(stated: str | None) -> str | None:
     return known
 
 
+@lru_cache(maxsize=1)
 def codes() -> Mapping[str, str]:
     """Return ISO 639-1 codes by themselves, by three-letter codes and by names, in lower case."""
-    return _codes()
-
-
-@lru_cache(maxsize=1)
-def _codes() -> dict[str, str]:
     known: dict[str, str] = {}
     lines = Path(__file__).with_name("iso639.txt").read_text("utf-8").splitlines()
     for code, longer, *names in (line.split() for line in lines if not line.startswith("#")):

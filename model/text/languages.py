@@ -24,7 +24,9 @@ VERSION: Final = 1  # of the rules here: another number gives the same checkpoin
 # Nats of evidence for another language from which a text is in it. On the train splits of MELD and
 # EmoryNLP 5 of 17,540 utterances reach it, two of them in Italian (docs/decisions.md).
 MARGIN: Final = 20.0
-MOST_LETTERS: Final = 400  # of a text that the identifier reads: its time is bounded
+# The time of a text is bounded: characters of it that are judged, and of its distinct words.
+MOST_READ: Final = 4_000
+MOST_LETTERS: Final = 400
 QUOTES: Final = str.maketrans("\u2018\u2019\u02bc\u0092`", "'''''")
 # By the first word of their letters' names in Unicode; a language that is in none is in Latin.
 SCRIPTS: Final = {
@@ -134,10 +136,10 @@ class Judge:
             return "language"
         if text is None:
             return None
-        text = text.translate(QUOTES)
+        text = text[:MOST_READ].translate(QUOTES)
         if not text.isascii():
             text = unicodedata.normalize("NFKC", text)
-        if not text.isascii() or not text.isprintable():
+        if not (text.isascii() and text.isprintable() and LATIN in self._scripts):
             if not _says_something(text):
                 return "unknown_words"
             own, other = self._split(text)
@@ -165,7 +167,7 @@ class Judge:
 
     def _own_letters(self, text: str) -> str:
         """Return the text with a space for each letter of another script."""
-        if text.isascii():
+        if text.isascii() and LATIN in self._scripts:
             return text
         return "".join(c if not c.isalpha() or script_of(c) in self._scripts else " " for c in text)
 
