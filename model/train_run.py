@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoint_files import LoadedCheckpoint, save_model, write_card
-from model.errors import ModelError
+from model.errors import RecipeError
 from model.evaluate import evaluate
 from model.kind import Plan
 from model.registry import load_any
@@ -70,7 +70,7 @@ def stating(plan: Plan, languages: str | None) -> Plan:
     """Return the plan with the languages that its checkpoint will state. Raises `ModelError`."""
     if plan.config.widths.get("text", 1) == 0:
         if languages is not None:
-            raise ModelError("this model has no text input: leave --languages out")
+            raise RecipeError("this model has no text input: leave --languages out")
         return plan
     of_vectors = plan.data.extractors.get("text", "")
     reads = of_vectors if plan.encoder is None else encoder_name(plan.encoder)

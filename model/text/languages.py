@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from model.errors import ModelError
+from model.errors import RecipeError
 from model.interface import Doubt
 from model.text.identifier import Identifier, identity
 from model.text.language_codes import code_of, codes
@@ -77,7 +77,7 @@ def judged_by() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """What a checkpoint states: part of its digest, since it decides which answers abstain."""
+    """Languages as a checkpoint states them: part of its digest, since they decide answers."""
 
     known: tuple[str, ...]  # ISO 639-1
     margin: float = MARGIN
@@ -87,13 +87,13 @@ class Languages:
     def of(stated: Iterable[str]) -> Languages:
         """Return what a checkpoint of these languages states.
 
-        Raises `ModelError` for what is no language of ISO 639-1.
+        Raises `RecipeError` for what is no language of ISO 639-1.
         """
         known = []
         for name in stated:
             code = code_of(name)
             if code is None or codes().get(code) != code:
-                raise ModelError(
+                raise RecipeError(
                     f"{name!r} is no language: give codes of ISO 639-1 with commas between them, "
                     "for instance en,de"
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from model.errors import ModelError
+from model.errors import DataError
 from model.text.languages import Judge, Languages
 from model.text.sentence_encoder import INSTALLED
 
@@ -19,8 +19,8 @@ def trained_languages(
     """Return what a training on these sentences states: the languages named, or the encoder's.
 
     `stated` are codes with commas between them, `encoder` the name of the recipe of its text. None
-    where no language is known. Raises `ModelError` for what is no language, and where more than a
-    fifth of the sentences are in others.
+    where no language is known. Raises `RecipeError` for what is no language, and `DataError` where
+    more than a fifth of the sentences are in others.
     """
     english = encoder.startswith(INSTALLED) and bool(sentences)
     names = stated.split(",") if stated is not None else ["en"] if english else []
@@ -31,7 +31,7 @@ def trained_languages(
     judge = Judge(languages)
     outside = sum(judge.doubt(text, None) == "language" for text in sample)
     if outside > MOST_OUTSIDE * len(sample):
-        raise ModelError(
+        raise DataError(
             f"{100 * outside / len(sample):.0f} % of the train sentences are not in "
             f"{', '.join(languages.known)}: name the languages of the set with --languages, and an "
             "encoder that reads them with --encoder"

@@ -228,7 +228,7 @@ class Metrics:
             "gpu_memory_bytes", "Memory the model uses on its device; 0 on CPU."
         )
         self.build = self._info("build", "What runs.", ("version",))
-        model_labels = ("name", "version", "digest", "calibration", "device")
+        model_labels = ("name", "version", "digest", "calibration", "device", "languages")
         self.model = self._info("model", "Which model runs where.", model_labels)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What producers write for a language, read as ISO 639-1."""
+"""Spellings of languages in a record, read as ISO 639-1."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from model.data.reader import read_data_set
-from model.errors import ModelError
+from model.errors import DataError, RecipeError
 from model.interface import Doubt
 from model.text import languages
 from model.text.encode_sentences import sentences_of
@@ -133,7 +133,7 @@ def test_siblings_are_accepted() -> None:
 
 @pytest.mark.parametrize("name", ["", "und", "xyz", "klingon"])
 def test_what_is_no_language_is_not_stated(name: str) -> None:
-    with pytest.raises(ModelError, match="ISO 639-1"):
+    with pytest.raises(RecipeError, match="ISO 639-1"):
         Languages.of([name])
 
 
@@ -156,7 +156,7 @@ def test_a_training_states_the_installed_encoders_language_or_the_ones_named() -
     assert trained_languages(None, "my-encoder", spoken) is None
     assert trained_languages(None, "all-MiniLM-L6-v2", []) is None
     assert trained_languages("de, en", "my-encoder", german) == Languages.of(["de", "en"])
-    with pytest.raises(ModelError, match=r"100 % .* not in en: .* --languages"):
+    with pytest.raises(DataError, match=r"100 % .* not in en: .* --languages"):
         trained_languages(None, "all-MiniLM-L6-v2", german)
     assert trained_languages("de", "all-MiniLM-L6-v2", german) == Languages.of(["de"])
 

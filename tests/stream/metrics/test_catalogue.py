@@ -16,8 +16,8 @@ from stream.worker.status_server import StatusServer
 
 PERSONAL = {"conversation", "conversation_id", "speaker", "speaker_id", "utterance", "user", "key"}
 EXPECTED = {
-    "utterances_consumed", "outcomes", "predictions_emitted", "records_committed", "shift_alerts",
-    "dead_letters", "duplicates", "seq_disorder", "offset_gaps", "partition_moves",
+    "utterances_consumed", "outcomes", "abstentions", "predictions_emitted", "records_committed",
+    "shift_alerts", "dead_letters", "duplicates", "seq_disorder", "offset_gaps", "partition_moves",
     "state_rebuilds",
     "context_truncated", "state_operations", "fencing_rejections", "rebalances", "replays",
     "end_to_end_seconds",
