@@ -33,6 +33,13 @@ Why = Annotated[
         examples=list(get_args(Abstention)),
     ),
 ]
+Language = Annotated[
+    str,
+    msgspec.Meta(
+        description='Makes the answer abstain where the model does not know it; "und" and "" state none.',
+        examples=["en-US", "eng", "English"],
+    ),
+]
 Persona = Annotated[
     list[float],
     msgspec.Meta(
@@ -102,7 +109,7 @@ class Utterance(msgspec.Struct, frozen=True, omit_defaults=True):
     start_ms: int | None = None
     end_ms: int | None = None
     event_time: str | int | None = None  # RFC 3339 or epoch milliseconds
-    language: str | None = None
+    language: Language | None = None
     end_of_conversation: bool = False
 
 
