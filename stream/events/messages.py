@@ -36,7 +36,7 @@ Why = Annotated[
 Language = Annotated[
     str,
     msgspec.Meta(
-        description='Makes the answer abstain where the model does not know it; "und" and "" state none.',
+        description="Where the model does not know it, the answer abstains; und states none.",
         examples=["en-US", "eng", "English"],
     ),
 ]
