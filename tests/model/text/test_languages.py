@@ -47,6 +47,11 @@ def test_other_languages_abstain(english: Judge, group: str, least: float) -> No
     assert min(shares.values()) >= least, shares
 
 
+def test_languages_that_nothing_was_chosen_on_abstain_too(english: Judge) -> None:
+    texts = [text for names in SENTENCES["later"].values() for text in names]
+    assert share(english, texts, "language") >= 0.8
+
+
 @pytest.mark.parametrize("name", ["emoji", "invisible"])
 def test_text_that_says_nothing_abstains(english: Judge, name: str) -> None:
     assert share(english, list(SENTENCES["wordless"][name]), "unknown_words") == 1
