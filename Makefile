@@ -52,6 +52,7 @@ audit: install ## Compare the locked versions with known advisories (needs the n
 
 bench: install servers ## Print every speed and size figure, also to runs/bench (a quarter of an hour)
 	@$(BIN)/emotrack bench model --json runs/bench/model.json $(ARGS)
+	@$(BIN)/emotrack bench languages --json runs/bench/languages.json $(ARGS)
 	@$(BIN)/emotrack bench start --json runs/bench/start.json $(ARGS)
 	@$(BIN)/emotrack bench state --json runs/bench/state.json $(ARGS)
 	@$(BIN)/emotrack bench rebuild --json runs/bench/rebuild.json $(ARGS)

@@ -1,8 +1,8 @@
 """A model on disk: a folder of weights, settings and a digest over both, without pickle.
 
 model.safetensors    matrices as float16 (the model *is* its float16 weights), the rest float32
-config.json          sizes, labels, recurrence, calibration, thresholds, extractors, version, and
-                     the text encoder that the text vectors come from
+config.json          sizes, labels, recurrence, calibration, thresholds, extractors, version, the
+                     text encoder that the text vectors come from, and the languages it knows
 encoder.safetensors  the tuned encoder's change of weights (`delta_of`), if tuned
 digest               sha256 over the files above: names the model in states and predictions
 README.md            the model card
@@ -28,6 +28,7 @@ from model.atomic_files import write_whole
 from model.errors import CheckpointError
 from model.interface import DEFAULT_KIND, ModelInfo
 from model.serving.calibration import Calibration, Thresholds
+from model.text.languages import Judge, Languages
 from model.text.sentence_encoder import TextEncoder
 from state.window import Recurrence
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # they import scikit-learn, which serving does without
     from model.scoring.answers import Answers, WholeLogits
 
 FORMAT: Final = 3  # 1 had no text encoder, 2 no evidence head
+LANGUAGES_FORMAT: Final = 4  # of a checkpoint that states languages: before, they were not judged
 WEIGHTS_FILE: Final = "model.safetensors"
 CONFIG_FILE: Final = "config.json"
 ENCODER_FILE: Final = "encoder.safetensors"
@@ -63,6 +65,7 @@ class LoadedCheckpoint(ABC):
 
     config: ModelConfig
     text: TextEncoder | None = None  # None: the text vectors' encoder is not known
+    languages: Languages | None = None  # None: it states none, and none is judged
     weights: Mapping[str, Tensor]  # float32, matrices of float16 values
     calibration: Calibration
     thresholds: Thresholds
@@ -89,6 +92,10 @@ class LoadedCheckpoint(ABC):
         reads; a model that reads none ignores them. Raises `EncoderMissing`.
         """
 
+    def judge(self) -> Judge | None:
+        """Load the judge of the stated languages; None where none is stated."""
+        return None if self.languages is None else Judge(self.languages)
+
     def info(self, inputs: Mapping[str, int], tuned: frozenset[str]) -> ModelInfo:
         """Return the description that a predictor of this checkpoint gives."""
         return ModelInfo(
@@ -104,6 +111,7 @@ class LoadedCheckpoint(ABC):
             abstain_below=self.thresholds.abstain_below,
             shift_threshold=self.thresholds.shift,
             shift_exit=self.thresholds.shift_exit,
+            languages=() if self.languages is None else self.languages.known,
         )
 
 
@@ -156,6 +164,7 @@ def save_model(
     extractors: Mapping[str, str],
     card: str,
     text: TextEncoder | None = None,
+    languages: Languages | None = None,
     version: str = "1",
 ) -> str:
     """Write a checkpoint folder and return its digest; the same model gives the same bytes.
@@ -167,7 +176,7 @@ def save_model(
     """
     settings: Any = model.config  # a dataclass
     config: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if languages is None else LANGUAGES_FORMAT,
         "name": name,
         "version": version,
         "model": asdict(settings),
@@ -180,6 +189,8 @@ def save_model(
     if text is not None:
         named = {"base": text.base, "name": text.name, "layers": text.layers}
         config["text_encoder"] = named | {"tuned": bool(tuned)}
+    if languages is not None:
+        config["languages"] = asdict(languages)
     described = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
     digest = hashlib.sha256(weights + described + tuned).hexdigest()
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: described, CARD_FILE: card.encode()}
@@ -254,7 +265,7 @@ def read_checkpoint(
     folder: Path,
     kind: type[Loaded],
     config_of: Callable[..., ModelConfig],
-    formats: Collection[int] = (FORMAT,),
+    formats: Collection[int] = (FORMAT, LANGUAGES_FORMAT),
 ) -> Loaded:
     """Read and verify a checkpoint folder; `config_of` takes the model's settings by name.
 
@@ -265,6 +276,7 @@ def read_checkpoint(
         if stored["format"] not in formats:
             readable = ", ".join(map(str, formats))
             raise ValueError(f"format {stored['format']}, this version reads {readable}")
+        languages = languages_from(stored.get("languages"))
         return kind(
             config=config_of(**_settings(stored["model"])),
             text=text_encoder_from(stored.get("text_encoder"), files.tuned),
@@ -274,7 +286,8 @@ def read_checkpoint(
             extractors=stored["extractors"],
             name=stored["name"],
             version=stored["version"],
-            digest=files.digest,
+            languages=languages,
+            digest=files.digest if languages is None else languages.digest(files.digest),
         )
 
 
@@ -288,6 +301,11 @@ def calibration_from(stored: Mapping[str, Any]) -> Calibration:
     """Read a calibration from its JSON; an older version's has no maps."""
     maps = {name: tuple(stored.get(name, ())) for name in ("offsets", "shift_map")}
     return Calibration(**{**stored, **maps})
+
+
+def languages_from(stored: Mapping[str, Any] | None) -> Languages | None:
+    """Read the stated languages from the settings; older checkpoints state none."""
+    return None if stored is None else Languages(**{**stored, "known": tuple(stored["known"])})
 
 
 def text_encoder_from(named: Mapping[str, Any] | None, tuned: bytes) -> TextEncoder | None:

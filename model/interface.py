@@ -22,6 +22,8 @@ MODALITIES: Final[tuple[Modality, ...]] = ("text", "audio", "video")
 INPUTS: Final = (*MODALITIES, "persona")  # column order of every presence mask [N, 4]
 StoreDType = Literal["float16", "bfloat16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
+# Why an answer is outside of what its model knows: it abstains, and no alert follows from it.
+Doubt = Literal["language", "unknown_words"]
 DEFAULT_KIND: Final = "pcgnet"  # the model used where none is named
 
 
@@ -37,7 +39,8 @@ class Turn(Struct, frozen=True):
     """One utterance to predict, with its conversation's window.
 
     `features` holds only present inputs; sizes were checked against `ModelInfo.inputs`. `text` is
-    raw text, which the predictor encodes when `features` has no "text".
+    raw text, which the predictor encodes when `features` has no "text". `language` is the one that
+    the producer states, in any spelling.
     """
 
     window: Window
@@ -45,6 +48,7 @@ class Turn(Struct, frozen=True):
     features: Mapping[Modality, Tensor]
     persona: tuple[float, ...] | None = None
     text: str | None = None
+    language: str | None = None
 
 
 class Prediction(Struct, frozen=True):
@@ -59,6 +63,7 @@ class Prediction(Struct, frozen=True):
     shift_probability: float | None  # 1 - trace
     modalities_used: tuple[str, ...]  # subset of text, audio, video, persona
     applied: Applied
+    doubt: Doubt | None = None  # outside of the languages that the checkpoint states
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class ModelInfo:
 
     name: str  # "pcgnet"
     version: str
-    digest: str  # sha256 hex over weights and config
+    digest: str  # sha256 hex over weights and config, and what judges languages
     labels: tuple[str, ...]
     sentiment: Mapping[str, str]  # label -> positive | neutral | negative
     inputs: Mapping[str, int]  # modality -> width: text, audio, video, persona
@@ -77,6 +82,7 @@ class ModelInfo:
     abstain_below: float  # confidence under which a prediction is marked abstained
     shift_threshold: float  # operating point of the built-in alert rule, chosen on dev
     shift_exit: float  # hysteresis: the rule re-arms below this
+    languages: tuple[str, ...] = ()  # ISO 639-1; none stated: no language is judged
 
     @property
     def own_extractors(self) -> dict[str, str]:

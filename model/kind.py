@@ -20,7 +20,8 @@ function of the file of that name in the model's folder (`checkpoint.load_checkp
                 `read_checkpoint`, written by `save_model`. Its `config` is a dataclass with
                 `labels` and `recurrence`; weights are float16 once saved: evaluate what was saved
     predictor   `model.interface.Predictor`: answers one utterance at a time, with the state
-                between; states probabilities by `model.serving.calibration`, follows overridden
+                between; states probabilities by `model.serving.calibration` and doubts by
+                `LoadedCheckpoint.judge`, follows overridden
                 `window` and `idle_s`, calls `reach` of `model.fault_points` at F3 and F4
 
 What helps: `model.training.loop.TrainingLoop`, `model.scoring.calibrate`, `Plan.filled_card`,
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # they import torch
     from model.checkpoint_files import LoadedCheckpoint
     from model.data.dataset import DataSet
     from model.scoring.report import Report
+    from model.text.languages import Languages
     from model.training.loop import Trained
 
 # Text as the set's vectors, or from the sentence encoder unchanged or tuned on the set.
@@ -67,6 +69,7 @@ class Plan(ABC):
     command: str  # that repeats the run
     encoder: Path | None  # folder of the sentence encoder
     threads: int
+    languages: Languages | None = field(default=None, kw_only=True)  # that the checkpoint states
 
     @abstractmethod
     def train(self, progress: Path | None = None, listener: Listener = Listener()) -> Trained[Any]:
@@ -112,12 +115,21 @@ class Plan(ABC):
             window=config.recurrence.window,
             clip=f"{config.input_clip:g}",
             inputs="\n".join(inputs),
+            languages=self._languages(),
             command=self.command,
             epoch=trained.chosen.number,
             seed=self.seed,
             settings=", ".join(f"{name}={value}" for name, value in settings.items()),
             **own,
         )
+
+    def _languages(self) -> str:
+        """Return the card's section on languages."""
+        if self.languages is None:
+            return "None is stated: an utterance in any language is answered like any other."
+        from model.scoring.card import languages_section
+
+        return languages_section(self.languages.known, self.languages.scripts)
 
 
 class Kind(Generic[Options]):

@@ -235,6 +235,11 @@ def open_model(settings: Settings) -> Predictor:
             "config.json, weights and tokenizer whose vectors have as many numbers as the model's "
             "text input, or leave EMOTRACK_ENCODER unset for the installed one"
         )
+    if not predictor.info.languages:
+        log.warning(
+            "the checkpoint states no languages: text in any is answered alike",
+            cure="emotrack train --languages en",
+        )
     if not predictor.can_encode_text():
         log.warning(
             "no sentence encoder: raw text will be dead-lettered",
@@ -271,6 +276,7 @@ def describe(predictor: Predictor) -> dict[str, str]:
         "digest": info.digest,
         "calibration": info.calibration,
         "device": predictor.device,
+        "languages": ", ".join(info.languages) or "none stated",
     }
 
 

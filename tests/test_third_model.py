@@ -109,3 +109,22 @@ def test_it_is_a_row_of_the_accuracy_study(data: Path, tmp_path: Path) -> None:
     assert job.done
     answers, calibration = load_answers(job.folder / "dev.npz")
     assert answers.classes == 7 and calibration == load_any(job.folder).calibration
+
+
+def test_it_states_languages_and_abstains_outside_of_them(data: Path, tmp_path: Path) -> None:
+    """By the option of every model and the judge that all share."""
+    run(
+        *("train", "counting", "--data", str(data), "--runs", str(tmp_path)),
+        *("--name", "stated", "--languages", "en"),
+    )
+    predictor = load_predictor(tmp_path / "stated", ServingOptions())
+    assert predictor.info.languages == ("en",)
+    plant = Plant(predictor)
+    running = plant.worker()
+    plant.say("c", utterance_id="1", speaker_id="ann", text="What a lovely day, we left early.")
+    plant.say("c", utterance_id="2", speaker_id="ann", text="Это был лучший день в моей жизни.")
+    plant.say("c", utterance_id="3", speaker_id="ann", text="It is so dark.", language="fr")
+    running.turns(20)
+    events = [json.loads(record.value or b"") for record in plant.predictions()]
+    assert [event["reason"] for event in events][1:] == ["language", "language"]
+    assert events[0]["reason"] != "language"

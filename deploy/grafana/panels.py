@@ -244,7 +244,13 @@ MODEL: Final = (
         "Abstained",
         [("emotrack:abstain_rate:ratio5m", "{{job}}")],
         unit="percentunit",
-        note="Of all answers, those the model was too unsure of.",
+        note="Of all answers, those that say not to act on them.",
+    ),
+    Panel(
+        "Abstained by reason",
+        [(rate("abstentions_total", "reason"), "{{reason}}")],
+        unit="ops",
+        note="language, unknown_words: outside of what the model knows.",
     ),
     Panel(
         "Shift more likely than not",

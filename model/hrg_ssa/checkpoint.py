@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from model.checkpoint_files import FORMAT, LoadedCheckpoint, read_checkpoint
+from model.checkpoint_files import (
+    FORMAT,
+    LANGUAGES_FORMAT,
+    LoadedCheckpoint,
+    read_checkpoint,
+)
 from model.hrg_ssa.config import HrgSsaConfig
 from model.hrg_ssa.label_words import label_words_from
 from model.hrg_ssa.model import HrgSsa, WholeTalks
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
     from model.scoring.answers import Answers
 
 NAME: Final = "hrg-ssa"
-READABLE: Final = (2, FORMAT)  # format 3 changed PCGNet alone
+READABLE: Final = (2, FORMAT, LANGUAGES_FORMAT)  # format 3 changed PCGNet alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

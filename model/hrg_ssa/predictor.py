@@ -102,12 +102,15 @@ class HrgSsaPredictor(CheckpointPredictor):
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         with device_errors():
-            none, states, read = torch.zeros(0, self._config.text), [], []
-            for turn in turns:
+            none, states, read, unknown = torch.zeros(0, self._config.text), [], [], []
+            for place, turn in enumerate(turns):
                 state = none if turn.text is None else self._encoder.states(turn.text)
                 states.append(state)
                 read.append(turn if len(state) else structs.replace(turn, text=None))
-            return self._predictions(read, self._answers(turns, states))
+                if turn.text is not None and self._encoder.knows_little_of(turn.text):
+                    unknown.append(place)
+            doubts = self._doubts(turns, unknown)
+            return self._predictions(read, self._answers(turns, states), doubts)
 
     def _answers(
         self, turns: Sequence[Turn], states: Sequence[torch.Tensor]

@@ -12,7 +12,6 @@ from typing import Final, cast
 import numpy as np
 import torch
 from msgspec import structs
-from numpy.typing import NDArray
 
 from model.errors import EncoderMissing
 from model.fault_points import reach
@@ -71,7 +70,7 @@ class PcgnetPredictor(CheckpointPredictor):
             for size in self.batch_sizes:
                 self._compute([empty_turn(self.spec)] * size)
         if self.can_encode_text():
-            self._encode(["Hello."])
+            self._fitting_encoder().encode(["Hello."])
 
     @cached_property
     def _encoder(self) -> SentenceEncoder:
@@ -79,24 +78,25 @@ class PcgnetPredictor(CheckpointPredictor):
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         with device_errors():
-            turns = self._with_text(turns)
+            turns, unknown = self._with_text(turns)
             answers = ((c, self._compute([turns[i] for i in c])) for c in self._chunks(turns))
-            return self._predictions(turns, answers)
+            return self._predictions(turns, answers, self._doubts(turns, unknown))
 
     def begin(self, turns: Sequence[Turn]) -> Callable[[], list[Prediction]]:
         """Predict in another thread, see `model.interface.Predictor.begin`."""
         with device_errors():
-            turns = self._with_text(turns)
+            turns, unknown = self._with_text(turns)
             # Filled here: another thread would wait for the GIL at every array it writes.
             pending = []
             for chunk in self._chunks(turns):
                 buffer = self._filled([turns[i] for i in chunk])
                 pending.append((chunk, self._background.submit(self._run, buffer, len(chunk))))
+            doubts = self._doubts(turns, unknown)  # meanwhile
 
         def end() -> list[Prediction]:
             with device_errors():
                 answers = ((chunk, answer.result()) for chunk, answer in pending)
-                return self._predictions(turns, answers)
+                return self._predictions(turns, answers, doubts)
 
         return end
 
@@ -158,19 +158,25 @@ class PcgnetPredictor(CheckpointPredictor):
         used: list[str] = [name for name in MODALITIES if name in turn.features and widths[name]]
         return used if turn.persona is None else [*used, "persona"]
 
-    def _with_text(self, turns: Sequence[Turn]) -> Sequence[Turn]:
-        """Encode the raw text of turns without a text vector."""
+    def _with_text(self, turns: Sequence[Turn]) -> tuple[Sequence[Turn], list[int]]:
+        """Encode the raw text of turns without a text vector.
+
+        Also return the places of those whose words the encoder mostly does not know.
+        """
         raw = [i for i, t in enumerate(turns) if t.text is not None and "text" not in t.features]
         if not raw or not self._config.text:
-            return turns
-        vectors = self._encode([cast(str, turns[i].text) for i in raw])
+            return turns, []
+        encoder = self._fitting_encoder()
+        tokens = [encoder.tokens(cast(str, turns[i].text)) for i in raw]
+        vectors = encoder.encode_tokens(tokens)
         changed = list(turns)
         for i, vector in zip(raw, vectors, strict=True):
             text = Tensor("float16", vector.shape, vector.tobytes())
             changed[i] = structs.replace(turns[i], features={**turns[i].features, "text": text})
-        return changed
+        known = zip(raw, tokens, strict=True)
+        return changed, [i for i, ids in known if encoder.knows_little_of(ids)]
 
-    def _encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
+    def _fitting_encoder(self) -> SentenceEncoder:
         encoder = self._encoder
         if encoder.width != self._config.text:
             raise EncoderMissing(
@@ -178,7 +184,7 @@ class PcgnetPredictor(CheckpointPredictor):
                 f"{self._config.text}: name the model's own encoder folder with --encoder, or "
                 "publish text vectors"
             )
-        return encoder.encode(texts)
+        return encoder
 
     def _sample_turns(self, rows: int) -> list[Turn]:
         """Create different turns to prove sizes with, of any subset of inputs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -34,6 +35,12 @@ def filled_card(
     rare = ", ".join(sorted(f1, key=lambda label: f1[label])[:2])
     limits = _filled(_HERE / "card_limits.md", rare=rare, of_the_data=of_the_data) + "\n"
     return _filled(template, data=data, how_good=how_good, limits=limits, **values)
+
+
+def languages_section(known: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return what a card says of the languages that its checkpoint states."""
+    letters = ", ".join(script.capitalize() for script in scripts)
+    return _filled(_HERE / "card_languages.md", known=", ".join(known), scripts=letters)
 
 
 def _filled(template: Path, **values: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from msgspec import structs
 from numpy.typing import NDArray
 
 from model.errors import CheckpointError, EncoderMissing, NotFinite
-from model.interface import ModelInfo, Prediction, ServingOptions, Turn
+from model.interface import Doubt, ModelInfo, Prediction, ServingOptions, Turn
 from model.serving.device import (
     STORE_DTYPES,
     chosen_device,
@@ -49,6 +50,7 @@ class CheckpointPredictor(ABC):
         self._encoder_folder = encoder
         self.spec, self.device = spec, str(device)
         self.info: ModelInfo = checkpoint.info(inputs, tuned)
+        self._judge = checkpoint.judge()
 
     @classmethod
     def load(cls, path: Path, serving: ServingOptions) -> Self:
@@ -117,8 +119,23 @@ class CheckpointPredictor(ABC):
         past = i % (self._config.recurrence.window + 1)
         return sample_window(self.spec, STORE_DTYPES[self._config.store_dtype], past, draw)
 
+    def _doubts(self, turns: Sequence[Turn], unknown: Collection[int]) -> list[Doubt | None]:
+        """Return why each turn's answer must abstain, None for most.
+
+        `unknown` are the places of the texts whose words the encoder mostly does not know.
+        """
+        if self._judge is None:
+            return [None] * len(turns)
+        doubts: list[Doubt | None] = [self._judge.doubt(t.text, t.language) for t in turns]
+        for place in unknown:
+            doubts[place] = doubts[place] or "unknown_words"
+        return doubts
+
     def _predictions(
-        self, turns: Sequence[Turn], answers: Iterable[tuple[Sequence[int], Computed]]
+        self,
+        turns: Sequence[Turn],
+        answers: Iterable[tuple[Sequence[int], Computed]],
+        doubts: Sequence[Doubt | None],
     ) -> list[Prediction]:
         """Return the predictions of all turns; answers come by their places. Raises `NotFinite`."""
         predictions: dict[int, Prediction] = {}
@@ -127,7 +144,8 @@ class CheckpointPredictor(ABC):
             bad += [places[i] for i in not_finite(numbers, stored, self._config.store_dtype)]
             if not bad:
                 for place, values, row in zip(places, numbers.tolist(), stored, strict=True):
-                    predictions[place] = self._prediction(turns[place], values, row)
+                    found = self._prediction(turns[place], values, row)
+                    predictions[place] = structs.replace(found, doubt=doubts[place])
         if bad:
             raise NotFinite(sorted(bad))
         return [predictions[place] for place in range(len(turns))]

@@ -30,6 +30,11 @@ def has_sentences(dialogues: Sequence[Dialogue]) -> bool:
     return sum(spoken) * 2 > len(spoken)
 
 
+def sentences_of(dialogues: Sequence[Dialogue]) -> list[str]:
+    """Return all sentences that have words."""
+    return [sentence for d in dialogues for sentence in d.sentences if sentence.strip()]
+
+
 def with_text(dialogue: Dialogue, vectors: NDArray[np.float32]) -> Dialogue:
     """Return the dialogue with these text vectors [T, width]; an empty sentence has none."""
     present = dialogue.present.copy()

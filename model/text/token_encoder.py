@@ -26,6 +26,7 @@ from model.text.sentence_encoder import (
     by_length,
     content_key,
     mixed,
+    mostly_unknown,
     open_encoder,
     tokens_of,
 )
@@ -66,6 +67,11 @@ class TokenEncoder:
         for i, state in by_length([self._tokens(s) for s in sentences], self._run, on_share):
             states[i] = state.clone()  # a view would keep the whole batch alive
         return states
+
+    def knows_little_of(self, sentence: str) -> bool:
+        """Return whether most tokens of a sentence stand for something that is not known."""
+        tokens = tokens_of(self.tokenizer, sentence, self.most_tokens)
+        return mostly_unknown(self.tokenizer, tokens)
 
     def _tokens(self, sentence: str) -> list[int]:
         if not sentence.strip():

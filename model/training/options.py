@@ -33,6 +33,10 @@ class TrainingOptions:
     encoder: Annotated[
         Path | None, Option("sentence encoder folder (default: the installed one)")
     ] = None
+    languages: Annotated[
+        str | None,
+        Option("ISO 639-1 codes of the set, en,de (default: en with the installed encoder)"),
+    ] = None
     threads: Annotated[int, Option("CPU threads", least=1)] = 1
 
 

@@ -31,6 +31,7 @@ from stream.events.messages import (
     MOVED,
     SEQ_DISORDER,
     SEQ_GAP,
+    Abstention,
     Context,
     InputRef,
     ModelRef,
@@ -85,6 +86,7 @@ class Question(Struct, frozen=True):
             features=tensors(utterance, info.inputs),
             persona=None if utterance.persona is None else tuple(utterance.persona),
             text=text if text and not text.isspace() else None,
+            language=utterance.language,
         )
 
 
@@ -182,7 +184,10 @@ def change_of(
     moved = moved_of(question, prediction)
     if moved is not None and logged_shift is not None:
         moved = logged_shift
-    rule_state, fires = decide(model.rule, before.alert, utterance.speaker_id, moved)
+    doubted = prediction.doubt is not None
+    rule_state, fires = decide(
+        model.rule, before.alert, utterance.speaker_id, moved, doubted=doubted
+    )
     numbers = [seq for seq in (utterance.seq, before.session.last_seq) if seq is not None]
     change = apply(
         opening,
@@ -209,11 +214,7 @@ def prediction_event(
     position = InputRef(record.topic, record.partition, record.offset)
     best = max(range(len(info.labels)), key=prediction.probabilities.__getitem__)
     confidence = prediction.probabilities[best]
-    reason = None  # why the prediction should not be acted on
-    if not any(m != "persona" for m in prediction.modalities_used):
-        reason = "no_known_modality"
-    elif confidence < info.abstain_below:
-        reason = "low_confidence"
+    reason = abstention(prediction, confidence, info)
     return PredictionEvent(
         conversation_id=utterance.conversation_id,
         utterance_id=utterance.utterance_id,
@@ -247,6 +248,15 @@ def prediction_event(
         reason=reason,
         flags=answer_flags(question),
     )
+
+
+def abstention(prediction: Prediction, confidence: float, info: ModelInfo) -> Abstention | None:
+    """Return why a prediction should not be acted on, or None."""
+    if not any(m != "persona" for m in prediction.modalities_used):
+        return "no_known_modality"
+    if prediction.doubt is not None:
+        return prediction.doubt
+    return "low_confidence" if confidence < info.abstain_below else None
 
 
 def shift_alert(event: PredictionEvent, rule: ShiftRule) -> ShiftAlert:

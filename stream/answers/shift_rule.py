@@ -63,22 +63,34 @@ class _Watch(Struct, frozen=True):
 
     armed: bool = True
     silent_for: int = 0
+    doubted: bool = False  # the last utterance was: nothing follows from a shift away from it
 
 
 def decide(
-    rule: ShiftRule, state: bytes, speaker_id: str, shift_probability: float | None
+    rule: ShiftRule,
+    state: bytes,
+    speaker_id: str,
+    shift_probability: float | None,
+    *,
+    doubted: bool = False,
 ) -> tuple[bytes, bool]:
     """Return the new rule state of a conversation and whether an alert fires.
 
     `state` is the result of the last call, b"" at a session's start. `shift_probability` is None
     for a speaker's first utterance (of the session, or since being forgotten): nothing fires and
-    the speaker is armed. Of more than 32 speakers, the one silent for longest is forgotten.
+    the speaker is armed. An utterance that is `doubted` (`Prediction.doubt`) fires nothing and
+    changes nothing of armed and silent; a shift away from it fires nothing and arms no one. Of more
+    than 32 speakers, the one silent for longest is forgotten.
     """
     watches = _read(rule, state)
     speaker = hashlib.blake2b(speaker_id.encode(), digest_size=8).digest()
     before, fired = watches.pop(speaker, _Watch()), False
-    if shift_probability is None:
+    if doubted:
+        after = _Watch(before.armed, before.silent_for, doubted=True)
+    elif shift_probability is None:
         after = _Watch()
+    elif before.doubted:
+        after = _Watch(before.armed, max(0, before.silent_for - 1))
     elif before.armed and before.silent_for == 0 and shift_probability >= rule.enter:
         after, fired = _Watch(armed=False, silent_for=rule.cooldown), True
     else:
@@ -86,7 +98,9 @@ def decide(
         after = _Watch(armed, max(0, before.silent_for - 1))
     watches[speaker] = after
     latest = list(watches.items())[-MAX_SPEAKERS:]
-    packed = [_SPEAKER.pack(speaker, w.armed, w.silent_for) for speaker, w in latest]
+    packed = [
+        _SPEAKER.pack(speaker, w.armed | w.doubted << 1, w.silent_for) for speaker, w in latest
+    ]
     return _head(rule) + b"".join(packed), fired
 
 
@@ -108,8 +122,8 @@ def _read(rule: ShiftRule, state: bytes) -> dict[bytes, _Watch]:
     body = state[_HEAD.size :]
     whole = len(body) - len(body) % _SPEAKER.size
     return {
-        speaker: _Watch(bool(armed), silent_for)
-        for speaker, armed, silent_for in _SPEAKER.iter_unpack(body[:whole])
+        speaker: _Watch(bool(bits & 1), silent_for, bool(bits & 2))
+        for speaker, bits, silent_for in _SPEAKER.iter_unpack(body[:whole])
     }
 
 

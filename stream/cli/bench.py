@@ -21,6 +21,7 @@ from stream.cli.options import (
     JsonFile,
     KafkaJars,
     SetName,
+    model_errors,
     read_conversations,
 )
 from stream.errors import ModelUnfit
@@ -151,6 +152,23 @@ def rebuild(
     from stream.bench.rebuild import run_bench_rebuild
 
     finish(run_bench_rebuild(conversations, utterances, say=say, jars=jars), json)
+
+
+@app.command()
+def languages(
+    known: Annotated[str, typer.Option(help="codes of ISO 639-1, en,de")] = "en",
+    data: Data = None,
+    set_name: SetName = None,
+    json: JsonFile = None,
+) -> None:
+    """The judge of languages: what abstains among texts of many, and its time a text."""
+    from model.text.languages import Judge, Languages
+    from stream.bench.languages import run_bench_languages
+
+    with model_errors():
+        judge = Judge(Languages.of(known.split(",")))
+    conversations = None if data is None else read_conversations(data, set_name)
+    finish(run_bench_languages(judge, conversations), json)
 
 
 def say(line: str) -> None:

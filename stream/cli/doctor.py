@@ -134,7 +134,7 @@ def _redis(settings: Settings) -> str:
 
 def _model(settings: Settings) -> Iterator[Check]:
     if find_spec("torch") is None:
-        for name in ("model", "device", "encoder"):
+        for name in ("model", "languages", "device", "encoder"):
             yield Check(name, "absent", NOT_A_WORKER)
         return
     from stream.serve import load_model
@@ -146,6 +146,8 @@ def _model(settings: Settings) -> Iterator[Check]:
         return
     info = predictor.info
     yield Check("model", "ok", f"{info.name} {info.version}, digest {info.digest}")
+    spoken = ", ".join(info.languages)
+    yield Check("languages", "ok" if spoken else "absent", spoken or "none stated, none is judged")
     yield Check("device", "ok", f"{predictor.device} (EMOTRACK_DEVICE={settings.device})")
     if predictor.can_encode_text():
         yield Check("encoder", "ok", "raw text can be answered")

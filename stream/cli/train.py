@@ -74,7 +74,8 @@ def train(
             with _listener(part) as listener:
                 run = Run(command=command, cache=runs / ".text", listener=listener)
                 try:
-                    outcome = _run(kind_named(kind).plan(part, options, run), folder, listener)
+                    plan = kind_named(kind).plan(part, options, run)
+                    outcome = _run(plan, folder, listener, options.languages)
                 except ValueError as error:  # sizes that no model can have
                     raise ConfigError(f"no such model: {error}") from error
             title = f"{part.name} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
@@ -172,12 +173,12 @@ def _command(kind: str, options: TrainingOptions, set_name: str) -> str:
     return shlex.join(words)
 
 
-def _run(plan: Plan, folder: Path, listener: Listener) -> TrainedRun:
+def _run(plan: Plan, folder: Path, listener: Listener, languages: str | None) -> TrainedRun:
     """Carry out a plan and write metrics.json next to the checkpoint."""
     from model.study.ablations import ablated, load
     from model.train_run import carry_out, finished
 
-    outcome = carry_out(ablated(plan), folder, listener, load)
+    outcome = carry_out(ablated(plan), folder, listener, load, languages)
     rows = score_rows(outcome.report, plan.data.name, "dev", outcome.digest)
     history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
     write_figures(folder / "metrics.json", rows | history, plan.command)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -16,6 +16,7 @@ from stream.events.poison import MAX_ID_BYTES
 
 DEFAULT_PREFIX: Final = "emotrack."  # of the topics
 Outcome = Literal["predicted", "abstained", "duplicate", "dead_lettered", "control"]
+Abstention = Literal["low_confidence", "no_known_modality", "language", "unknown_words"]
 KNOWN_ROLES: Final = ("customer", "agent", "employee", "student", "patient", "other")
 RESERVED_FIELDS: Final = ("is_partial", "consent")
 PERSONA_SIZE: Final = 5
@@ -44,6 +45,20 @@ FLAGS: Final = (SEQ_GAP, SEQ_DISORDER, *FIELD_OF_FLAG, ID_REUSED, MOVED)  # in t
 Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_BYTES})]
 Role = Annotated[
     str, msgspec.Meta(description="Other roles are tolerated.", examples=[*KNOWN_ROLES])
+]
+Why = Annotated[
+    str,
+    msgspec.Meta(
+        description="Why the answer should not be acted on. Other reasons may be added.",
+        examples=list(get_args(Abstention)),
+    ),
+]
+Language = Annotated[
+    str,
+    msgspec.Meta(
+        description="Where the model does not know it, the answer abstains; und states none.",
+        examples=["en-US", "eng", "English"],
+    ),
 ]
 Persona = Annotated[
     list[float],
@@ -129,7 +144,7 @@ class Utterance(msgspec.Struct, frozen=True, omit_defaults=True):
     start_ms: int | None = None
     end_ms: int | None = None
     event_time: str | int | None = None  # RFC 3339 or epoch milliseconds
-    language: str | None = None
+    language: Language | None = None
     end_of_conversation: bool = False
 
 
@@ -209,7 +224,7 @@ class PredictionEvent(msgspec.Struct, frozen=True):
     input: InputRef
     revision: int = 0
     abstained: bool = False
-    reason: str | None = None
+    reason: Why | None = None
     flags: list[Flag] = []
 
 

@@ -20,7 +20,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from stream.events.messages import IGNORABLE_FIELDS, Outcome
+from stream.events.messages import IGNORABLE_FIELDS, Abstention, Outcome
 from stream.events.poison import Reason
 from stream.metrics.series import BatchHistogram, to_text
 
@@ -91,6 +91,13 @@ class Metrics:
             "Predictions computed and acknowledged by the broker; replays are not in here.",
             emotion="a label of the model",
             shift="yes where a shift is more likely than not, else no",
+        )
+        self.abstentions = self._counter(
+            "abstentions_total",
+            "Predictions that say not to act on them, replays not counted. language: outside of "
+            "the languages that the checkpoint states; unknown_words: most tokens unknown to its "
+            "tokenizer, or nothing visible said.",
+            reason=get_args(Abstention),
         )
         self.shift_alerts = self._counter(
             "shift_alerts_total", "Shift alerts acknowledged.", rule="name of the rule"
@@ -239,7 +246,7 @@ class Metrics:
             "gpu_memory_bytes", "Memory the model uses on its device; 0 on CPU."
         )
         self.build = self._info("build", "What runs.", ("version",))
-        model_labels = ("name", "version", "digest", "calibration", "device")
+        model_labels = ("name", "version", "digest", "calibration", "device", "languages")
         self.model = self._info("model", "Which model runs where.", model_labels)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:

@@ -134,6 +134,8 @@ class Observer:
         m.window_utterances.observe_all([event.context.utterances for event in events])
         for (emotion, likely), count in labels.items():
             m.predictions_emitted.labels(emotion, "yes" if likely else "no").inc(count)
+        for reason, count in Counter(e.reason for e in events if e.reason is not None).items():
+            m.abstentions.labels(reason).inc(count)
         flags = Counter(flag for event in events for flag in event.flags)
         m.seq_disorder.inc(flags[SEQ_GAP] + flags[SEQ_DISORDER])
         m.split_answers.inc(flags[MOVED])

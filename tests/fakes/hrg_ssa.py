@@ -35,6 +35,7 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
     """Write the checkpoint; returns its folder."""
     torch.manual_seed(5)
     labels = changes.pop("labels", GENERATED_LABELS)
+    languages = changes.pop("languages", None)
     config = HrgSsaConfig(labels, recurrence=Recurrence(window=window), **{**SIZES, **changes})
     model = network_of(config)(config)
     hear_the_past(model)
@@ -56,5 +57,6 @@ def write_small_hrg_ssa(folder: Path, encoder: Path, *, window: int = 4, **chang
         extractors={"text": "tiny", "audio": "generated", "video": "generated"},
         card="",
         text=TextEncoder(encoder_digest(encoder), "tiny", 2),
+        languages=languages,
     )
     return folder

@@ -118,6 +118,7 @@ class SmallPredictor:
             applied=Applied(
                 new.view(np.uint8), new.view(np.uint8), now.astype("<f2").view(np.uint8)
             ),
+            doubt="language" if turn.language == "zh" else None,
         )
 
 

@@ -18,6 +18,7 @@ from model.pcgnet.config import PcgnetConfig
 from model.pcgnet.model import Pcgnet
 from model.registry import load_predictor
 from model.serving.calibration import Calibration, Thresholds
+from model.text.languages import Languages
 from state.window import Recurrence
 
 CONFIG = PcgnetConfig(
@@ -156,3 +157,27 @@ def test_a_parameter_missing_from_the_weights_is_named(tmp_path: Path) -> None:
     without = {name: w for name, w in whole.weights.items() if name != "task"}
     with pytest.raises(KeyError, match="task"):
         PcgnetPredictor(replace(whole, weights=without), torch.device("cpu"))
+
+
+def test_languages_are_saved_and_what_judges_them_is_part_of_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker with another identifier must not take its answers for those of this one."""
+    languages = Languages.of(["en"])
+    torch.manual_seed(0)
+    save_checkpoint(
+        tmp_path, Pcgnet(CONFIG), calibration=FITTED, thresholds=Thresholds(), extractors={},
+        card="", languages=languages,
+    )  # fmt: skip
+    found = load_checkpoint(tmp_path)
+    assert found.languages == languages
+    assert found.digest == (tmp_path / "digest").read_text("utf-8").strip()
+    assert found.info({}, frozenset()).languages == ("en",)
+    monkeypatch.setattr("model.text.languages.identity", lambda: "py3langid 0.5, data 0")
+    assert load_checkpoint(tmp_path).digest != found.digest
+
+
+def test_an_older_checkpoint_states_no_language(tmp_path: Path) -> None:
+    found = load_checkpoint(saved(tmp_path))
+    assert found.languages is None and found.judge() is None
+    assert found.info({}, frozenset()).languages == ()

@@ -154,6 +154,7 @@ class CountingPredictor:
 
     def __post_init__(self) -> None:
         self._model = self.checkpoint.model()
+        self._judge = self.checkpoint.judge()
 
     @property
     def info(self) -> ModelInfo:
@@ -201,6 +202,7 @@ class CountingPredictor:
             shift_probability=probability,
             modalities_used=("text",) if turn.text else (),
             applied=Applied(stored[:4].copy(), stored.copy(), stored.copy()),
+            doubt=None if self._judge is None else self._judge.doubt(turn.text, turn.language),
         )
 
 

@@ -112,6 +112,10 @@ def test_a_first_utterance_has_no_shift_that_could_have_been_logged() -> None:
     [
         (prediction((0.35, 0.33, 0.32)), "low_confidence"),
         (structs.replace(prediction(), modalities_used=("persona",)), "no_known_modality"),
+        (structs.replace(prediction(), doubt="language"), "language"),
+        (structs.replace(prediction((0.35, 0.33, 0.32)), doubt="language"), "language"),
+        (structs.replace(prediction(), doubt="unknown_words"), "unknown_words"),
+        (structs.replace(prediction(), doubt="language", modalities_used=()), "no_known_modality"),
     ],
 )
 def test_a_prediction_not_to_act_on_is_an_abstention(predicted: Prediction, reason: str) -> None:
@@ -119,6 +123,20 @@ def test_a_prediction_not_to_act_on_is_an_abstention(predicted: Prediction, reas
     assert found.event is not None
     assert (found.outcome, found.event.reason) == ("abstained", reason)
     assert found.change.after.window.count == 1, "and context of what follows all the same"
+
+
+def test_no_alert_follows_from_an_utterance_that_is_doubted() -> None:
+    asked, predicted = alerting()
+    found = answer(asked, structs.replace(predicted, doubt="language"), MODEL)
+    assert found.alert is None and found.event is not None and found.event.shift is not None
+    after = question(found.change.after, 2)
+    assert answer(after, predicted, MODEL).alert is None, "nor from a shift away from it"
+    later = question(answer(after, predicted, MODEL).change.after, 3)
+    assert answer(later, predicted, MODEL).alert
+
+
+def test_the_model_is_told_the_stated_language() -> None:
+    assert question(language="zh-CN").turn(MODEL.info).language == "zh-CN"
 
 
 @pytest.mark.parametrize("truncated", [False, True])

@@ -113,3 +113,52 @@ def test_the_largest_move_never_stays_where_it_was() -> None:
     stay_wins = [0.9, 0.02, 0.01, 0.0, 0.03, 0.01, 0.0, 0.02, 0.01]
     assert largest_move(stay_wins, ("calm", "sad", "glad")) == ("calm", "sad")
     assert largest_move([0.1, 0.2, 0.7, 0.0], ("calm", "sad")) == ("sad", "calm")
+
+
+def doubting(rule: ShiftRule, spoken: list[tuple[float | None, bool]]) -> list[bool]:
+    """Return at which utterances the rule fires: each a shift probability, and if it is doubted."""
+    state, answers = b"", []
+    for probability, doubted in spoken:
+        state, fires = decide(rule, state, "s", probability, doubted=doubted)
+        answers.append(fires)
+    return answers
+
+
+def test_a_doubted_utterance_is_no_part_of_an_alert() -> None:
+    """Neither the one it would be about, nor the one that the speaker's emotion moved from."""
+    first = (None, False)
+    assert doubting(RULE, [first, (0.9, True)]) == [False, False]
+    assert doubting(RULE, [first, (0.1, True), (0.9, False)]) == [False, False, False]
+    assert doubting(RULE, [first, (0.1, True), (0.9, False), (0.9, False)])[-1]
+    assert doubting(RULE, [(None, True), (0.9, False), (0.9, False)]) == [False, False, True]
+
+
+def test_a_doubted_utterance_moves_neither_hysteresis_nor_cooldown() -> None:
+    rule = ShiftRule(0.6, 0.4, cooldown=1)
+    armed_by_a_dip = [(None, False), (0.9, False), (0.1, False), (0.9, False)]
+    assert doubting(rule, armed_by_a_dip)[-1]
+    dip_is_doubted = [(None, False), (0.9, False), (0.1, True), (0.1, False), (0.9, False)]
+    assert not doubting(rule, dip_is_doubted)[-1], "neither it nor the shift away from it arms"
+    silent = ShiftRule(0.6, 0.4, cooldown=2)
+    waits = [(None, False), (0.9, False), (0.1, False), (0.1, True), (0.1, True), (0.9, False)]
+    assert not doubting(silent, waits)[-1]
+    assert doubting(silent, [*waits[:-1], (0.1, False), (0.9, False)])[-1]
+
+
+@given(PROBABILITIES, st.data())
+def test_other_speakers_are_not_touched_by_doubt(one: list[float], data: st.DataObject) -> None:
+    state, alone = b"", []
+    for probability in one:
+        if data.draw(st.booleans()):
+            state, fires = decide(RULE, state, "other", 0.9, doubted=True)
+            assert not fires
+        state, fires = decide(RULE, state, "one", probability)
+        alone.append(fires)
+    assert alone == fired(RULE, one)
+
+
+def test_without_doubt_the_state_is_as_it_was_before_there_was_any() -> None:
+    """States of an earlier version are read on: their byte for a speaker is 0 or 1."""
+    state, _ = decide(RULE, b"", "s", 0.9)
+    state, _ = decide(RULE, state, "s", 0.1)
+    assert state[-3:] == bytes([1, RULE.cooldown - 1, 0])

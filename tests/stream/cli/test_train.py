@@ -13,6 +13,7 @@ import pytest
 from model.data.writer import write_data_set
 from model.errors import CheckpointError
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
+from model.text.languages import Languages
 from stream.errors import ConfigError, ModelUnfit, SourceError
 from tests.fakes.console import run
 from tests.fakes.conversations import generated_conversations
@@ -244,3 +245,24 @@ def test_what_is_only_pcgnets_is_refused_for_the_other(data: Path, option: tuple
         run("train", "--data", str(data), "--device", "cuda")
     with pytest.raises(ConfigError, match="--words-of is for hrg-ssa"):
         run("train", "--data", str(data), "--words-of", "pcgnet")
+
+
+@pytest.mark.slow
+def test_languages_are_stated_in_settings_card_and_command(data: Path, tmp_path: Path) -> None:
+    common = ("train", "--data", str(data), "--runs", str(tmp_path), "--epochs", "1")
+    run(*common, "--hidden", "8", "--text", "vectors", "--name", "stated", "--languages", "en")
+    checkpoint = load_checkpoint(tmp_path / "stated")
+    assert checkpoint.languages == Languages.of(["en"])
+    card = (tmp_path / "stated" / "README.md").read_text("utf-8")
+    assert "## Languages\n\nen, in Latin letters." in card
+    assert "--languages en" in card
+    with pytest.raises(ConfigError, match="ISO 639-1"):
+        run(*common, "--text", "vectors", "--name", "wrong", "--languages", "klingon")
+    with pytest.raises(SourceError, match=r"are not in de: .* --languages"):
+        run(*common, "--text", "vectors", "--name", "german", "--languages", "de")
+
+
+def test_a_checkpoint_of_another_encoder_states_no_language_by_itself(trained: Path) -> None:
+    assert load_checkpoint(trained).languages is None
+    card = (trained / "README.md").read_text("utf-8")
+    assert "## Languages\n\nNone is stated: an utterance in any language is answered" in card

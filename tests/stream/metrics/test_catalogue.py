@@ -16,9 +16,9 @@ from stream.worker.status_server import StatusServer
 
 PERSONAL = {"conversation", "conversation_id", "speaker", "speaker_id", "utterance", "user", "key"}
 EXPECTED = {
-    "utterances_consumed", "outcomes", "predictions_emitted", "records_committed", "shift_alerts",
-    "dead_letters", "duplicates", "seq_disorder", "ignored_fields", "offset_gaps", "offsets_lost",
-    "partition_moves", "split_answers", "state_rebuilds",
+    "utterances_consumed", "outcomes", "abstentions", "predictions_emitted", "records_committed",
+    "shift_alerts", "dead_letters", "duplicates", "seq_disorder", "ignored_fields", "offset_gaps",
+    "offsets_lost", "partition_moves", "split_answers", "state_rebuilds",
     "context_truncated", "state_operations", "fencing_rejections", "rebalances", "replays",
     "end_to_end_seconds",
     "fetch_wait_seconds", "decode_seconds", "queue_wait_seconds", "state_load_seconds",

@@ -77,6 +77,19 @@ def test_the_flags_of_what_was_left_out_are_part_of_the_recomputed_answer(
     assert not log.verify().ok
 
 
+def test_an_answer_that_abstains_for_its_language_is_recomputed(log: AnsweredLog) -> None:
+    """Its reason, that no alert follows from it, and the rule's state of the one after it."""
+    alerts = len(log.records("shift-alerts"))
+    for i, language in enumerate(("zh", "en", "zh", "zh", "en", "en", "en")):
+        log.answer(log.say("c", f"c{i}", language=language))
+    events = [json.loads(r.value or b"") for r in log.records("predictions")[-7:]]
+    assert [e["reason"] for e in events].count("language") == 3
+    assert len(log.records("shift-alerts")) > alerts, "the undoubted ones at the end may alert"
+    assert violated(log.verify()) == {}
+    log.rewrite("predictions", -7, abstained=False, reason=None)
+    assert set(violated(log.verify()))
+
+
 def test_a_dead_letter_of_the_workers_device_counts_as_its_answer(log: AnsweredLog) -> None:
     """No recompute can meet it; also for an id that was seen before an idle gap."""
     exhausted = Poison(Reason.DEVICE_EXHAUSTED, "the device is out of memory")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import get_args
 
 import pytest
 
 from model.interface import Predictor
 from state.memory_store import MemoryStore
 from state.store import Save, Saved, StoreUnavailable
+from stream.events.messages import Abstention
 from stream.metrics.catalogue import Metrics
 from stream.metrics.scrape import Page, parse
 from stream.settings import Settings
@@ -87,6 +89,23 @@ def test_a_field_that_was_left_out_is_flagged_and_counted_by_name(predictor: Pre
     assert counted(page, "seq_disorder_total") == 0
     flags = [json.loads(r.value or b"")["flags"] for r in log.read("predictions")]
     assert flags == [["ignored_seq"], ["ignored_seq", "ignored_event_time"], ["repaired_text"]]
+
+
+def test_abstentions_are_counted_by_their_reason(predictor: Predictor) -> None:
+    log = LocalLog(lambda: 1_700_000_000_000, PARTITIONS)
+    metrics, worker = worker_on(log, predictor)
+    page = parse(metrics.render().decode())
+    reasons = page.by_label("emotrack_abstentions_total", "reason")
+    assert reasons == dict.fromkeys(get_args(Abstention), 0), "each starts at 0"
+    for i, language in enumerate(("zh", "en", "zh")):
+        body = {"conversation_id": "c", "utterance_id": f"u{i}", "speaker_id": "a"}
+        body |= {"text": "hi", "language": language}
+        log.append("utterances", b"c", json.dumps(body).encode())
+    work(worker, log)
+    page = parse(metrics.render().decode())
+    reasons = page.by_label("emotrack_abstentions_total", "reason")
+    assert reasons["language"] == 2
+    assert sum(reasons.values()) == counted(page, "outcomes_total", outcome="abstained")
 
 
 def test_a_lost_outcome_shows_as_a_difference(
