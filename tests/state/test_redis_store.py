@@ -310,7 +310,7 @@ def test_a_redis_that_may_evict_is_refused_with_the_line_that_cures_it(
 def test_a_key_that_is_missing_since_others_were_evicted_is_not_taken_for_a_new_one(
     make_spec: Make, say: Say, own_redis: RunningRedis
 ) -> None:
-    """Our own key may have stayed: the look once a second came too late for what was asked before."""
+    """Our own key may have stayed, and the look once a second comes too late for this load."""
     spec, key = make_spec(), key_named()
     client = redis.Redis.from_url(own_redis.url)
     with opened(spec, own_redis.url) as store:
