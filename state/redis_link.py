@@ -15,6 +15,7 @@ import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
+from redis.exceptions import RedisClusterException
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
@@ -170,6 +171,21 @@ def last_words(url: str, timeout_s: float) -> redis.ResponseError | None:
     return None
 
 
+def reconnected(client: Client) -> Client | None:
+    """Close all connections; return the client if it is to be used further, None for a new one.
+
+    A cluster's knows more nodes than the address names, one of which may be away: it keeps them,
+    and asks which node has which slots again.
+    """
+    with contextlib.suppress(OSError, redis.RedisError, RedisClusterException):
+        if isinstance(client, RedisCluster):
+            client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
+            client.nodes_manager.initialize()
+        else:
+            close_client(client)
+    return client if isinstance(client, RedisCluster) else None
+
+
 def close_client(client: Client) -> None:
     """Close its connections, those to sentinels too."""
     client.close()
@@ -256,6 +272,10 @@ def require_primary(primary: str | None) -> None:
         raise NotPrimary(f"role slave of {primary}", status_code="READONLY")
 
 
+Epoch = tuple[bytes | None, int]
+"""The value of our key in a primary, and how many keys it has evicted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The identity of all primaries together, which changes when acknowledged writes may be lost.
@@ -267,7 +287,7 @@ class Identity:
     """
 
     digest: str  # 16 hex digits
-    epochs: tuple[bytes | None, ...]  # by primary
+    epochs: tuple[Epoch, ...]  # by primary
 
 
 def read_identity(client: Client, idle_s: float) -> Identity:
@@ -278,30 +298,40 @@ def read_identity(client: Client, idle_s: float) -> Identity:
     Raises `redis.RedisError`, `NotPrimary` where a server is a replica.
     """
     life_ms = int(1000 * max(idle_s, SHORTEST_LIFE_S))
-    epochs = tuple(_renewed(client, key, life_ms) for key in _epoch_keys(client))
+    keys = _epoch_keys(client)
+    for key in keys:
+        _renew(client, key, life_ms)
+    epochs = read_epochs(client)
     digest = blake2b(digest_size=8)
-    infos = info_of(client, "server", "replication", "stats")
+    infos = info_of(client, "server", "replication")
     for info, epoch in zip(infos, epochs, strict=True):
         require_primary(_primary_of(info))
-        facts = (info["run_id"], info["master_replid"], info["evicted_keys"], epoch)
+        facts = (info["run_id"], info["master_replid"], epoch)
         digest.update(repr(facts).encode())
     return Identity(digest.hexdigest(), epochs)
 
 
-def _renewed(client: Client, key: str, life_ms: int) -> bytes | None:
-    """Return the value of our key, made where it is missing; renew its life, in one round trip."""
+def _renew(client: Client, key: str, life_ms: int) -> None:
+    """Make our key where it is missing; renew its life. One round trip."""
     pipeline = client.pipeline(transaction=False)
     pipeline.set(key, secrets.token_hex(16), nx=True, px=life_ms)  # a full server refuses this
     pipeline.pexpire(key, life_ms)
-    pipeline.get(key)
-    epoch: bytes | None = pipeline.execute()[2]
-    return epoch
+    pipeline.execute()
 
 
-def read_epochs(client: Client) -> tuple[bytes | None, ...]:
-    """Return the values of our keys, one round trip a primary. Raises `redis.RedisError`."""
-    values: Sequence[Any] = [client.get(key) for key in _epoch_keys(client)]
-    return tuple(values)
+def read_epochs(client: Client) -> tuple[Epoch, ...]:
+    """Return what changes where a key may be missing, one round trip a primary.
+
+    Raises `redis.RedisError`.
+    """
+    found = []
+    for node, key in zip(nodes_of(client), _epoch_keys(client), strict=True):
+        pipeline = node.pipeline(transaction=False)
+        pipeline.get(key)
+        pipeline.info("stats")
+        epoch, stats = pipeline.execute()
+        found.append((epoch, int(stats["evicted_keys"])))
+    return tuple(found)
 
 
 def _epoch_keys(client: Client) -> list[str]:

@@ -20,7 +20,6 @@ pipeline of four plain commands a key: a window is never returned from Lua (3-7x
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +46,7 @@ from state.redis_link import (
     open_client,
     read_epochs,
     read_identity,
+    reconnected,
     require_library,
     require_primary,
     servers_of,
@@ -279,14 +279,9 @@ class RedisStore:
         ]
 
     def close(self) -> None:
-        self._drop()
-
-    def _drop(self) -> None:
-        """Close all connections: the next call resolves the address, or asks for nodes, again."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(OSError, redis.RedisError):
-                close_client(client)
+            close_client(client)
 
     def usage(self) -> tuple[int, int]:
         """Return bytes received since the server's start, and in use without clients' buffers.
@@ -395,8 +390,8 @@ class RedisStore:
             answer = action()
         except (redis.RedisError, RedisClusterException) as error:
             fault = self._fault(error)
-            if isinstance(fault, StoreUnavailable):
-                self._drop()  # another server may be the right one by now, and it be named
+            if isinstance(fault, StoreUnavailable) and self._client is not None:
+                self._client = reconnected(self._client)  # another server may be the right one now
             raise fault from error
         if self._new_connection and self._identified is not None and not verified:
             self.verify()

@@ -52,8 +52,10 @@ class RunningPrometheus:
 
 
 @contextlib.contextmanager
-def redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RunningRedis]]:
-    """Run a Redis Cluster of primaries under `directory` until the block ends."""
+def redis_cluster(
+    directory: Path, nodes: int = 3, *, replicas: int = 0
+) -> Iterator[list[RunningRedis]]:
+    """Run a Redis Cluster under `directory` until the block ends: primaries, `replicas` of each."""
     program = need("redis-cli", "it comes with redis-server (Debian: redis-tools)")
     with contextlib.ExitStack() as stack:
         running: list[RunningRedis] = []
@@ -65,8 +67,9 @@ def redis_cluster(directory: Path, nodes: int = 3) -> Iterator[list[RunningRedis
             )
             running.append(stack.enter_context(server))
         at = [f"127.0.0.1:{one.port}" for one in running]
+        copies = ["--cluster-replicas", f"{replicas}"]
         made = subprocess.run(
-            [program, "--cluster", "create", *at, "--cluster-yes"],
+            [program, "--cluster", "create", *at, "--cluster-yes", *copies],
             capture_output=True,
             text=True,
             timeout=START_S,

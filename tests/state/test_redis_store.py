@@ -325,6 +325,30 @@ def test_a_redis_that_may_evict_is_refused_with_the_line_that_cures_it(
     client.close()
 
 
+def test_a_key_that_is_missing_since_others_were_evicted_is_not_taken_for_a_new_one(
+    make_spec: Make, say: Say, own_redis: RunningRedis
+) -> None:
+    """Our own key may have stayed, and the look once a second comes too late for this load."""
+    spec, key = make_spec(), key_named()
+    client = redis.Redis.from_url(own_redis.url)
+    with opened(spec, own_redis.url) as store:
+        store.check()
+        store.identify()
+        store.save_many([first_save(spec, say, key)])
+        client.set("filler", "x" * 200_000, ex=1_000)
+        client.config_set("maxmemory-policy", "volatile-random")
+        for name in client.keys("et:*"):
+            client.persist(name)  # so that it is the filler that goes
+        client.config_set("maxmemory", client.info("memory")["used_memory"] - 100_000)
+        client.set("writes", "1")
+        client.config_set("maxmemory", 0)
+        assert client.info("stats")["evicted_keys"] == 1
+        client.delete(*state_keys(key))
+        with pytest.raises(StoreChanged):
+            store.load_many([key])
+    client.close()
+
+
 def test_a_full_redis_is_unavailable_writes_nothing_and_serves_again_with_room(
     make_spec: Make, say: Say, own_redis: RunningRedis
 ) -> None:
