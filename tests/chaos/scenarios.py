@@ -462,13 +462,14 @@ def out_of_order(stage: Stage) -> Facts:
 def heard_again_with_more(stage: Stage) -> Facts:
     """R18: the same utterance again, now with its voice: a duplicate, counted, without effect."""
     with stage.plant() as (plant, load):
-        late = 0
+        late, words = 0, set[int]()
 
         def words_first(n: int) -> None:
             nonlocal late
             who, turn = f"late{n // 20}", n % 20
             plant.site.say(who, turn, text=f"words {n}")
-            if turn >= 2:
+            words.add(n)
+            if turn >= 2 and n - 2 in words:  # the load may begin before this is called
                 late += 1
                 features = {"audio": {"tensor": [1.0, n % 3 / 2.0]}}
                 plant.site.say(who, turn - 2, text=f"words {n - 2}", features=features)
