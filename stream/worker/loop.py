@@ -411,7 +411,7 @@ class Worker:
             self._report("batch held", error, records=len(batch))
         else:
             self._pending = ()
-            self.health.outputs = True
+            self.health.outputs |= self._transactions is None
             self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
             for partition, doubts in step.suspect.items():
                 if partition in self._partitions:
