@@ -232,11 +232,17 @@ class Lookup:
     def first(self, partition: int) -> int:
         """Return the first offset still in the log. Raises `LogUnavailable`."""
         at = TopicPartition(self._topic, partition)
-        low, _ = retry(
-            lambda: self._client.get_watermark_offsets(at, timeout=CALL_S),
-            "the log's start cannot be read",
-        )
+        low, _ = retry(lambda: self._bounds(at), "the log's start cannot be read")
         return low
+
+    def _bounds(self, at: TopicPartition) -> tuple[int, int]:
+        try:
+            return self._client.get_watermark_offsets(at, timeout=CALL_S)
+        except KafkaException as error:
+            if code_of(error) == KafkaError._UNKNOWN_PARTITION:
+                # It was added since: a client learns of it within five minutes, or when it asks.
+                self._client.list_topics(self._topic, timeout=CALL_S)
+            raise
 
     def at(self, partition: int, time_ms: int) -> int:
         """Return the first offset of this time or later, else the end. Raises `LogUnavailable`."""

@@ -170,6 +170,8 @@ class KafkaTransactions(KafkaSink):
         refused = next((f for f in self._failures if f.refused), self._refused)
         self._failures, self._refused = [], None
         inner = error.args[0]
+        if refused is None and code_of(error) in REFUSED:
+            refused = Failure("(see there)", inner)
         try:
             if isinstance(inner, KafkaError) and inner.fatal():
                 raise error

@@ -144,7 +144,7 @@ RULES: Final = (
         breaks=True,
         fits=lambda t, n: n.allow_create_time or t.config.get(STAMP) == "LogAppendTime",
         cure=_fixed("LogAppendTime"),
-        why="sessions and latencies need broker time",
+        why="sessions and latencies need broker time, LogAppendTime",
         instead="or accept producer time with EMOTRACK_ALLOW_CREATE_TIME=true",
     ),
     Rule(

@@ -280,7 +280,8 @@ class Worker:
                 if owned.disputed:
                     # Only the broker knows the owner: a token claimed without asking it could
                     # fence the true one.
-                    self._source.commit({partition: owned.resume_at}, {partition: owned.note})
+                    note = owned.note_at(self._now_ms())
+                    self._source.commit({partition: owned.resume_at}, {partition: note})
                 self._recovery.judge(owned)
                 owned.token = self._store.claim(self._source.topic_id, partition)
                 owned.disputed = False
@@ -421,7 +422,7 @@ class Worker:
             self._report("batch held", error, records=len(batch))
         else:
             self._pending = ()
-            self.health.outputs = True
+            self.health.outputs |= self._transactions is None
             self._batcher.finish(batch)  # saved: the next utterance of each conversation may go
             for partition, doubts in step.suspect.items():
                 if partition in self._partitions:
@@ -568,7 +569,8 @@ class Worker:
 
     def _commit_now(self, offsets: Mapping[int, int]) -> None:
         """Commit offsets, in a transaction together with all answers below them."""
-        notes = {p: self._partitions[p].note for p in offsets}
+        now_ms = self._now_ms()
+        notes = {p: self._partitions[p].note_at(now_ms) for p in offsets}
         if self._transactions is None:
             self._source.commit(offsets, notes)
             return

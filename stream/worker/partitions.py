@@ -97,6 +97,13 @@ class Owned:
         """The offset to read from after what is in flight is dropped."""
         return max(self.committed, self.start.low)
 
+    def note_at(self, now_ms: int) -> str:
+        """Return the note to commit: none while contexts may lack records.
+
+        The next owner then looks into the log, and finds that, too.
+        """
+        return "" if now_ms < self.blind_until_ms else self.note
+
     def lose(self, hole: Hole, idle_ms: int) -> None:
         """Note that the records of a hole left the log before they were read."""
         self.cut_below = max(self.cut_below, hole.end)

@@ -106,6 +106,7 @@ class Rebuild:
         self.restored: Counter[str] = Counter()  # states, by cause
         self.records = 0  # replayed
         self.blind_until_ms = NO_TIMESTAMP  # until then a conversation may have begun in a cut
+        self.cut_below = 0  # a state that ends below may lack records
         self.lost: list[Hole] = []  # records that were removed from what was scanned
         self._token, self._doubted, self._topic_id = owned.token, owned.doubted, topic_id
         self._reader, self._log = reader, LogCache(reader, partition)
@@ -144,6 +145,7 @@ class Rebuild:
         if 0 < low >= since:
             # Retention removed what came before: a conversation may have begun there.
             self.blind_until_ms = self._first_ms(low) + self._idle_ms
+            self.cut_below = low
         back_ms, longest_ms = self._idle_ms, self._model.spec.recurrence.max_session_s * 1000
         while since > low and back_ms < 2 * longest_ms and (unsettled := scan.unsettled):
             assert last is not None, "without a record nothing is unsettled"
@@ -157,6 +159,7 @@ class Rebuild:
             scan.reach_start(low, self._first_ms(low))
         for hole in self.lost:
             self.blind_until_ms = max(self.blind_until_ms, hole.until_ms + self._idle_ms)
+            self.cut_below = max(self.cut_below, hole.end)
         return scan
 
     def _feed(

@@ -82,7 +82,7 @@ class Recovery:
             if next(self._slices, rebuild) is rebuild:
                 owned = self.partitions[rebuild.partition]
                 owned.blind_until_ms = rebuild.blind_until_ms
-                owned.cut_below = max([owned.cut_below, *(hole.end for hole in rebuild.lost)])
+                owned.cut_below = max(owned.cut_below, rebuild.cut_below)
                 owned.trust(self._known_store(), self.clock_s(), seen=rebuild.committed)
                 return rebuild
         self._rebuild = rebuild

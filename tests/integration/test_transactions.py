@@ -11,7 +11,7 @@ from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.kafka_sink import KafkaTransactions
 from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.topic_reader import TopicReader
-from stream.ports import CommitRefused, LogUnavailable, Outgoing, Start
+from stream.ports import CommitRefused, Outgoing, OutputRefused, Start
 from tests.integration.workers import Site, wait_for
 
 pytestmark = pytest.mark.integration
@@ -97,7 +97,7 @@ def test_an_answer_that_cannot_be_queued_aborts_all_of_its_transaction(
     transactions = KafkaTransactions(site.settings, source)
     sizes = (10, 8 << 20, 10)
     answers = [Outgoing(site.settings.topics.predictions, b"c", b"a" * size, ()) for size in sizes]
-    with pytest.raises(LogUnavailable, match="aborted"):
+    with pytest.raises(OutputRefused, match="aborted"):
         transactions.commit(answers, {0: 3}, {0: ""})
     transactions.commit(answers[:1], {0: 1}, {0: ""})
     transactions.close()

@@ -1,4 +1,4 @@
-"""What a worker makes of each code of a broker or of the client library."""
+"""Each code of a broker or of the client library: the reaction of a worker."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def sink() -> Iterator[KafkaSink]:
 
 @pytest.mark.parametrize(("code", "kind"), LINES)
 def test_while_reading(source: KafkaSource, code: int, kind: Kind) -> None:
-    """What ends the worker ends it with its sentence; everything else is logged and waited for."""
+    """A fault that cannot heal ends the worker with its sentence; any other is logged."""
     error = KafkaError(code)
     if kind.act is Act.END:
         with pytest.raises((TopicChanged, AccessRefused, LogUnavailable)) as ended:

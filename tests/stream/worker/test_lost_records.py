@@ -148,6 +148,23 @@ def test_records_removed_before_they_were_read_are_said_to_be_missing(plant: Pla
     assert truncated(plant) == [5, 6]
 
 
+def test_the_next_owner_says_it_too(plant: Plant) -> None:
+    """It never read what is missing, and finds the states as the first one left them."""
+    running = plant.worker()
+    plant.say("a", 2)
+    settle(plant, running)
+    plant.say("a", 1)
+    plant.log.remove(*TOPIC, 2)
+    plant.say("b", 1)
+    settle(plant, running)
+    assert truncated(plant) == [3]
+    running.source.take_away([0])
+    plant.say("a", 1)
+    successor = plant.worker()
+    settle(plant, successor)
+    assert truncated(plant) == [3, 4]
+
+
 class Blind(LocalReader):
     """A log whose batches cannot be looked at for a while."""
 
