@@ -93,6 +93,6 @@ def test_a_client_that_never_connected_closes(
 def test_a_publisher_that_lost_records_says_so_once(
     settings: Settings, broker: RunningKafka
 ) -> None:
-    """Nobody would hear of it otherwise."""
+    """A lost record is known to the publisher alone."""
     said = closed("publisher", settings, broker, broker_killed)
     assert said.count("1 of 2 utterances are acknowledged") == 1
