@@ -616,7 +616,7 @@ def test_owners_of_two_partitions_learn_of_a_split_from_each_other(plant: Plant)
 def test_a_partition_that_comes_back_is_asked_again_who_else_has_its_conversations(
     plant: Plant,
 ) -> None:
-    """Others may have met conversations since it left; earlier notes do not say so."""
+    """A note from before it left is older than those of others since."""
     plant.partitions = plant.log.partitions = 2
     here, there = plant.worker(first=False), plant.worker(first=False)
     here.source.assign([0])
