@@ -35,9 +35,9 @@ def identity() -> str:
 class Identifier:
     """Tells known languages from others in text of the letters it was loaded for."""
 
-    def __init__(self, model: LanguageIdentifier, known: int) -> None:
-        """Take a model whose first `known` languages are the known ones."""
-        self._model, self._known = model, known
+    def __init__(self, model: LanguageIdentifier, known: Collection[str]) -> None:
+        """Take a model of the languages `known`, one at least, and of others."""
+        self._model, self._known = model, frozenset(known)
 
     @classmethod
     def load(cls, known: Collection[str], is_other: IsOther, letters: str) -> Self | None:
@@ -53,16 +53,16 @@ class Identifier:
             others = [label for label in labels if label not in known and is_other(label)]
             if not chosen or not others:
                 return None
-            return cls(_cut(data, [*chosen, *others], alphabet), len(chosen))
+            return cls(_cut(data, [*chosen, *others], alphabet), chosen)
 
     def margin(self, text: str) -> float:
         """Return by how much another language is likelier than each known one, in nats.
 
         The evidence of all n-grams of the text is added up: it grows with the text's length.
         """
-        scores, names = dict(self._model.rank(text)), self._model.nb_classes
-        known = max(scores[name] for name in names[: self._known])
-        return float(max(scores[name] for name in names[self._known :]) - known)
+        ranked = self._model.rank(text)  # the likeliest first
+        known = next(score for name, score in ranked if name in self._known)
+        return float(next(score for name, score in ranked if name not in self._known) - known)
 
 
 def _cut(data: Any, chosen: list[str], alphabet: NDArray[np.uint8]) -> LanguageIdentifier:

@@ -171,7 +171,7 @@ def test_the_benchmark_prints_each_group_and_the_time(english: Judge) -> None:
     assert rows["doubted: latin, german"]["value"] == 100
     assert rows["doubted: known, slang"]["value"] == 0
     assert "switched" in " ".join(rows) and "capitals" in " ".join(rows)
-    assert rows["time a text, in the language"]["unit"] == "µs"
+    assert rows["CPU a text, in the language"]["unit"] == "µs"
 
 
 def test_judging_imports_no_torch() -> None:
