@@ -14,6 +14,7 @@ from typing import Any, Final
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.connection import parse_url
 from redis.crc import key_slot
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
@@ -171,15 +172,20 @@ def last_words(url: str, timeout_s: float) -> redis.ResponseError | None:
     return None
 
 
-def reconnected(client: Client) -> Client | None:
+def reconnected(client: Client, url: str) -> Client | None:
     """Close all connections; return the client if it is to be used further, None for a new one.
 
     A cluster's knows more nodes than the address names, one of which may be away: it keeps them,
-    and asks which node has which slots again.
+    and asks which node has which slots again. It asks the address too, which redis-py forgets:
+    all nodes may have come back at other addresses.
     """
     with contextlib.suppress(OSError, redis.RedisError, RedisClusterException):
         if isinstance(client, RedisCluster):
             client.disconnect_connection_pools()  # type: ignore[no-untyped-call]
+            named = parse_url(url)  # type: ignore[no-untyped-call]
+            host, port = named.get("host", "localhost"), named.get("port", 6379)
+            node = ClusterNode(host, port)  # type: ignore[no-untyped-call]
+            client.nodes_manager.startup_nodes.setdefault(node.name, node)
             client.nodes_manager.initialize()
         else:
             close_client(client)

@@ -391,7 +391,8 @@ class RedisStore:
         except (redis.RedisError, RedisClusterException) as error:
             fault = self._fault(error)
             if isinstance(fault, StoreUnavailable) and self._client is not None:
-                self._client = reconnected(self._client)  # another server may be the right one now
+                # another server may be the right one now
+                self._client = reconnected(self._client, self._url)
             raise fault from error
         if self._new_connection and self._identified is not None and not verified:
             self.verify()

@@ -27,7 +27,7 @@ from stream.local import servers
 from stream.local.servers import RunningRedis, ServerMissing, free_ports
 from tests.chaos.proxy import Proxy
 from tests.conftest import missing
-from tests.servers import other_redis_servers
+from tests.servers import other_redis_servers, redis_cluster
 
 pytestmark = pytest.mark.integration
 
@@ -269,3 +269,31 @@ def test_a_slot_that_is_being_moved_is_waited_for(
         raise AssertionError("not served after the slot has moved")
     store.close()
     cluster.close()
+
+
+def test_a_cluster_whose_nodes_all_have_new_addresses_is_found_by_the_named_one(
+    make_spec: Make, say: Say, tmp_path: Path
+) -> None:
+    """redis/redis-py#3604: the client knew only addresses of nodes that are gone."""
+    spec = make_spec()
+    with contextlib.ExitStack() as stack:
+        try:
+            before = stack.enter_context(redis_cluster(tmp_path / "before"))
+            after = stack.enter_context(redis_cluster(tmp_path / "after"))
+        except ServerMissing as why:
+            missing(why)
+        address = Proxy(before[0].port)
+        stack.callback(address.close)
+        store = RedisStore(spec, f"redis://127.0.0.1:{address.port}", cluster=True, timeout_s=1.0)
+        stack.callback(store.close)
+        store.check()
+        store.identify()
+        assert store.save_many([first_save(spec, say)])[0].result is SaveResult.SAVED
+        address.target = after[0].port
+        address.reset()
+        for node in before:
+            node.server.stop()
+        told_until_changed(lambda: store.save_many([first_save(spec, say)]))
+        store.check()
+        store.identify()
+        assert store.save_many([first_save(spec, say)])[0].result is SaveResult.SAVED
