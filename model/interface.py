@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
 
 from state.window import Applied, StateSpec, Window
 
@@ -140,10 +138,3 @@ class Predictor(Protocol):
 
     def device_memory_bytes(self) -> int:
         """Return the device memory in use; 0 on CPU."""
-
-
-def numbers(vector: Tensor) -> NDArray[np.floating]:
-    """Read a feature vector [n] as numbers that are exact in float32; bfloat16 becomes float32."""
-    if vector.dtype == "bfloat16":
-        return (np.frombuffer(vector.data, "<u2").astype("<u4") << 16).view(np.float32)
-    return np.frombuffer(vector.data, "<f2" if vector.dtype == "float16" else "<f4")

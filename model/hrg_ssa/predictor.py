@@ -18,8 +18,8 @@ from model.hrg_ssa.collate import padded
 from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
 from model.hrg_ssa.model import Product
 from model.interface import Prediction, Turn
-from model.interface import numbers as read_vector
 from model.serving.device import STORE_DTYPES, Answer, device_errors, traced
+from model.serving.device import numbers as read_vector
 from model.serving.predictor import CheckpointPredictor, Computed, bytes_of
 from model.serving.row_stable import empty_turn, proven_sizes
 from model.text.sentence_encoder import find_encoder

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 import torch
 
-from model.interface import INPUTS, MODALITIES, Turn, numbers
+from model.interface import INPUTS, MODALITIES, Turn
 from model.pcgnet.config import PERSONA, PcgnetConfig
 from model.pcgnet.graph import INTER, INTRA
 from model.pcgnet.step import MASKED, StepInput, input_floats, relation_codes
-from model.serving.device import STORE_DTYPES
+from model.serving.device import STORE_DTYPES, numbers
 from state.window import StateSpec
 
 ALIGN: Final = 64  # bytes: sections start on a cache line
