@@ -26,6 +26,7 @@ class Health:
     broker: bool = False
     store: bool = False
     draining: bool = False
+    waiting: str = ""  # the fault that a start waits out; shown by /readyz
 
     @property
     def ready(self) -> bool:
