@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import kubernetes_validate
@@ -270,6 +271,22 @@ def test_a_value_that_cannot_be_is_refused_in_one_line(change: str, said: str) -
 def test_limits_that_contradict_each_other_are_refused(sets: tuple[str, ...], said: str) -> None:
     refused = run("template", SMALL, [*SCALED, *sets])
     assert refused.returncode != 0 and said in refused.stderr
+
+
+def test_the_notes_say_what_the_values_leave_to_chance(tmp_path: Path) -> None:
+    """Helm shows notes at installation only, so a copy of the chart renders them as an object."""
+    copy = tmp_path / "emotrack"
+    shutil.copytree(CHART, copy)
+    notes = copy / "templates/NOTES.txt"
+    shown = notes.rename(notes.with_name("notes.yaml"))
+    lines = "\n".join(f"  {line}" for line in shown.read_text().splitlines())
+    shown.write_text(f"kind: Notes\nmetadata: {{name: n}}\napiVersion: v1\ntext: |\n{lines}\n")
+    chances = ("needs a GPU that is free", "autoscaling.min is 1", "runbook_url leads nowhere")
+    careless = ("gpu.enabled=true", *SCALED, *WATCHED)
+    said = render(SMALL, *careless, chart=copy)["Notes"]["text"]
+    assert all(chance in said for chance in chances)
+    said = render(FULL, chart=copy)["Notes"]["text"]
+    assert "kafka-0:9093" in said and not [chance for chance in chances if chance in said]
 
 
 def test_the_chart_carries_the_version_of_the_package() -> None:
