@@ -69,6 +69,7 @@ def test_the_copy_is_a_checkpoint_also_when_it_is_made_twice(tmp_path: Path) -> 
     real = {"/checkpoint/.": f"{SHIPPED}/.", PLACE: str(place)}
     command = [real.get(word, word) for word in copies["command"]]
     assert set(real) <= set(copies["command"])
+    assert "-Rf" in command, "only root overwrites a read-only file without it"
     for _ in range(2):
         subprocess.run(command, check=True)
         for file in place.iterdir():

@@ -139,11 +139,11 @@ def largest(schema: dict[str, Any]) -> Any:
     return found
 
 
-@pytest.mark.parametrize("by", ["lag", "cpu", "lag-and-cpu"])
+@pytest.mark.parametrize("by", ["", "lag", "cpu", "lag-and-cpu"])
 def test_every_other_number_of_the_chart_stays_whole_too(tmp_path: Path, by: str) -> None:
     values = largest(SCHEMA)
     assert {"replicas", "partitions", "shutdown", "autoscaling", "gpu"} <= values.keys()
-    values["autoscaling"] |= {"enabled": True, "by": by}
+    values["autoscaling"] |= {"enabled": True, "by": by} if by else {"enabled": False}
     values["shutdown"]["graceSeconds"] = 3 * MILLION
     values["gpu"]["enabled"] = True
     values["monitoring"] |= {"podMonitor": True}
