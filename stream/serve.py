@@ -66,7 +66,7 @@ def run_worker(
         metrics, health = Metrics(), Health()
         status = open_status(settings, metrics, health)  # first: it says what a start waits for
         closing.callback(status.close)
-        patience = Patience(settings.start_wait_s, health=health, stop=stop)
+        patience = Patience(settings.start_wait_s, health=health, metrics=metrics, stop=stop)
         try:
             topic_id = patience.until_reached(lambda: find_topics(settings))
             health.broker = True

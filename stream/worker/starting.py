@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 import structlog
 
 from stream.errors import BrokerUnreachable, StoreUnreachable
+from stream.metrics.catalogue import Metrics
 from stream.worker.observe import Health
 
 TRY_S: Final = 2.0  # between tries; Kafka takes some seconds itself to find that it is away
@@ -34,16 +35,18 @@ class Patience:
         limit_s: float,
         *,
         health: Health,
+        metrics: Metrics,
         stop: Event,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._until, self._now = now() + limit_s, now
-        self._health, self._stop = health, stop
+        self._health, self._metrics, self._stop = health, metrics, stop
 
     def until_reached(self, step: Callable[[], Result]) -> Result:
         """Return what `step` returns, once its server answers.
 
-        Blocks. `Health.waiting` is the fault meanwhile. Raises that fault at the limit, and
+        Blocks. `Health.waiting` is the fault meanwhile, and a Redis that is away shows in
+        `redis_up`. Raises that fault at the limit, and
         `Stopped`.
         """
         said_at, said = 0.0, ""
@@ -55,6 +58,8 @@ class Patience:
                 if now >= self._until:
                     raise
                 self._health.waiting = str(fault)
+                if isinstance(fault, StoreUnreachable):
+                    self._metrics.redis_up.set(0)
                 if str(fault) != said or now >= said_at + SAY_S:
                     log.warning(
                         "not started yet", fault=str(fault), gives_up_in_s=round(self._until - now)

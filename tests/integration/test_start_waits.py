@@ -76,7 +76,8 @@ def test_a_start_without_redis_waits_says_why_and_serves_when_it_is_back(
     wait_for(lambda: f"127.0.0.1:{port} cannot be reached" in worker.waits_for(), "the reason")
     parts = json.loads(worker.ask("/readyz")[1])
     assert (parts["broker_reachable"], parts["store_reachable"]) == (True, False)
-    assert worker.ask("/healthz")[0] == 200 and worker.ask("/metrics")[0] == 200
+    assert worker.ask("/healthz")[0] == 200
+    assert "\nemotrack_redis_up 0.0\n" in worker.ask("/metrics")[1]
     with servers.redis_server(tmp_path, port=port):
         wait_for(lambda: worker.ask("/readyz")[0] == 200, "readiness")
         assert "waiting" not in worker.ask("/readyz")[1]
@@ -104,6 +105,10 @@ def test_a_start_without_kafka_waits_and_serves_when_it_is_back(
         begun.append(worker)
         wait_for(lambda: kafka.bootstrap in worker.waits_for(), "the reason", 60)
         assert worker.ask("/healthz")[0] == 200
+        page = worker.ask("/metrics")[1]
+        assert "\nemotrack_ready 0.0\n" in page
+        # At 0 they would page for a hung loop and an absent Redis.
+        assert "\nemotrack_last_turn" not in page and "\nemotrack_redis_up" not in page
         kafka.server.start(lambda: answers(int(kafka.bootstrap.rpartition(":")[2])))
         wait_for(lambda: worker.ask("/readyz")[0] == 200, "readiness", 60)
         assert worker.end() == 0

@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from stream.errors import BrokerUnreachable, StoreUnfit, StoreUnreachable
+from stream.metrics.catalogue import Metrics
 from stream.worker.observe import Health
 from stream.worker.starting import SAY_S, TRY_S, Patience, Stopped
 
@@ -43,7 +44,7 @@ class Server:
 
 
 def patience(limit_s: float, hours: Hours, health: Health) -> Patience:
-    return Patience(limit_s, health=health, stop=hours, now=lambda: hours.s)
+    return Patience(limit_s, health=health, metrics=Metrics(), stop=hours, now=lambda: hours.s)
 
 
 @pytest.mark.parametrize("fault", [AWAY, StoreUnreachable("no Redis answers")])
