@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import kubernetes_validate
@@ -17,6 +19,7 @@ from tests.deploy.chart import (
     CHART,
     EXAMPLES,
     FULL,
+    KUBERNETES,
     OWN_MODEL,
     SCALED,
     SMALL,
@@ -287,6 +290,26 @@ def test_the_notes_say_what_the_values_leave_to_chance(tmp_path: Path) -> None:
     assert all(chance in said for chance in chances)
     said = render(FULL, chart=copy)["Notes"]["text"]
     assert "kafka-0:9093" in said and not [chance for chance in chances if chance in said]
+
+
+def test_helm_is_built_to_assume_the_kubernetes_that_these_tests_ask_for(tmp_path: Path) -> None:
+    """Else it assumes 1.20, and `helm template` refuses the chart. `go` only takes notes here."""
+    (tmp_path / "deploy/dev").mkdir(parents=True)
+    script = tmp_path / "deploy/dev/helm.sh"
+    script.write_text((ROOT / "deploy/dev/helm.sh").read_text())
+    go = tmp_path / "go"
+    go.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"$GOBIN/called"\n')
+    go.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", script], env=env, check=True, capture_output=True)
+    command, flag, assumed, module = (tmp_path / ".servers/helm/called").read_text().splitlines()
+    assert (command, flag) == ("install", "-ldflags") and module.startswith("helm.sh/helm/v3/cmd/")
+    major, minor, _ = KUBERNETES.split(".")
+    assert set(assumed.removeprefix("-X ").split(" -X ")) == {
+        f"helm.sh/helm/v3/pkg/{package}.k8sVersion{part}={number}"
+        for package in ("chartutil", "lint/rules")
+        for part, number in (("Major", major), ("Minor", minor))
+    }
 
 
 def test_the_chart_carries_the_version_of_the_package() -> None:
