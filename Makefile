@@ -91,7 +91,7 @@ helm: .servers/helm/.done ## Get Helm, lint the chart and show what it renders b
 	@.servers/helm/helm lint --strict deploy/helm/emotrack -f deploy/helm/emotrack/ci/small.yaml $(ARGS)
 	@.servers/helm/helm template emotrack deploy/helm/emotrack --kube-version 1.33.0 -f deploy/helm/emotrack/ci/small.yaml $(ARGS)
 
-image: ## Build the image emotrack:cpu (ARGS="cpu cuda" for both); needs Docker
+image: install ## Build the image emotrack:cpu (ARGS="cpu cuda" for both) and its SBOM; needs Docker
 	@bash deploy/dev/image.sh $(ARGS)
 
 lock: ## Pin the versions anew, by hash
@@ -99,6 +99,10 @@ lock: ## Pin the versions anew, by hash
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
 	@set -o pipefail; $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock --extra worker pyproject.toml | \
 	  tee >(awk -v torch=1 -f deploy/dev/split_lock.awk >requirements/torch.lock) | awk -v torch=0 -f deploy/dev/split_lock.awk >requirements/worker.lock
+	@set -o pipefail; for extra in otel faust; do \
+	  $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock --extra $$extra pyproject.toml | \
+	    awk -f deploy/dev/without_locks.awk requirements/torch.lock requirements/worker.lock /dev/stdin >requirements/$$extra.lock || exit 1; \
+	done
 
 wheel: install ## Build the wheel, install it in clean environments, run it from /
 	@bash deploy/dev/wheel_smoke.sh

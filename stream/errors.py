@@ -40,6 +40,10 @@ class StoreUnfit(EmotrackError, exit_code=5):
     """The state store is unreachable, too old, or may evict."""
 
 
+class StoreUnreachable(StoreUnfit):
+    """No state store answers at the address given; it may be back by itself."""
+
+
 class ModelUnfit(EmotrackError, exit_code=6):
     """The checkpoint or the sentence encoder cannot be used."""
 

@@ -20,7 +20,7 @@ from model.interface import ModelInfo, Predictor, ServingOptions
 from model.registry import load_predictor
 from state.memory_store import MemoryStore
 from state.redis_store import RedisStore
-from state.store import Store, StoreError, StoreRefused
+from state.store import Store, StoreError, StoreRefused, StoreUnavailable
 from state.window import Recurrence, StateSpec
 from stream.answers.output_dictionary import OUTPUT_DICTIONARY
 from stream.brokers.kafka_config import find_topic_id
@@ -29,13 +29,21 @@ from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.partition_reader import KafkaReader
 from stream.brokers.topic_rules import Needs, curing
 from stream.brokers.topics import require_topics
-from stream.errors import BrokerUnreachable, ConfigError, ModelUnfit, StoreUnfit, TopicMissing
+from stream.errors import (
+    BrokerUnreachable,
+    ConfigError,
+    ModelUnfit,
+    StoreUnfit,
+    StoreUnreachable,
+    TopicMissing,
+)
 from stream.metrics.catalogue import Metrics
 from stream.ports import LogUnavailable, Source, TopicChanged
 from stream.settings import Settings
 from stream.stores import access_of, redis_fault, where_of
 from stream.worker.loop import Trace, Worker
 from stream.worker.observe import Health, Observer
+from stream.worker.starting import Patience, Stopped
 from stream.worker.status_server import StatusServer
 
 GARBAGE: Final = 50_000  # cached windows are no garbage and have no cycles: collect seldom
@@ -57,21 +65,22 @@ def run_worker(
     Blocks. Raises `EmotrackError` for faults a user can cure, before any record is read.
     """
     with contextlib.ExitStack() as closing:
-        topic_id = find_topics(settings)
-        if not settings.in_memory:
-            open_redis(settings, NO_STATE).close()  # before the seconds that a model takes
-        predictor = open_model(settings)
-        store: Store
-        if settings.in_memory:
-            log.warning("state is kept in this process: it is lost with it, and not shared")
-            store = MemoryStore(predictor.spec, dictionary=OUTPUT_DICTIONARY)
-        else:
-            store = open_redis(settings, predictor.spec)
-            log.info("state store", servers=sorted({str(one) for one in store.servers()}))
-        closing.callback(store.close)
-        metrics, health = Metrics(), Health(broker=True, store=True)
-        status = open_status(settings, metrics, health, predictor)
+        metrics, health = Metrics(), Health()
+        status = open_status(settings, metrics, health)  # first: it says what a start waits for
         closing.callback(status.close)
+        patience = Patience(settings.start_wait_s, health=health, metrics=metrics, stop=stop)
+        try:
+            topic_id = patience.until_reached(lambda: find_topics(settings))
+            health.broker = True
+            if not settings.in_memory:  # before the seconds that a model takes
+                patience.until_reached(lambda: open_redis(settings, NO_STATE).close())
+            predictor = open_model(settings)
+            store = patience.until_reached(lambda: open_store(settings, predictor.spec))
+        except Stopped:
+            return 0
+        health.store = True
+        closing.callback(store.close)
+        identify(status, metrics, predictor)
         worker = build(
             settings,
             topic_id,
@@ -128,19 +137,22 @@ def build(
     )
 
 
-def open_status(
-    settings: Settings, metrics: Metrics, health: Health, predictor: Predictor
-) -> StatusServer:
+def open_status(settings: Settings, metrics: Metrics, health: Health) -> StatusServer:
     """Return a running server of /metrics, health and /version."""
-    emotrack, identity = version("emotrack"), describe(predictor)
-    metrics.describe({"version": emotrack}, identity)
     return StatusServer(
         settings.metrics_host,
         settings.metrics_port,
         health=health,
         render=metrics.render,
-        version={"emotrack": emotrack, **identity},
+        version={"emotrack": version("emotrack")},
     )
+
+
+def identify(status: StatusServer, metrics: Metrics, predictor: Predictor) -> None:
+    """Show the model that was loaded on /version and in `model_info`."""
+    identity = describe(predictor)
+    metrics.describe({"version": version("emotrack")}, identity)
+    status.version |= identity
 
 
 def keep_uncollected(closing: contextlib.ExitStack) -> None:
@@ -283,8 +295,21 @@ def describe(predictor: Predictor) -> dict[str, str]:
 NO_STATE: Final = StateSpec((), (), (), Recurrence(), "none")  # enough to check a Redis
 
 
+def open_store(settings: Settings, spec: StateSpec) -> Store:
+    """Return the store that the settings name. Raises `StoreUnfit`."""
+    if not settings.in_memory:
+        store = open_redis(settings, spec)
+        log.info("state store", servers=sorted({str(one) for one in store.servers()}))
+        return store
+    log.warning("state is kept in this process: it is lost with it, and not shared")
+    return MemoryStore(spec, dictionary=OUTPUT_DICTIONARY)
+
+
 def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
-    """Connect and check version, eviction policy, function and rights. Raises `StoreUnfit`."""
+    """Connect and check version, eviction policy, function and rights.
+
+    Raises `StoreUnreachable` where none answers, `StoreUnfit` for what waiting cannot cure.
+    """
     try:
         store = RedisStore(
             spec,
@@ -299,5 +324,8 @@ def open_redis(settings: Settings, spec: StateSpec) -> RedisStore:
             store.close()
             raise
     except StoreError as error:
-        raise StoreUnfit(f"{redis_fault(error, str(error))} ({where_of(settings)})") from None
+        tls = redis_fault(error, "")
+        away = isinstance(error, StoreUnavailable) and not tls
+        fault = StoreUnreachable if away else StoreUnfit
+        raise fault(f"{tls or error} ({where_of(settings)})") from None
     return store

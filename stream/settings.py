@@ -158,6 +158,9 @@ class Settings(BaseSettings):
         default=500.0, gt=0, description="wait between tries of a store that is away"
     )
     drain_budget_s: float = Field(default=20.0, gt=0, description="time to finish after SIGTERM")
+    start_wait_s: float = Field(
+        default=0.0, ge=0, description="how long a start waits for a Kafka or Redis that is away"
+    )
 
     # What goes out
     output_format: Literal["json", "msgpack"] = "json"

@@ -7,6 +7,7 @@ so that the first event is an increase. `deploy.metrics_page` writes `docs/metri
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -227,7 +228,8 @@ class Metrics:
         )
         self.last_turn = self._gauge(
             "last_turn_timestamp_seconds",
-            "When the loop last wrote these gauges, once a second: a loop that hangs stops it.",
+            "When the loop last wrote these gauges, once a second: a loop that hangs stops it. "
+            "Absent before its first turn.",
         )
         self.conversations_active = self._gauge(
             "conversations_active", "Conversations whose window this worker holds."
@@ -240,11 +242,15 @@ class Metrics:
             "clock_skew_seconds",
             "How far broker time was ahead of this machine's clock at the last record that was.",
         )
-        self.redis_up = self._gauge("redis_up", "1 while the state store answers.")
+        self.redis_up = self._gauge(
+            "redis_up", "1 while the state store answers; absent before it was asked."
+        )
         self.ready = self._gauge("ready", "1 while /readyz says so.")
         self.gpu_memory = self._gauge(
             "gpu_memory_bytes", "Memory the model uses on its device; 0 on CPU."
         )
+        for gauge in (self.last_turn, self.redis_up):  # absent while a worker starts: 0 would page
+            gauge.set(math.nan)
         self.build = self._info("build", "What runs.", ("version",))
         model_labels = ("name", "version", "digest", "calibration", "device", "languages")
         self.model = self._info("model", "Which model runs where.", model_labels)
@@ -262,8 +268,9 @@ class Metrics:
             self.predictions_emitted.labels(emotion, "no")
 
     def render(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return to_text(self.registry.collect())
+        """Return all metrics in Prometheus' text format, without gauges that have no value yet."""
+        families = self.registry.collect()
+        return to_text(f for f in families if not (f.samples and math.isnan(f.samples[0].value)))
 
     def _enter(
         self,

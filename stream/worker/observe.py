@@ -27,6 +27,7 @@ class Health:
     store: bool = False
     outputs: bool = True  # false while the broker refuses an answer for good
     draining: bool = False
+    waiting: str = ""  # the fault that a start waits out; shown by /readyz
 
     @property
     def ready(self) -> bool:

@@ -67,7 +67,10 @@ class StatusServer(ThreadingHTTPServer):
             return 200, "text/plain", b"ok\n"
         if path == "/readyz":
             status = 200 if self.health.ready else 503
-            return status, "application/json", json.dumps(self.health.parts()).encode()
+            body: dict[str, bool | str] = {**self.health.parts()}
+            if waiting := self.health.waiting:
+                body["waiting"] = waiting
+            return status, "application/json", json.dumps(body).encode()
         if path == "/version":
             return 200, "application/json", json.dumps(self.version).encode()
         return 404, "text/plain", b"try /metrics, /healthz, /readyz or /version\n"

@@ -1,10 +1,14 @@
-"""Read a Dockerfile into stages of instructions, for the tests' own rules."""
+"""Read a Dockerfile into stages of instructions, and find what packages bring, for the tests."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 
 @dataclass
@@ -44,3 +48,24 @@ def inherited(stages: dict[str, Stage], name: str) -> list[Stage]:
     stage = stages[name]
     below = inherited(stages, stage.base) if stage.base in stages else []
     return [*below, stage]
+
+
+def closure(name: str, extra: str) -> set[str]:
+    """The distributions that a requirement brings on this machine, by their installed metadata."""
+    found: set[str] = set()
+    waiting = {(name, extra)}
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        seen.add(current := waiting.pop())
+        found.add(canonicalize_name(current[0]))
+        try:
+            requires = distribution(current[0]).requires or []
+        except PackageNotFoundError:
+            continue
+        for wanted in map(Requirement, requires):
+            if any(
+                wanted.marker is None or wanted.marker.evaluate({"extra": each})
+                for each in ("", current[1])
+            ):
+                waiting |= {(wanted.name, inner) for inner in wanted.extras or {""}} - seen
+    return found

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HELM = ROOT / ".servers/helm/helm"
+RUNBOOKS = "https://emotrack.example/docs"  # the base of every alert's link, for you to replace
 
 
 def missing(what: str) -> None:

@@ -8,15 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from stream.settings import Settings
-from tests.deploy.dockerfile import inherited, read_stages
+from tests.deploy.dockerfile import closure, inherited, read_stages
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "deploy/Dockerfile"
@@ -36,9 +34,11 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert (ran.returncode, json.loads(ran.stdout)) == (0, [])
 
 
-def test_every_base_is_pinned_by_a_tag_with_a_patch_version() -> None:
-    outside = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
-    assert outside and all(re.search(r":\d+\.\d+\.\d+[a-z0-9.-]*$", base) for base in outside)
+def test_every_base_is_pinned_by_a_tag_with_a_patch_version_and_by_digest() -> None:
+    """One base: the environment is made on what it runs on."""
+    (outside,) = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
+    assert re.search(r":\d+\.\d+\.\d+[a-z0-9.-]*@sha256:[0-9a-f]{64}$", outside)
+    assert outside.split("@")[0] in (ROOT / "docs/deploy.md").read_text(), "how to renew it"
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -129,35 +129,26 @@ def locked(name: str) -> dict[str, set[str]]:
     return pins
 
 
-def closure(name: str, extra: str, found: set[str]) -> set[str]:
-    """The installed distributions that a requirement brings on this machine."""
-    if (name, extra) in SEEN:
-        return found
-    SEEN.add((name, extra))
-    found.add(canonicalize_name(name))
-    try:
-        requires = distribution(name).requires or []
-    except PackageNotFoundError:
-        return found
-    for requirement in map(Requirement, requires):
-        for wanted in ("", extra):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": wanted}):
-                for inner in requirement.extras or {""}:
-                    closure(requirement.name, inner, found)
-    return found
-
-
-SEEN: set[tuple[str, str]] = set()
-
-
 def test_the_image_gets_exactly_what_the_worker_needs_at_the_tested_versions() -> None:
     """`--no-deps` installs what the locks say: a package they lack would be missed at run time."""
     ours = locked("worker.lock") | locked("torch.lock")
     tested = locked("all.lock")
     assert not locked("worker.lock").keys() & locked("torch.lock").keys()
     assert all(tested[package] == pins for package, pins in ours.items())
-    needed = closure("emotrack", "worker", set()) - {"emotrack", "triton"}
+    needed = closure("emotrack", "worker") - {"emotrack", "triton"}
     assert len(needed) > 50 and needed <= ours.keys()
+
+
+@pytest.mark.parametrize("extra", ["otel", "faust"])
+def test_an_extra_brings_what_the_worker_lacks_at_the_tested_versions(extra: str) -> None:
+    worker = locked("worker.lock") | locked("torch.lock")
+    ours, tested = locked(f"{extra}.lock"), locked("all.lock")
+    assert ours and all(tested[package] == pins for package, pins in ours.items())
+    needed = closure("emotrack", "worker") | closure("emotrack", extra)
+    assert needed - {"emotrack", "triton"} <= worker.keys() | ours.keys()
+    (loop,) = (run for run in STAGES["dependencies"].all("RUN") if "$EXTRAS" in run)
+    assert '-r "requirements/$extra.lock" || exit 1' in loop
+    assert 'EXTRAS=""' in STAGES["dependencies"].all("ARG")
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ GUEST_PASSWORD: Final = "gu3st-s3cret"
 REDIS_PASSWORD: Final = "r3dis-s3cret"
 REDIS_GUEST_PASSWORD: Final = "r3dis-gu3st"
 WRONG_PASSWORD: Final = "wr0ng-s3cret"
+NEW_PASSWORD: Final = "n3w-s3cret"
 SECRETS: Final = (
     ADMIN_PASSWORD,
     WORKER_PASSWORD,
@@ -34,6 +35,7 @@ SECRETS: Final = (
     REDIS_PASSWORD,
     REDIS_GUEST_PASSWORD,
     WRONG_PASSWORD,
+    NEW_PASSWORD,
 )
 DAY: Final = dt.timedelta(days=1)
 

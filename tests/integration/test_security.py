@@ -43,6 +43,7 @@ from stream.serve import find_topics
 from stream.settings import Settings, load_settings
 from stream.worker.process import configure_log
 from tests.conftest import ROOT, enter
+from tests.deploy.chart import SECURED, container, environment, plain_settings, render
 from tests.integration import secured
 from tests.integration.secured import Certificates, SecuredKafka, SecuredRedis
 from tests.integration.workers import ThreadWorker
@@ -442,3 +443,35 @@ def test_a_log_in_json_names_no_secret(env: Env, console: Console) -> None:
     structlog.get_logger().info("settings", settings=str(load_settings()))
     lines.close()
     assert json.loads(console.said())["event"] == "settings"
+
+
+def test_the_chart_s_secured_example_is_healthy_on_these_servers(
+    broker: SecuredKafka,
+    store: SecuredRedis,
+    console: Console,
+    small_model: None,
+    tmp_path: Path,
+) -> None:
+    """The rendered environment with its Secrets filled in and their files where it looks."""
+    objects = render(SECURED, f"kafka.bootstrap={broker.bootstrap}")
+    secrets = {
+        ("kafka-login", "password"): secured.WORKER_PASSWORD,
+        ("redis-login", "password"): secured.REDIS_PASSWORD,
+        ("redis-login", "url"): store.url,
+    }
+    env = plain_settings(objects)
+    for name, entry in environment(objects).items():
+        if source := entry.get("valueFrom"):
+            of = source["secretKeyRef"]
+            env[name.removeprefix("EMOTRACK_").lower()] = secrets[of["name"], of["key"]]
+    for mount in container(objects)["volumeMounts"]:
+        if mount["name"] in ("kafka-ca", "redis-ca"):
+            place = tmp_path / mount["name"]
+            place.mkdir()
+            (place / "ca.crt").write_bytes(broker.certificates.ca.read_bytes())
+            env = {n: v.replace(mount["mountPath"], str(place)) for n, v in env.items()}
+    console.settle({name.upper(): value for name, value in env.items()})
+    said = console("doctor")
+    assert console.code == 0, said
+    assert re.search("OK +broker: .* over sasl_ssl as worker", said)
+    assert re.search("OK +rights: ", said) and re.search("OK +redis: version", said)

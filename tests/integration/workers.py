@@ -169,7 +169,7 @@ class ThreadWorker:
 class ChildWorker:
     """`emotrack serve` with the small model, as a process."""
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
+    def __init__(self, settings: Settings, directory: Path, *flags: str) -> None:
         (self.port,) = free_ports(1)
         kept = {k: v for k, v in os.environ.items() if not k.startswith("EMOTRACK_")}
         mine = {
@@ -184,7 +184,7 @@ class ChildWorker:
         self.log = directory / f"worker-{self.port}.log"
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.serve_small", "serve"],
+                [sys.executable, "-m", "tests.integration.serve_small", "serve", *flags],
                 cwd=ROOT,
                 env=kept | mine,
                 stdout=out,

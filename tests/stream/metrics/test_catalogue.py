@@ -41,7 +41,11 @@ def families(metrics: Metrics) -> dict[str, Metric]:
 
 def test_the_catalogue_is_whole_and_each_metric_is_there_once() -> None:
     metrics = Metrics()
+    starting = set(families(metrics))
+    metrics.last_turn.set(1.7e9)
+    metrics.redis_up.set(0)
     assert set(families(metrics)) == EXPECTED
+    assert EXPECTED - starting == {"last_turn_timestamp_seconds", "redis_up"}, "0 would page"
     named = [e.name.removeprefix("emotrack_").removesuffix("_total") for e in metrics.entries]
     assert sorted(named) == sorted(EXPECTED)
 

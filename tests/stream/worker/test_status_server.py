@@ -15,7 +15,7 @@ from stream.metrics.catalogue import CONTENT_TYPE
 from stream.worker.observe import Health
 from stream.worker.status_server import StatusServer
 
-READY = {f.name: f.name != "draining" for f in fields(Health)}
+READY = {f.name: f.name != "draining" for f in fields(Health) if f.type == "bool"}
 
 
 @pytest.fixture
@@ -53,6 +53,12 @@ def test_readiness_needs_every_part(server: StatusServer, part: str) -> None:
     status, _, body = get(server, "/readyz")
     assert status == 503
     assert list(json.loads(body).values()).count(False) == 1
+
+
+def test_a_start_that_waits_says_what_for(server: StatusServer) -> None:
+    server.health.waiting = "Redis cannot be reached"
+    status, _, body = get(server, "/readyz")
+    assert (status, json.loads(body)["waiting"]) == (503, "Redis cannot be reached")
 
 
 def test_metrics_and_version_are_shown(server: StatusServer) -> None:
