@@ -24,18 +24,22 @@ WATCHED = ("monitoring.podMonitor=true", "monitoring.prometheusRule=true")
 BUILT_IN = {"apps/v1", "v1", "policy/v1", "networking.k8s.io/v1"}
 
 
-def run(command: str, values: Path, sets: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+def run(
+    command: str, values: Path, sets: Sequence[str] = (), release: str = "emotrack"
+) -> subprocess.CompletedProcess[str]:
     changes = [part for change in sets for part in ("--set", change)]
-    named = ["emotrack"] if command == "template" else []
+    named = [release] if command == "template" else []
     argv = [helm(), command, *named, str(CHART), "-f", str(values), *changes]
     return subprocess.run(
         [*argv, "--kube-version", KUBERNETES], capture_output=True, text=True, check=False
     )
 
 
-def render(values: Path = SMALL, *sets: str) -> dict[str, dict[str, Any]]:
+def render(
+    values: Path = SMALL, *sets: str, release: str = "emotrack"
+) -> dict[str, dict[str, Any]]:
     """The rendered objects by kind, or kind/name where a kind comes more than once."""
-    rendered = run("template", values, sets)
+    rendered = run("template", values, sets, release)
     assert rendered.returncode == 0, rendered.stderr
     found: dict[str, dict[str, Any]] = {}
     for each in filter(None, yaml.safe_load_all(rendered.stdout)):
@@ -182,6 +186,16 @@ def test_the_pod_monitor_scrapes_the_port_that_the_pods_have() -> None:
     assert endpoint["port"] == container(objects)["ports"][0]["name"]
     assert monitor["selector"]["matchLabels"].items() <= pod_labels(objects).items()
     assert {"targetLabel": "job", "replacement": "emotrack"} in endpoint["relabelings"]
+
+
+@pytest.mark.parametrize(
+    ("release", "job"), [("live-emotrack", "live-emotrack"), ("b", "b-emotrack")]
+)
+def test_two_releases_in_one_namespace_are_two_jobs(release: str, job: str) -> None:
+    monitor = render(SMALL, *WATCHED, release=release)["PodMonitor"]["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert {"targetLabel": "job", "replacement": job} in endpoint["relabelings"]
+    assert re.fullmatch(".*emotrack.*", job), "the rules ask for jobs of such a name"
 
 
 def test_every_rule_and_dashboard_of_deploy_is_in_the_chart_as_it_is() -> None:
