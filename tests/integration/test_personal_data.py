@@ -1,4 +1,4 @@
-"""What docs/personal-data.md says of each place, on real Kafka and Redis."""
+"""The rows of docs/personal-data.md, on real Kafka and Redis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRedis]:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the worker logs."""
+    """The lines that the worker logs."""
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert isinstance(sys.stderr, io.StringIO)
     return sys.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -52,7 +53,7 @@ def test_teams_with_equal_conversation_ids_do_not_meet_in_one_redis_database(
     assert len(ids) == len(teams)
 
 
-def shown(team: Site, conversation: str) -> dict[str, dict[str, object]]:
+def shown(team: Site, conversation: str) -> dict[str, Any]:
     """Return what `conversations show` says."""
     s = team.settings
     argv = ["conversations", "show", conversation, "--json", "--ids"]
