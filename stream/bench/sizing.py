@@ -1,7 +1,7 @@
 """Sizes of an installation from its traffic: workers, partitions, memory, Redis, Kafka.
 
-Pure; docs/sizing.md explains it. Every constant was measured by the command beside it; `emotrack bench capacity` measures them again
-and states how far the formula is from what it sees.
+Pure; docs/sizing.md explains it. Every constant was measured by the command beside it; `emotrack
+bench capacity` measures them again and states how far the formula is from what it sees.
 """
 
 from __future__ import annotations
