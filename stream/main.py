@@ -21,6 +21,7 @@ from stream.cli import (
     accuracy,
     baseline,
     bench,
+    capacity,
     client,
     config,
     conversations,
@@ -60,6 +61,7 @@ app.command(rich_help_panel=RUN)(verify.verify)
 app.command()(client.publish)
 app.command()(client.watch)
 app.command()(doctor.doctor)
+app.command(rich_help_panel=RUN)(capacity.capacity)
 app.add_typer(topics.topics_app, name="topics", no_args_is_help=True)
 app.add_typer(schema.schema_app, name="schema", no_args_is_help=True)
 app.add_typer(config.config_app, name="config", no_args_is_help=True)

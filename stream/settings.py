@@ -130,7 +130,9 @@ class Settings(BaseSettings):
         default=None, description="sentence encoder folder; none: the installed"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = Field(default=1, ge=1, description="threads of the model's CPU work")
+    threads: int = Field(
+        default=1, ge=1, description="threads of the model's CPU work: at most its whole cores"
+    )
     window: int | None = Field(
         default=None, ge=1, description="utterances seen; none: the checkpoint's"
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.grafana.panels import DASHBOARDS, Panel
+from deploy.grafana.panels import DASHBOARDS, TEAM, Panel
 
 HERE: Final = Path(__file__).parent
 WIDTH: Final = 24  # of Grafana's grid
@@ -30,7 +30,7 @@ def dashboard(name: str) -> dict[str, Any]:
         "editable": True,
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
-        "templating": {"list": [data_source(), instance()]},
+        "templating": {"list": [data_source(), *chosen()]},
         "links": [link(other) for other in others],
         "panels": placed(DASHBOARDS[name]),
     }
@@ -85,18 +85,27 @@ def data_source() -> dict[str, Any]:
     }
 
 
-def instance() -> dict[str, Any]:
-    """Return the variable that chooses the workers."""
+def chosen() -> list[dict[str, Any]]:
+    """Return the variables that choose teams and workers, each among what is chosen before it."""
+    return [
+        several("job", "Job", "emotrack_ready", ".*emotrack.*"),
+        several("namespace", "Namespace", 'emotrack_ready{job=~"$job"}'),
+        several("instance", "Worker", f"emotrack_ready{{{TEAM}}}"),
+    ]
+
+
+def several(label: str, title: str, series: str, every: str = ".*") -> dict[str, Any]:
+    """Return a variable with the values of a label; all of them is `every`, none included."""
     return {
-        "name": "instance",
-        "label": "Worker",
+        "name": label,
+        "label": title,
         "type": "query",
         "datasource": SOURCE,
-        "query": {"query": "label_values(emotrack_ready, instance)", "refId": "instance"},
+        "query": {"query": f"label_values({series}, {label})", "refId": label},
         "refresh": 2,
         "multi": True,
         "includeAll": True,
-        "allValue": ".*",
+        "allValue": every,
         "current": {"text": "All", "value": "$__all"},
     }
 

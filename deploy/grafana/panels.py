@@ -9,9 +9,12 @@ from typing import Final
 STAGES: Final = (
     "fetch_wait", "decode", "queue_wait", "state_load", "inference", "state_save", "produce",
 )  # fmt: skip
-OURS: Final = 'instance=~"$instance"'
+TEAM: Final = 'job=~"$job", namespace=~"$namespace"'  # what is recorded has no instance
+OURS: Final = f'{TEAM}, instance=~"$instance"'
+WHOSE: Final = "{{job}} {{namespace}}"
+SHARE: Final = "{{emotion}} {{job}} {{namespace}}"
 RATE: Final = "[$__rate_interval]"
-ALERTS: Final = 'ALERTS{alertname=~"Emotrack.+", alertstate="firing"}'
+ALERTS: Final = f'ALERTS{{alertname=~"Emotrack.+", alertstate="firing", {TEAM}}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,38 +51,38 @@ def mean(name: str) -> str:
 OVERVIEW: Final = (
     Panel(
         "Conversations followed",
-        [("sum(emotrack_conversations_active)", "")],
+        [(f"sum(emotrack_conversations_active{{{OURS}}})", "")],
         "stat",
         width=4,
         height=4,
     ),
     Panel(
         "Predictions a second",
-        [("sum(emotrack:predictions:rate5m)", "")],
+        [(f"sum(emotrack:predictions:rate5m{{{TEAM}}})", "")],
         "stat",
         width=4,
         height=4,
     ),
     Panel(
         "Shift alerts a minute",
-        [("sum(emotrack:shift_alerts:per_minute)", "")],
+        [(f"sum(emotrack:shift_alerts:per_minute{{{TEAM}}})", "")],
         "stat",
         width=4,
         height=4,
     ),
     Panel(
         "Answered within (p99)",
-        [('max(emotrack:stage_seconds:p99{stage="end_to_end"})', "")],
+        [(f'max(emotrack:stage_seconds:p99{{stage="end_to_end", {TEAM}}})', "")],
         "stat",
         "s",
         4,
         4,
     ),
-    Panel("Workers ready", [("sum(emotrack_ready)", "")], "stat", width=4, height=4),
+    Panel("Workers ready", [(f"sum(emotrack_ready{{{OURS}}})", "")], "stat", width=4, height=4),
     Panel("Alerts firing", [(f"count({ALERTS}) or vector(0)", "")], "stat", width=4, height=4),
     Panel(
         "Emotions, live",
-        [(f"sum by (emotion) (rate(emotrack_predictions_emitted_total{RATE}))", "{{emotion}}")],
+        [(rate("predictions_emitted_total", "emotion"), "{{emotion}}")],
         unit="ops",
         width=16,
         height=10,
@@ -88,7 +91,7 @@ OVERVIEW: Final = (
     ),
     Panel(
         "Mix of the last hour",
-        [("sort_desc(emotrack:label_share:ratio1h)", "{{emotion}}")],
+        [(f"sort_desc(emotrack:label_share:ratio1h{{{TEAM}}})", SHARE)],
         "bargauge",
         "percentunit",
         height=10,
@@ -97,10 +100,10 @@ OVERVIEW: Final = (
         "Shifts a minute",
         [
             (
-                f'60 * sum(rate(emotrack_predictions_emitted_total{{shift="yes"}}{RATE}))',
+                "60 * " + rate("predictions_emitted_total", where='shift="yes"'),
                 "shift more likely than not",
             ),
-            (f"60 * sum(rate(emotrack_shift_alerts_total{RATE}))", "shift alerts"),
+            ("60 * " + rate("shift_alerts_total"), "shift alerts"),
         ],
         width=16,
     ),
@@ -121,13 +124,17 @@ OPERATIONS: Final = (
         stacked=True,
         note="The seven stages add up to the mean of end to end.",
     ),
-    Panel("p99 by stage", [("emotrack:stage_seconds:p99", "{{stage}}")], unit="s"),
+    Panel(
+        "p99 by stage",
+        [(f"max by (stage) (emotrack:stage_seconds:p99{{{TEAM}}})", "{{stage}}")],
+        unit="s",
+    ),
     Panel(
         "Lag",
         [
             (
-                f"sum by (partition) (emotrack_consumer_lag_records{{{OURS}}})",
-                "partition {{partition}}",
+                f"sum by (job, namespace, partition) (emotrack_consumer_lag_records{{{OURS}}})",
+                f"partition {{{{partition}}}} {WHOSE}",
             )
         ],
         note="Records without an answer, read ones included.",
@@ -136,9 +143,9 @@ OPERATIONS: Final = (
         "Newest answer's age",
         [
             (
-                "time() - max by (partition) "
+                "time() - max by (job, namespace, partition) "
                 f"(emotrack_last_processed_timestamp_seconds{{{OURS}}})",
-                "partition {{partition}}",
+                f"partition {{{{partition}}}} {WHOSE}",
             )
         ],
         unit="s",
@@ -216,12 +223,12 @@ OPERATIONS: Final = (
     ),
     Panel(
         "CPU",
-        [(f'rate(process_cpu_seconds_total{{job="emotrack", {OURS}}}{RATE})', "{{instance}}")],
+        [(f"rate(process_cpu_seconds_total{{{OURS}}}{RATE})", "{{instance}}")],
     ),
     Panel(
         "Memory",
         [
-            (f'process_resident_memory_bytes{{job="emotrack", {OURS}}}', "{{instance}}"),
+            (f"process_resident_memory_bytes{{{OURS}}}", "{{instance}}"),
             (f"emotrack_gpu_memory_bytes{{{OURS}}}", "{{instance}} device"),
         ],
         unit="bytes",
@@ -242,7 +249,7 @@ MODEL: Final = (
     Panel("Confidence by tenths", [(rate("confidence_bucket", "le"), "up to {{le}}")], unit="ops"),
     Panel(
         "Abstained",
-        [("emotrack:abstain_rate:ratio5m", "{{job}}")],
+        [(f"emotrack:abstain_rate:ratio5m{{{TEAM}}}", WHOSE)],
         unit="percentunit",
         note="Of all answers, those that say not to act on them.",
     ),
@@ -254,18 +261,23 @@ MODEL: Final = (
     ),
     Panel(
         "Shift more likely than not",
-        [("emotrack:shift_rate:ratio5m", "{{job}}")],
+        [(f"emotrack:shift_rate:ratio5m{{{TEAM}}}", WHOSE)],
         unit="percentunit",
     ),
     Panel(
         "Label mix, last hour",
-        [("emotrack:label_share:ratio1h", "{{emotion}}")],
+        [(f"emotrack:label_share:ratio1h{{{TEAM}}}", SHARE)],
         unit="percentunit",
         stacked=True,
     ),
     Panel(
         "Against the last day",
-        [("emotrack:label_share:ratio1h - emotrack:label_share:ratio1d", "{{emotion}}")],
+        [
+            (
+                f"emotrack:label_share:ratio1h{{{TEAM}}} - emotrack:label_share:ratio1d{{{TEAM}}}",
+                SHARE,
+            )
+        ],
         unit="percentunit",
         note="EmotrackLabelDrift fires beyond 20 points.",
     ),
@@ -275,7 +287,7 @@ MODEL: Final = (
     ),
     Panel(
         "Truncated contexts",
-        [("emotrack:context_truncated:ratio10m", "{{job}}")],
+        [(f"emotrack:context_truncated:ratio10m{{{TEAM}}}", WHOSE)],
         unit="percentunit",
     ),
     Panel(

@@ -47,8 +47,12 @@ def script(
     widths: tuple[int, int, int] = PAPER_WIDTHS,
     sentences: Sequence[str] = (),
     seed: int = 0,
+    turns: int | None = None,
 ) -> list[UtteranceMessage]:
     """Return `utterances` events of conversations that take turns, two speakers each.
+
+    With `turns`, a conversation ends after as many and another takes its place; at the start they
+    are at different turns, as they would be after a long time.
 
     MessagePack with float16 vectors of `widths` (text, audio, video), or JSON with raw text where
     there are `sentences`. Conversation ids start with `prefix`: a new one never meets old state.
@@ -65,8 +69,12 @@ def script(
     messages = []
     for number in range(utterances):
         turn, which = divmod(number, conversations)
+        name = f"{prefix}-{which:05d}"
+        if turns is not None:
+            past, turn = divmod(turn + which * turns // conversations, turns)
+            name = f"{name}-{past}"
         utterance = Utterance(
-            conversation_id=f"{prefix}-{which:05d}",
+            conversation_id=name,
             utterance_id=f"{prefix}#{number}",
             speaker_id="customer" if turn % 2 else "agent",
             seq=turn,
@@ -77,8 +85,8 @@ def script(
         headers = event_headers(
             id=utterance.utterance_id, type=UTTERANCE_TYPE, source=CLIENT_SOURCE, encoding=encoding
         )
-        name = utterance.conversation_id.encode(), utterance.utterance_id
-        messages.append(UtteranceMessage(name, encode(utterance, encoding), [*headers]))
+        named = name.encode(), utterance.utterance_id
+        messages.append(UtteranceMessage(named, encode(utterance, encoding), [*headers]))
     return messages
 
 
@@ -86,7 +94,7 @@ class Sender:
     """A sender of utterances, as fast as the broker takes them or at a fixed rate."""
 
     def __init__(self, bootstrap: str, topics: TopicNames) -> None:
-        self._bootstrap, self._topics = bootstrap, topics
+        self.bootstrap, self.topics = bootstrap, topics
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -107,7 +115,7 @@ class Sender:
         self, messages: Sequence[UtteranceMessage], timeout_s: float = DRAIN_S
     ) -> Collector:
         """Send all messages and return when all are answered. Raises `TimeoutError`."""
-        with collecting(self._bootstrap, self._topics.predictions) as collector:
+        with collecting(self.bootstrap, self.topics.predictions) as collector:
             self.flood(messages)
             collector.wait_for(len(messages), timeout_s)
             return collector
@@ -132,7 +140,7 @@ class Sender:
         while True:
             try:
                 self._producer.produce(
-                    self._topics.utterances, message.value, key, headers=message.headers
+                    self.topics.utterances, message.value, key, headers=message.headers
                 )
             except BufferError:
                 self._producer.poll(0.05)

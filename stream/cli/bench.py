@@ -171,6 +171,20 @@ def languages(
     finish(run_bench_languages(judge, conversations), json)
 
 
+@app.command()
+def capacity(
+    calls: Annotated[int, typer.Option(min=20, help="live at the same time")] = 150,
+    cached: Annotated[int, typer.Option(min=100, help="conversations, for the memory")] = 2_000,
+    threads: Annotated[int, typer.Option(min=1, help="of the worker, for the rates")] = 1,
+    jars: KafkaJars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """`emotrack capacity` against a worker, Redis and a log: how far its formula is off."""
+    from stream.bench.capacity import Amounts, run_bench_capacity
+
+    finish(run_bench_capacity(Amounts(calls, cached, threads=threads), say=say, jars=jars), json)
+
+
 def say(line: str) -> None:
     """Print a step of the work to stderr, apart from the table."""
     Console(stderr=True).print(f"[dim]{line}[/]", highlight=False)

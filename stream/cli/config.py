@@ -12,6 +12,7 @@ import typer
 
 from stream.cli.options import Bootstrap, ConfigFile, Model, Prefix, RedisUrl
 from stream.settings import PREFIX, SECRETS, Settings, load_settings, masked_url, settings_file
+from stream.worker.cpus import threads_fault, usable_cpus
 
 Origin = Literal["flag", "environment", "file", "default"]
 MASK: Final = "***"
@@ -42,6 +43,8 @@ def show_config(
     for setting in shown_settings(flags, config):
         origin = f"{setting.origin} {setting.source}".rstrip()
         typer.echo(f"{setting.name} = {setting.value}  ({origin})")
+    if fault := threads_fault(load_settings(flags, config).threads, usable_cpus()):
+        typer.echo(f"warning: {fault}", err=True)
 
 
 def shown_settings(flags: Mapping[str, Any], file: Path | None = None) -> list[Shown]:

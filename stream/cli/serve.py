@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from typing import Annotated, Literal
 
+import structlog
 import typer
 
 from stream.cli.options import (
@@ -16,8 +17,10 @@ from stream.cli.options import (
     SettingThreads,
     settings_of,
 )
+from stream.worker.cpus import threads_fault, usable_cpus
 from stream.worker.process import arm_from_environment, configure_log, stop_on_signals
 
+log = structlog.get_logger()
 app = typer.Typer(no_args_is_help=True)
 
 
@@ -54,6 +57,7 @@ def serve(
     gc.disable()  # until all is loaded: imports make no garbage, and a search for it costs a second
     lines = configure_log(settings)
     try:
+        warn_of_threads(settings.threads)
         from stream.serve import run_worker
 
         arm_from_environment()
@@ -61,3 +65,9 @@ def serve(
     finally:
         lines.close()
         gc.enable()
+
+
+def warn_of_threads(threads: int) -> None:
+    """Log that there are more threads than CPUs, where there are."""
+    if fault := threads_fault(threads, usable_cpus()):
+        log.warning("more threads than CPUs", cure=fault)

@@ -1,6 +1,7 @@
 """`emotrack conversations show`: find one conversation's state and print it.
 
-No sentence of the conversation is shown: none is stored.
+No sentence of the conversation is shown: none is stored. Ids of speakers and utterances, which may
+be names or addresses, are shown only when asked for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from stream.events.cloudevents import utc
 from stream.settings import Settings
 from stream.stores import open_states
 
+WITH_IDS = ("window", "speakers")  # lists of `as_data`
+IDS = ("utterance_id", "last_utterance_id", "speaker_id")
 KINDS = {"p": "prediction", "a": "shift alert", "d": "dead letter"}
 
 
@@ -100,6 +103,7 @@ def as_data(found: Found, spec: StateSpec) -> dict[str, Any]:
         "rows_at_most": limits.window,
         "utterance_ids": state.ids,
         "utterance_ids_at_most": limits.duplicate_horizon,
+        "ids_masked": False,
         "outputs": [_output_data(at, o) for at, o in sorted(loaded.outputs.items())],
     }
     return data | (_session_data(loaded.conversation) if loaded.conversation is not None else {})
@@ -146,6 +150,26 @@ def _output_data(offset: int, stored: StoredOutput) -> dict[str, Any]:
     return {"position": offset, "outcome": stored.outcome, "sends": sent}
 
 
+def masked(state: dict[str, Any]) -> dict[str, Any]:
+    """Return `as_data` with a number in place of each speaker and utterance id.
+
+    Equal ids get equal numbers, by their first place in the window, then among the speakers. A
+    number, not a hash: who can guess an id could find its hash.
+    """
+    numbers: dict[tuple[str, str], str] = {}
+
+    def number(field: str, value: str) -> str:
+        kind = "speaker" if field == "speaker_id" else "utterance"
+        seen = sum(1 for known, _ in numbers if known == kind)
+        return numbers.setdefault((kind, value), f"{kind} {seen + 1}")
+
+    def mask(row: dict[str, Any]) -> dict[str, Any]:
+        return {k: number(k, v) if k in IDS and v is not None else v for k, v in row.items()}
+
+    lists = {name: [mask(row) for row in state[name]] for name in WITH_IDS if name in state}
+    return state | lists | {"ids_masked": True}
+
+
 def when(epoch_ms: int) -> str | None:
     """Return broker time as text; None if there is none."""
     if epoch_ms == NO_CLOCK:
@@ -165,6 +189,8 @@ def print_state(state: dict[str, Any], console: Console) -> None:
     _table(console, "speakers, least recently heard first", state.get("speakers", []))
     waiting = [output | {"sends": ", ".join(output["sends"])} for output in state["outputs"]]
     _table(console, "outputs kept until their offset is committed", waiting)
+    if state["ids_masked"] and "window" in state:
+        console.print("ids of speakers and utterances are numbered; --ids shows them")
 
 
 def _facts(state: dict[str, Any]) -> list[tuple[str, str]]:

@@ -22,19 +22,25 @@ BUILT_IN = {"apps/v1", "v1", "policy/v1", "networking.k8s.io/v1", "autoscaling/v
 
 
 def run(
-    command: str, values: Path, sets: Sequence[str] = (), chart: Path = CHART
+    command: str,
+    values: Path,
+    sets: Sequence[str] = (),
+    chart: Path = CHART,
+    release: str = "emotrack",
 ) -> subprocess.CompletedProcess[str]:
     changes = [part for change in sets for part in ("--set", change)]
-    named = ["emotrack"] if command == "template" else []
+    named = [release] if command == "template" else []
     argv = [helm(), command, *named, str(chart), "-f", str(values), *changes]
     return subprocess.run(
         [*argv, "--kube-version", KUBERNETES], capture_output=True, text=True, check=False
     )
 
 
-def render(values: Path = SMALL, *sets: str, chart: Path = CHART) -> dict[str, dict[str, Any]]:
+def render(
+    values: Path = SMALL, *sets: str, chart: Path = CHART, release: str = "emotrack"
+) -> dict[str, dict[str, Any]]:
     """The rendered objects by kind, or kind/name where a kind comes more than once."""
-    rendered = run("template", values, sets, chart)
+    rendered = run("template", values, sets, chart, release)
     assert rendered.returncode == 0, rendered.stderr
     found: dict[str, dict[str, Any]] = {}
     for each in filter(None, yaml.safe_load_all(rendered.stdout)):

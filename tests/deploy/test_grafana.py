@@ -37,6 +37,16 @@ def test_the_file_is_what_the_code_writes(name: str) -> None:
     assert written == text(name), "run: python -m deploy.grafana.dashboards"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_query_is_about_the_chosen_teams(name: str) -> None:
+    """A series without a choice of job and namespace shows other teams' workers as well."""
+    chosen = re.compile(r'\{[^}]*job=~"\$job", namespace=~"\$namespace"[^}]*\}')
+    series = re.compile(r"\b(?:emotrack[_:]|process_|ALERTS\b)[\w:]*(?P<chosen>\{[^}]*\})?")
+    for expression in expressions(name):
+        for found in series.finditer(expression):
+            assert chosen.fullmatch(found["chosen"] or ""), expression
+
+
 def test_there_is_no_other_dashboard() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.json")) == NAMES
 

@@ -215,6 +215,16 @@ def test_the_pod_monitor_scrapes_the_port_that_the_pods_have() -> None:
     assert {"targetLabel": "job", "replacement": "emotrack"} in endpoint["relabelings"]
 
 
+@pytest.mark.parametrize(
+    ("release", "job"), [("live-emotrack", "live-emotrack"), ("b", "b-emotrack")]
+)
+def test_two_releases_in_one_namespace_are_two_jobs(release: str, job: str) -> None:
+    monitor = render(SMALL, *WATCHED, release=release)["PodMonitor"]["spec"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert {"targetLabel": "job", "replacement": job} in endpoint["relabelings"]
+    assert re.fullmatch(".*emotrack.*", job), "the rules ask for jobs of such a name"
+
+
 def test_every_rule_and_dashboard_of_deploy_is_in_the_chart_and_alerts_link_to_your_page() -> None:
     objects = render(FULL)
     rules = {

@@ -52,10 +52,31 @@ def test_the_configuration_is_valid() -> None:
     assert f"{len(RECORDINGS)} rules found" in checked.stdout
 
 
-@pytest.mark.parametrize("name", ["alerts", "drift", "recording"])
+@pytest.mark.parametrize("name", ["alerts", "drift", "recording", "teams"])
 def test_every_rule_does_in_its_unit_test_what_it_says(name: str) -> None:
     tested = run("promtool", "test", "rules", UNIT_TESTS / f"{name}.test.yml")
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+TEAM: Final = ("job", "namespace")
+GROUPED: Final = re.compile(r"\b(?:by|on) \(([^)]*)\)")
+
+
+@pytest.mark.parametrize("rule", ALERTS + RECORDINGS, ids=lambda r: r.get("alert", r.get("record")))
+def test_every_sum_and_every_match_is_within_a_team(rule: dict[str, Any]) -> None:
+    """A sum over two teams hides that one of them is dead."""
+    grouped = GROUPED.findall(rule["expr"])
+    assert all(tuple(labels.split(", "))[:2] == TEAM for labels in grouped), grouped
+    aggregated = re.findall(r"\b(?:sum|min|max|avg|count|group)\b\s*(\(|by)", rule["expr"])
+    assert "(" not in aggregated, "an aggregation without `by` is over all teams"
+    assert not set(rule.get("labels", ())) & {*TEAM}, "they are the workers' own"
+
+
+@pytest.mark.parametrize("path", ["prometheus", "compose"])
+def test_alertmanager_groups_and_inhibits_within_a_team(path: str) -> None:
+    config = yaml.safe_load((ROOT / f"deploy/{path}/alertmanager.yml").read_text())
+    assert tuple(config["route"]["group_by"][:2]) == TEAM
+    assert all(tuple(rule["equal"]) == TEAM for rule in config.get("inhibit_rules", ()))
 
 
 def cases() -> list[dict[str, Any]]:

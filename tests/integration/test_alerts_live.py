@@ -77,7 +77,8 @@ def panels() -> list[Any]:
 @pytest.mark.parametrize("expression", panels())
 def test_every_panel_shows_data(plant: Watched, expression: str) -> None:
     """While an alert fires, so that the list of alerts has something to show, too."""
-    query = expression.replace("$__rate_interval", "5s").replace("$instance", ".*")
+    query = expression.replace("$__rate_interval", "5s").replace("$job", ".*emotrack.*")
+    query = query.replace("$namespace", ".*").replace("$instance", ".*")
     wait_for(lambda: plant.finite(query), f"data for {query}")
 
 

@@ -43,7 +43,7 @@ def test_a_state_is_told_to_people_and_no_word_with_it(
     (last,) = [
         r for r in site.log(site.settings.topics.utterances) if b'"seq": 4' in (r.value or b"")
     ]
-    said = show(site, "call {7}", "--json").stdout
+    said = show(site, "call {7}", "--json", "--ids").stdout
     assert "secret" not in said
     told = json.loads(said)
     assert told["partition"] == told["keyed_to"] == last.partition
@@ -61,13 +61,46 @@ def test_a_state_is_told_to_people_and_no_word_with_it(
     assert 0 < told["expires_in_s"] <= 2 * SmallPredictor().recurrence.idle_s
     assert told["fence_token"] > 0 and told["clock"].endswith(" UTC")
 
-    table = show(site, "call {7}").stdout
+    table = show(site, "call {7}", "--ids").stdout
+    assert "--ids shows them" not in table
     for fact in ("call {7}", "3 of 3 rows", "5 utterances since", told["digest"], "call {7}-4"):
         assert fact in table
 
     other = SmallPredictor(digest="e" * 64)
     monkeypatch.setattr(serve, "load_predictor", lambda *args, **kwargs: other)
     assert "another model" in json.loads(show(site, "call {7}", "--json").stdout)["problem"]
+    assert worker.end() == 0
+
+
+def test_ids_of_speakers_and_utterances_are_shown_only_when_asked_for(
+    site: Site, start: Start
+) -> None:
+    worker = start(site.settings)
+    for n in range(4):
+        speaker = f"ann{n % 2}@example.com"
+        site.say("gdpr-1", n, speaker_id=speaker, features={"audio": {"tensor": [n, 1.0]}})
+    site.flush()
+    wait_for(lambda: site.committed() == site.sent, "all commits")
+    data = show(site, "gdpr-1", "--json").stdout
+    told = json.loads(data)
+    assert (
+        told["ids_masked"]
+        and not json.loads(show(site, "gdpr-1", "--json", "--ids").stdout)["ids_masked"]
+    )
+    window = [(row["utterance_id"], row["speaker_id"]) for row in told["window"]]
+    assert window == [
+        ("utterance 1", "speaker 1"),
+        ("utterance 2", "speaker 2"),
+        ("utterance 3", "speaker 1"),
+    ]
+    # The same people and utterances have the same numbers in both lists.
+    last = {one["speaker_id"]: one["last_utterance_id"] for one in told["speakers"]}
+    assert last == {"speaker 1": "utterance 3", "speaker 2": "utterance 2"}
+    table = show(site, "gdpr-1").stdout
+    assert "--ids shows them" in table and "speaker 2" in table
+    for shown in (data, table):
+        assert "example.com" not in shown and "gdpr-1-" not in shown
+    assert "ann1@example.com" in show(site, "gdpr-1", "--ids").stdout
     assert worker.end() == 0
 
 

@@ -42,8 +42,8 @@ class Alertmanager:
     def __init__(self, port: int) -> None:
         self._alerts = f"http://127.0.0.1:{port}/api/v2/alerts"
 
-    def tell(self, name: str, job: str) -> None:
-        labels = {"alertname": name, "job": job, "severity": "page"}
+    def tell(self, name: str, job: str, **more: str) -> None:
+        labels = {"alertname": name, "job": job, "severity": "page"} | more
         body = json.dumps([{"labels": labels}]).encode()
         kind = {"Content-Type": "application/json"}
         urllib.request.urlopen(urllib.request.Request(self._alerts, body, kind), timeout=10).close()
@@ -84,3 +84,19 @@ def test_another_job_s_alert_and_an_unrelated_one_are_told(alertmanager: Alertma
     alertmanager.tell("EmotrackDeadLetters", "one")
     told = {("EmotrackPartitionStuck", "another"), ("EmotrackDeadLetters", "one")}
     wait_for(lambda: {alertmanager.states()[at] for at in told} == {"active"}, "both told")
+
+
+def test_a_team_s_outage_holds_back_nothing_of_a_team_in_another_namespace(
+    alertmanager: Alertmanager,
+) -> None:
+    """Releases of two namespaces have the same job."""
+    alertmanager.tell("EmotrackRedisDown", "shared", namespace="one")
+    alertmanager.tell("EmotrackLagGrowing", "shared", namespace="one")
+    alertmanager.tell("EmotrackNoWorkerReady", "shared", namespace="another")
+    wait_for(
+        lambda: alertmanager.states()["EmotrackLagGrowing", "shared"] == "suppressed",
+        "the consequence held back",
+    )
+    wait_for(
+        lambda: alertmanager.states()["EmotrackNoWorkerReady", "shared"] == "active", "a page told"
+    )

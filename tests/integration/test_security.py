@@ -54,6 +54,12 @@ RIGHT: Final = re.compile(
     r"^\| (worker|inspector) \| ([A-Z_, ]+) \| (topic|group) `([^`]+)` \|$", re.MULTILINE
 )
 ACL_LINE: Final = re.compile(r"^ACL SETUSER ((?:emotrack|inspector) on .*)$", re.MULTILINE)
+TEAMS_PAGE: Final = (ROOT / "docs/teams.md").read_text("utf-8")
+TEAM_RIGHT: Final = re.compile(
+    r"^kafka-acls\.sh .* User:care (?:--resource-pattern-type prefixed --topic (\S+)|--group (\S+))"
+    r"((?: --operation \w+)+)$",
+    re.MULTILINE,
+)
 Env = dict[str, str]
 
 
@@ -88,11 +94,17 @@ def broker(
     server.__exit__(None, None, None)
 
 
-def acl(kind: str, name: str, user: str, operation: str) -> AclBinding:
+def acl(
+    kind: str,
+    name: str,
+    user: str,
+    operation: str,
+    pattern: ResourcePatternType = ResourcePatternType.LITERAL,
+) -> AclBinding:
     return AclBinding(
         ResourceType[kind.upper()],
         name,
-        ResourcePatternType.LITERAL,
+        pattern,
         f"User:{user}",
         "*",
         AclOperation[operation],
@@ -262,6 +274,32 @@ def test_an_inspector_of_the_page_may_look_and_change_nothing(
     assert "dead letters" in console("dlq", "list")
     console.settle({"ALLOW_CREATE_TIME": "true"})  # may not be asked for: DESCRIBE_CONFIGS
     refused(console("serve"), "inspector lacks WRITE on topic emotrack.predictions")
+
+
+def test_a_team_with_the_rights_of_its_page_works_and_reads_nothing_of_another(
+    broker: SecuredKafka, env: Env, console: Console, small_model: None
+) -> None:
+    """The two commands of docs/teams.md, carried out for another user."""
+    create(broker.plain, plan(TopicNames("care."), partitions=2))
+    grants = []
+    for prefix, group, operations in TEAM_RIGHT.findall(TEAMS_PAGE):
+        kind, name = ("topic", prefix) if prefix else ("group", group)
+        pattern = ResourcePatternType.PREFIXED if prefix else ResourcePatternType.LITERAL
+        grants += [
+            acl(kind, name, "guest", operation, pattern)
+            for operation in re.findall(r"--operation (\w+)", operations)
+        ]
+    assert len(grants) == 4 + 2
+    admin = AdminClient({"bootstrap.servers": broker.plain})
+    for future in admin.create_acls(grants).values():
+        future.result(10)
+    as_guest = {"KAFKA_USERNAME": "guest", "KAFKA_PASSWORD": secured.GUEST_PASSWORD}
+    team = {"KAFKA_PASSWORD_FILE": "", "TOPIC_PREFIX": "care.", "GROUP": "care"}
+    console.settle(env | as_guest | team)
+    said = console("doctor")
+    assert console.code == 0, said
+    console.settle({"TOPIC_PREFIX": "emotrack."})
+    refused(console("serve"), "guest lacks READ on topic emotrack.utterances")
 
 
 def test_our_own_certificate_is_enough_for_a_broker_that_asks_for_one(
