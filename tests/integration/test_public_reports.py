@@ -106,7 +106,9 @@ def test_an_offset_set_by_hand_is_where_reading_begins(site: Site, start: Start)
         consumer.commit(offsets=skipped, asynchronous=False)
     start(site.settings)
     wait_for(lambda: site.committed() == 20, "the commits")
-    assert [answer["utterance_id"] for answer in answers(site)] == [f"a-{n}" for n in range(15, 20)]
+    said = answers(site)
+    assert [answer["utterance_id"] for answer in said] == [f"a-{n}" for n in range(15, 20)]
+    assert said[0]["context"]["utterances"] == 3, "of the small model's window, from the log"
 
 
 def test_a_group_that_was_deleted_answers_again_under_the_same_ids(

@@ -39,6 +39,17 @@ def numbers(vector: FeatureVector) -> list[float]:
     return values
 
 
+def test_a_byte_order_mark_before_quoted_column_names_is_no_part_of_the_first(
+    tmp_path: Path,
+) -> None:
+    """adaltas/node-csv-parse#236: the first column was called by another name."""
+    file = tmp_path / "calls.csv"
+    named = '"conversation_id","utterance_id","speaker_id","text"\n"c","u","s","hi"\n'
+    file.write_text(named, encoding="utf-8-sig")
+    (utterance,) = open_sources([str(file)], DataChoice()).utterances
+    assert utterance == Utterance("c", "u", "s", text="hi")
+
+
 def test_each_utterance_gets_its_row_exactly_with_its_recipe() -> None:
     features = rows(audio=[[0.5, 300.1], [1, 2]], video=[[3], [4]])
     first, second = attached(lines(2), features, "talk.jsonl")
