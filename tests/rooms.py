@@ -34,9 +34,13 @@ class Figure:
 
     name: str
     before: str  # the rooms
-    must: int
+    must: int | None  # None: printed only, as features add to it
     value: int
     found: tuple[str, ...] = ()  # the offenders, for people
+
+    @property
+    def holds(self) -> bool:
+        return self.must is None or self.value <= self.must
 
 
 def sources() -> dict[str, Path]:
@@ -243,7 +247,7 @@ def measured() -> list[Figure]:
         Figure("places where an answer's meaning is written", "3", 1, len(meanings)),
         Figure("files that name a model, outside its folder", "16", 2, len(models), tuple(models)),
         Figure("docstrings that open with a question word", "281", 0, len(texts), tuple(texts)),
-        Figure("product lines", "30,737", 28_500, lines),
+        Figure("product lines", "30,737", None, lines),
     ]
 
 
@@ -252,12 +256,13 @@ def main() -> None:
     table = Table("", "before the rooms", "at most", "is", title="structure")
     figures = measured()
     for figure in figures:
-        mark = "" if figure.value <= figure.must else " (!)"
-        table.add_row(figure.name, figure.before, f"{figure.must:,}", f"{figure.value:,}{mark}")
+        must = "-" if figure.must is None else f"{figure.must:,}"
+        mark = "" if figure.holds else " (!)"
+        table.add_row(figure.name, figure.before, must, f"{figure.value:,}{mark}")
     console = Console()
     console.print(table)
     for figure in figures:
-        if figure.value > figure.must:
+        if not figure.holds:
             console.print(figure.name, *figure.found, sep="\n  ", highlight=False)
 
 
