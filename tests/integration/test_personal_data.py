@@ -117,7 +117,7 @@ def test_every_key_of_a_conversation_expires_after_twice_idle_s(
     most_ms = 2_000 * SmallPredictor().recurrence.idle_s
     left = {key: client.pttl(key) for key in client.scan_iter("et:*")}
     lasting = [key for key, ttl in left.items() if ttl == -1]
-    assert all(key.startswith(b"et:epoch:") for key in lasting), "a random number, no one's"
+    assert all(key.startswith(b"et:fence:") for key in lasting), "a partition's number, no one's"
     assert all(0 < ttl <= most_ms for key, ttl in left.items() if key not in lasting)
     assert len(left) - len(lasting) >= 4
 

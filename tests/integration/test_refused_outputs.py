@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import kafka
 import pytest
 from confluent_kafka.admin import AdminClient
 from kafka.admin import ConfigResource
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from stream import main
@@ -59,12 +61,19 @@ def parts(worker: ThreadWorker) -> dict[str, bool]:
     return dict(json.loads(body))
 
 
+@pytest.fixture
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """The log's lines, whatever an earlier test told it to write to."""
+    with capture_logs() as lines:
+        yield lines
+
+
 @pytest.mark.parametrize("delivery", ["at_least_once", "transactional"])
 @pytest.mark.parametrize("fault", [too_large, without_key, deleted])
 def test_it_is_held_and_goes_out_after_the_cure(
     site: Site,
     start: Callable[[Settings], ThreadWorker],
-    capsys: pytest.CaptureFixture[str],
+    logged: list[MutableMapping[str, Any]],
     fault: Callable[[Site], str],
     delivery: str,
     tmp_path: Path,
@@ -78,12 +87,9 @@ def test_it_is_held_and_goes_out_after_the_cure(
     for n in range(1, 8):
         site.say("c", n)
     site.flush()
-    said = ""
 
     def held() -> bool:
-        nonlocal said
-        said += "".join(capsys.readouterr())
-        return any("error" in line and cure in line for line in said.splitlines())
+        return any(line["log_level"] == "error" and cure in str(line) for line in logged)
 
     wait_for(held, "the sentence", 60)
     assert not parts(worker)["outputs_taken"]
