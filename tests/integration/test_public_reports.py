@@ -21,6 +21,9 @@ import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from state.redis_store import noted_key, state_keys
+from state.window import StateKey
+from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.topics import create, plan
 from stream.errors import EmotrackError
 from stream.settings import Settings
@@ -281,6 +284,29 @@ def test_a_reply_that_comes_after_its_time_is_no_answer_to_the_next_question(
     wait_for(lambda: answered(site) >= 35, "the other answers")
     found = verify_topics(site.settings, SmallPredictor(), allow_truncation=False)
     assert not found.violations
+
+
+def test_a_key_that_vanishes_alone_costs_no_context(site: Site, start: Start) -> None:
+    """redis/redis#9044, redis/redis#8123: it is gone, and the server counts no eviction."""
+    for name in ("b", "a"):
+        for n in range(5):
+            site.say(name, n)
+    site.flush()
+    serve_until_committed(site, start)
+    server, topic = redis.Redis.from_url(site.settings.redis_url), find_topic_id(site.settings)
+    for partition in range(site.partitions):
+        key = StateKey("a", topic, partition)
+        server.delete(*state_keys(key))
+        if (left := server.pttl(noted_key(key))) > 0:  # a minute passes
+            server.pexpire(noted_key(key), left - 61_000)
+    start(site.settings)
+    for name in ("a", "b"):
+        site.say(name, 5)
+    site.flush()
+    wait_for(lambda: answered(site) >= 12, "the next answers")
+    said = {answer["utterance_id"]: answer["context"] for answer in answers(site)}
+    assert said["a-5"]["utterances"] == said["b-5"]["utterances"] == 3
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
 
 
 def test_a_database_that_is_swapped_for_another_one_loses_no_context(
