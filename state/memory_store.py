@@ -6,6 +6,7 @@ runs on both. Bounded by the same TTL. Not thread-safe.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from state.codec import DIGEST, OFFSET, TOKEN, Append, Codec, Entries, output_offset, stored_int
 from state.store import (
+    NOTED_BEFORE_S,
     SPLITS_AT_MOST,
     Loaded,
     Noted,
@@ -88,8 +90,9 @@ class MemoryStore:
 
     def _note(self, key: StateKey) -> Noted:
         at, noted = (key.conversation_id, key.topic_id), self._memory.noted
-        _, partitions = noted.pop(at, (0.0, set[int]()))
+        until, partitions = noted.pop(at, (math.inf, set[int]()))
         new = key.partition not in partitions
+        old = until - self._now() < self._ttl_s - min(NOTED_BEFORE_S, self._ttl_s / 2)
         partitions.add(key.partition)
         noted[at] = (self._now() + self._ttl_s, partitions)
         for other in sorted(partitions - {key.partition}):
@@ -97,7 +100,7 @@ class MemoryStore:
             named = [*named, key.conversation_id]
             gone += len(named[:-SPLITS_AT_MOST])
             self._memory.splits[key.topic_id, other] = gone, named[-SPLITS_AT_MOST:]
-        return Noted(frozenset(partitions), new)
+        return Noted(frozenset(partitions), new, old and not new)
 
     def splits(self, topic_id: str, marks: Mapping[int, str]) -> dict[int, Splits]:
         found: dict[int, Splits] = {}

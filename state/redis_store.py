@@ -52,6 +52,7 @@ from state.redis_link import (
     servers_of,
 )
 from state.store import (
+    NOTED_BEFORE_S,
     SPLITS_AT_MOST,
     Loaded,
     Noted,
@@ -233,12 +234,15 @@ class RedisStore:
             name = noted_key(key)
             pipeline.sadd(name, key.partition)
             pipeline.smembers(name)
+            # Greater than what is left of its life: the latest note is older than the difference.
+            pipeline.pexpire(name, self._ttl_ms - note_age_ms(self._ttl_ms), gt=True)
             pipeline.pexpire(name, self._ttl_ms)
         answers = pipeline.execute(raise_on_error=False)
-        added, members = answers[::3], answers[1::3]
+        added, members, aged = (answers[i::4] for i in range(3))
+        three = (_readable(added, 0), _readable(members, ()), _readable(aged, 0))
         noted = [
-            Noted(frozenset(map(int, partitions)), bool(new))
-            for new, partitions in zip(_readable(added, 0), _readable(members, ()), strict=True)
+            Noted(frozenset(map(int, partitions)), bool(new), bool(old) and not new)
+            for new, partitions, old in zip(*three, strict=True)
         ]
         pipeline, told = self._redis.pipeline(transaction=False), False
         for key, found in zip(keys, noted, strict=True):
@@ -402,6 +406,11 @@ class RedisStore:
         if hangs_up(error) and not self._served and not self._cluster:
             error = last_words(self._url, self._timeout_s) or error
         return fault_of(error, self._here, running=self._served, tls=self._tls)
+
+
+def note_age_ms(life_ms: int) -> int:
+    """Return from which age on a note is one of before."""
+    return min(int(NOTED_BEFORE_S * 1000), life_ms // 2)
 
 
 def _readable(answers: Sequence[Any], otherwise: Any) -> list[Any]:

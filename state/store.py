@@ -114,11 +114,19 @@ class Saved(Struct, frozen=True):
     offset: int
 
 
+NOTED_BEFORE_S: Final = 60.0  # longer than a killed worker's successor takes to begin
+
+
 class Noted(Struct, frozen=True):
-    """The partitions a conversation was noted on; `new` where the one just noted was not yet."""
+    """The partitions a conversation was noted on; `new` where the one just noted was not yet.
+
+    `before` where it was, and the latest note was `NOTED_BEFORE_S` old: a state was written right
+    after that one, and outlives it.
+    """
 
     partitions: frozenset[int]
     new: bool
+    before: bool = False
 
 
 class Splits(Struct, frozen=True):

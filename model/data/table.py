@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "language": (),
     }
 )  # fmt: skip
+IDS: Final = ("conversation_id", "utterance_id", "speaker_id")
+_ROUNDED: Final = re.compile(r"\d[.,]\d+E\+\d\d+")  # 1.23457E+17: how a spreadsheet shows an id
+LONGEST_CELL: Final = 16 << 20  # Python's limit of 128 KiB is less than a record may have
 CSV_SUFFIXES: Final = (".csv", ".tsv")
 LINE_SUFFIXES: Final = (".jsonl", ".ndjson", ".gz")
 
@@ -56,6 +60,7 @@ def read_table(path: Path, renamed: Mapping[str, str] = MappingProxyType({})) ->
 
 
 def _csv_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
+    csv.field_size_limit(LONGEST_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header_line = file.readline()
@@ -63,6 +68,7 @@ def _csv_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
             reader = csv.reader(file, delimiter=max(",;\t", key=header_line.count), strict=True)
             header = next(reader, [])
             names = _our_names(str(path), header, renamed)
+            _require_once(path, header, names)
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
@@ -77,6 +83,15 @@ def _csv_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
+def _require_once(path: Path, header: Sequence[str], names: Mapping[str, str]) -> None:
+    """Raise `DataError` where a column that is read is there twice: one of them would be lost."""
+    if twice := sorted({theirs for theirs in names.values() if header.count(theirs) > 1}):
+        raise DataError(
+            f"{path}: the header has {', '.join(map(repr, twice))} more than once: rename or "
+            "remove the columns that are not meant"
+        )
+
+
 def _json_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
     for number, row in json_objects(path):
         place = f"{path}, line {number}"
@@ -86,6 +101,13 @@ def _json_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
 def _row(place: str, row: Mapping[str, Any], names: Mapping[str, str]) -> TableRow:
     cells = {ours: row[theirs] for ours, theirs in names.items()}
     trimmed = {k: v.strip() if isinstance(v, str) else v for k, v in cells.items()}
+    for name in IDS:
+        if isinstance(id := trimmed.get(name), str) and _ROUNDED.fullmatch(id):
+            raise DataError(
+                f"{place}: {name} {id!r} is a long number as a spreadsheet rounds it, so that "
+                "different ids become one: take the ids from where they came from, and make the "
+                "column text before a spreadsheet saves it"
+            )
     return TableRow(place, {k: v for k, v in trimmed.items() if v is not None and v != ""})
 
 

@@ -217,6 +217,14 @@ def kind_of(code: int | None) -> Kind:
     return UNKNOWN if code is None else KINDS.get(code, UNKNOWN)
 
 
+def cause_of(error: E) -> int:
+    """Return the code of an error; of a client's fatal one, which names it in words, the cause."""
+    if error.code() != E._FATAL:
+        return int(error.code())
+    text = error.str()
+    return next((code for code in KINDS if code >= 0 and E(code).str() in text), E._FATAL)
+
+
 def codes_that(act: Act) -> frozenset[int]:
     """Return the codes that have this reaction."""
     return frozenset(code for kind in TABLE if kind.act is act for code in kind.codes)

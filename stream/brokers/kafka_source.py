@@ -22,7 +22,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from stream.brokers.broker_faults import Act, Kind, codes_that, kind_of
+from stream.brokers.broker_faults import Act, Kind, cause_of, codes_that, kind_of
 from stream.brokers.kafka_config import (
     CALL_S,
     NO_TOPIC_ID,
@@ -205,12 +205,15 @@ class KafkaSource:
 
     def _on_error(self, error: KafkaError) -> None:
         """Log what may heal; raise what cannot heal out of `poll`."""
-        kind = kind_of(error.code())
-        if error.code() in GONE:
+        code = cause_of(error)
+        kind = kind_of(code)
+        if code in GONE:
             raise self._deleted()
-        if error.fatal() or kind.act is Act.END:
+        # A client that says so reads and commits nothing any more, whatever is cured meanwhile.
+        broken = error.fatal() or error.code() == KafkaError._FATAL
+        if broken or kind.act is Act.END:
             text = f"{error.str()}: {kind.says}" if kind.says else error.str()
-            if error.code() in DENIED:
+            if code in DENIED:
                 raise AccessRefused(f"Kafka at {self._bootstrap}: {text}")
             raise LogUnavailable(text)
         if error.code() in AWAY:

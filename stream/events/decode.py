@@ -28,6 +28,7 @@ from stream.events.messages import (
 )
 from stream.events.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
 from stream.events.recognise import nothing_said, wrong_key
+from stream.events.repeated_names import may_repeat, require_once
 from stream.ports import Record
 
 
@@ -183,6 +184,8 @@ def parse(value: bytes, encoding: Encoding) -> Utterance:
 
     What does not fit is read once more by `read_leniently`, which flags what it leaves out.
     """
+    if encoding == "json" and may_repeat(value):
+        require_once(value)
     try:
         wire = (_JSON_IN if encoding == "json" else _MSGPACK_IN).decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -24,7 +24,7 @@ from stream.events.messages import (
     in_range,
 )
 from stream.events.poison import Reason, Rejected
-from stream.events.recognise import bad_object, bad_value, misfit
+from stream.events.recognise import bad_object, bad_value, misfit, not_text
 
 IDS: Final = ("conversation_id", "utterance_id", "speaker_id")
 _WHOLE: Final = ("seq", "start_ms", "end_ms", "event_time")
@@ -35,6 +35,8 @@ _RESERVED_CURE: Final = {
 }
 _PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _HALF: Final = re.compile("[\ud800-\udfff]")
+_DIGITS: Final = 400  # a float has at most 309 before its point
+_STRING_HEADS: Final = {0xD9: 2, 0xDA: 3, 0xDB: 5}  # bytes before the text of MessagePack's str
 _TOO_DEEP: Final = "nested too deep: an utterance needs four levels, no more"
 
 
@@ -71,7 +73,7 @@ def read_leniently(value: bytes, encoding: Encoding) -> Utterance:
 def _json(value: bytes) -> dict[Any, Any]:
     text = value.removeprefix(BOM)
     try:  # `surrogatepass`: half a pair, or pairs as Java's modified UTF-8 has them
-        found = json.loads(text.decode("utf-8", "surrogatepass"))
+        found = json.loads(text.decode("utf-8", "surrogatepass"), parse_int=_whole_number)
     except ValueError as error:
         raise bad_value(text, "json", error) from None
     if not isinstance(found, dict):
@@ -79,9 +81,16 @@ def _json(value: bytes) -> dict[Any, Any]:
     return found
 
 
+def _whole_number(digits: str) -> int | float:
+    """Return an integer; infinity for one that fits no field, of which Python refuses to read."""
+    return int(digits) if len(digits) <= _DIGITS else float(digits)
+
+
 def _msgpack(value: bytes) -> dict[Any, Any]:
     try:
         found = msgspec.msgpack.decode(value)
+    except UnicodeDecodeError as error:
+        found = _with_surrogates(value, error)
     except (ValueError, msgspec.DecodeError, TypeError) as error:
         raise bad_value(value, "msgpack", error) from None
     if isinstance(found, dict):
@@ -89,6 +98,29 @@ def _msgpack(value: bytes) -> dict[Any, Any]:
     if value.startswith(b"{"):  # the number 123 in MessagePack
         raise bad_value(value, "msgpack", None)
     raise bad_object(found, "msgpack")
+
+
+def _with_surrogates(value: bytes, error: UnicodeDecodeError) -> dict[str, Any]:
+    """Read fields one by one, those of text with halves of surrogate pairs, as JavaScript has them.
+
+    Raises `Rejected` where another encoding is in a field, or text is so further inside.
+    """
+    try:
+        raw = msgspec.msgpack.decode(value, type=dict[str, msgspec.Raw])
+    except (UnicodeDecodeError, msgspec.DecodeError):
+        raise bad_value(value, "msgpack", error) from None
+    found: dict[str, Any] = {}
+    for name, field in raw.items():
+        try:
+            found[name] = msgspec.msgpack.decode(field)
+        except UnicodeDecodeError as inner:
+            text = bytes(field)
+            head = 1 if text[0] & 0xE0 == 0xA0 else _STRING_HEADS.get(text[0], 0)
+            try:
+                found[name] = text[head:].decode("utf-8", "surrogatepass")
+            except UnicodeDecodeError:
+                raise not_text(name, inner) from None
+    return found
 
 
 def _fit(fields: dict[str, Any], name: str) -> bool:
@@ -148,4 +180,4 @@ def _typed(known: Mapping[str, Any], fields: Mapping[Any, Any], encoding: Encodi
         message = "Number out of range"
     if "missing required field" in message:
         raise bad_object(fields, encoding)
-    raise misfit(message)
+    raise misfit(message, encoding)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
@@ -37,6 +38,9 @@ _ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
     "speaker_id": ("speaker", "participantid", "participant", "senderid", "userid", "role"),
     "text": ("utterance", "message", "content", "transcript", "sentence", "body", "msg"),
 }
+_AS_STR: Final = (
+    "pack text as MessagePack's str, not bin (in Python give the packer str, and use_bin_type=True)"
+)
 _NAME: Final = re.compile(r"[A-Za-z_][\w.-]{0,39}", re.ASCII)
 _SHOWN: Final = 8
 _LOOKED_AT: Final = 100  # fields: a record of 1 MiB may have 100,000
@@ -54,6 +58,9 @@ def bad_value(value: bytes, encoding: Encoding, error: Exception | None) -> Reje
     if (named := format_of(value)) is not None:
         return Rejected(reason, named)
     if encoding == "msgpack":
+        if isinstance(error, UnicodeDecodeError):
+            sentence = "a name or a text of the MessagePack is not UTF-8: encode text as UTF-8"
+            return Rejected(reason, sentence)
         return Rejected(reason, f"the value is not MessagePack: {error}. Write it with a library")
     if isinstance(error, UnicodeDecodeError):
         return Rejected(reason, not_utf8(value, error))
@@ -93,8 +100,19 @@ def nothing_said(value: bytes, encoding: Encoding) -> str | None:
     return f"the record has no `text`, but `{near}`: rename that field to `text`"
 
 
-def misfit(message: str) -> Rejected:
+def not_text(name: str, error: UnicodeDecodeError) -> Rejected:
+    """Return the `Rejected` of a MessagePack field whose text is in another encoding."""
+    return Rejected(
+        Reason.BAD_MSGPACK,
+        f"field {_safe(name)} has text in another encoding, perhaps Windows-1252 or Latin-1: byte "
+        f"{error.object[error.start]:#04x} is not UTF-8. Encode it as UTF-8",
+    )
+
+
+def misfit(message: str, encoding: Encoding) -> Rejected:
     """Return the `Rejected` of msgspec's refusal of a field; its message names the field."""
+    if "got `bytes`" in message and "Expected `str" in message:
+        return Rejected(Reason.WRONG_TYPE, f"{message}: {_AS_STR}")
     if "Number out of range" in message:
         return Rejected(Reason.NOT_FINITE, f"{message}: it does not fit a float")
     if "Invalid base64" in message:
@@ -102,7 +120,8 @@ def misfit(message: str) -> Rejected:
     if "got `null`" in message and any(f"$.{name}`" in message for name in REQUIRED):
         return Rejected(Reason.WRONG_TYPE, f"{message}: every utterance needs it, as a string")
     if "Expected `str" in message:
-        return Rejected(Reason.WRONG_TYPE, f"{message}: send it as a string, in quotes")
+        quotes = ", in quotes" if encoding == "json" else ""
+        return Rejected(Reason.WRONG_TYPE, f"{message}: send it as a string{quotes}")
     if "Expected `bool" in message:
         return Rejected(Reason.WRONG_TYPE, f"{message}: send true or false, without quotes")
     return Rejected(
@@ -130,6 +149,8 @@ def wrong_key(key: bytes | None, conversation_id: str) -> str:
         return "the key begins with a byte order mark: write keys as UTF-8 without one"
     if key.strip(b" \t\r\n\0") == id_bytes:
         return "the key is the id with spaces, line breaks or NUL around it: send the id alone"
+    if (named := _written_otherwise(key, conversation_id)) is not None:
+        return named
     try:
         found = json.loads(key)
     except (ValueError, RecursionError):
@@ -146,11 +167,43 @@ def wrong_key(key: bytes | None, conversation_id: str) -> str:
     return f"the record has a key that differs from `conversation_id`: {cure}"
 
 
+def _written_otherwise(key: bytes, conversation_id: str) -> str | None:
+    """Say how a key differs that looks like the id; None where it is another text."""
+    for encoding in ("utf-16", "cp1252"):
+        try:
+            if key.decode(encoding) == conversation_id:
+                name = "UTF-16" if encoding == "utf-16" else "Windows-1252 or Latin-1"
+                return f"the key is the id in {name}: write keys as UTF-8"
+        except UnicodeDecodeError:
+            pass
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return None
+    same = "send the same bytes in both, so that a conversation is one, on one partition"
+    if unicodedata.normalize("NFC", text) == unicodedata.normalize("NFC", conversation_id):
+        return (
+            "the key and `conversation_id` look alike, with accents composed in one and apart in "
+            f"the other (Unicode's NFC and NFD): {same}"
+        )
+    if text.casefold() == conversation_id.casefold():
+        return f"the key and `conversation_id` differ in upper and lower case: {same}"
+    if _visible(text) == _visible(conversation_id):
+        return f"the key and `conversation_id` differ in characters that are not visible: {same}"
+    return None
+
+
+def _visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Zs"))
+
+
 def _bad_mapping(found: Mapping[Any, Any]) -> Rejected:
     sentence = _wrapped(found)
     if sentence is not None:
         return Rejected(Reason.MISSING_FIELD, sentence)
     missing = [name for name in REQUIRED if name not in found]
+    if any(name.encode() in found for name in missing):
+        return Rejected(Reason.WRONG_TYPE, f"the names of the fields are bytes: {_AS_STR}")
     near = {name: other for name in missing if (other := nearest(name, found))}
     listed = ", ".join(f"`{name}`" for name in missing)
     sentence = (

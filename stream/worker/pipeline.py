@@ -224,6 +224,8 @@ class Pipeline:
         if found.foreign:
             # A rebuild leaves inactive states unchanged: their sessions are over.
             return None if NO_OFFSET < found.offset < lease.seen_below else "foreign"
+        if not lease.proves_new and item.key is not None and self._places.was_known(item.key):
+            return "lost"
         sent_ms = item.record.timestamp_ms
         # A missing key proves a new session only while its state cannot have expired yet.
         fresh = sent_ms != NO_TIMESTAMP and self._now_ms() - sent_ms < self._idle_ms

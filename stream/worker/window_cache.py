@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -71,6 +72,14 @@ class Split(Struct, frozen=True):
     partitions: tuple[int, ...]
 
 
+class Met(NamedTuple):
+    """A conversation that this worker noted: when, and what the store knew of it before."""
+
+    at_s: float
+    split: bool  # on other partitions, too
+    before: bool  # on this partition, a while before our note
+
+
 class Places:
     """The conversations noted by this worker in the last `again_s`, at most `capacity` of them.
 
@@ -86,7 +95,7 @@ class Places:
     ) -> None:
         self._store, self._capacity = store, capacity
         self._again_s, self._clock_s = again_s, clock_s
-        self._noted: OrderedDict[StateKey, tuple[float, bool]] = OrderedDict()
+        self._noted: OrderedDict[StateKey, Met] = OrderedDict()
         self._marks: dict[int, str] = {}
         self._found: list[Split] = []
 
@@ -96,14 +105,14 @@ class Places:
     def note(self, keys: Iterable[StateKey]) -> None:
         """Note the conversations not noted lately, in one round trip. Raises `StoreUnavailable`."""
         now = self._clock_s()
-        while self._noted and next(iter(self._noted.values()))[0] <= now - self._again_s:
+        while self._noted and next(iter(self._noted.values())).at_s <= now - self._again_s:
             self._noted.popitem(last=False)
         due = [key for key in keys if key not in self._noted]
         if not due:
             return
         for key, noted in zip(due, self._store.note_many(due), strict=True):
             split = len(noted.partitions) > 1
-            self._noted[key] = now, split
+            self._noted[key] = Met(now, split, noted.before)
             if split and noted.new:
                 self._found.append(Split(key.conversation_id, tuple(sorted(noted.partitions))))
         while len(self._noted) > self._capacity:
@@ -112,7 +121,15 @@ class Places:
     def is_split(self, key: StateKey) -> bool:
         """Return whether this conversation is known to be on several partitions."""
         noted = self._noted.get(key)
-        return noted is not None and noted[1]
+        return noted is not None and noted.split
+
+    def was_known(self, key: StateKey) -> bool:
+        """Return whether this partition's owner had met the conversation a while before our note.
+
+        Its state was written then, and outlives the note: where there is none, it was deleted.
+        """
+        noted = self._noted.get(key)
+        return noted is not None and noted.before
 
     def look(self, topic_id: str, partitions: Sequence[int]) -> None:
         """Learn which conversations of these partitions were met on others since the last look.
@@ -125,7 +142,7 @@ class Places:
             for name in splits.conversation_ids:
                 key = StateKey(name, topic_id, partition)
                 if (noted := self._noted.get(key)) is not None:
-                    self._noted[key] = noted[0], True
+                    self._noted[key] = noted._replace(split=True)
 
     def found(self) -> list[Split]:
         """Return the splits that notes of ours found since the last call."""

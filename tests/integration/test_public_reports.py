@@ -7,10 +7,13 @@ have tests beside the code they concern.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +21,9 @@ import redis
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from state.redis_store import noted_key, state_keys
+from state.window import StateKey
+from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.topics import create, plan
 from stream.errors import EmotrackError
 from stream.settings import Settings
@@ -38,6 +44,10 @@ def answers(site: Site) -> list[dict[str, Any]]:
 
 def answered(site: Site) -> int:
     return site.ends(site.settings.topics.predictions)
+
+
+def reached(site: Site, count: int) -> bool:
+    return answered(site) >= count
 
 
 def admin_of(site: Site) -> AdminClient:
@@ -221,3 +231,99 @@ def remove_states(site: Site) -> None:
     store = redis.Redis.from_url(site.settings.redis_url)
     if keys := list(store.scan_iter("et:*")):
         store.delete(*keys)
+
+
+def test_an_open_transaction_of_a_producer_holds_records_back_and_shows_in_the_lag(
+    site: Site, start: Start
+) -> None:
+    """softwaremill/klag-exporter#104, spring-projects/spring-kafka#1587: the two wrong lags."""
+    worker = start(site.settings)
+    options = {"bootstrap.servers": site.settings.bootstrap, "partitioner": "murmur2_random"}
+    producer = Producer({**options, "transactional.id": uuid.uuid4().hex, "log_level": 0})
+    producer.init_transactions()
+    sending = replace(site, producer=producer)
+    producer.begin_transaction()
+    sending.say("a", 0)
+    producer.commit_transaction()
+    wait_for(lambda: answered(site) == 1, "the answer")
+    wait_for(lambda: worker.metric("consumer_lag_records") == 0, "a lag without the marker")
+    producer.begin_transaction()
+    sending.say("a", 1)
+    assert producer.flush(10) == 0
+    for n in range(2, 12):
+        site.say("a", n)  # behind what is neither committed nor aborted
+    site.flush()
+    wait_for(lambda: worker.metric("consumer_lag_records") == 11, "a lag that counts what waits")
+    assert answered(site) == 1
+    producer.abort_transaction()
+    wait_for(lambda: answered(site) == 11, "the other answers")
+    wait_for(lambda: worker.metric("consumer_lag_records") == 0, "the end of the lag")
+    assert "a-1" not in {answer["utterance_id"] for answer in answers(site)}
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
+
+
+def test_a_reply_that_comes_after_its_time_is_no_answer_to_the_next_question(
+    site: Site, start: Start
+) -> None:
+    """redis-rs/redis-rs#1252, redis/redis-py#722: always one reply late, or waiting for ever."""
+    worker = start(site.settings)
+    for n in range(5):
+        site.say("a", n)
+    site.flush()
+    wait_for(lambda: answered(site) == 5, "the answers")
+    server = redis.Redis.from_url(site.settings.redis_url).info()["process_id"]
+    os.kill(server, signal.SIGSTOP)  # it takes commands and answers none
+    try:
+        for n in range(5, 20):
+            site.say("a", n)
+            site.say("b", n)
+        site.flush()
+        wait_for(lambda: worker.metric("ready") == 0, "the word that the store is away")
+    finally:
+        os.kill(server, signal.SIGCONT)  # now it answers what was given up
+    wait_for(lambda: answered(site) >= 35, "the other answers")
+    found = verify_topics(site.settings, SmallPredictor(), allow_truncation=False)
+    assert not found.violations
+
+
+def test_a_key_that_vanishes_alone_costs_no_context(site: Site, start: Start) -> None:
+    """redis/redis#9044, redis/redis#8123: it is gone, and the server counts no eviction."""
+    for name in ("b", "a"):
+        for n in range(5):
+            site.say(name, n)
+    site.flush()
+    serve_until_committed(site, start)
+    server, topic = redis.Redis.from_url(site.settings.redis_url), find_topic_id(site.settings)
+    for partition in range(site.partitions):
+        key = StateKey("a", topic, partition)
+        server.delete(*state_keys(key))
+        if (left := server.pttl(noted_key(key))) > 0:  # a minute passes
+            server.pexpire(noted_key(key), left - 61_000)
+    start(site.settings)
+    for name in ("a", "b"):
+        site.say(name, 5)
+    site.flush()
+    wait_for(lambda: answered(site) >= 12, "the next answers")
+    said = {answer["utterance_id"]: answer["context"] for answer in answers(site)}
+    assert said["a-5"]["utterances"] == said["b-5"]["utterances"] == 3
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations
+
+
+def test_a_database_that_is_swapped_for_another_one_loses_no_context(
+    site: Site, start: Start
+) -> None:
+    """redis/redis#8236: SWAPDB changes all keys at once and tells no client."""
+    start(site.settings)
+    for n in range(5):
+        site.say("a", n)
+    site.flush()
+    wait_for(lambda: site.committed() == 5, "the commits")
+    server = redis.Redis.from_url(site.settings.redis_url)
+    for said in (8, 11):  # to an empty one, and back to states that are older by then
+        server.swapdb(0, 7)
+        for n in range(said - 3, said):
+            site.say("a", n)
+        site.flush()
+        wait_for(partial(reached, site, said), "the next answers")
+    assert {a["context"]["first_position"] for a in answers(site)} == {0}
+    assert not verify_topics(site.settings, SmallPredictor(), allow_truncation=False).violations

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not re-exported
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialAlteration,
@@ -35,7 +40,7 @@ from tests.integration.test_security import (  # noqa: F401 -- fixtures
     env,
     store,
 )
-from tests.integration.workers import ThreadWorker
+from tests.integration.workers import ThreadWorker, wait_for
 
 pytestmark = pytest.mark.integration
 Start = Callable[[Settings], ThreadWorker]
@@ -130,6 +135,20 @@ class Credentials:
         for granted in self._admin.create_acls(grants).values():
             granted.result(10)
 
+    def forbid_worker(self, kind: ResourceType, name: str, operation: AclOperation) -> None:
+        """Take one right of the worker away."""
+        which = AclBindingFilter(
+            kind,
+            name,
+            ResourcePatternType.ANY,
+            "User:worker",
+            None,  # type: ignore[arg-type]  # any host
+            operation,
+            AclPermissionType.ANY,
+        )
+        (gone,) = self._admin.delete_acls([which]).values()
+        assert len(gone.result(10)) == 1
+
     def _alter(self, change: UserScramCredentialAlteration) -> None:
         for done in self._admin.alter_user_scram_credentials([change]).values():
             done.result(10)
@@ -140,6 +159,28 @@ def credentials(broker: SecuredKafka) -> Iterator[Credentials]:  # noqa: F811
     users = Credentials(broker.plain)
     yield users
     users.give("worker", secured.WORKER_PASSWORD)
+    users.allow_as_worker("worker")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(ResourceType.TOPIC, "emotrack.utterances"), (ResourceType.GROUP, "emotrack")],
+)
+def test_a_right_to_read_that_is_taken_away_ends_the_worker_by_name(
+    talk: Talk, credentials: Credentials, start: Start, kind: ResourceType, name: str
+) -> None:
+    """zio/zio-kafka#1713, thomhurst/Dekaf#1347: it reads nothing any more and says nothing."""
+    worker = start(talk.settings)
+    talk.goes_on()
+    wait_for(lambda: worker.metric("records_committed_total") >= 6, "the commits")
+    credentials.forbid_worker(kind, name, AclOperation.READ)
+    wait_for(lambda: worker.error is not None, "the end of the worker")
+    with pytest.raises(AccessRefused, match=r"authorization failed: this user .* docs/security"):
+        worker.end()
+    worker.error = None
+    credentials.allow_as_worker("worker")
+    start(talk.settings)
+    talk.goes_on()
 
 
 def test_a_second_kafka_user_takes_over_in_the_same_group(

@@ -104,8 +104,8 @@ def test_a_state_of_the_layout_before_is_foreign_and_never_corrupt(
     assert found.outputs == {0: output}
 
 
-def on(*partitions: int, new: bool) -> Noted:
-    return Noted(frozenset(partitions), new)
+def on(*partitions: int, new: bool, before: bool = False) -> Noted:
+    return Noted(frozenset(partitions), new, before)
 
 
 class MemoryBackend:
@@ -837,9 +837,12 @@ def test_a_conversation_is_noted_on_each_partition_it_is_met_on(
     assert store.note_many([there]) == [on(0, 3, new=False)]
     assert store.note_many([]) == []
     backend.age(1.5 * spec.recurrence.idle_s)
-    assert store.note_many([here]) == [on(0, 3, new=False)], "it lives on"
+    lives_on = on(0, 3, new=False, before=True)
+    assert store.note_many([here]) == [lives_on], "it lives on"
+    assert store.note_many([here]) == [on(0, 3, new=False)], "noted just now"
     backend.age(1.5 * spec.recurrence.idle_s)
-    assert store.note_many([there]) == [on(0, 3, new=False)], "with every note"
+    third = StateKey("c{1}", "topic", 4)
+    assert store.note_many([there, third]) == [lives_on, on(0, 3, 4, new=True)], "with every note"
     backend.age(3 * spec.recurrence.idle_s)
     assert store.note_many([here]) == [on(0, new=True)], "the note has expired with the state"
 

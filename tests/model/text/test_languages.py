@@ -52,6 +52,17 @@ def test_languages_that_nothing_was_chosen_on_abstain_too(english: Judge) -> Non
     assert share(english, texts, "language") >= 0.8
 
 
+def test_a_language_in_latin_letters_abstains_when_it_is_stated(english: Judge) -> None:
+    """Infosys/Infosys-Responsible-AI-Toolkit#91: by its words alone it passes for English."""
+    for text, tag in (
+        ("mujhe bahut gussa aa raha hai", "hi-Latn"),
+        ("privet kak dela, ya ochen zloy", "ru-Latn"),
+        ("wo hen sheng qi", "zh-Latn"),
+    ):
+        assert english.doubt(text, None) is None, "recognised now: say so in docs/reliability.md"
+        assert english.doubt(text, tag) == "language"
+
+
 @pytest.mark.parametrize("name", ["emoji", "invisible"])
 def test_text_that_says_nothing_abstains(english: Judge, name: str) -> None:
     assert share(english, list(SENTENCES["wordless"][name]), "unknown_words") == 1
@@ -70,6 +81,14 @@ def test_real_english_is_answered(english: Judge, data_folder: Path | None, name
 @pytest.mark.parametrize(
     ("text", "doubt"),
     [
+        # Taken for Slovak, Norwegian, Turkish, Danish, Swedish or Dutch elsewhere.
+        ("I love you", None),  # Mimino666/langdetect#105
+        ("Hello my friend", None),  # Mimino666/langdetect#87
+        ("ok, fine", None),  # pemistahl/lingua#131
+        ("Let's talk somewhere else", None),  # Abhijit-2592/spacy-langdetect#7
+        ("still no broadband", None),  # shuyo/language-detection#53
+        ("LOL", None),  # patrickschur/language-detection#34
+        ("Stephanie", None),  # languagetool-org/languagetool#1210
         ("Great 😀😀😀", None),
         ("Ｈｅｌｌｏ ｔｈｅｒｅ", None),  # noqa: RUF001 -- full width
         ("H\u200bello, how are you?", None),

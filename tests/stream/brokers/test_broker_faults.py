@@ -40,7 +40,9 @@ def sink() -> Iterator[KafkaSink]:
     made.close()
 
 
-@pytest.mark.parametrize(("code", "kind"), LINES)
+@pytest.mark.parametrize(
+    ("code", "kind"), [line for line in LINES if line.values[0] != KafkaError._FATAL]
+)
 def test_while_reading(source: KafkaSource, code: int, kind: Kind) -> None:
     """A fault that cannot heal ends the worker with its sentence; any other is logged."""
     error = KafkaError(code)
@@ -55,6 +57,23 @@ def test_while_reading(source: KafkaSource, code: int, kind: Kind) -> None:
     (line,) = lines
     assert line["reason"] == error.str()
     assert line["cure"] == (kind.says or None)
+
+
+@pytest.mark.parametrize(
+    ("cause", "ends", "says"),
+    [
+        ("Broker: Group authorization failed", AccessRefused, "add the ACLs of docs/security.md"),
+        ("Broker: Static consumer fenced by other consumer with same group.instance.id",
+         LogUnavailable, "another worker has the same group.instance.id"),
+        ("something new", LogUnavailable, "something new"),
+    ],
+)  # fmt: skip
+def test_a_consumer_that_is_fatally_broken_ends_with_what_caused_it(
+    source: KafkaSource, cause: str, ends: type[Exception], says: str
+) -> None:
+    """thomhurst/Dekaf#1347: it reads nothing any more, also when the cause is cured."""
+    with pytest.raises(ends, match=says):
+        source._on_error(KafkaError(KafkaError._FATAL, f"Fatal error: {cause}"))
 
 
 @pytest.mark.parametrize(("code", "kind"), LINES)

@@ -147,6 +147,39 @@ def test_a_csv_row_is_an_utterance_and_its_emotion_is_not_sent(tmp_path: Path) -
     ]
 
 
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """python/cpython#61739, mholt/PapaParse#129: the last one wins, the others are lost."""
+    path = tmp_path / "talk.csv"
+    path.write_text("conversation_id,speaker_id,text,text\nc,a,so happy,so sad\n")
+    with pytest.raises(SourceError, match=r"talk\.csv: the header has 'text' more than once"):
+        open_sources([str(path)], DataChoice())
+    path.write_text("conversation_id,speaker_id,text,text of before\nc,a,so happy,so sad\n")
+    (met,) = open_sources([str(path)], DataChoice()).utterances
+    assert met.text == "so happy"
+    path.write_text("conversation_id,speaker_id,text,x,x\nc,a,so happy,1,2\n")  # not read
+    assert len(list(open_sources([str(path)], DataChoice()).utterances)) == 1
+
+
+@pytest.mark.parametrize("id", ["1.23457E+17", "1,29403E+18"])
+def test_ids_that_a_spreadsheet_rounded_are_refused(tmp_path: Path, id: str) -> None:
+    """pulibrary/orangelight#2695, dbcli/mycli#1094: different ids become one."""
+    path = tmp_path / "talk.csv"
+    path.write_text(
+        f"conversation_id,speaker_id,text\nc,a,hello\n{id!r},a,hello\n".replace("'", '"')
+    )
+    with pytest.raises(SourceError, match=r"line 3: conversation_id .* as a spreadsheet rounds it"):
+        open_sources([str(path)], DataChoice())
+
+
+def test_a_long_text_is_read(tmp_path: Path) -> None:
+    """wireservice/csvkit#812: "field larger than field limit (131072)"."""
+    path = tmp_path / "talk.csv"
+    long = "word " * 40_000
+    path.write_text(f"conversation_id,speaker_id,text\nc,a,{long}\n")
+    (met,) = open_sources([str(path)], DataChoice()).utterances
+    assert met.text == long.strip()
+
+
 def test_a_number_that_no_answer_needs_costs_no_row(tmp_path: Path) -> None:
     """pandas writes whole numbers as 3.0 where a column has an empty cell."""
     text = "conversation_id,speaker_id,text,seq,end_ms\nc,s,hi,3.0,0.5\nc,s,hi,one,nan\n"

@@ -177,9 +177,43 @@ REFUSED: Final[dict[str, Case]] = {
     "JSON with a comma at its end": Case(
         Wire(to_json()[:-1] + b",}"), ("broken at character",), send_json
     ),
-    "a number without end": Case(
-        Wire(to_json()[:-1] + b', "seq": ' + b"9" * 5000 + b"}"), ("thousands of digits",),
-        send_json,
+    "two texts": Case(
+        Wire(to_json()[:-1] + b', "text": "No."}'), ("`text`", "twice"), send_json
+    ),
+    "two speakers": Case(
+        Wire(to_json()[:-1] + b', "speaker_id": "t"}'), ("`speaker_id`", "twice"), send_json
+    ),
+    "a null after the text": Case(
+        Wire(to_json()[:-1] + b',"text":null}'), ("`text`", "twice"), send_json
+    ),
+    "an id that is a number": Case(
+        Wire(to_json(conversation_id=1610521604143693812), b"1610521604143693812"),
+        ("`$.conversation_id`", "in quotes"),
+        object_by(lambda found: found | {"conversation_id": str(found["conversation_id"])}),
+    ),
+    "MessagePack with names in bytes": Case(
+        Wire(
+            msgspec.msgpack.encode({k.encode(): v.encode() for k, v in GOOD.items()}),
+            headers=content_type("application/msgpack"),
+        ),
+        ("names of the fields are bytes", "str, not bin"),
+        lambda wire: wire._replace(value=msgspec.msgpack.encode(GOOD)),
+    ),
+    "MessagePack with texts in bytes": Case(
+        Wire(
+            msgspec.msgpack.encode(GOOD | {"text": TEXT.encode()}),
+            headers=content_type("application/msgpack"),
+        ),
+        ("`$.text`", "str, not bin"),
+        lambda wire: wire._replace(value=msgspec.msgpack.encode(GOOD)),
+    ),
+    "MessagePack in Windows-1252": Case(
+        Wire(
+            msgspec.msgpack.encode(GOOD | {"text": "I can?t"}).replace(b"?", b"\x92"),
+            headers=content_type("application/msgpack"),
+        ),
+        ("`text`", "0x92", "Windows-1252", "UTF-8"),
+        value_by(lambda value: value.replace(b"\x92", b"'")),
     ),
     "Python's dict": Case(
         Wire(str(GOOD).encode()), ("single quotes", "json.dumps"), send_json
@@ -314,6 +348,24 @@ REFUSED: Final[dict[str, Case]] = {
     "a key with a byte order mark": Case(
         Wire(to_json(), b"\xef\xbb\xbfc"), ("byte order mark",), with_key(b"c")
     ),
+    "a key with other accents": Case(
+        Wire(to_json(conversation_id="Zoe\u0308"), "Zo\u00eb".encode()), ("NFC and NFD",),
+        with_key("Zoe\u0308".encode()),
+    ),
+    "a key in another case": Case(
+        Wire(to_json(conversation_id="Call-1"), b"call-1"), ("upper and lower case",),
+        with_key(b"Call-1"),
+    ),
+    "a key with what cannot be seen": Case(
+        Wire(to_json(), "c\u200b".encode()), ("not visible",), with_key(b"c")
+    ),
+    "a key in Latin-1": Case(
+        Wire(to_json(conversation_id="Zo\u00eb"), b"Zo\xeb"), ("Latin-1", "UTF-8"),
+        with_key("Zo\u00eb".encode()),
+    ),
+    "a key in UTF-16": Case(
+        Wire(to_json(), "c".encode("utf-16")), ("UTF-16", "UTF-8"), with_key(b"c")
+    ),
     "another key": Case(Wire(to_json(), b"d"), ("differs from `conversation_id`",), with_key(b"c")),
     "an empty key": Case(Wire(to_json(), b""), ("an empty key",), with_key(b"c")),
     "no key": Case(Wire(to_json(), None), ("has no key",), with_key(b"c")),
@@ -321,6 +373,10 @@ REFUSED: Final[dict[str, Case]] = {
 
 READ: Final[dict[str, Wire]] = {
     "no header": Wire(to_json()),
+    "the same field twice": Wire(to_json()[:-1] + f', "text": "{TEXT}"}}'.encode()),
+    "our names in a field that is not ours": Wire(
+        to_json(meta={"text": "a", "speaker_id": "b", "of": {"text": "d"}})
+    ),
     "a byte order mark": Wire(b"\xef\xbb\xbf" + to_json()),
     "spaces around": Wire(b"\r\n " + to_json() + b"\n"),
     "a type in quotes": Wire(to_json(), headers=content_type('"application/json"')),

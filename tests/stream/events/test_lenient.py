@@ -179,6 +179,26 @@ def test_a_pair_as_java_and_oracle_write_it_is_the_character_and_no_flag() -> No
     assert met == Utterance("c", "u", "s", text="\U0001f621")
 
 
+@pytest.mark.parametrize("length", [3, 40, 300, 70_000])
+def test_half_a_pair_in_messagepack_is_repaired_as_in_json(length: int) -> None:
+    """kriszyp/msgpackr#195: a text that was cut inside an emoji."""
+    text = "x" * (length - 3)
+    value = msgspec.msgpack.encode(GOOD | {"text": f"{text}???"}).replace(b"???", b"\xed\xa0\xbd")
+    met = DECODER.decode(
+        Record("t", 0, 0, 0, b"c", value, (("content-type", b"application/msgpack"),))
+    ).message
+    assert isinstance(met, Utterance)
+    assert (met.text, flags_of(met)) == (f"{text}\ufffd", ("repaired_text",))
+
+
+@pytest.mark.parametrize("field", ["seq", "start_ms", "ours"])
+def test_a_number_without_end_costs_no_answer(field: str) -> None:
+    """Liquid4All/ifstruct#3: Python reads no whole number of more than 4,300 digits."""
+    met = read(as_json(end_ms="x")[:-1] + f', "{field}": {"9" * 5000}}}'.encode())
+    assert isinstance(met, Utterance)
+    assert f"ignored_{field}" in flags_of(met) or field == "ours"
+
+
 def test_half_a_pair_in_an_id_is_refused_because_two_ids_could_become_one() -> None:
     met = read(as_json().replace(b'"s"', b'"s\\ud83d"'))
     assert isinstance(met, Poison)

@@ -427,6 +427,27 @@ def test_a_missing_state_is_new_only_where_that_is_proven(bench: Bench) -> None:
     assert not event(bench.one(old)).context.truncated
 
 
+def test_a_state_that_was_deleted_alone_is_rebuilt_by_the_next_owner(bench: Bench) -> None:
+    """redis/redis#9044: one key is gone, and nothing else tells that it was ever there."""
+    for name in ("gone", "kept"):
+        bench.one(bench.item(name))
+    del bench.memory.states[StateKey("gone", "id", 0)]
+    bench.now_ms += 61_000
+    bench.lease = replace(bench.lease, proves_new=False)
+    later = bench.successor()
+    step = later.step(later.item("gone"), later.item("new"))
+    assert doubted(step) == {"gone": "lost"}
+    later = bench.successor()
+    assert event(later.one(later.item("kept"))).context.utterances == 1
+
+
+def test_a_worker_that_was_killed_between_note_and_state_costs_no_rebuild(bench: Bench) -> None:
+    bench.store.note_many([StateKey("c", "id", 0)])
+    bench.now_ms += 30_000
+    bench.lease = replace(bench.lease, proves_new=False)
+    assert event(bench.one(bench.item())).context.utterances == 0
+
+
 def test_what_may_have_begun_in_a_cut_log_is_truncated(bench: Bench) -> None:
     before = bench.item("before")
     bench.now_ms += 1
