@@ -100,7 +100,7 @@ def test_it_is_held_and_goes_out_after_the_cure(
     else:
         assert CliRunner().invoke(main.app, ["topics", "fix", *at]).exit_code == 0
     wait_for(lambda: site.committed() == site.sent, "the commit of all", 60)
-    assert all(parts(worker).values())
+    wait_for(lambda: all(parts(worker).values()), "readiness")
     if fault is not deleted:
         report = verify_topics(site.settings, SmallPredictor(), allow_truncation=False)
         assert report.violations == []

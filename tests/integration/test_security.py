@@ -38,6 +38,7 @@ from stream.cli import serve
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
 from stream.errors import AccessRefused
 from stream.events.messages import TopicNames, Utterance
+from stream.local.servers import free_ports
 from stream.security import KafkaSecurity
 from stream.serve import find_topics
 from stream.settings import Settings, load_settings
@@ -508,6 +509,7 @@ def test_the_chart_s_secured_example_is_healthy_on_these_servers(
             place.mkdir()
             (place / "ca.crt").write_bytes(broker.certificates.ca.read_bytes())
             env = {n: v.replace(mount["mountPath"], str(place)) for n, v in env.items()}
+    env["metrics_port"] = str(free_ports(1)[0])  # the pod's own is one for all here
     console.settle({name.upper(): value for name, value in env.items()})
     said = console("doctor")
     assert console.code == 0, said
