@@ -17,7 +17,7 @@ from tests.integration.workers import Site, ThreadWorker, wait_for
 
 pytestmark = pytest.mark.integration
 
-MOST = 33
+MOST = 34  # 33 before languages, known ids and repeated names were judged
 PACKAGES = tuple(str(ROOT / package) for package in ("stream", "model", "state"))
 
 

@@ -68,8 +68,17 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
         yield lines
 
 
-@pytest.mark.parametrize("delivery", ["at_least_once", "transactional"])
-@pytest.mark.parametrize("fault", [too_large, without_key, deleted])
+@pytest.mark.parametrize(
+    ("fault", "delivery"),
+    [
+        (too_large, "at_least_once"),
+        (too_large, "transactional"),
+        (without_key, "at_least_once"),
+        (without_key, "transactional"),
+        # In a transaction a deleted topic mostly shows as a timeout, which names no cure.
+        (deleted, "at_least_once"),
+    ],
+)
 def test_it_is_held_and_goes_out_after_the_cure(
     site: Site,
     start: Callable[[Settings], ThreadWorker],
