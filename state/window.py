@@ -34,6 +34,15 @@ ITEM_BYTES: Final = {"float16": 2, "bfloat16": 2, "float32": 4, "int32": 4}
 DType = Literal["float16", "bfloat16", "float32", "int32"]
 
 
+def read_numbers(
+    dtype: Literal["float16", "bfloat16", "float32"], data: bytes
+) -> NDArray[np.floating]:
+    """Read little-endian numbers [n], exact in float32; bfloat16 becomes float32."""
+    if dtype == "bfloat16":
+        return (np.frombuffer(data, "<u2").astype("<u4") << 16).view("<f4")
+    return np.frombuffer(data, "<f2" if dtype == "float16" else "<f4")
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
     """One named array of the state, e.g. ``ArraySpec("f", (3, 200))``; little endian bytes."""

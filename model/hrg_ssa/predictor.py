@@ -19,12 +19,11 @@ from model.hrg_ssa.config import FELT, NODES, HrgSsaConfig
 from model.hrg_ssa.model import Product
 from model.interface import Prediction, Turn
 from model.serving.device import STORE_DTYPES, Answer, device_errors, traced
-from model.serving.device import numbers as read_vector
 from model.serving.predictor import CheckpointPredictor, Computed, bytes_of
 from model.serving.row_stable import empty_turn, proven_sizes
 from model.text.sentence_encoder import find_encoder
 from model.text.token_encoder import TokenEncoder
-from state.window import ArraySpec, Recurrence, StateSpec
+from state.window import ArraySpec, Recurrence, StateSpec, read_numbers
 
 # Utterances are padded to one of these lengths in tokens, each to its own and not its batch's
 # longest; longer ones are rare and run alone, exact by construction.
@@ -227,7 +226,7 @@ def _felt(turns: Sequence[Turn], config: HrgSsaConfig) -> tuple[list[torch.Tenso
         for row, turn in enumerate(turns):
             vector = turn.features.get(name)
             if vector is not None and config.widths[name]:
-                values[row] = read_vector(vector)
+                values[row] = read_numbers(vector.dtype, vector.data)
                 present[row, i] = True
         columns.append(torch.from_numpy(values))
     return columns, present

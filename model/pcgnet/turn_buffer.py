@@ -14,8 +14,8 @@ from model.interface import INPUTS, MODALITIES, Turn
 from model.pcgnet.config import PERSONA, PcgnetConfig
 from model.pcgnet.graph import INTER, INTRA
 from model.pcgnet.step import MASKED, StepInput, input_floats, relation_codes
-from model.serving.device import STORE_DTYPES, numbers
-from state.window import StateSpec
+from model.serving.device import STORE_DTYPES
+from state.window import StateSpec, read_numbers
 
 ALIGN: Final = 64  # bytes: sections start on a cache line
 
@@ -92,7 +92,7 @@ class TurnBuffer:
         for column, name in enumerate(MODALITIES):
             vector = turn.features.get(name)
             if vector is not None and self._inputs[name].shape[1]:
-                self._inputs[name][row] = numbers(vector)
+                self._inputs[name][row] = read_numbers(vector.dtype, vector.data)
                 self._present[column, row] = True
         if turn.persona is not None:
             self._inputs["persona"][row] = turn.persona

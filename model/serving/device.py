@@ -1,4 +1,4 @@
-"""Shared by all predictors: choose a device, map its errors, read vectors, trace, find NaN."""
+"""Shared by all predictors: choose a device, map its errors, trace a step, find NaN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.errors import DeviceExhausted, DeviceLost, ModelError
-from model.interface import Device, ServingOptions, StoreDType, Tensor
+from model.interface import Device, ServingOptions, StoreDType
 from state.window import Recurrence
 
 STORE_DTYPES: Final[Mapping[StoreDType, torch.dtype]] = {
@@ -25,13 +25,6 @@ STORE_DTYPES: Final[Mapping[StoreDType, torch.dtype]] = {
 EXPONENT: Final = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000}
 CPU: Final = torch.device("cpu")
 Answer = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-
-
-def numbers(vector: Tensor) -> NDArray[np.floating]:
-    """Read a feature vector [n] as numbers that are exact in float32; bfloat16 becomes float32."""
-    if vector.dtype == "bfloat16":
-        return (np.frombuffer(vector.data, "<u2").astype("<u4") << 16).view(np.float32)
-    return np.frombuffer(vector.data, "<f2" if vector.dtype == "float16" else "<f4")
 
 
 def not_finite(

@@ -43,6 +43,7 @@ from stream.events.messages import (
     alert_id,
     flags_of,
     prediction_id,
+    words_of,
 )
 from stream.events.poison import Poison
 from stream.ports import Record
@@ -79,13 +80,12 @@ class Question(Struct, frozen=True):
     def turn(self, info: ModelInfo) -> Turn:
         """Return the turn to predict: known vectors, and text that is more than spaces."""
         utterance = self.utterance
-        text = utterance.text
         return Turn(
             window=self.opening.before.window,
             speaker_id=utterance.speaker_id,
             features=tensors(utterance, info.inputs),
             persona=None if utterance.persona is None else tuple(utterance.persona),
-            text=text if text and not text.isspace() else None,
+            text=words_of(utterance),
             language=utterance.language,
         )
 

@@ -27,11 +27,12 @@ from typing import Any, Final, Literal
 import msgspec
 import numpy as np
 
+from state.window import read_numbers
 from stream.events.decode import pack, vectors_of
-from stream.events.messages import FeatureVector, PackedTensor, Utterance
+from stream.events.messages import FeatureVector, PackedTensor, Utterance, words_of
 
 Repeats = Literal["utterance_id", "late_fields", "other_utterance"]
-"""How a record relates to the utterance that was applied under its id.
+"""Relation of a record to the utterance that was applied under its id.
 
 The same again in all fields; the same speaker, and the same words or none to compare; another
 speaker or other words.
@@ -53,11 +54,11 @@ _PACKED: Final = msgspec.msgpack.Encoder()
 def fields_digest(utterance: Utterance) -> bytes:
     """Return the 8 bytes of an utterance's fields; the module's docstring has what enters."""
     vectors = vectors_of(utterance)
-    text = utterance.text
-    if text and not text.isspace():
+    read = {modality: numbers(vector) for modality, vector in vectors.items()}
+    if (text := words_of(utterance)) is not None:
         words = _words(text.encode(errors="surrogatepass"), of_vector=False)
-    elif "text" in vectors:
-        words = _words(numbers(vectors["text"]), of_vector=True)
+    elif "text" in read:
+        words = _words(read["text"], of_vector=True)
     else:
         words = NO_WORDS
     named = [
@@ -68,7 +69,7 @@ def fields_digest(utterance: Utterance) -> bytes:
     shapes: list[tuple[str, str | None, int]] = []
     others = blake2b(digest_size=3)
     for modality, vector in vectors.items():
-        values = numbers(vector)
+        values = read[modality]
         shapes.append((modality, vector.extractor, len(values)))  # length: where one ends
         others.update(values)
     others.update(_PACKED.encode((named, shapes)))
@@ -95,10 +96,7 @@ def numbers(vector: FeatureVector) -> bytes:
     wire = vector.tensor if isinstance(vector.tensor, PackedTensor) else pack(vector.tensor)
     if wire.dtype == "float16":
         return wire.data
-    if wire.dtype == "bfloat16":
-        wide = (np.frombuffer(wire.data, "<u2").astype("<u4") << 16).view("<f4")
-    else:
-        wide = np.frombuffer(wire.data, "<f4")
+    wide = read_numbers(wire.dtype, wire.data)
     with np.errstate(over="ignore"):
         narrow = wide.astype("<f2")
     return narrow.tobytes() if np.array_equal(narrow, wide) else wide.tobytes()

@@ -109,6 +109,10 @@ def _retention(found: Found, needs: Needs) -> str:
     return str(max(7 * DAY_MS, needs.session_ms))
 
 
+def _deletes(found: Found, _needs: Needs) -> bool:
+    return found.config.get("cleanup.policy", "delete") == "delete"
+
+
 _U: Final = frozenset[Role]({"utterances"})
 _D: Final = frozenset[Role]({"dead_letters"})
 RULES: Final = (
@@ -116,7 +120,7 @@ RULES: Final = (
         "cleanup.policy",
         _U,
         breaks=True,
-        fits=lambda t, _: t.config.get("cleanup.policy", "delete") == "delete",
+        fits=_deletes,
         cure=_fixed("delete"),
         why="compaction removes all but the last utterance of a conversation, and states are "
         "computed from the log",
@@ -125,7 +129,7 @@ RULES: Final = (
         "cleanup.policy",
         _D,
         breaks=True,
-        fits=lambda t, _: t.config.get("cleanup.policy", "delete") == "delete",
+        fits=_deletes,
         cure=_fixed("delete"),
         why="a compacted topic refuses a dead letter without a key, and its partition would stand "
         "still",
@@ -134,7 +138,7 @@ RULES: Final = (
         "cleanup.policy",
         frozenset({"predictions", "shift_alerts"}),
         breaks=False,
-        fits=lambda t, _: t.config.get("cleanup.policy", "delete") == "delete",
+        fits=_deletes,
         cure=_fixed("delete"),
         why="compaction removes all but the last answer of a conversation",
     ),

@@ -25,6 +25,7 @@ from stream.events.messages import (
     PackedTensor,
     Utterance,
     in_range,
+    words_of,
 )
 from stream.events.poison import MAX_ID_BYTES, MAX_VALUE_BYTES, Control, Poison, Reason, Rejected
 from stream.events.recognise import nothing_said, wrong_key
@@ -113,7 +114,7 @@ def check(
     if not in_range(utterance.seq):
         raise Rejected(Reason.WRONG_TYPE, "field `seq` must be 0, 1, 2 ... below 2^63")
     vectors = vectors_of(utterance)
-    if not vectors and not (utterance.text and not utterance.text.isspace()):
+    if not vectors and words_of(utterance) is None:
         raise Rejected(
             Reason.NOTHING_TO_PREDICT,
             "neither text nor a feature vector: send `text`, or `features` with text, audio or "

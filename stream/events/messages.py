@@ -171,6 +171,12 @@ def flags_of(utterance: Utterance) -> tuple[str, ...]:
     return utterance.flags if isinstance(utterance, FlaggedUtterance) else ()
 
 
+def words_of(utterance: Utterance) -> str | None:
+    """Return the text, None where there is none but spaces."""
+    text = utterance.text
+    return text if text and not text.isspace() else None
+
+
 class Shift(msgspec.Struct, frozen=True):
     """The likeliest move of the speaker's emotion since this speaker's previous utterance."""
 

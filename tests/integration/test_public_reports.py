@@ -79,6 +79,12 @@ def make_again(site: Site) -> None:
     create(site.settings.bootstrap, plan(site.settings.topics, partitions=site.partitions))
 
 
+def say_all(site: Site, numbers: range, conversation: str = "a") -> None:
+    for n in numbers:
+        site.say(conversation, n)
+    site.flush()
+
+
 def serve_until_committed(site: Site, start: Start) -> None:
     worker = start(site.settings)
     wait_for(lambda: site.committed() == site.sent, "the commits")
@@ -89,17 +95,13 @@ def test_an_offset_of_a_deleted_topic_hides_no_record_of_its_successor(
     site: Site, start: Start
 ) -> None:
     """twmb/franz-go#1426: a late commit for the old topic is stored for the new one."""
-    for n in range(20):
-        site.say("before", n)
-    site.flush()
+    say_all(site, range(20), "before")
     serve_until_committed(site, start)
     late = committed(site)
     make_again(site)
     with group_member(site) as consumer:
         consumer.commit(offsets=late, asynchronous=False)
-    for n in range(30):  # more than were committed: those would be skipped
-        site.say("before", n)
-    site.flush()
+    say_all(site, range(30), "before")  # more than were committed: those would be skipped
     start(site.settings)
     wait_for(lambda: answered(site) == 50, "an answer to each of the new topic's records")
     assert answers(site)[20]["context"]["utterances"] == 0  # another topic is another log
@@ -107,9 +109,7 @@ def test_an_offset_of_a_deleted_topic_hides_no_record_of_its_successor(
 
 def test_an_offset_set_by_hand_is_where_reading_begins(site: Site, start: Start) -> None:
     """kafka-consumer-groups.sh --reset-offsets writes no note: an operator's word counts."""
-    for n in range(20):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(20))
     (end,) = (p for p, count in enumerate(site.ends_of(site.settings.topics.utterances)) if count)
     with group_member(site) as consumer:
         skipped = [TopicPartition(site.settings.topics.utterances, end, 15)]
@@ -125,14 +125,10 @@ def test_a_group_that_was_deleted_answers_again_under_the_same_ids(
     site: Site, start: Start
 ) -> None:
     """zendesk/racecar#419, xtdb/xtdb#5904: an idle group loses its offsets."""
-    for n in range(20):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(20))
     serve_until_committed(site, start)
     wait_for(lambda: deleted(site), "the group's end")
-    for n in range(20, 25):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(20, 25))
     serve_until_committed(site, start)
     seen = answers(site)
     assert len({answer["prediction_id"] for answer in seen}) == 25 < len(seen)
@@ -181,13 +177,9 @@ def test_records_deleted_before_they_were_read_are_counted_and_said(
     site: Site, start: Start
 ) -> None:
     """PostHog/posthog#20283: retention overtakes a reader, who is set to the next record."""
-    for n in range(10):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(10))
     serve_until_committed(site, start)
-    for n in range(10, 20):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(10, 20))
     topic = site.settings.topics.utterances
     ends = enumerate(site.ends_of(topic))
     cut = [TopicPartition(topic, partition, end - 5) for partition, end in ends if end]
@@ -204,9 +196,7 @@ def test_a_log_that_lost_answered_records_stops_the_worker_with_a_cure_that_work
     site: Site, start: Start
 ) -> None:
     """PostHog/posthog#20283, the other way round: the log ends before the committed offset."""
-    for n in range(10):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(10))
     serve_until_committed(site, start)
     (known,) = committed(site)
     with group_member(site) as consumer:  # as though five more had been there
@@ -250,9 +240,7 @@ def test_an_open_transaction_of_a_producer_holds_records_back_and_shows_in_the_l
     producer.begin_transaction()
     sending.say("a", 1)
     assert producer.flush(10) == 0
-    for n in range(2, 12):
-        site.say("a", n)  # behind what is neither committed nor aborted
-    site.flush()
+    say_all(site, range(2, 12))  # behind what is neither committed nor aborted
     wait_for(lambda: worker.metric("consumer_lag_records") == 11, "a lag that counts what waits")
     assert answered(site) == 1
     producer.abort_transaction()
@@ -267,9 +255,7 @@ def test_a_reply_that_comes_after_its_time_is_no_answer_to_the_next_question(
 ) -> None:
     """redis-rs/redis-rs#1252, redis/redis-py#722: always one reply late, or waiting for ever."""
     worker = start(site.settings)
-    for n in range(5):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(5))
     wait_for(lambda: answered(site) == 5, "the answers")
     server = redis.Redis.from_url(site.settings.redis_url).info()["process_id"]
     os.kill(server, signal.SIGSTOP)  # it takes commands and answers none
@@ -314,9 +300,7 @@ def test_a_database_that_is_swapped_for_another_one_loses_no_context(
 ) -> None:
     """redis/redis#8236: SWAPDB changes all keys at once and tells no client."""
     start(site.settings)
-    for n in range(5):
-        site.say("a", n)
-    site.flush()
+    say_all(site, range(5))
     wait_for(lambda: site.committed() == 5, "the commits")
     server = redis.Redis.from_url(site.settings.redis_url)
     for said in (8, 11):  # to an empty one, and back to states that are older by then
