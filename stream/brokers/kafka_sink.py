@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -31,6 +31,9 @@ REFUSED: Final = (
     codes_that(Act.HOLD)
     | frozenset(kind_of(KafkaError.TOPIC_AUTHORIZATION_FAILED).codes)
     | frozenset(kind_of(KafkaError.UNKNOWN_TOPIC_OR_PART).codes)
+)
+TIMED_OUT: Final = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._MSG_TIMED_OUT}
 )
 
 
@@ -139,7 +142,7 @@ class KafkaTransactions(KafkaSink):
             )
             self._try(lambda: self._producer.commit_transaction(CALL_S))
         except KafkaException as error:
-            self._abort(error)
+            self._abort(error, {r.topic for r in records})
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         """Note what is refused; a commit covers all its records, an abort's reports come later."""
@@ -165,7 +168,7 @@ class KafkaTransactions(KafkaSink):
             else:
                 return
 
-    def _abort(self, error: KafkaException) -> None:
+    def _abort(self, error: KafkaException, topics: Collection[str]) -> None:
         """Abort the transaction and raise its fault; replace a producer that cannot continue."""
         refused = next((f for f in self._failures if f.refused), self._refused)
         self._failures, self._refused = [], None
@@ -180,6 +183,17 @@ class KafkaTransactions(KafkaSink):
             self._producer = self._new_producer()
         if code_of(error) in NOT_OURS:
             raise CommitRefused(text_of(error)) from None
+        if refused is None and code_of(error) in TIMED_OUT:
+            refused = self._missing(topics)
         if refused is not None:
             raise OutputRefused(f"the transaction was aborted: {refused}") from None
         raise LogUnavailable(f"the transaction was aborted: {text_of(error)}") from None
+
+    def _missing(self, topics: Collection[str]) -> Failure | None:
+        """Return one of the topics that is not there: inside a transaction it only times out."""
+        try:
+            known = self._producer.list_topics(timeout=CALL_S).topics  # all: one alone is created
+        except KafkaException:
+            return None
+        missing = sorted(set(topics) - set(known))
+        return Failure(missing[0], KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)) if missing else None

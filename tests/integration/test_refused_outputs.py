@@ -75,8 +75,8 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
         (too_large, "transactional"),
         (without_key, "at_least_once"),
         (without_key, "transactional"),
-        # In a transaction a deleted topic mostly shows as a timeout, which names no cure.
         (deleted, "at_least_once"),
+        (deleted, "transactional"),
     ],
 )
 def test_it_is_held_and_goes_out_after_the_cure(
