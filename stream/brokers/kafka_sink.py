@@ -32,9 +32,10 @@ REFUSED: Final = (
     | frozenset(kind_of(KafkaError.TOPIC_AUTHORIZATION_FAILED).codes)
     | frozenset(kind_of(KafkaError.UNKNOWN_TOPIC_OR_PART).codes)
 )
-TIMED_OUT: Final = frozenset(
-    {KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._MSG_TIMED_OUT}
+VAGUE: Final = frozenset(  # what a deleted topic looks like inside a transaction
+    {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._INCONSISTENT}
 )
+LOOK_S: Final = 2.0
 
 
 class Failure(NamedTuple):
@@ -183,17 +184,20 @@ class KafkaTransactions(KafkaSink):
             self._producer = self._new_producer()
         if code_of(error) in NOT_OURS:
             raise CommitRefused(text_of(error)) from None
-        if refused is None and code_of(error) in TIMED_OUT:
+        if refused is None and code_of(error) in VAGUE:
             refused = self._missing(topics)
         if refused is not None:
             raise OutputRefused(f"the transaction was aborted: {refused}") from None
         raise LogUnavailable(f"the transaction was aborted: {text_of(error)}") from None
 
     def _missing(self, topics: Collection[str]) -> Failure | None:
-        """Return one of the topics that is not there: inside a transaction it only times out."""
+        """Return one of these topics that is not there; None also where no broker answers."""
         try:
-            known = self._producer.list_topics(timeout=CALL_S).topics  # all: one alone is created
+            # All topics are listed: to ask for one may create it.
+            known = self._producer.list_topics(timeout=LOOK_S).topics
         except KafkaException:
             return None
         missing = sorted(set(topics) - set(known))
-        return Failure(missing[0], KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)) if missing else None
+        return (
+            Failure(missing[0], KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)) if missing else None
+        )

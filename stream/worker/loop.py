@@ -174,16 +174,18 @@ class Worker:
     def drain(self) -> bool:
         """Commit what is done and leave the group, within the drain budget.
 
-        Records queued or in flight are left to the next owner: they were never committed.
+        Records queued or in flight are left to the next owner: they were never committed. Answers
+        that the broker refuses are left to it at once, since only a person can help there.
         """
         self.health.draining = True
         reach("F10")
         until = self._clock_s() + self.settings.drain_budget_s
         self._commit()
-        while self._partitions.committable() and self._clock_s() < until:
+        while self._partitions.committable() and self.health.outputs and self._clock_s() < until:
             self._source.poll(1, IDLE_POLL_S)
             self._commit()
         done = not self._partitions.committable()
+        self._drop(list(self._partitions))  # or leaving the group would try the commit once more
         self._source.close()
         log.info("drained", committed=done)
         return done

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from stream import main
 from stream.brokers.topics import create, plan
+from stream.serve import NOT_DRAINED
 from stream.settings import Settings
 from stream.verify.run import verify_topics
 from tests.fakes.predictor import SmallPredictor
@@ -115,3 +116,20 @@ def test_it_is_held_and_goes_out_after_the_cure(
         assert report.violations == []
         assert report.counts["predictions"] >= 8
     assert worker.end() == 0
+
+
+def test_a_worker_that_may_not_answer_ends_at_once(
+    site: Site, start: Callable[[Settings], ThreadWorker], logged: list[MutableMapping[str, Any]]
+) -> None:
+    """Its drain would only repeat the refusal, for the whole of the budget and longer."""
+    changes = {"delivery": "transactional", "delivery_timeout_ms": 5_000, "drain_budget_s": 600.0}
+    worker = start(site.settings.model_copy(update=changes))
+    site.say("c", 0)
+    site.flush()
+    wait_for(lambda: site.committed() == 1, "the first answer")
+    cure = deleted(site)
+    site.say("c", 1)
+    site.flush()
+    wait_for(lambda: cure in str([line for line in logged if line["log_level"] == "error"]), cure)
+    assert worker.end() == NOT_DRAINED
+    assert site.committed() == 1
