@@ -68,9 +68,10 @@ from state.store import (
 )
 from state.window import StateKey, StateSpec, life_ms
 
-LIBRARY: Final = "emotrack_v3"  # a changed function gets a new name: workers of both run at once
-SAVE: Final = "emotrack_v3_save"
-CLAIM: Final = "emotrack_v3_claim"
+LIBRARY: Final = "emotrack_v4"  # a changed function gets a new name: workers of both run at once
+SAVE: Final = "emotrack_v4_save"
+CLAIM: Final = "emotrack_v4_claim"
+NOTE: Final = "emotrack_v4_note"
 MIN_REDIS: Final = (7, 0)
 
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
@@ -229,20 +230,11 @@ class RedisStore:
 
     def _note(self, keys: Sequence[StateKey]) -> list[Noted]:
         """Note in one round trip, and in another tell the other partitions where there are some."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            name = noted_key(key)
-            pipeline.sadd(name, key.partition)
-            pipeline.smembers(name)
-            # Greater than what is left of its life: the latest note is older than the difference.
-            pipeline.pexpire(name, self._ttl_ms - note_age_ms(self._ttl_ms), gt=True)
-            pipeline.pexpire(name, self._ttl_ms)
-        answers = pipeline.execute(raise_on_error=False)
-        added, members, aged = (answers[i::4] for i in range(3))
-        three = (_readable(added, 0), _readable(members, ()), _readable(aged, 0))
+        life, age = self._ttl_ms, note_age_ms(self._ttl_ms)
+        calls = [(NOTE, 1, noted_key(key), key.partition, life, age) for key in keys]
         noted = [
             Noted(frozenset(map(int, partitions)), bool(new), bool(old) and not new)
-            for new, partitions, old in zip(*three, strict=True)
+            for new, old, partitions in self._pipeline(calls)
         ]
         pipeline, told = self._redis.pipeline(transaction=False), False
         for key, found in zip(keys, noted, strict=True):

@@ -1,5 +1,6 @@
-#!lua name=emotrack_v3
--- Compare-and-append of one conversation's state, and the fence token of a partition.
+#!lua name=emotrack_v4
+-- Compare-and-append of one conversation's state, the fence token of a partition, and the note of a
+-- conversation's partition.
 -- The keys and what they hold: docstring of state/redis_store.py. The same decisions in Python, for
 -- the memory store: state/memory_store.py; one contract suite runs on both.
 -- Redis >= 7. Touches only the keys it is given, which share a hash tag: runs in a cluster.
@@ -93,5 +94,21 @@ local function claim(keys, args)
   return token
 end
 
-redis.register_function('emotrack_v3_save', save)
-redis.register_function('emotrack_v3_claim', claim)
+-- KEYS: the partitions that a conversation was noted on. ARGV: a partition, ttl, age (ms).
+-- Returns {1 where it was not noted on this one, 1 where the last note is older than `age`, all of
+-- its partitions}; another program's key has no partition, since a note is only a hint.
+local function note(keys, args)
+  local new = redis.pcall('SADD', keys[1], args[1])
+  if type(new) == 'table' then
+    return string.find(new.err, '^WRONGTYPE') and {0, 0, {}} or new
+  end
+  local ttl, age = tonumber(args[2]), tonumber(args[3])
+  -- GT: only where the new life is greater than what is left of the old one
+  local old = redis.call('PEXPIRE', keys[1], decimal(ttl - age), 'GT')
+  redis.call('PEXPIRE', keys[1], decimal(ttl))
+  return {new, old, redis.call('SMEMBERS', keys[1])}
+end
+
+redis.register_function('emotrack_v4_save', save)
+redis.register_function('emotrack_v4_claim', claim)
+redis.register_function('emotrack_v4_note', note)

@@ -68,7 +68,7 @@ def test_a_machine_that_can_serve_is_healthy(
     }
     assert "murmur2" in found["topics"].says
     assert re.match(r"Redis \d+\.\d+\.\d+, maxmemory-policy noeviction, ", found["redis"].says)
-    assert "function emotrack_v3 answers" in found["redis"].says
+    assert "function emotrack_v4 answers" in found["redis"].says
     assert found["model"].status == "ok", found["model"].says
     assert "fail" not in {check.status for check in found.values()}
 
