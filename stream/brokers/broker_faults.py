@@ -205,6 +205,12 @@ TABLE: Final = (
         "group.consumer.migration.policy=bidirectional on the broker",
     ),
     Kind(
+        (E.GROUP_ID_NOT_FOUND,),
+        Act.END,
+        "the group's workers joined by the classic protocol, and the broker lets none in by Kafka "
+        "4's: leave EMOTRACK_GROUP_PROTOCOL at auto, or stop all of them first",
+    ),
+    Kind(
         (E.FENCED_INSTANCE_ID, E.UNRELEASED_INSTANCE_ID),
         Act.END,
         "another worker has the same group.instance.id: remove it from EMOTRACK_KAFKA_OPTIONS",

@@ -5,6 +5,9 @@ how often members ask for their assignment: 45 s and 5 s where nothing is set. A
 (its *group config*), but not less than the broker allows, and where nothing is set that is as much.
 By the classic protocol each member brings its own session. So `group_protocol` auto takes the new
 one where its session is at most `session_timeout_ms`, else the classic one with that session.
+A group whose members joined by the classic one stays with it until all have left: the broker lets
+no member of the other kind in (it does not understand librdkafka's cooperative assignments), though
+it lets classic members into a group of the new kind.
 
 On kafka-python, so that the base install can tell it.
 """
@@ -12,6 +15,7 @@ On kafka-python, so that the base install can tell it.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from shlex import quote
 from typing import Any, Final, Literal
@@ -68,6 +72,7 @@ class Offer:
     session_ms: int = 0
     heartbeat_ms: int = 0
     none: str = ""
+    classic: bool = False  # members of the group joined by the classic protocol
 
 
 def classic_heartbeat_ms(session_ms: int) -> int:
@@ -96,6 +101,9 @@ def judge(settings: Settings, offer: Offer) -> Takeover:
     if settings.group_protocol == "auto":
         if offer.none:
             return _classic(settings, f"the classic protocol, since {offer.none}")
+        if offer.classic:
+            stays = "the group's workers joined by it, and it changes only when all have stopped"
+            return _classic(settings, f"the classic protocol, since {stays}")
         if offer.session_ms > at_most:
             theirs = f"Kafka 4's own would be {offer.session_ms / 1000:g} s here"
             return _classic(settings, f"the classic protocol, since the session by {theirs}")
@@ -103,7 +111,9 @@ def judge(settings: Settings, offer: Offer) -> Takeover:
         why = f"Kafka 4's protocol, its defaults assumed, since {offer.none}"
         return Takeover("consumer", *DEFAULTS, why, _cure(settings))
     why = f"Kafka 4's protocol, {SESSION}={offer.session_ms} and {HEARTBEAT}={offer.heartbeat_ms}"
-    cure = _cure(settings) if offer.session_ms > at_most else None
+    cure = _cure(settings) if offer.session_ms > at_most or offer.classic else None
+    if offer.classic:
+        why += ", which the broker refuses while the group has workers of the classic protocol"
     return Takeover("consumer", offer.session_ms, offer.heartbeat_ms, why, cure)
 
 
@@ -156,7 +166,27 @@ def _offer(admin: Any, settings: Settings) -> Offer:
         return Offer(none=f"{right} (docs/security.md)")
     if isinstance(found, kafka.errors.KafkaError):
         return Offer(none=f"the broker does not tell a group's settings ({found})")
-    return Offer(int(found[SESSION]), int(found[HEARTBEAT]))
+    classic = _has_classic_members(admin, settings.group)
+    return Offer(int(found[SESSION]), int(found[HEARTBEAT]), classic=classic)
+
+
+def _has_classic_members(admin: Any, group: str) -> bool:
+    """Return whether the group is a classic one that is not empty."""
+    until = time.monotonic() + ASK_S
+    while True:
+        try:
+            groups = admin.list_groups()
+        except kafka.errors.CoordinatorLoadInProgressError:  # the broker has just started
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return any(
+                found["group_id"] == group
+                and found["group_type"].lower() == "classic"
+                and found["group_state"] not in ("Empty", "Dead")
+                for found in groups
+            )
 
 
 def _classic(settings: Settings, why: str) -> Takeover:

@@ -217,20 +217,47 @@ def test_partitions_are_silent_no_longer_than_is_promised(
 def test_a_group_changes_its_protocol_under_way_and_loses_nothing(
     default_kafka: RunningKafka, redis_server: RunningRedis, tmp_path: Path
 ) -> None:
-    """A worker that asks for Kafka 4's protocol is replaced by one that takes what fits."""
+    """Workers that joined by Kafka 4's protocol are replaced by those that take what fits."""
     site = site_on(default_kafka, redis_server)
     with Crew(site.settings, tmp_path) as crew, Talk(site) as talk:
-        worker = crew.hire("consumer")
+        olds = [crew.hire("consumer"), crew.hire("consumer")]
         talk.answered()
-        for protocol in ("auto", "consumer", "auto"):
-            before, worker = worker, crew.hire(protocol)
-            before.process.send_signal(signal.SIGTERM)
-            assert before.process.wait(60) == 0, before.log.read_text()[-2000:]
+        for old in olds:
+            crew.hire("auto")
+            old.process.send_signal(signal.SIGTERM)
+            assert old.process.wait(60) == 0, old.log.read_text()[-2000:]
             talk.answered()
+        # Not the other way round: the broker refuses it, so one that asks for it is told.
+        refused = ChildWorker(
+            site.settings.model_copy(update={"group_protocol": "consumer"}), tmp_path
+        )
+        assert refused.process.wait(60) == 3
+        assert "EMOTRACK_GROUP_PROTOCOL at auto" in plain(refused).splitlines()[-1]
+        talk.answered()
     wait_for(lambda: site.committed() == site.sent, "the commits", 60)
     report = verify_topics(site.settings, small_model(), allow_truncation=False, tolerance=None)
     assert report.violations == []
     assert report.counts["prediction_repeats"] == 0
+
+
+def test_a_group_stays_classic_while_it_has_such_workers(
+    kafka: RunningKafka, redis_server: RunningRedis, tmp_path: Path
+) -> None:
+    """On a broker that came to offer short sessions; the broker would refuse the other kind."""
+    site = site_on(kafka, redis_server)
+    assert ask(site.settings).protocol == "consumer"
+    with Crew(site.settings, tmp_path) as crew, Talk(site) as talk:
+        first = crew.hire("classic")
+        assert ask(site.settings).protocol == "classic"
+        second = crew.hire()
+        assert "joined by it" in plain(second)
+        talk.answered()
+        for worker in (first, second):
+            worker.process.send_signal(signal.SIGTERM)
+            assert worker.process.wait(60) == 0, worker.log.read_text()[-2000:]
+        assert ask(site.settings).protocol == "consumer"
+        crew.hire()
+        talk.answered()
 
 
 def test_what_a_broker_does_not_allow_is_named_and_can_be_allowed(

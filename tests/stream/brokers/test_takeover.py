@@ -10,6 +10,7 @@ from stream.settings import Settings
 
 DEFAULT = Offer(45_000, 5_000)
 QUICK = Offer(6_000, 1_000)
+MIXED = Offer(6_000, 1_000, classic=True)
 OLD = Offer(none="this broker has no other")
 
 
@@ -20,6 +21,14 @@ OLD = Offer(none="this broker has no other")
         ({}, Offer(10_000, 1_000), "consumer", (12, 2), False),
         ({}, DEFAULT, "classic", (12, 2), False),
         ({}, OLD, "classic", (12, 2), False),
+        ({}, MIXED, "classic", (12, 2), False),
+        (
+            {"group_protocol": "consumer"},
+            MIXED,
+            "consumer",
+            (8, 2),
+            True,
+        ),
         ({"session_timeout_ms": 6_000}, DEFAULT, "classic", (8, 2), False),
         ({"session_timeout_ms": 2_000}, QUICK, "classic", (4, 2), False),
         ({"session_timeout_ms": 45_000}, DEFAULT, "consumer", (51, 6), False),
