@@ -10,6 +10,7 @@ from typing import Any
 
 import kafka
 import pytest
+import structlog
 from confluent_kafka import Producer
 from kafka import TopicPartition
 from kafka.admin import ConfigResource
@@ -17,8 +18,11 @@ from typer.testing import CliRunner
 
 from stream import main, serve
 from stream.brokers.replicas import spread
-from stream.brokers.topics import create, plan
+from stream.brokers.topic_rules import Needs
+from stream.brokers.topics import create, fix, plan
 from stream.cli.doctor import examine as doctor
+from stream.errors import ConfigError
+from stream.local.servers import answers
 from stream.settings import Settings
 from tests.integration.workers import Site
 from tests.servers import KafkaCluster
@@ -100,35 +104,27 @@ def test_copies_that_lack_are_told_and_added_by_the_command_that_is_printed(
         assert len(site.log(settings.topics.utterances)) == 201
     finally:
         port = int(settings.bootstrap.rpartition(":")[2])
-        restart(kafka_brokers, 3, port)
-
-
-def restart(cluster: KafkaCluster, number: int, port: int) -> None:
-    from stream.local.servers import answers
-
-    cluster.brokers[number].start(lambda: answers(port))
+        kafka_brokers.brokers[3].start(lambda: answers(port))
 
 
 @pytest.mark.integration
-def test_what_one_broker_alone_acknowledges_is_not_forbidden_before_there_are_copies(
-    settings: Settings, kafka_brokers: KafkaCluster, admin: Any
+def test_a_topic_with_its_copies_needs_no_new_ones_to_be_mended(
+    settings: Settings, admin: Any
 ) -> None:
-    """min.insync.replicas 2 with one replica in sync would stop every answer."""
     create(settings.bootstrap, plan(settings.topics, partitions=1, replication=3))
-    for name in (settings.topics.utterances, settings.topics.predictions):
-        resource = ConfigResource("TOPIC", name, {"min.insync.replicas": "1"})
-        assert admin.alter_configs([resource]) == {"topic": {name: "OK"}}
-    assert "min.insync.replicas=2 is set" in run("fix", settings)
-    with pytest.raises(Exception, match="3 brokers"):
-        raise_from(["topics", "fix", "--replication", "4", "--bootstrap", settings.bootstrap])
-    with_cluster_settings = settings
-    assert serve.find_topics(with_cluster_settings)
-
-
-def raise_from(argv: list[str]) -> None:
-    told = CliRunner().invoke(main.app, argv)
-    assert told.exception is not None
-    raise told.exception
+    topic = settings.topics.utterances
+    resource = ConfigResource("TOPIC", topic, {"min.insync.replicas": "1"})
+    assert admin.alter_configs([resource]) == {"topic": {topic: "OK"}}
+    with structlog.testing.capture_logs() as lines:
+        serve.find_topics(settings)
+    (line,) = lines
+    assert "min.insync.replicas=1" in line["says"] and "topics fix --bootstrap" in line["cure"]
+    assert f"{topic}: min.insync.replicas=2 is set" in run("fix", settings)
+    with structlog.testing.capture_logs() as lines:
+        serve.find_topics(settings)
+    assert lines == []
+    with pytest.raises(ConfigError, match="the cluster has 3 brokers: --replication 4 needs"):
+        fix(settings.bootstrap, settings.topics, Needs(), replication=4)
 
 
 def test_brokers_are_added_where_there_is_the_least_and_in_other_racks() -> None:
