@@ -135,8 +135,8 @@ def durability(found: Survey, names: TopicNames, needs: Needs) -> str:
     kept_ms = Found("utterances", config).number("retention.ms", FOREVER)
     if kept_ms == FOREVER:
         return says
-    spare_h = max(0, kept_ms - needs.session_ms) / HOUR_MS
-    return f"{says}, and an outage of up to {spare_h:,.0f} h loses nothing"
+    spare_h = max(0, kept_ms - needs.session_ms) // HOUR_MS
+    return f"{says}, and an outage of up to {spare_h:,} h loses nothing"
 
 
 def remarks(found: Survey, names: TopicNames, security: KafkaSecurity) -> Iterator[str]:

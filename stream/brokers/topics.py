@@ -17,7 +17,7 @@ from kafka.partitioner.default import murmur2
 
 from stream.brokers.kafka_admin import connected_admin
 from stream.brokers.replicas import add_replicas
-from stream.brokers.topic_look import DENIED, Seen, brokers_of, lacking, look, who
+from stream.brokers.topic_look import DENIED, Seen, brokers_of, lacking, look, require_visible, who
 from stream.brokers.topic_rules import (
     DAY_MS,
     FOREVER,
@@ -124,6 +124,7 @@ def create(
     with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
         missing = [topic for topic in plans if topic.name not in there]
+        require_visible(admin, [topic.name for topic in missing], security)
         created = {topic.name for topic in missing if _create(admin, topic, security)}
         if missing:
             admin.wait_for_topics([topic.name for topic in missing])

@@ -219,22 +219,23 @@ def test_a_group_changes_its_protocol_under_way_and_loses_nothing(
 ) -> None:
     """A worker that joined by Kafka 4's protocol is replaced by one that takes what fits."""
     site = site_on(default_kafka, redis_server)
-    with Crew(site.settings, tmp_path) as crew, Talk(site) as talk:
-        old = crew.hire("consumer")
-        talk.answered()
-        crew.hire("auto")
-        talk.answered()
-        old.process.send_signal(signal.SIGTERM)
-        assert old.process.wait(60) == 0, old.log.read_text()[-2000:]
-        talk.answered()
-        # Not the other way round: the broker refuses it, so one that asks for it is told.
-        refused = ChildWorker(
-            site.settings.model_copy(update={"group_protocol": "consumer"}), tmp_path
-        )
-        assert refused.process.wait(60) == 3
-        assert "EMOTRACK_GROUP_PROTOCOL at auto" in plain(refused).splitlines()[-1]
-        talk.answered()
-    wait_for(lambda: site.committed() == site.sent, "the commits", 60)
+    with Crew(site.settings, tmp_path) as crew:
+        with Talk(site) as talk:
+            old = crew.hire("consumer")
+            talk.answered()
+            crew.hire("auto")
+            talk.answered()
+            old.process.send_signal(signal.SIGTERM)
+            assert old.process.wait(60) == 0, old.log.read_text()[-2000:]
+            talk.answered()
+            # Not the other way round: the broker refuses it, so one that asks for it is told.
+            refused = ChildWorker(
+                site.settings.model_copy(update={"group_protocol": "consumer"}), tmp_path
+            )
+            assert refused.process.wait(60) == 3
+            assert "EMOTRACK_GROUP_PROTOCOL at auto" in plain(refused).splitlines()[-1]
+            talk.answered()
+        wait_for(lambda: site.committed() == site.sent, "the commits", 60)
     report = verify_topics(site.settings, small_model(), allow_truncation=False, tolerance=None)
     assert report.violations == []
     assert report.counts["prediction_repeats"] == 0

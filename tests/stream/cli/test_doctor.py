@@ -97,7 +97,7 @@ def test_copies_outage_and_a_single_partition_are_told(
 ) -> None:
     create(kafka.bootstrap, plan(names, partitions=1))
     says = report(kafka.bootstrap, names, "memory://")["topics"].says
-    assert "each partition on 1 of 1 broker, and an outage of up to 155 h loses nothing" in says
+    assert "each partition on 1 of 1 broker, and an outage of up to 154 h loses nothing" in says
     assert f"topic {names.utterances} has one partition, so at most one worker answers" in says
     more = TopicNames(f"{names.prefix}more.")
     create(kafka.bootstrap, plan(more, partitions=2))
