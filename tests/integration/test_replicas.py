@@ -49,7 +49,7 @@ def run(command: str, settings: Settings, *more: str) -> str:
 
 
 def says_of_topics(settings: Settings) -> str:
-    (check,) = [check for check in doctor(settings) if check.name == "topics"]
+    check = next(check for check in doctor(settings) if check.name == "topics")
     assert check.status == "ok"
     return check.says
 
