@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stream.security import SETTING_OF_OPTION
-from stream.settings import SECRETS, Settings
+from stream.settings import GROUP_OPTIONS, SECRETS, Settings
 
 SCHEMA: Final = Path(__file__).parent / "helm/emotrack/values.schema.json"
 OWN_VALUE: Final = {
@@ -75,12 +75,13 @@ def only(cure: str) -> dict[str, Any]:
 
 def options() -> dict[str, Any]:
     """Return what `kafka_options` may be: an object, or JSON of one, without credentials."""
-    refused = "|".join(re.escape(option) for option in SETTING_OF_OPTION)
+    settings = SETTING_OF_OPTION | GROUP_OPTIONS
+    refused = "|".join(map(re.escape, settings))
     return {
         "type": ["object", "string"],
         "properties": {
-            option: only(f"left out: it is settings.{name}")
-            for option, name in SETTING_OF_OPTION.items()
+            option: only(f"left out: it is {OWN_VALUE.get(name, f'settings.{name}')}")
+            for option, name in settings.items()
         },
         "patternProperties": {SECRET_OPTION: only("given by secretSettings.kafka_options")},
         "additionalProperties": {"type": "string"},

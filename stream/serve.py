@@ -27,8 +27,9 @@ from stream.brokers.kafka_config import find_topic_id
 from stream.brokers.kafka_sink import KafkaSink, KafkaTransactions
 from stream.brokers.kafka_source import KafkaSource
 from stream.brokers.partition_reader import KafkaReader
+from stream.brokers.takeover import ask
 from stream.brokers.topic_rules import Needs, curing
-from stream.brokers.topics import require_topics
+from stream.brokers.topic_survey import require_topics
 from stream.errors import (
     BrokerUnreachable,
     ConfigError,
@@ -71,6 +72,7 @@ def run_worker(
         patience = Patience(settings.start_wait_s, health=health, metrics=metrics, stop=stop)
         try:
             topic_id = patience.until_reached(lambda: find_topics(settings))
+            settings = patience.until_reached(lambda: joining(settings))
             health.broker = True
             if not settings.in_memory:  # before the seconds that a model takes
                 patience.until_reached(lambda: open_redis(settings, NO_STATE).close())
@@ -267,16 +269,33 @@ def find_topics(settings: Settings) -> str:
     cluster creates topics by itself and cannot describe them.
     """
     if not settings.mock_broker:
-        weak = require_topics(
+        found = require_topics(
             settings.bootstrap,
             settings.topics,
             needs=Needs.of(settings),
             security=settings.security,
         )
-        for fault in weak:
+        for fault in found.faults:
             cure = curing([fault], settings.bootstrap, settings.topics.prefix)
             log.warning("a topic's setting weakens a promise", says=fault.says, cure=cure)
     return find_topic_id(settings)
+
+
+def joining(settings: Settings) -> Settings:
+    """Return the settings with the group protocol that fits the broker; log its takeover times.
+
+    Raises `BrokerUnreachable` or `AccessRefused`.
+    """
+    takeover = ask(settings)
+    told = log.info if takeover.cure is None else log.warning
+    told(
+        "takeover",
+        killed_s=takeover.killed_s,
+        stopped_s=takeover.stopped_s,
+        by=takeover.why,
+        **({} if takeover.cure is None else {"cure": takeover.cure}),
+    )
+    return settings.model_copy(update={"group_protocol": takeover.protocol})
 
 
 def describe(predictor: Predictor) -> dict[str, str]:

@@ -28,6 +28,12 @@ PREFIX: Final = "EMOTRACK_"
 YEAR_S: Final = 31_536_000.0
 # Not settings of the tracker: where to find the settings file, and the tests' data folder.
 OTHER_VARIABLES: Final = frozenset({"EMOTRACK_CONFIG", "EMOTRACK_DATA", "EMOTRACK_FAULT"})
+# librdkafka's names of settings that more than its consumer obeys.
+GROUP_OPTIONS: Final = {
+    "group.id": "group",
+    "group.protocol": "group_protocol",
+    "session.timeout.ms": "session_timeout_ms",
+}
 _SHOULD: Final = re.compile(r"^(?:Input|String) should")  # pydantic's first words
 _WORDS: Final = re.compile(r"\b([a-z]+(?:_[a-z]+)+)\b(?:\[_file\])?")
 
@@ -47,7 +53,8 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(default=DEFAULT_PREFIX, description="prefix of the four topics")
     group_protocol: Literal["auto", "consumer", "classic"] = Field(
         default="auto",
-        description="consumer: KIP-848 (Apache Kafka >= 4); classic: cooperative-sticky",
+        description="consumer: KIP-848 (Kafka >= 4), whose session is the broker's; classic: "
+        "cooperative-sticky; auto: the first where its session is at most session_timeout_ms",
     )
     mock_broker: bool = Field(default=False, description="librdkafka's mock cluster: no admin API")
     allow_create_time: bool = Field(default=False, description="accept a topic without broker time")
@@ -75,7 +82,11 @@ class Settings(BaseSettings):
     kafka_key_file: Path | None = Field(default=None, description="its key, PEM")
     kafka_key_password: str | None = Field(default=None, repr=False, description="of the key")
     kafka_key_password_file: Path | None = Field(default=None, description="file that holds it")
-    session_timeout_ms: int = Field(default=10_000, gt=0, description="classic groups only")
+    session_timeout_ms: int = Field(
+        default=10_000,
+        gt=0,
+        description="how long a silent worker is waited for; not with group_protocol consumer",
+    )
     max_poll_interval_ms: int = Field(
         default=300_000, gt=0, description="longest step before expulsion"
     )
@@ -218,10 +229,10 @@ class Settings(BaseSettings):
     @classmethod
     def _options_have_no_setting(cls, options: dict[str, str]) -> dict[str, str]:
         for option in options:
-            if option in SETTING_OF_OPTION:
+            if setting := (SETTING_OF_OPTION | GROUP_OPTIONS).get(option):
                 raise ValueError(
                     f"{option} has a setting that every client of ours obeys: use "
-                    f"{PREFIX}{SETTING_OF_OPTION[option].upper()}"
+                    f"{PREFIX}{setting.upper()}"
                 )
         return options
 

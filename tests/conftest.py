@@ -17,11 +17,18 @@ import pytest
 
 from stream.local import servers
 from stream.local.servers import RunningKafka, RunningRedis, ServerMissing
-from tests.servers import other_redis_servers, redis_cluster
+from tests.servers import KafkaCluster, kafka_cluster, other_redis_servers, redis_cluster
 
 Server = TypeVar("Server")
 ROOT = Path(__file__).parent.parent
-SERVERS = {"kafka", "redis_server", "other_redis", "cluster_url"}  # fixtures
+SERVERS = {  # fixtures
+    "kafka",
+    "default_kafka",
+    "kafka_brokers",
+    "redis_server",
+    "other_redis",
+    "cluster_url",
+}
 NOT_QUICK = ("integration", "chaos", "slow", "gpu")  # markers
 
 
@@ -44,6 +51,25 @@ def missing(why: ServerMissing) -> NoReturn:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
     """One Apache Kafka for the session; tests use topics of their own prefix."""
     server = servers.apache_kafka(tmp_path_factory.mktemp("kafka"), ROOT / ".servers/kafka/jars")
+    running = enter(server)
+    yield running
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def default_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
+    """The same with the broker's own defaults for groups, which are slower (docs/deploy.md)."""
+    place, jars = tmp_path_factory.mktemp("default-kafka"), ROOT / ".servers/kafka/jars"
+    server = servers.apache_kafka(place, jars, groups={})
+    running = enter(server)
+    yield running
+    server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def kafka_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Three brokers of one cluster for the session."""
+    server = kafka_cluster(tmp_path_factory.mktemp("brokers"), ROOT / ".servers/kafka/jars")
     running = enter(server)
     yield running
     server.__exit__(None, None, None)

@@ -13,16 +13,69 @@ from functools import partial
 from pathlib import Path
 
 from stream.local.servers import (
+    QUICK_GROUPS,
     START_S,
     ChildServer,
     RunningRedis,
     ServerFailed,
     answers,
+    formatted_broker,
     free_ports,
     need,
+    new_cluster_id,
     redis_server,
     says_ok,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaCluster:
+    """Brokers of one cluster by their ids, all of which answer on `bootstrap`."""
+
+    bootstrap: str
+    brokers: dict[int, ChildServer]
+
+
+@contextlib.contextmanager
+def kafka_cluster(directory: Path, jars: Path, count: int = 3) -> Iterator[KafkaCluster]:
+    """Run Kafka brokers 1 to `count` under `directory` until the block ends; 1 also controls."""
+    controller, *ports = free_ports(1 + count)
+    cluster = new_cluster_id()
+    with contextlib.ExitStack() as stack:
+        brokers: dict[int, ChildServer] = {}
+        for number, port in enumerate(ports, 1):
+            place = directory / f"broker-{number}"
+            place.mkdir(parents=True)
+            properties = place / "server.properties"
+            properties.write_text(_broker_properties(place, number, port, controller))
+            brokers[number] = formatted_broker(properties, jars, cluster)
+            stack.callback(brokers[number].stop)
+            brokers[number].start(partial(answers, port))
+        yield KafkaCluster(",".join(f"127.0.0.1:{port}" for port in ports), brokers)
+
+
+def _broker_properties(place: Path, number: int, port: int, controller: int) -> str:
+    """Return settings of one broker of `kafka_cluster`."""
+    listeners = f"PLAINTEXT://127.0.0.1:{port}"
+    roles = "broker"
+    if number == 1:
+        listeners += f",CONTROLLER://127.0.0.1:{controller}"
+        roles += ",controller"
+    told = {
+        "process.roles": roles,
+        "node.id": str(number),
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listeners": listeners,
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "log.dirs": str(place / "data"),
+        "auto.create.topics.enable": "false",
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.num.partitions": "4",
+        **QUICK_GROUPS,
+    }
+    return "".join(f"{name}={value}\n" for name, value in told.items())
 
 
 def other_redis_servers() -> dict[str, Path]:

@@ -182,7 +182,8 @@ TABLE: Final = (
     Kind(
         (E.UNSUPPORTED_VERSION, E._UNSUPPORTED_FEATURE, E.UNSUPPORTED_ASSIGNOR),
         Act.END,
-        "a broker before Kafka 4 needs EMOTRACK_GROUP_PROTOCOL=classic",
+        "a broker before Kafka 4 has no such group protocol: leave EMOTRACK_GROUP_PROTOCOL at "
+        "auto, or set classic",
     ),
     Kind(
         (E.GROUP_MAX_SIZE_REACHED,),
@@ -200,7 +201,14 @@ TABLE: Final = (
         (E.INCONSISTENT_GROUP_PROTOCOL, E.INVALID_GROUP_ID),
         Act.END,
         "clients of another kind are in this group: give the workers one of their own "
-        "(EMOTRACK_GROUP), and all of them the same EMOTRACK_GROUP_PROTOCOL",
+        "(EMOTRACK_GROUP), and all of them the same EMOTRACK_GROUP_PROTOCOL, or set "
+        "group.consumer.migration.policy=bidirectional on the broker",
+    ),
+    Kind(
+        (E.GROUP_ID_NOT_FOUND,),
+        Act.END,
+        "the group's workers joined by the classic protocol, and the broker lets none in by Kafka "
+        "4's: leave EMOTRACK_GROUP_PROTOCOL at auto, or stop all of them first",
     ),
     Kind(
         (E.FENCED_INSTANCE_ID, E.UNRELEASED_INSTANCE_ID),

@@ -293,7 +293,7 @@ def make_app(settings: Settings, folder: str) -> Any:
         broker=[f"kafka://{address}" for address in broker_addresses(settings.bootstrap)],
         broker_credentials=credentials(settings),
         broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 4,
+        broker_heartbeat_interval=session_s / 4,  # `stream.brokers.takeover` tells both
         broker_request_timeout=max(90.0, 2 * session_s),
         broker_max_poll_interval=settings.max_poll_interval_ms / 1000,
         consumer_auto_offset_reset="earliest",

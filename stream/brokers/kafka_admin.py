@@ -61,11 +61,18 @@ def or_hidden(security: KafkaSecurity) -> str:
 
 @contextmanager
 def connected_admin(
-    bootstrap: str, timeout_s: float = 10.0, security: KafkaSecurity = PLAINTEXT
+    bootstrap: str,
+    timeout_s: float = 10.0,
+    security: KafkaSecurity = PLAINTEXT,
+    *,
+    current: bool = False,
 ) -> Iterator[Any]:
-    """Yield an admin client; raise its errors as `BrokerUnreachable` or `AccessRefused`."""
+    """Yield an admin client; raise its errors as `BrokerUnreachable` or `AccessRefused`.
+
+    With `current` it speaks all that the broker does (no mock cluster), not only `API_VERSION`.
+    """
     require_broker(bootstrap, timeout_s, security)
-    admin = _admin(bootstrap, timeout_s, security)
+    admin = _admin(bootstrap, timeout_s, security, current=current)
     try:
         _require_reachable(admin, bootstrap)
         yield admin
@@ -104,10 +111,12 @@ def _require_reachable(admin: Any, bootstrap: str) -> None:
         raise BrokerUnreachable(misled(bootstrap, faults))
 
 
-def _admin(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Any:
+def _admin(bootstrap: str, timeout_s: float, security: KafkaSecurity, *, current: bool) -> Any:
     """Connect, retrying for `timeout_s`; raise at once what a retry cannot heal."""
     until = time.monotonic() + timeout_s
     arguments = client_arguments(bootstrap, security)
+    if current:
+        del arguments["api_version"]
     while True:
         try_s = max(1.0, min(_TRY_S, until - time.monotonic()))
         try:

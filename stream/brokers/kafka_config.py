@@ -19,6 +19,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # public, not re-exported
 
+from stream.brokers.takeover import classic_heartbeat_ms
 from stream.errors import AccessRefused, BrokerUnreachable, ConfigError, TopicMissing
 from stream.ports import LogUnavailable
 from stream.settings import Settings
@@ -31,6 +32,13 @@ BACKOFF_S: Final = 0.1
 REACH_S: Final = 5.0  # the same for the first one, while a user waits for the worker to start
 MOCK_FETCH_WAIT_MS: Final = 10  # the mock cluster answers a fetch only when its wait is over
 log = structlog.get_logger()
+DENIED: Final = frozenset(
+    (
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    )
+)
 LARGEST_OUTPUT: Final = 2 << 20  # a dead letter holds all of a record that its headers made large
 
 
@@ -48,7 +56,10 @@ def connection(settings: Settings) -> dict[str, Any]:
 
 
 def consumer_config(settings: Settings) -> dict[str, Any]:
-    """Return the worker's consumer options: manual commits, bounded fetch queue, small waits."""
+    """Return the worker's consumer options: manual commits, bounded fetch queue, small waits.
+
+    A `group_protocol` of auto is the new one: `stream.serve` has asked the broker before.
+    """
     group: dict[str, Any] = {"group.protocol": "consumer"}
     if settings.group_protocol == "classic" or (
         settings.group_protocol == "auto" and settings.mock_broker
@@ -57,7 +68,7 @@ def consumer_config(settings: Settings) -> dict[str, Any]:
             "group.protocol": "classic",
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": settings.session_timeout_ms,
-            "heartbeat.interval.ms": max(1, settings.session_timeout_ms // 4),
+            "heartbeat.interval.ms": classic_heartbeat_ms(settings.session_timeout_ms),
         }
     wait_ms = MOCK_FETCH_WAIT_MS if settings.mock_broker else settings.fetch_max_wait_ms
     return {
@@ -103,6 +114,11 @@ def find_topic_id(settings: Settings) -> str:
         futures = admin.describe_topics(TopicCollection([topic]), request_timeout=REACH_S)
         return str(futures[topic].result(REACH_S).topic_id)
     except (KafkaException, TimeoutError) as error:
+        if code_of(error) in DENIED:
+            raise AccessRefused(
+                f"Kafka at {settings.bootstrap} does not allow {user_of(settings)} that "
+                f"({text_of(error)}): add the ACLs of docs/security.md"
+            ) from None
         if code_of(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissing(
                 f"topic {topic} does not exist: create it with `emotrack topics create`"
@@ -128,11 +144,17 @@ def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> 
     topics = admin.describe_topics(
         TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=timeout_s
     )
-    lacking = [
-        f"{operation.name} on topic {name}"
-        for name, operation in wanted.items()
-        if operation not in topics[name].result(timeout_s).authorized_operations
-    ]
+    lacking = []
+    for name, operation in wanted.items():
+        try:
+            allowed = topics[name].result(timeout_s).authorized_operations
+        except KafkaException as error:
+            if code_of(error) != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise
+            lacking.append(f"DESCRIBE and {operation.name} on topic {name}")
+        else:
+            if operation not in allowed:
+                lacking.append(f"{operation.name} on topic {name}")
     groups = admin.describe_consumer_groups(
         [settings.group], include_authorized_operations=True, request_timeout=timeout_s
     )
@@ -146,9 +168,14 @@ def require_rights(settings: Settings, admin: AdminClient, timeout_s: float) -> 
         lacking.append(f"READ on group {settings.group}")
     if lacking:
         raise AccessRefused(
-            f"{settings.kafka_username or 'this worker'} lacks {', '.join(lacking)} on "
-            f"{settings.bootstrap}: add the ACLs of docs/security.md"
+            f"{user_of(settings)} lacks {', '.join(lacking)} on {settings.bootstrap}: add the ACLs "
+            "of docs/security.md"
         )
+
+
+def user_of(settings: Settings) -> str:
+    """Return the name of our user on the broker."""
+    return settings.kafka_username or "this worker"
 
 
 def create_client(client: Callable[[dict[str, Any]], Client], config: dict[str, Any]) -> Client:

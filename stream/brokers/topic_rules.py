@@ -5,7 +5,8 @@ one (it warns). `RULES` is the table; what is not in it does not matter to a pro
 
 - `compression.type`: any; every client of ours reads gzip, snappy, lz4 and zstd.
 - partitions: any number, and the four topics need not have the same. A conversation's answers are
-  on one partition of each topic, because each is keyed by the conversation.
+  on one partition of each topic, because each is keyed by the conversation. One alone is worth a
+  remark (`emotrack doctor`): as many workers answer as the utterances topic has partitions.
 - time of predictions, alerts and dead letters: either; readers take theirs from the event.
 """
 
@@ -22,7 +23,10 @@ from stream.settings import Settings
 
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
+OUTAGE_MS: Final = 8 * HOUR_MS  # a night in which nobody answers: the log keeps what waits
+REPLICAS: Final = 3  # of each partition, where there are as many brokers
 MIB: Final = 1 << 20
+REPLICAS_OF: Final = "replicas"  # no setting of a topic, but ruled like one
 STAMP: Final = "message.timestamp.type"
 LARGEST_ANSWER: Final = 64 << 10  # ids of 256 bytes and a trace, escaped, are less
 FOREVER: Final = -1
@@ -56,6 +60,11 @@ class Needs:
         """The longest stretch of the log that a state is computed from, and an hour to do it."""
         return int((self.max_session_s + self.idle_s) * 1000) + HOUR_MS
 
+    @property
+    def kept_ms(self) -> int:
+        """How long utterances must stay in the log: a session, and an outage before it is read."""
+        return self.session_ms + OUTAGE_MS
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -65,6 +74,7 @@ class Found:
     config: Mapping[str, str]
     replicas: int = 1  # of its partition with the fewest
     brokers: int = 1
+    in_sync: int = 1  # of its partition with the fewest
 
     def number(self, name: str, default: int) -> int:
         """Return a setting as a number."""
@@ -106,7 +116,20 @@ def _fixed(value: object) -> Callable[[Found, Needs], str]:
 
 
 def _retention(found: Found, needs: Needs) -> str:
-    return str(max(7 * DAY_MS, needs.session_ms))
+    return str(max(7 * DAY_MS, needs.kept_ms))
+
+
+def replicas_for(brokers: int) -> int:
+    """Return how many replicas a partition should have on so many brokers."""
+    return max(1, min(REPLICAS, brokers))
+
+
+def in_sync_for(replicas: int) -> int:
+    """Return how many replicas must have a record before it is acknowledged.
+
+    Two of three: one broker may be away, and what was acknowledged is still on another one.
+    """
+    return 2 if replicas >= REPLICAS else 1
 
 
 def _deletes(found: Found, _needs: Needs) -> bool:
@@ -163,10 +186,11 @@ RULES: Final = (
         "retention.ms",
         _U,
         breaks=False,
-        fits=lambda t, n: t.lasting("retention.ms") >= n.session_ms,
+        fits=lambda t, n: t.lasting("retention.ms") >= n.kept_ms,
         cure=_retention,
-        why="a whole session (EMOTRACK_MAX_SESSION_S and EMOTRACK_IDLE_S) and an hour must fit, "
-        "else a rebuilt context is truncated",
+        why="a whole session (EMOTRACK_MAX_SESSION_S and EMOTRACK_IDLE_S), an hour and an outage "
+        "of 8 hours must fit, else utterances leave the log unanswered, or a rebuilt context is "
+        "truncated",
     ),
     Rule(
         "retention.bytes",
@@ -221,8 +245,8 @@ RULES: Final = (
         "min.insync.replicas",
         ALL,
         breaks=False,
-        fits=lambda t, _: t.replicas < 3 or t.number("min.insync.replicas", 1) >= 2,
-        cure=_fixed(2),
+        fits=lambda t, _: t.number("min.insync.replicas", 1) >= in_sync_for(t.replicas),
+        cure=lambda t, _: "2" if t.in_sync >= 2 else None,  # else no answer could be written
         why="what one broker alone has acknowledged is lost with it",
     ),
     Rule(
@@ -236,12 +260,13 @@ RULES: Final = (
         why="a replica that lacks acknowledged records may become the leader",
     ),
     Rule(
-        "replicas",
+        REPLICAS_OF,
         ALL,
         breaks=False,
-        fits=lambda t, _: t.replicas > 1 or t.brokers == 1,
-        cure=lambda _t, _n: None,
-        why="with one replica on a cluster of several brokers, the topic is gone with its broker",
+        fits=lambda t, _: t.replicas >= replicas_for(t.brokers),
+        cure=lambda t, _: str(replicas_for(t.brokers)),
+        why="the cluster has brokers for more; with one replica the topic is gone with its broker, "
+        "with two it has no second copy while a broker is away",
     ),
     Rule(
         "message.timestamp.before.max.ms",
@@ -269,12 +294,17 @@ RULES: Final = (
 
 
 def faults_of(name: str, found: Found, needs: Needs) -> list[Fault]:
-    """Return what is wrong with one topic, by setting; the first rule of a setting counts."""
+    """Return what is wrong with one topic, by setting; the first rule of a setting counts.
+
+    Where its settings may not be seen (`config` is empty), only its replicas are judged.
+    """
     faults: dict[str, Fault] = {}
     for rule in RULES:
         if found.role not in rule.roles or rule.setting in faults or rule.fits(found, needs):
             continue
-        value = found.replicas if rule.setting == "replicas" else found.config.get(rule.setting)
+        if not found.config and rule.setting != REPLICAS_OF:
+            continue
+        value = found.replicas if rule.setting == REPLICAS_OF else found.config.get(rule.setting)
         says = f"topic {name} has {rule.setting}={value}: {rule.why}"
         if rule.instead:
             says += f" ({rule.instead})"
@@ -285,13 +315,19 @@ def faults_of(name: str, found: Found, needs: Needs) -> list[Fault]:
 
 def curing(faults: Sequence[Fault], bootstrap: str, prefix: str) -> str:
     """Return the command that cures these faults, in a sentence."""
+    at = f"--bootstrap {quote(bootstrap)} --topic-prefix {quote(prefix)}"
+    if wanted := max((f.cure or "" for f in faults if f.setting == REPLICAS_OF), default=""):
+        return (  # it sets the others, too
+            f"add replicas with `emotrack topics fix --replication {wanted} {at}`, which copies "
+            "the topics to more brokers"
+        )
     parts = []
     if any(fault.cure is not None for fault in faults):
-        at = f"--bootstrap {quote(bootstrap)} --topic-prefix {quote(prefix)}"
         parts.append(f"set what is needed with `emotrack topics fix {at}`")
-    if few := [fault.topic for fault in faults if fault.cure is None]:
+    if waiting := [fault.topic for fault in faults if fault.cure is None]:
         parts.append(
-            f"give {', '.join(few)} more replicas with Kafka's kafka-reassign-partitions.sh"
+            f"bring back the brokers that hold {', '.join(waiting)}, so that two replicas are in "
+            f"sync, and run `emotrack topics fix {at}`"
         )
     return "; ".join(parts)
 

@@ -1,41 +1,38 @@
-"""The four topics: their required settings, creation, and a report of what differs.
+"""The four topics: their planned settings, creation, a report of what differs, and its cure.
 
 Admin work is done on kafka-python, so that the base install can do it. The worker never creates a
-topic: `require_topics` stops it where one is missing or has unfit settings.
+topic: `topic_survey.require_topics` stops it where one is missing or has unfit settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 import kafka
 import kafka.admin
 import kafka.errors
 from kafka.partitioner.default import murmur2
 
-from stream.brokers.kafka_admin import connected_admin, or_hidden
+from stream.brokers.kafka_admin import connected_admin
+from stream.brokers.replicas import add_replicas
+from stream.brokers.topic_look import DENIED, Seen, brokers_of, lacking, look, require_visible, who
 from stream.brokers.topic_rules import (
     DAY_MS,
     FOREVER,
     MIB,
+    REPLICAS_OF,
     STAMP,
     Fault,
-    Found,
     Needs,
-    curing,
-    faults_of,
-    role_of,
+    in_sync_for,
+    replicas_for,
 )
-from stream.errors import ConfigError, TopicMissing, TopicUnfit
+from stream.brokers.topic_survey import survey
+from stream.errors import AccessRefused, ConfigError, TopicUnfit
 from stream.events.messages import TopicNames
 from stream.security import PLAINTEXT, KafkaSecurity
-
-_NOT_AUTHORIZED: Final = (
-    kafka.errors.TopicAuthorizationFailedError,
-    kafka.errors.ClusterAuthorizationFailedError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +52,8 @@ class TopicReport:
     name: str
     exists: bool
     partitions: int = 0
-    config: Mapping[str, str] = field(default_factory=dict)
+    replicas: int = 0  # of the partition with the fewest
+    config: Mapping[str, str] = field(default_factory=dict)  # empty: it may not be seen
     differs: tuple[str, ...] = ()
     created: bool = False
 
@@ -65,37 +63,55 @@ def plan(
     *,
     partitions: int = 4,
     replication: int = 1,
-    retention_days: float = 7,
+    retention_days: float | None = None,
     dead_letter_days: float = 28,
+    needs: Needs | None = None,
 ) -> list[TopicPlan]:
-    """Return the plans of the four topics. Raises `ConfigError` for numbers out of range."""
+    """Return the plans of the four topics. Raises `ConfigError` for numbers out of range.
+
+    `retention_days` is by default 7, or more where a worker's sessions need it.
+    """
     if partitions < 1 or replication < 1:
         raise ConfigError("partitions and replication must be at least 1")
-    if retention_days <= 0 or dead_letter_days <= 0:
+    if (retention_days is not None and retention_days <= 0) or dead_letter_days <= 0:
         raise ConfigError("retention must be more than 0 days")
 
-    def limits(days: float, mib: int) -> dict[str, str]:
-        limited = {
+    def limits(milliseconds: int, mib: int) -> dict[str, str]:
+        return {
             "cleanup.policy": "delete",
             "max.message.bytes": str(mib * MIB),
-            "retention.ms": str(int(days * DAY_MS)),
+            "retention.ms": str(milliseconds),
+            # A cluster's own default may be another one, and nothing could be written.
+            "min.insync.replicas": str(in_sync_for(replication)),
+            "unclean.leader.election.enable": "false",
         }
-        return limited if replication < 3 else limited | {"min.insync.replicas": "2"}
 
-    events = limits(retention_days, 1)
+    usual_ms = max(7 * DAY_MS, (needs or Needs()).kept_ms)
+    kept_ms = usual_ms if retention_days is None else int(retention_days * DAY_MS)
+    events = limits(kept_ms, 1)
     # Broker time orders and times everything (docs/architecture.md §3b).
     utterances = {STAMP: "LogAppendTime", "retention.bytes": str(FOREVER)} | events
+    letters = limits(int(dead_letter_days * DAY_MS), 2)
     return [
         TopicPlan(names.utterances, partitions, replication, utterances),
         TopicPlan(names.predictions, partitions, replication, events),
         TopicPlan(names.shift_alerts, partitions, replication, events),
-        TopicPlan(names.dead_letters, partitions, replication, limits(dead_letter_days, 2)),
+        TopicPlan(names.dead_letters, partitions, replication, letters),
     ]
 
 
 def partition_of(key: bytes, partitions: int) -> int:
     """Return a key's partition by murmur2, as Java's producers and ours choose it."""
     return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def usual_replication(bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> int:
+    """Return how many replicas topics should have there: 3, or as many as there are brokers.
+
+    Raises `BrokerUnreachable` or `AccessRefused`.
+    """
+    with connected_admin(bootstrap, security=security) as admin:
+        return replicas_for(len(brokers_of(admin)))
 
 
 def create(
@@ -108,10 +124,11 @@ def create(
     with connected_admin(bootstrap, security=security) as admin:
         there = set(admin.list_topics())
         missing = [topic for topic in plans if topic.name not in there]
-        created = {topic.name for topic in missing if _create(admin, topic)}
+        require_visible(admin, [topic.name for topic in missing], security)
+        created = {topic.name for topic in missing if _create(admin, topic, security)}
         if missing:
             admin.wait_for_topics([topic.name for topic in missing])
-        reports = _describe(admin, plans)
+        reports = _describe(admin, plans, security)
     return [replace(report, created=report.name in created) for report in reports]
 
 
@@ -120,120 +137,55 @@ def describe(
 ) -> list[TopicReport]:
     """Report each topic and its differences. Raises `BrokerUnreachable` or `AccessRefused`."""
     with connected_admin(bootstrap, security=security) as admin:
-        return _describe(admin, plans)
-
-
-def examine(
-    bootstrap: str, names: TopicNames, needs: Needs, security: KafkaSecurity = PLAINTEXT
-) -> list[Fault]:
-    """Return what breaks or weakens a promise, of the topics that exist and can be described.
-
-    Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` where not even the settings of
-    the utterances topic are told.
-    """
-    with connected_admin(bootstrap, security=security) as admin:
-        return _examine(admin, names, needs)
+        return _describe(admin, plans, security)
 
 
 def fix(
-    bootstrap: str, names: TopicNames, needs: Needs, security: KafkaSecurity = PLAINTEXT
+    bootstrap: str,
+    names: TopicNames,
+    needs: Needs,
+    security: KafkaSecurity = PLAINTEXT,
+    replication: int | None = None,
 ) -> tuple[list[Fault], list[Fault]]:
     """Set what breaks or weakens a promise; return what was set, and what is left.
 
-    Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` when the broker refuses.
+    With `replication` partitions that have fewer replicas get more, first: that copies them, and
+    may take long. Raises `BrokerUnreachable`, `AccessRefused`, or `TopicUnfit` when the broker
+    refuses.
     """
-    with connected_admin(bootstrap, security=security) as admin:
-        faults = _examine(admin, names, needs)
-        curable = [fault for fault in faults if fault.cure is not None]
-        for topic in dict.fromkeys(fault.topic for fault in curable):
-            wanted = {f.setting: f.cure for f in curable if f.topic == topic}
-            _alter(admin, topic, wanted)
-    return curable, [fault for fault in faults if fault.cure is None]
+    added: list[Fault] = []
+    with connected_admin(bootstrap, security=security, current=replication is not None) as admin:
+        if replication is not None:
+            before = survey(admin, names, needs, security)
+            if few := [t.name for t in before.topics.values() if t.replicas < replication]:
+                add_replicas(admin, few, replication, security)
+                added = [Fault(name, REPLICAS_OF, False, "", str(replication)) for name in few]
+        faults = survey(admin, names, needs, security).faults
+        settable = [f for f in faults if f.cure is not None and f.setting != REPLICAS_OF]
+        for topic in dict.fromkeys(fault.topic for fault in settable):
+            wanted = {f.setting: f.cure for f in settable if f.topic == topic}
+            _alter(admin, topic, wanted, security)
+    return added + settable, [fault for fault in faults if fault not in settable]
 
 
-def require_topics(
-    bootstrap: str,
-    names: TopicNames,
-    *,
-    needs: Needs | None = None,
-    security: KafkaSecurity = PLAINTEXT,
-) -> list[Fault]:
-    """Return what weakens a promise, when the worker may run on these topics.
-
-    Raises `TopicMissing`; `TopicUnfit` when a setting breaks a promise; `BrokerUnreachable` or
-    `AccessRefused`. Brokers without an admin API (librdkafka's mock cluster) do not report
-    settings: they need `allow_create_time`, and nothing is said about them.
-    """
-    needs = needs or Needs()
-    with connected_admin(bootstrap, security=security) as admin:
-        there = set(admin.list_topics())
-        missing = [name for name in _names(names) if name not in there]
-        if missing:
-            raise TopicMissing(
-                f"missing on {bootstrap}{or_hidden(security)}: {', '.join(missing)}. Create them "
-                f"with `emotrack topics create --bootstrap {bootstrap} "
-                f"--topic-prefix {names.prefix}`"
-            )
-        try:
-            faults = _examine(admin, names, needs)
-        except TopicUnfit:
-            if needs.allow_create_time:
-                return []
-            raise
-    broken = [fault for fault in faults if fault.breaks]
-    if broken:
-        says = "; ".join(fault.says for fault in broken)
-        raise TopicUnfit(f"{says}. Instead, {curing(broken, bootstrap, names.prefix)}")
-    return faults
-
-
-def _examine(admin: Any, names: TopicNames, needs: Needs) -> list[Fault]:
-    there = set(admin.list_topics())
-    wanted = {name: role_of(name, names) for name in _names(names) if name in there}
-    configs = {name: config for name in wanted if (config := _config_or_none(admin, name, names))}
-    if not configs:
-        return []
-    brokers = len(admin.describe_cluster()["brokers"])
-    replicas = {
-        topic["name"]: min((len(p["replica_nodes"]) for p in topic["partitions"]), default=1)
-        for topic in admin.describe_topics(list(configs))
-    }
-    found = (
-        (name, Found(wanted[name], config, replicas[name], brokers))
-        for name, config in configs.items()
-    )
-    return [fault for name, topic in found for fault in faults_of(name, topic, needs)]
-
-
-def _names(names: TopicNames) -> list[str]:
-    return [names.utterances, names.predictions, names.shift_alerts, names.dead_letters]
-
-
-def _config_or_none(admin: Any, name: str, names: TopicNames) -> dict[str, str] | None:
-    """Return a topic's settings; None where we may not see them, unless it is utterances."""
-    try:
-        return _configs(admin, [name])[name]
-    except TopicUnfit:
-        if name == names.utterances:
-            raise
-        return None
-
-
-def _alter(admin: Any, topic: str, wanted: Mapping[str, str | None]) -> None:
+def _alter(
+    admin: Any, topic: str, wanted: Mapping[str, str | None], security: KafkaSecurity
+) -> None:
     resource = kafka.admin.ConfigResource("TOPIC", topic, dict(wanted))
     try:
         answer = admin.alter_configs([resource], raise_on_unknown=False)["topic"][topic]
     except kafka.errors.KafkaError as error:
         answer = str(error)
-    if answer != "OK":
-        settings = ",".join(f"{name}={value}" for name, value in wanted.items())
-        raise TopicUnfit(
-            f"the broker refused to set {settings} on {topic} ({answer}): ask for ALTER_CONFIGS on "
-            "it, or have somebody who has it set this"
-        )
+    if answer == "OK":
+        return
+    settings = ",".join(f"{name}={value}" for name, value in wanted.items())
+    if "AuthorizationFailed" in answer:
+        right = lacking("ALTER_CONFIGS", [topic], security)
+        raise AccessRefused(f"{right}, or have somebody who has it set {settings}")
+    raise TopicUnfit(f"the broker refused to set {settings} on {topic} ({answer})")
 
 
-def _create(admin: Any, topic: TopicPlan) -> bool:
+def _create(admin: Any, topic: TopicPlan, security: KafkaSecurity) -> bool:
     """Create a topic; return false when another client just did."""
     wanted = {
         "num_partitions": topic.partitions,
@@ -244,10 +196,12 @@ def _create(admin: Any, topic: TopicPlan) -> bool:
         admin.create_topics({topic.name: wanted})
     except kafka.errors.TopicAlreadyExistsError:
         return False
-    except _NOT_AUTHORIZED as error:
-        raise TopicUnfit(
-            f"not allowed to create {topic.name}: ask for CREATE on the cluster, or have it made "
-            f"with {topic.partitions} partitions and {dict(topic.config)}"
+    except DENIED as error:
+        settings = " ".join(f"--config {name}={value}" for name, value in topic.config.items())
+        raise AccessRefused(
+            f"{who(security)} lacks CREATE on topic {topic.name} (or on the cluster): add it, or "
+            f"have it made with --partitions {topic.partitions} --replication-factor "
+            f"{topic.replication} {settings}"
         ) from error
     except kafka.errors.InvalidReplicationFactorError as error:
         raise TopicUnfit(
@@ -259,42 +213,34 @@ def _create(admin: Any, topic: TopicPlan) -> bool:
     return True
 
 
-def _describe(admin: Any, plans: Sequence[TopicPlan]) -> list[TopicReport]:
-    there = set(admin.list_topics())
-    names = [topic.name for topic in plans if topic.name in there]
-    configs = _configs(admin, names) if names else {}
-    found = admin.describe_topics(names) if names else []
-    partitions = {topic["name"]: len(topic["partitions"]) for topic in found}
+def _describe(admin: Any, plans: Sequence[TopicPlan], security: KafkaSecurity) -> list[TopicReport]:
+    seen = look(admin, [topic.name for topic in plans], security)
     return [
-        _report(topic, partitions[topic.name], configs[topic.name])
-        if topic.name in there
+        _report(topic, seen[topic.name], security)
+        if topic.name in seen
         else TopicReport(topic.name, exists=False)
         for topic in plans
     ]
 
 
-def _report(topic: TopicPlan, partitions: int, config: Mapping[str, str]) -> TopicReport:
-    differs = [
-        f"{name} is {config.get(name)}, planned {value}"
-        for name, value in topic.config.items()
-        if config.get(name) != value
-    ]
-    if partitions != topic.partitions:
-        differs.append(f"partitions is {partitions}, planned {topic.partitions}")
-    shown = {name: config.get(name, "?") for name in (STAMP, *topic.config)}
-    return TopicReport(topic.name, True, partitions, shown, tuple(differs))
-
-
-def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    resources = [kafka.admin.ConfigResource("TOPIC", name) for name in names]
-    try:
-        found = admin.describe_configs(resources, config_filter="all")["topic"]
-    except kafka.errors.KafkaError as error:
-        raise TopicUnfit(
-            f"the broker does not tell the settings of {', '.join(names)} ({error}): allow "
-            "DESCRIBE_CONFIGS, or accept producer time with EMOTRACK_ALLOW_CREATE_TIME=true"
-        ) from error
-    return {
-        name: {key: str(entry["value"]) for key, entry in entries.items()}
-        for name, entries in found.items()
+def _report(topic: TopicPlan, seen: Seen, security: KafkaSecurity) -> TopicReport:
+    numbers = {
+        "partitions": (seen.partitions, topic.partitions),
+        REPLICAS_OF: (seen.replicas, topic.replication),
     }
+    differs = [
+        f"{what} is {is_}, planned {wanted}"
+        for what, (is_, wanted) in numbers.items()
+        if is_ != wanted
+    ]
+    if seen.config:
+        differs += [
+            f"{name} is {seen.config.get(name)}, planned {value}"
+            for name, value in topic.config.items()
+            if seen.config.get(name) != value
+        ]
+    else:
+        right = lacking("DESCRIBE_CONFIGS", [topic.name], security)
+        differs.append(f"its settings are not compared: {right}")
+    shown = {name: seen.config[name] for name in (STAMP, *topic.config) if name in seen.config}
+    return TopicReport(topic.name, True, seen.partitions, seen.replicas, shown, tuple(differs))

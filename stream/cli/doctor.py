@@ -42,7 +42,7 @@ def doctor(
     redis_url: RedisUrl = None,
     model: Model = None,
 ) -> None:
-    """Check broker, topics, rights, Redis, model, device and port; say how to cure them."""
+    """Check broker, topics, rights, takeover, Redis, model, device, port; say how to cure them."""
     failed = False
     for check in examine(settings_of(context)):
         typer.echo(f"{check.status.upper():6} {check.name}: {check.says}")
@@ -55,7 +55,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Run the checks one after the other and yield each result at once."""
     broker = _result("broker", _broker, settings)
     yield broker
-    for name, check in (("topics", _topics), ("rights", _rights)):
+    for name, check in (("topics", _topics), ("rights", _rights), ("takeover", _takeover)):
         if broker.status == "ok":
             yield _result(name, check, settings)
         else:
@@ -90,19 +90,19 @@ def _broker(settings: Settings) -> str:
 
 def _topics(settings: Settings) -> str:
     from stream.brokers.topic_rules import Needs, curing
-    from stream.brokers.topics import require_topics
+    from stream.brokers.topic_survey import durability, remarks, require_topics
 
-    names = settings.topics
-    weak = require_topics(
-        settings.bootstrap, names, needs=Needs.of(settings), security=settings.security
-    )
+    names, needs, security = settings.topics, Needs.of(settings), settings.security
+    found = require_topics(settings.bootstrap, names, needs=needs, security=security)
     says = (
-        f"the four topics {names.prefix}* exist; producers must use murmur2 (librdkafka: "
-        "partitioner=murmur2_random)"
+        f"the four topics {names.prefix}* exist{durability(found, names, needs)}; producers must "
+        "use murmur2 (librdkafka: partitioner=murmur2_random)"
     )
-    if weak:
-        faults = "; ".join(fault.says for fault in weak)
-        says += f"; but {faults}. To cure it, {curing(weak, settings.bootstrap, names.prefix)}"
+    says += "".join(f"; but {remark}" for remark in remarks(found, names, security))
+    if found.faults:
+        faults = "; ".join(fault.says for fault in found.faults)
+        cure = curing(found.faults, settings.bootstrap, names.prefix)
+        says += f"; but {faults}. To cure it, {cure}"
     return says
 
 
@@ -115,6 +115,14 @@ def _rights(settings: Settings) -> str:
 
     find_topic_id(settings)
     return f"a worker of group {settings.group} may read utterances and write its answers"
+
+
+def _takeover(settings: Settings) -> str:
+    from stream.brokers.takeover import ask
+
+    takeover = ask(settings)
+    says = takeover.says
+    return says if takeover.cure is None else f"{says}; but that is long: {takeover.cure}"
 
 
 def _redis(settings: Settings) -> str:

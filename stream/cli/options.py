@@ -81,6 +81,9 @@ Bootstrap = Annotated[
 Prefix = Annotated[
     str | None, typer.Option(help="prefix of the four topics [EMOTRACK_TOPIC_PREFIX]")
 ]
+Group = Annotated[
+    str | None, typer.Option(help="consumer group of the workers [EMOTRACK_GROUP, emotrack]")
+]
 RedisUrl = Annotated[
     str | None,
     typer.Option(help="where states are, redis://… or redis+sentinel://… [EMOTRACK_REDIS_URL]"),

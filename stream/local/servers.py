@@ -21,6 +21,15 @@ from pathlib import Path
 from typing import Final
 
 KAFKA_JARS: Final = Path(".servers/kafka/jars")  # where `make kafka` puts them
+# A broker's own defaults are 45 s and 5 s, and it allows a group no less (docs/deploy.md).
+QUICK_GROUPS: Final[Mapping[str, str]] = {
+    "group.initial.rebalance.delay.ms": "0",
+    "group.consumer.heartbeat.interval.ms": "1000",
+    "group.consumer.min.heartbeat.interval.ms": "500",
+    "group.consumer.session.timeout.ms": "6000",
+    "group.consumer.min.session.timeout.ms": "2000",
+    "group.min.session.timeout.ms": "2000",
+}
 START_S: Final = 60.0
 STOP_S: Final = 20.0
 
@@ -150,7 +159,11 @@ def need(program: str, cure: str) -> str:
 
 
 def _kafka_properties(
-    directory: Path, ports: Mapping[str, int], controller_port: int, listeners: Listeners
+    directory: Path,
+    ports: Mapping[str, int],
+    controller_port: int,
+    listeners: Listeners,
+    groups: Mapping[str, str],
 ) -> str:
     """Return settings of a one-node KRaft broker that starts fast and creates no topics itself."""
 
@@ -166,10 +179,34 @@ def _kafka_properties(
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": ",".join(map(":".join, protocols.items())),
         "log.dirs": str(directory / "data"),
+        **groups,
         **listeners.properties,
     }
     fixed = (files("stream.local") / "kafka.properties").read_text()
     return fixed + "".join(f"{key}={value}\n" for key, value in lines.items())
+
+
+def new_cluster_id() -> str:
+    """Return an id that all brokers of one cluster are formatted with."""
+    # Without the "k", one id in 64 would begin with "-", which the tool takes for an option.
+    return "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+
+
+def formatted_broker(properties: Path, jars: Path, cluster: str, *more: str) -> ChildServer:
+    """Return a broker that can be started, beside its properties; its storage is formatted.
+
+    `more` are arguments of the storage tool. Raises `ServerMissing` or `ServerFailed`.
+    """
+    java = need("java", "install a JRE, version 17 or newer (Debian: openjdk-17-jre-headless)")
+    if not list(jars.glob("kafka_2.13-*.jar")):
+        raise ServerMissing(f"no Kafka jars under {jars}: run `make kafka` (Maven) once")
+    java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
+    tool = [*java_argv, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
+    tool += more
+    formatted = subprocess.run(tool, capture_output=True, text=True, timeout=START_S, check=False)
+    if formatted.returncode:
+        raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
+    return ChildServer("kafka", [*java_argv, "kafka.Kafka", str(properties)], properties.parent)
 
 
 @contextlib.contextmanager
@@ -178,26 +215,19 @@ def apache_kafka(
     jars: Path = KAFKA_JARS,
     listeners: Listeners = PLAIN,
     port: int | None = None,
+    groups: Mapping[str, str] = QUICK_GROUPS,
 ) -> Iterator[RunningKafka]:
-    """Run Apache Kafka in KRaft mode until the block ends, by default on a free port."""
-    java = need("java", "install a JRE, version 17 or newer (Debian: openjdk-17-jre-headless)")
-    if not list(jars.glob("kafka_2.13-*.jar")):
-        raise ServerMissing(f"no Kafka jars under {jars}: run `make kafka` (Maven) once")
+    """Run Apache Kafka in KRaft mode until the block ends, by default on a free port.
+
+    `groups` are its settings of consumer groups; an empty mapping leaves them at its own defaults.
+    """
     controller_port, *free = free_ports(2 + len(listeners.protocols))
     ports = dict(zip(("PLAINTEXT", *listeners.protocols), free, strict=True))
     if port is not None:
         ports["PLAINTEXT"] = port
     properties = directory / "server.properties"
-    properties.write_text(_kafka_properties(directory, ports, controller_port, listeners))
-    java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
-    # Without the "k", one id in 64 would begin with "-", which the tool takes for an option.
-    cluster = "k" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
-    tool = [*java_argv, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
-    tool += listeners.format_with
-    formatted = subprocess.run(tool, capture_output=True, text=True, timeout=START_S, check=False)
-    if formatted.returncode:
-        raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
-    server = ChildServer("kafka", [*java_argv, "kafka.Kafka", str(properties)], directory)
+    properties.write_text(_kafka_properties(directory, ports, controller_port, listeners, groups))
+    server = formatted_broker(properties, jars, new_cluster_id(), *listeners.format_with)
     try:
         server.start(lambda: all(answers(port) for port in ports.values()))
         addresses = {name: f"127.0.0.1:{port}" for name, port in ports.items()}

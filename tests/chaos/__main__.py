@@ -31,11 +31,11 @@ def main(argv: Sequence[str]) -> int:
     asked = arguments(argv)
     chosen = SHORT if asked.short and not asked.only else LONG
     names = [name for name in chosen if not asked.only or name in asked.only]
-    folder: Path = asked.runs
+    folder: Path = asked.runs / "defaults" if asked.defaults else asked.runs
     verdicts: list[Verdict] = []
     with (
         tempfile.TemporaryDirectory(prefix="emotrack-chaos-") as scratch,
-        servers(Path(scratch)) as running,
+        servers(Path(scratch), defaults=asked.defaults) as running,
     ):
         for number, name in enumerate(names, 1):
             print(f"[{number}/{len(names)}] {name}", end=" ", flush=True)
@@ -65,6 +65,9 @@ def arguments(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--seed", type=int, default=20_261_124)
     parser.add_argument("--runs", type=Path, default=Path("runs/chaos"))
     parser.add_argument("--page", type=Path, help="write the table into this page")
+    parser.add_argument(
+        "--defaults", action="store_true", help="on a broker whose groups are at its own defaults"
+    )
     parser.add_argument("--fresh", action="store_true", help="run all of it again")
     return parser.parse_args(argv)
 

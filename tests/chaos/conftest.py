@@ -16,3 +16,11 @@ def chaos_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]
     context = servers(tmp_path_factory.mktemp("chaos"))
     yield enter(context)
     context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def default_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The same, with the broker's own defaults for groups: sessions of 45 s by its protocol."""
+    context = servers(tmp_path_factory.mktemp("defaults"), defaults=True)
+    yield enter(context)
+    context.__exit__(None, None, None)

@@ -24,7 +24,14 @@ from confluent_kafka import Producer
 
 from stream.brokers.topics import create, plan
 from stream.events.messages import TopicNames
-from stream.local.servers import Listeners, RunningKafka, RunningRedis, apache_kafka, redis_server
+from stream.local.servers import (
+    QUICK_GROUPS,
+    Listeners,
+    RunningKafka,
+    RunningRedis,
+    apache_kafka,
+    redis_server,
+)
 from stream.local.worker_process import RunningWorker, local_worker
 from stream.metrics.scrape import scrape
 from stream.settings import Settings
@@ -244,8 +251,9 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers(directory: Path) -> Iterator[Servers]:
-    """Start them; end them."""
+def servers(directory: Path, *, defaults: bool = False) -> Iterator[Servers]:
+    """Start them; end them. With `defaults` groups are as Kafka has them where nothing is set."""
+    session = {} if defaults else {"group.consumer.session.timeout.ms": SESSION_MS}
     with ExitStack() as stack:
         for name in ("kafka", "redis"):
             (directory / name).mkdir(parents=True)
@@ -254,14 +262,16 @@ def servers(directory: Path) -> Iterator[Servers]:
         stack.callback(redis_proxy.close)
         told = Listeners(
             {"PROXIED": "PLAINTEXT"},
-            {
-                "group.consumer.session.timeout.ms": SESSION_MS,
-                "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
-            },
+            {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000", **session},
             advertised={"PROXIED": kafka_proxy.port},
         )
         kafka = stack.enter_context(
-            apache_kafka(directory / "kafka", ROOT / ".servers/kafka/jars", told)
+            apache_kafka(
+                directory / "kafka",
+                ROOT / ".servers/kafka/jars",
+                told,
+                groups={} if defaults else QUICK_GROUPS,
+            )
         )
         kafka_proxy.target = int(kafka.listeners["PROXIED"].rpartition(":")[2])
         redis = stack.enter_context(redis_server(directory / "redis"))

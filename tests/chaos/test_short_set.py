@@ -19,3 +19,11 @@ SEED = 20_261_124
 def test_no_invariant_is_violated(chaos_servers: Servers, tmp_path: Path, name: str) -> None:
     verdict = carry_out(name, SHORT[name], chaos_servers, tmp_path, seed=SEED, full=False)
     assert verdict.passed, f"{verdict.error}\n" + "\n".join(verdict.violations)
+
+
+def test_kills_violate_nothing_on_a_broker_on_its_own_defaults(
+    default_servers: Servers, tmp_path: Path
+) -> None:
+    verdict = carry_out("R1", SHORT["R1"], default_servers, tmp_path, seed=SEED, full=False)
+    assert verdict.passed, f"{verdict.error}\n" + "\n".join(verdict.violations)
+    assert float(verdict.facts["slowest first output s"]) < 40, "a session of Kafka's own"

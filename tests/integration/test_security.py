@@ -22,6 +22,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     AclOperation,
     AclPermissionType,
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     ResourcePatternType,
     ResourceType,
 )
@@ -33,6 +36,7 @@ from kafka.errors import (
 
 from stream import main
 from stream.brokers.kafka_admin import refusal, sasl_fault
+from stream.brokers.topic_rules import ROLES
 from stream.brokers.topics import create, plan
 from stream.cli import serve
 from stream.client import AlertSubscriber, PredictionSubscriber, Publisher
@@ -290,7 +294,7 @@ def test_a_team_with_the_rights_of_its_page_works_and_reads_nothing_of_another(
             acl(kind, name, "guest", operation, pattern)
             for operation in re.findall(r"--operation (\w+)", operations)
         ]
-    assert len(grants) == 4 + 2
+    assert len(grants) == 4 + 3
     admin = AdminClient({"bootstrap.servers": broker.plain})
     for future in admin.create_acls(grants).values():
         future.result(10)
@@ -301,6 +305,85 @@ def test_a_team_with_the_rights_of_its_page_works_and_reads_nothing_of_another(
     assert console.code == 0, said
     console.settle({"TOPIC_PREFIX": "emotrack."})
     refused(console("serve"), "guest lacks READ on topic emotrack.utterances")
+
+
+def test_rights_that_are_missing_are_named_as_rights(
+    broker: SecuredKafka, env: Env, console: Console, small_model: None
+) -> None:
+    """What each command lacks, by name, and that it works with it."""
+    prefix, group = "rights.", "rights"
+    topics = [getattr(TopicNames(prefix), role) for role in ROLES]
+    as_guest = {
+        "KAFKA_USERNAME": "guest",
+        "KAFKA_PASSWORD": secured.GUEST_PASSWORD,
+        "KAFKA_PASSWORD_FILE": "",
+        "TOPIC_PREFIX": prefix,
+        "GROUP": group,
+    }
+    console.settle(env | as_guest)
+    admin = AdminClient({"bootstrap.servers": broker.plain})
+
+    def allow(kind: str, names: list[str], *operations: str) -> None:
+        grants = [acl(kind, name, "guest", each) for name in names for each in operations]
+        for future in admin.create_acls(grants).values():
+            future.result(10)
+
+    def lacks(check: str, right: str) -> None:
+        said = console("doctor")
+        (line,) = re.findall(rf"^FAIL +{check}: (.*)$", said, re.M)
+        assert f"guest lacks {right}" in line and "docs/security.md" in line, line
+        assert "no Kafka broker answers" not in said and "start one" not in said
+
+    refused(console("topics", "create"), f"guest lacks DESCRIBE on topic {topics[0]}, topic")
+    allow("topic", topics, "DESCRIBE")
+    refused(console("topics", "create"), f"guest lacks CREATE on topic {topics[0]}")
+    allow("topic", topics, "CREATE")
+    said = console("topics", "create", "--partitions", "2")
+    assert console.code == 0, said
+    assert f"guest lacks DESCRIBE_CONFIGS on topic {topics[3]}" in said
+    assert "None" not in said
+    assert f"guest lacks DESCRIBE_CONFIGS on group {group}" in said
+    lacks("topics", f"DESCRIBE_CONFIGS on topic {topics[0]}")
+    lacks("rights", f"READ on topic {topics[0]}, WRITE on topic {topics[1]}")
+    allow("topic", topics[:1], "DESCRIBE_CONFIGS", "READ")
+    allow("topic", topics[1:], "WRITE")
+    allow("group", [group], "READ", "DESCRIBE")
+    said = console("doctor")
+    assert console.code == 0, said
+    assert f"since guest lacks DESCRIBE_CONFIGS on topic {topics[1]}, topic {topics[2]}" in said
+    assert "classic protocol, since guest lacks DESCRIBE_CONFIGS on group rights" in said
+    allow("group", [group], "DESCRIBE_CONFIGS")
+    assert "Kafka 4's protocol" in console("doctor")
+    console.settle({"SESSION_TIMEOUT_MS": "5000"})
+    said = console("topics", "create", "--partitions", "2")
+    assert "since guest lacks ALTER_CONFIGS on group rights" in said
+    allow("group", [group], "ALTER_CONFIGS")
+    said = console("topics", "create", "--partitions", "2")
+    assert "group rights: consumer.session.timeout.ms=5000 is set" in said
+    allow("topic", topics, "DESCRIBE_CONFIGS")
+    as_admin = AdminClient({"bootstrap.servers": broker.plain})
+    wrong = ConfigResource(ConfigResource.Type.TOPIC, topics[1])
+    wrong.add_incremental_config(
+        ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    )
+    for future in as_admin.incremental_alter_configs([wrong]).values():
+        future.result(10)
+    refused(console("topics", "fix"), f"guest lacks ALTER_CONFIGS on topic {topics[1]}")
+    allow("topic", topics, "ALTER_CONFIGS")
+    assert f"{topics[1]}: cleanup.policy=delete is set" in console("topics", "fix")
+
+
+def test_a_user_who_may_see_nothing_is_told_which_right_is_missing(
+    env: Env, console: Console, small_model: None
+) -> None:
+    """Brokers hide topics from who may not describe them: they are not missing."""
+    hidden = {"KAFKA_USERNAME": "inspector", "KAFKA_PASSWORD": secured.INSPECTOR_PASSWORD}
+    console.settle(env | hidden | {"KAFKA_PASSWORD_FILE": "", "TOPIC_PREFIX": "hidden."})
+    said = console("doctor")
+    for check in ("topics", "rights"):
+        (line,) = re.findall(rf"^FAIL +{check}: (.*)$", said, re.M)
+        assert re.search(r"inspector lacks DESCRIBE( and READ)? on topic hidden\.utterances", line)
+    refused(console("serve"), "inspector lacks DESCRIBE on topic hidden.utterances")
 
 
 def test_our_own_certificate_is_enough_for_a_broker_that_asks_for_one(

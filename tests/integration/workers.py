@@ -178,6 +178,7 @@ class ChildWorker:
             "EMOTRACK_TOPIC_PREFIX": settings.topic_prefix,
             "EMOTRACK_BATCH_MAX": str(settings.batch_max),
             "EMOTRACK_GROUP": settings.group,
+            "EMOTRACK_GROUP_PROTOCOL": settings.group_protocol,
             "EMOTRACK_MAX_UNCOMMITTED": str(settings.max_uncommitted),
             "EMOTRACK_METRICS_PORT": str(self.port),
         }

@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from stream import main
 from stream.cli.config import shown_settings
 from stream.errors import ConfigError
 from stream.settings import Settings, load_settings, masked_url
@@ -189,6 +191,42 @@ def test_each_value_is_shown_with_its_origin_and_no_secret(
     assert said["kafka_options"][0] == "ssl.keystore.password=***"
     assert said["redis_url"][0] == "redis://h/?***"
     assert "hunter2" not in repr(shown)
+
+
+@pytest.mark.parametrize(
+    ("told", "setting", "says"),
+    [
+        ({"group_protocol": "consumer"}, "session_timeout_ms", "not used with group_protocol"),
+        ({}, "session_timeout_ms", "the most that is accepted"),
+        ({"group_protocol": "classic"}, "session_timeout_ms", ""),
+        ({"runtime": "faust"}, "group_protocol", "not used by runtime faust"),
+        ({"runtime": "faust"}, "kafka_options", "not used by runtime faust"),
+        ({"runtime": "faust"}, "session_timeout_ms", ""),
+        ({"mock_broker": True}, "group_protocol", "not used on a mock cluster"),
+    ],
+)
+def test_a_setting_that_does_not_apply_is_shown_so(
+    told: dict[str, str], setting: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(f"EMOTRACK_{name.upper()}", str(value))
+    (note,) = [one.note for one in shown_settings({}) if one.name == setting]
+    assert says in note and bool(says) == bool(note)
+    (line,) = [
+        line
+        for line in CliRunner().invoke(main.app, ["config", "show"]).output.splitlines()
+        if line.startswith(f"{setting} = ")
+    ]
+    assert says in line
+
+
+@pytest.mark.parametrize("option", ["group.id", "group.protocol", "session.timeout.ms"])
+def test_an_option_that_has_a_setting_is_refused_by_its_name(option: str) -> None:
+    """Else what `doctor` says of the group would not be what the worker does."""
+    with pytest.raises(
+        ConfigError, match=f"{option} has a setting .* use EMOTRACK_(GROUP|SESSION)"
+    ):
+        load_settings({"kafka_options": {option: "1"}})
 
 
 def test_an_empty_secret_file_is_named(tmp_path: Path) -> None:

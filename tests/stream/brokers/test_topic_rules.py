@@ -13,8 +13,17 @@ from kafka.admin import ConfigResource
 from typer.testing import CliRunner
 
 from stream import main, serve
-from stream.brokers.topic_rules import RULES, Found, Needs, curing, faults_of
-from stream.brokers.topics import create, examine, plan, require_topics
+from stream.brokers.topic_rules import (
+    ROLES,
+    RULES,
+    Found,
+    Needs,
+    curing,
+    faults_of,
+    replicas_for,
+)
+from stream.brokers.topic_survey import examine, require_topics
+from stream.brokers.topics import create, plan
 from stream.cli.doctor import examine as doctor
 from stream.errors import TopicUnfit
 from stream.events.messages import TopicNames
@@ -85,7 +94,7 @@ def test_a_wrong_setting_is_named_and_its_cure_works(
         says = f"{line['says']}. {line['cure']}"
     assert getattr(settings.topics, role) in says and f"{setting}={value}" in says
     assert [
-        (f.setting, f.breaks) for f in examine(settings.bootstrap, settings.topics, Needs())
+        (f.setting, f.breaks) for f in examine(settings.bootstrap, settings.topics, Needs()).faults
     ] == [(setting, breaks)]
     (topics,) = [check for check in doctor(settings) if check.name == "topics"]
     assert topics.status == ("fail" if breaks else "ok")
@@ -107,7 +116,7 @@ def test_producer_time_may_be_accepted_and_nothing_else_with_it(settings: Settin
     alter(settings, "utterances", "message.timestamp.type", "CreateTime")
     with pytest.raises(TopicUnfit, match="EMOTRACK_ALLOW_CREATE_TIME=true"):
         require_topics(settings.bootstrap, settings.topics)
-    assert require_topics(settings.bootstrap, settings.topics, needs=needs) == []
+    assert require_topics(settings.bootstrap, settings.topics, needs=needs).faults == ()
     alter(settings, "utterances", "cleanup.policy", "compact")
     with pytest.raises(TopicUnfit, match="compaction"):
         require_topics(settings.bootstrap, settings.topics, needs=needs)
@@ -126,12 +135,15 @@ def test_every_rule_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replicas", "config", "setting", "cure"),
+    ("replicas", "brokers", "config", "setting", "cure"),
     [
-        (1, {}, "replicas", None),
-        (3, {"min.insync.replicas": "1"}, "min.insync.replicas", "2"),
-        (2, {"min.insync.replicas": "3"}, "min.insync.replicas", "1"),
+        (1, 3, {}, "replicas", "3"),
+        (1, 2, {}, "replicas", "2"),
+        (2, 5, {}, "replicas", "3"),
+        (3, 3, {"min.insync.replicas": "1"}, "min.insync.replicas", "2"),
+        (2, 2, {"min.insync.replicas": "3"}, "min.insync.replicas", "1"),
         (
+            2,
             2,
             {"unclean.leader.election.enable": "true"},
             "unclean.leader.election.enable",
@@ -140,22 +152,52 @@ def test_every_rule_is_tried() -> None:
     ],
 )
 def test_replicas_on_a_cluster(
-    replicas: int, config: dict[str, str], setting: str, cure: str | None
+    replicas: int, brokers: int, config: dict[str, str], setting: str, cure: str
 ) -> None:
-    (fault,) = faults_of("p", Found("predictions", config, replicas, brokers=3), Needs())
+    told = {"cleanup.policy": "delete"} | config
+    found = Found("predictions", told, replicas, brokers, in_sync=replicas)
+    (fault,) = faults_of("p", found, Needs())
     assert (fault.setting, fault.cure) == (setting, cure)
-    command = "kafka-reassign-partitions.sh" if cure is None else "emotrack topics fix"
-    assert command in curing([fault], "b:1", "p.")
+    flag = f"--replication {cure} " if setting == "replicas" else ""
+    assert f"`emotrack topics fix {flag}--bootstrap b:1 --topic-prefix p.`" in curing(
+        [fault], "b:1", "p."
+    )
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
-def test_a_replicated_topic_as_planned_has_no_fault(replicas: int) -> None:
-    for topic, role in zip(
-        plan(TopicNames("p."), replication=replicas),
-        ("utterances", "predictions", "shift_alerts", "dead_letters"),
-        strict=True,
-    ):
-        assert faults_of(topic.name, Found(role, topic.config, replicas, 3), Needs()) == []  # type: ignore[arg-type]
+def test_two_copies_are_not_asked_for_while_only_one_is_in_sync() -> None:
+    """It would stop every answer."""
+    config = {"cleanup.policy": "delete", "min.insync.replicas": "1"}
+    (fault,) = faults_of("p", Found("predictions", config, 3, 3, in_sync=1), Needs())
+    assert fault.cure is None
+    assert "bring back the brokers that hold p" in curing([fault], "b:1", "p.")
+
+
+def test_of_a_topic_whose_settings_may_not_be_seen_only_the_copies_are_judged() -> None:
+    (fault,) = faults_of("u", Found("utterances", {}, replicas=1, brokers=3), Needs())
+    assert fault.setting == "replicas" and not fault.breaks
+
+
+@pytest.mark.parametrize("brokers", [1, 2, 3, 9])
+def test_topics_as_planned_have_no_fault(brokers: int) -> None:
+    replicas = replicas_for(brokers)
+    assert replicas == min(brokers, 3)
+    for topic, role in zip(plan(TopicNames("p."), replication=replicas), ROLES, strict=True):
+        found = Found(role, topic.config, replicas, brokers, in_sync=replicas)
+        assert faults_of(topic.name, found, Needs()) == []
+        assert topic.config["min.insync.replicas"] == ("2" if brokers >= 3 else "1")
+        assert topic.config["unclean.leader.election.enable"] == "false"
+
+
+def test_the_plan_keeps_utterances_for_a_session_and_an_outage() -> None:
+    week = 7 * 86_400_000
+    assert plan(TopicNames("p."))[0].config["retention.ms"] == str(week)
+    longer = Needs(max_session_s=8 * 86_400)
+    planned = plan(TopicNames("p."), needs=longer)[0].config
+    assert int(planned["retention.ms"]) == longer.kept_ms > week + 86_400_000
+    assert faults_of("u", Found("utterances", planned), longer) == []
+    short = plan(TopicNames("p."), retention_days=0.6)[0].config  # a session, and no outage
+    (fault,) = faults_of("u", Found("utterances", short), Needs())
+    assert fault.setting == "retention.ms" and not fault.breaks and fault.cure == str(week)
 
 
 def test_a_longer_session_needs_a_longer_log() -> None:

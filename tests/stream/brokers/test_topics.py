@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from stream.brokers.topic_rules import Needs
-from stream.brokers.topics import TopicPlan, create, describe, plan, require_topics
+from stream.brokers.topic_survey import require_topics
+from stream.brokers.topics import TopicPlan, create, describe, plan
 from stream.errors import ConfigError, TopicMissing, TopicUnfit
 from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka
@@ -31,6 +32,7 @@ def test_topics_are_created_as_planned(kafka: RunningKafka, names: TopicNames) -
     assert utterances.partitions == 2
     assert utterances.config["message.timestamp.type"] == "LogAppendTime"
     assert utterances.config["max.message.bytes"] == "1048576"
+    assert utterances.replicas == 1 and utterances.config["min.insync.replicas"] == "1"
     assert dead_letters.config["max.message.bytes"] == "2097152"
     assert dead_letters.config["retention.ms"] == str(14 * 86_400_000)
 
@@ -44,6 +46,8 @@ def test_creating_again_changes_nothing_and_reports_differences(
     assert not any(report.created for report in again)
     assert {report.partitions for report in again} == {2}
     assert "partitions is 2, planned 3" in again[0].differs
+    (more, *_) = describe(kafka.bootstrap, plan(names, partitions=2, replication=3))
+    assert "replicas is 1, planned 3" in more.differs
     assert any(
         difference.startswith("retention.ms is 604800000") for difference in again[0].differs
     )

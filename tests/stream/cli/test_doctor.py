@@ -61,6 +61,7 @@ def test_a_machine_that_can_serve_is_healthy(
         "broker",
         "topics",
         "rights",
+        "takeover",
         "redis",
         "model",
         "device",
@@ -71,6 +72,36 @@ def test_a_machine_that_can_serve_is_healthy(
     assert "function emotrack_v4 answers" in found["redis"].says
     assert found["model"].status == "ok", found["model"].says
     assert "fail" not in {check.status for check in found.values()}
+
+
+@pytest.mark.integration
+def test_the_seconds_of_a_takeover_are_told_with_a_cure_where_they_are_long(
+    kafka: RunningKafka, default_kafka: RunningKafka, names: TopicNames, small_model: None
+) -> None:
+    def takeover(broker: RunningKafka, **more: Any) -> str:
+        check = report(broker.bootstrap, names, "memory://", **more)["takeover"]
+        assert check.status == "ok"
+        return check.says
+
+    assert "silent for up to 8 s, a stopped one's for up to 2 s" in takeover(kafka)
+    assert "silent for up to 12 s, a stopped one's for up to 2 s" in takeover(default_kafka)
+    long = takeover(default_kafka, group_protocol="consumer")
+    assert "silent for up to 51 s, a stopped one's for up to 6 s" in long
+    assert "but that is long" in long and "EMOTRACK_GROUP_PROTOCOL" in long
+    assert report(nowhere(), names, "memory://")["takeover"].status == "fail"
+
+
+@pytest.mark.integration
+def test_copies_outage_and_a_single_partition_are_told(
+    kafka: RunningKafka, names: TopicNames, small_model: None
+) -> None:
+    create(kafka.bootstrap, plan(names, partitions=1))
+    says = report(kafka.bootstrap, names, "memory://")["topics"].says
+    assert "each partition on 1 of 1 broker, and an outage of up to 154 h loses nothing" in says
+    assert f"topic {names.utterances} has one partition, so at most one worker answers" in says
+    more = TopicNames(f"{names.prefix}more.")
+    create(kafka.bootstrap, plan(more, partitions=2))
+    assert "one partition" not in report(kafka.bootstrap, more, "memory://")["topics"].says
 
 
 @pytest.mark.integration
