@@ -122,7 +122,7 @@ class Start:
 
 
 class Seen(NamedTuple):
-    """What a look at the cluster showed, whoever owns the topic's partitions.
+    """The result of a look at the cluster, whoever owns the topic's partitions.
 
     `fault` says why no broker answers, and is empty where one does; `partitions` are the topic's,
     `waiting` its records beyond the group's committed offsets. None where it is not known.

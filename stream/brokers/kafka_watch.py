@@ -58,7 +58,7 @@ class KafkaWatch(Lookup):
 
     @property
     def missing_s(self) -> float:
-        """How long the brokers have said that the topic does not exist."""
+        """Seconds for which the brokers have said that the topic does not exist."""
         since = self._missing_since
         return 0.0 if since is None else time.monotonic() - since
 

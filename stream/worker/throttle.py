@@ -29,7 +29,7 @@ Key = tuple[str, ...]
 
 @dataclass(slots=True)
 class Fact:
-    """What was logged at `logged_at`; the lines left out since then, and the newest of them."""
+    """A line that was logged at `logged_at`; those left out since then, and the newest of them."""
 
     logged_at: float
     left_out: int = 0

@@ -188,7 +188,7 @@ def seconds(duration: str) -> int:
 
 
 def told_within(rule: dict[str, Any]) -> str:
-    """How long it takes at most until somebody is told, from the shipped files."""
+    """Return the longest time until somebody is told, from the shipped files."""
     prometheus = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["global"]
     route = yaml.safe_load((DEPLOY / "alertmanager.yml").read_text())["route"]
     assert all("group_wait" not in inner for inner in route["routes"])

@@ -174,7 +174,7 @@ def test_every_worker_notices_that_kafka_goes_and_comes_and_says_so_once(
 def test_what_a_killed_worker_leaves_is_owned_by_nobody_until_it_is_taken_over(
     site: Site, children: Callable[[Settings], ChildWorker]
 ) -> None:
-    """What the page EmotrackPartitionsUnowned asks for, and the lag that no owner reports."""
+    """The facts that EmotrackPartitionsUnowned asks for, and the lag that no owner reports."""
     first, second = (children(site.settings) for _ in range(2))
     wait_for(lambda: gauge(first, "partitions_owned") == 1, "a partition each")
     wait_for(lambda: gauge(second, "partitions_owned") == 1, "a partition each")

@@ -131,7 +131,7 @@ def test_what_was_left_out_is_in_the_log_of_a_process_that_ends(
 
 
 def by_minute(plant: Plant, lines: list[tuple[int, Any]]) -> list[int]:
-    """How many lines there were in each minute."""
+    """Return the number of lines of each minute."""
     began = plant.clock.ms - 60_000 * MINUTES
     counted = Counter((at - began) // 60_000 for at, _ in lines)
     return [counted[minute] for minute in range(MINUTES)]
