@@ -7,7 +7,7 @@ one topic, so a partition is a plain number here.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -121,6 +121,18 @@ class Start:
         return 0 <= self.committed < self.low
 
 
+class Seen(NamedTuple):
+    """The result of a look at the cluster, whoever owns the topic's partitions.
+
+    `fault` says why no broker answers, and is empty where one does; `partitions` are the topic's,
+    `waiting` its records beyond the group's committed offsets. None where it is not known.
+    """
+
+    fault: str = ""
+    partitions: int | None = None
+    waiting: int | None = None
+
+
 class Assignments(Protocol):
     """Callbacks of a source, called from inside `poll` only, on the thread that polls."""
 
@@ -140,6 +152,9 @@ class Source(Protocol):
     @property
     def topic_id(self) -> str:
         """The topic's id, which tells a recreated topic apart; the zero UUID where unknown."""
+
+    def watch(self, tell: Callable[[Seen], None]) -> None:
+        """Look at the cluster every few seconds until `close`, from a thread that calls `tell`."""
 
     def subscribe(self, assignments: Assignments) -> None:
         """Join the group; assignments arrive in `poll`."""
@@ -167,10 +182,13 @@ class Source(Protocol):
         """
 
     def lag(self) -> Mapping[int, int]:
-        """Return the records not read yet, by owned partition; may query the broker briefly."""
+        """Return the records not read yet, by owned partition; may query the broker briefly.
+
+        Counted from where the partition is read next: after a `seek`, from there.
+        """
 
     def reachable(self) -> bool:
-        """Return whether the log answered last time; may query it again, for at most a second."""
+        """Return whether the log answered last time. Does not wait. Raises `TopicChanged`."""
 
     def close(self) -> None:
         """Leave the group; idempotent. Partitions still owned are revoked first."""

@@ -74,6 +74,7 @@ def run_worker(
             topic_id = patience.until_reached(lambda: find_topics(settings))
             settings = patience.until_reached(lambda: joining(settings))
             health.broker = True
+            metrics.broker_up.set(1)
             if not settings.in_memory:  # before the seconds that a model takes
                 patience.until_reached(lambda: open_redis(settings, NO_STATE).close())
             predictor = open_model(settings)
@@ -81,6 +82,7 @@ def run_worker(
         except Stopped:
             return 0
         health.store = True
+        metrics.redis_up.set(1)
         closing.callback(store.close)
         identify(status, metrics, predictor)
         worker = build(

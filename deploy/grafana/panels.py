@@ -135,9 +135,28 @@ OPERATIONS: Final = (
             (
                 f"sum by (job, namespace, partition) (emotrack_consumer_lag_records{{{OURS}}})",
                 f"partition {{{{partition}}}} {WHOSE}",
-            )
+            ),
+            (
+                f"max by (job, namespace) (emotrack_group_lag_records{{{OURS}}})",
+                f"all, nobody's too, not committed {WHOSE}",
+            ),
         ],
-        note="Records without an answer, read ones included.",
+        note="Records without an answer, read ones included; of partitions that nobody owns, too.",
+    ),
+    Panel(
+        "Partitions",
+        [
+            (
+                f"max by (job, namespace) (emotrack_topic_partitions{{{OURS}}})",
+                f"of the topic {WHOSE}",
+            ),
+            (f"sum by (job, namespace) (emotrack_partitions_owned{{{OURS}}})", f"owned {WHOSE}"),
+            (
+                f"sum by (job, namespace) (emotrack_partitions_checking{{{OURS}}})",
+                f"standing still: states are checked {WHOSE}",
+            ),
+        ],
+        note="Fewer owned than there are: nobody reads the others.",
     ),
     Panel(
         "Newest answer's age",
@@ -215,6 +234,7 @@ OPERATIONS: Final = (
         [
             (f"emotrack_ready{{{OURS}}}", "{{instance}} ready"),
             (f"emotrack_redis_up{{{OURS}}}", "{{instance}} Redis"),
+            (f"emotrack_broker_up{{{OURS}}}", "{{instance}} Kafka"),
             (
                 f"time() - emotrack_last_turn_timestamp_seconds{{{OURS}}}",
                 "{{instance}} seconds since a turn",

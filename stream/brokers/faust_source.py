@@ -29,6 +29,7 @@ from faust.types import TP
 
 from stream.brokers.kafka_admin import broker_addresses
 from stream.brokers.kafka_config import close_quietly
+from stream.brokers.kafka_watch import KafkaWatch, Tell
 from stream.brokers.topic_reader import TopicReader
 from stream.errors import BrokerUnreachable
 from stream.ports import NO_TIMESTAMP, Assignments, CommitRefused, LogUnavailable, Record, Start
@@ -89,7 +90,7 @@ class FaustSource:
 
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._settings, self._topic, self.topic_id = settings, settings.topics.utterances, topic_id
-        self._reader = TopicReader(settings)
+        self._reader, self._watch = TopicReader(settings), KafkaWatch(settings)
         self._listener: Assignments | None = None
         self._buffers: dict[int, PartitionBuffer] = {}
         self._paused: set[int] = set()
@@ -100,6 +101,9 @@ class FaustSource:
         self._app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="faust", daemon=True)
+
+    def watch(self, tell: Tell) -> None:
+        self._watch.start(tell)
 
     def subscribe(self, assignments: Assignments) -> None:
         self._listener = assignments
@@ -192,7 +196,7 @@ class FaustSource:
         }
 
     def reachable(self) -> bool:
-        return self._fault is None
+        return self._fault is None and self._watch.up
 
     def close(self) -> None:
         if self._buffers and self._listener is not None:
@@ -203,6 +207,7 @@ class FaustSource:
         if self._thread.is_alive():
             self._thread.join(STOP_S)
         self._reader.close()
+        self._watch.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine on the app's loop and wait for it. Raises `LogUnavailable`."""

@@ -233,9 +233,9 @@ class Lookup:
     so a request waits behind a fetch for as long as that waits for records (half a second).
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, group: str | None = None) -> None:
         self._settings, self._topic = settings, settings.topics.utterances
-        group = f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
+        group = group or f"{settings.group}.lookup"  # librdkafka wants one; it is never joined
         self._config = {"group.id": group, **connection(settings)}
 
     @cached_property
@@ -282,7 +282,14 @@ class Lookup:
 
     def ends(self, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
         """Return the offsets after the last records, in one request. Raises `KafkaException`."""
-        request = [TopicPartition(self._topic, p, OFFSET_END) for p in partitions]
+        return self.offsets(OFFSET_END, partitions, timeout_s)
+
+    def offsets(self, of: int, partitions: Sequence[int], timeout_s: float) -> Mapping[int, int]:
+        """Return the offsets of OFFSET_BEGINNING or OFFSET_END, in one request.
+
+        Raises `KafkaException`.
+        """
+        request = [TopicPartition(self._topic, p, of) for p in partitions]
         found = self._client.offsets_for_times(request, timeout=timeout_s)
         return {at.partition: at.offset for at in found}
 

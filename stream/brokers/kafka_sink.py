@@ -91,7 +91,7 @@ class KafkaSink:
         if any(f.error.fatal() or f.error.code() in RENEWED for f in failures):
             self._producer = self._new_producer()
         refused = next((f for f in failures if f.refused), None)
-        text = f"{len(failures)} records were not delivered: {refused or failures[0]}"
+        text = f"not delivered: {refused or failures[0]}"  # no number: it is one fact in the log
         raise OutputRefused(text) if refused else DeliveryFailed(text)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from stream.brokers.broker_faults import Act, Kind, cause_of, codes_that, kind_of
+from stream.brokers.broker_faults import Act, cause_of, codes_that, kind_of
 from stream.brokers.kafka_config import (
     CALL_S,
     NO_TOPIC_ID,
@@ -34,6 +34,7 @@ from stream.brokers.kafka_config import (
     retry,
     text_of,
 )
+from stream.brokers.kafka_watch import GONE, KafkaWatch, Tell
 from stream.errors import AccessRefused
 from stream.ports import (
     NO_TIMESTAMP,
@@ -48,13 +49,12 @@ from stream.ports import (
 from stream.settings import Settings
 
 log = structlog.get_logger()
-STANDBY_S: Final = 5.0  # between two looks whether the topic is still there, without partitions
+MISSING_S: Final = 5.0  # a broker that has just started may not know the topic yet
 ENDS_S: Final = 0.2  # limit of a request for the ends of paused partitions
 Notify = Callable[[Sequence[int]], None]
 OF_TOPIC: Final = " of topic "  # in a committed note, before the topic's id
 UNREADABLE_HEADERS: Final[Headers] = (("ce_unreadable", None),)
 NOT_OURS: Final = codes_that(Act.AGAIN) | {KafkaError.FENCED_INSTANCE_ID}
-GONE: Final = frozenset(kind_of(KafkaError.UNKNOWN_TOPIC_OR_PART).codes)
 DENIED: Final = frozenset(kind_of(KafkaError.TOPIC_AUTHORIZATION_FAILED).codes)
 AWAY: Final = frozenset(
     code
@@ -66,7 +66,6 @@ AWAY: Final = frozenset(
     )
     for code in kind_of(met).codes
 )
-QUIET_S: Final = 60.0  # between two log lines on one kind of fault
 
 
 class KafkaSource:
@@ -75,16 +74,18 @@ class KafkaSource:
     def __init__(self, settings: Settings, topic_id: str) -> None:
         self._topic, self.topic_id = settings.topics.utterances, topic_id
         self._bootstrap = settings.bootstrap
-        self._next_look, self._missed = 0.0, 0
-        self._quiet: dict[int, float] = {}  # by code: no line about it before then
-        self._reachable, self._closed = True, False
-        self._owned: dict[int, int] = {}  # partition -> where its reading began
+        self._closed = False
+        self._faulted_at = 0.0  # the last commit that was not answered
+        self._owned: dict[int, int] = {}  # partition -> where its reading began, or was sought to
         self._paused: set[int] = set()
-        self._lookup = Lookup(settings)
+        self._lookup, self._watch = Lookup(settings), KafkaWatch(settings)
         # librdkafka calls `_on_error` from within `poll`.
         self._consumer = create_client(
             Consumer, {**consumer_config(settings), "error_cb": self._on_error}
         )
+
+    def watch(self, tell: Tell) -> None:
+        self._watch.start(tell)
 
     def subscribe(self, assignments: Assignments) -> None:
         self._consumer.subscribe(
@@ -105,7 +106,6 @@ class KafkaSource:
             if (error := message.error()) is not None:
                 self._on_error(error)
             else:
-                self._reachable = True
                 records.append(record_of(message, self._topic))
         # A partition may be revoked between the two calls: its records are not ours.
         return [r for r in records if r.partition in self._owned]
@@ -123,6 +123,7 @@ class KafkaSource:
             self._consumer.seek(TopicPartition(self._topic, partition, offset))
         except KafkaException as error:
             raise LogUnavailable(f"cannot seek partition {partition}: {text_of(error)}") from None
+        self._owned[partition] = offset  # its position is not known before it is read again
 
     def commit(self, offsets: Mapping[int, int], notes: Mapping[int, str]) -> None:
         try:
@@ -134,7 +135,7 @@ class KafkaSource:
         for answer in answers:
             if answer.error is not None:
                 raise self._commit_failed(answer.error.code(), answer.error.str())
-        self._reachable = True
+        self._faulted_at = 0.0
 
     def positions(
         self, offsets: Mapping[int, int], notes: Mapping[int, str]
@@ -156,7 +157,7 @@ class KafkaSource:
 
     def lag(self) -> Mapping[int, int]:
         ends: Mapping[int, int] = {}  # of paused partitions: no fetch reports them
-        if self._paused and self._reachable:
+        if self._paused and self._watch.up:
             with suppress(KafkaException):  # no broker answers in `ENDS_S`
                 ends = self._lookup.ends(sorted(self._paused), ENDS_S)
         lags: dict[int, int] = {}
@@ -169,33 +170,17 @@ class KafkaSource:
         return lags
 
     def reachable(self) -> bool:
-        if not self._owned and (now := time.monotonic()) >= self._next_look:
-            self._next_look = now + STANDBY_S
-            self._require_topic()
-        if not self._reachable:  # an idle consumer does not notice that the broker is back
-            try:
-                self._consumer.list_topics(self._topic, timeout=1.0)
-                self._reachable = True
-            except KafkaException:
-                return False
-        return True
+        # A group that reads nothing is not told that its topic is gone.
+        if not self._owned and self._watch.missing_s > MISSING_S:
+            raise self._deleted()
+        return self._watch.answered_since(self._faulted_at)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             close_quietly(self._consumer.close)
             self._lookup.close()
-
-    def _require_topic(self) -> None:
-        """Raise `TopicChanged` where the topic is gone: a group that reads nothing is not told."""
-        try:
-            found = self._consumer.list_topics(self._topic, timeout=1.0).topics[self._topic]
-        except KafkaException:
-            return
-        missing = found.error is not None and found.error.code() in GONE
-        self._missed = self._missed + 1 if missing else 0
-        if self._missed > 1:  # a broker that has just started may not know it yet
-            raise self._deleted()
+            self._watch.close()
 
     def _deleted(self) -> TopicChanged:
         return TopicChanged(
@@ -217,20 +202,15 @@ class KafkaSource:
                 raise AccessRefused(f"Kafka at {self._bootstrap}: {text}")
             raise LogUnavailable(text)
         if error.code() in AWAY:
-            self._reachable = False
-        self._report(error, kind)
-
-    def _report(self, error: KafkaError, kind: Kind) -> None:
-        """Log a fault that is waited for; the same kind again after a while only."""
-        now = time.monotonic()
-        if now >= self._quiet.get(error.code(), 0.0):
-            self._quiet[error.code()] = now + QUIET_S
-            log.warning("Kafka reports a fault", reason=error.str(), cure=kind.says or None)
+            self._watch.soon()
+        name, cure = error.name(), kind.says or None
+        log.warning("Kafka reports a fault", per="code", code=name, reason=error.str(), cure=cure)
 
     def _commit_failed(self, code: int | None, text: str) -> CommitRefused | LogUnavailable:
         if code in NOT_OURS:
             return CommitRefused(text)
-        self._reachable = False
+        self._faulted_at = time.monotonic()
+        self._watch.soon()
         return LogUnavailable(f"offsets were not committed: {text}")
 
     def _assign(self, to: Assignments, consumer: Consumer, at: list[TopicPartition]) -> None:

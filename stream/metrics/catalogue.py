@@ -217,9 +217,16 @@ class Metrics:
         of_partition = "number of an owned partition"
         self.consumer_lag = self._gauge(
             "consumer_lag_records",
-            "Records in the log that have no answer yet, read ones included.",
+            "Records in the log that have no answer yet: not read, queued, or in a batch; also "
+            "while the log is read again. Nobody's partitions are in `group_lag_records` only.",
             topic="the utterances topic",
             partition=of_partition,
+        )
+        self.group_lag = self._gauge(
+            "group_lag_records",
+            "Records of the whole topic beyond the group's committed offsets, whoever owns their "
+            "partitions, or nobody: the same on each worker, asked every 10 s; absent while it is "
+            "not known.",
         )
         self.last_processed = self._gauge(
             "last_processed_timestamp_seconds",
@@ -235,6 +242,19 @@ class Metrics:
             "conversations_active", "Conversations whose window this worker holds."
         )
         self.queue_depth = self._gauge("queue_depth", "Records read and not yet in a batch.")
+        self.topic_partitions = self._gauge(
+            "topic_partitions", "Partitions of the utterances topic; absent before it is known."
+        )
+        self.partitions_owned = self._gauge(
+            "partitions_owned",
+            "Partitions that this worker owns: with those of the other workers as many as "
+            "`emotrack_topic_partitions`, else some are read by nobody.",
+        )
+        self.partitions_checking = self._gauge(
+            "partitions_checking",
+            "Owned partitions that stand still while their states are checked against the log or "
+            "computed again, or wait for their turn in that.",
+        )
         self.partitions_paused = self._gauge(
             "partitions_paused", "Partitions not read from: queue full, store away, unclaimed."
         )
@@ -245,11 +265,17 @@ class Metrics:
         self.redis_up = self._gauge(
             "redis_up", "1 while the state store answers; absent before it was asked."
         )
+        self.broker_up = self._gauge(
+            "broker_up",
+            "1 while a Kafka broker answers, asked every 2 s; absent before it was asked.",
+        )
         self.ready = self._gauge("ready", "1 while /readyz says so.")
         self.gpu_memory = self._gauge(
             "gpu_memory_bytes", "Memory the model uses on its device; 0 on CPU."
         )
-        for gauge in (self.last_turn, self.redis_up):  # absent while a worker starts: 0 would page
+        # Absent while a worker starts, or while nobody knows: 0 would page, or be an untruth.
+        unknown = self.last_turn, self.redis_up, self.broker_up, self.topic_partitions
+        for gauge in (*unknown, self.group_lag):
             gauge.set(math.nan)
         self.build = self._info("build", "What runs.", ("version",))
         model_labels = ("name", "version", "digest", "calibration", "device", "languages")

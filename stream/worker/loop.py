@@ -75,7 +75,7 @@ from stream.settings import Settings
 from stream.worker.backpressure import IDLE_POLL_S, Backpressure
 from stream.worker.batcher import Batcher, Item
 from stream.worker.notices import Notices
-from stream.worker.observe import Health, Observer
+from stream.worker.observe import Health, Observer, Servers
 from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
 from stream.worker.rebuild import Disputed
@@ -121,7 +121,7 @@ class Worker:
         self._source, self._sink, self._store, self._predictor = source, sink, store, predictor
         self._now_ms, self._clock_s = now_ms, clock_s
         self._decoder = Decoder(predictor.info.inputs, predictor.info.own_extractors)
-        self._observer = observer
+        self._observer, self._servers = observer, Servers(health, observer, clock_s)
         self._cache = WindowCache(settings.cache_conversations, clock_s)
         wire = Wire(settings.topics, settings.output_format, settings.source)
         self._places = Places(
@@ -133,7 +133,7 @@ class Worker:
         self._pipeline = Pipeline(
             predictor, store, self._cache, self._places, wire, now_ms=now_ms, clock_s=clock_s
         )
-        self._notices = Notices(clock_s)
+        self._notices = Notices()
         self._batcher = Batcher(
             settings.batch_max, settings.batch_deadline_ms / 1000, settings.max_uncommitted
         )
@@ -149,6 +149,7 @@ class Worker:
 
     def run(self, stop: Event) -> bool:
         """Work until `stop` is set, then drain; return whether all that was done is committed."""
+        self._source.watch(self._servers.saw)
         self._source.subscribe(self)
         while not stop.is_set():
             self.turn()
@@ -247,7 +248,7 @@ class Worker:
         """Drop in-flight work of a partition that may be another member's: commit, then claim."""
         offset = self._restart(partition, disputed=True)
         self._flow.postpone(self._clock_s())
-        log.warning("partition disputed", partition=partition, offset=offset)
+        log.warning("partition disputed", per="partition", partition=partition, offset=offset)
 
     def _suspect(self, partition: int, doubts: Mapping[StateKey, Doubt]) -> None:
         """Mark a partition for a rebuild: the store does not hold its states."""
@@ -287,10 +288,10 @@ class Worker:
                 self._recovery.judge(owned)
                 owned.token = self._store.claim(self._source.topic_id, partition)
                 owned.disputed = False
-                self.health.store = True
+                self._servers.store_up()
             except (StoreUnavailable, CommitRefused, LogUnavailable) as error:
                 self._later(error)
-                log.warning("claim postponed", partition=partition, reason=str(error))
+                log.warning("claim postponed", per="reason", partition=partition, reason=str(error))
                 return
 
     def _rebuild_some(self) -> None:
@@ -302,7 +303,7 @@ class Worker:
         except Disputed as met:
             self._dispute(met.partition)
         except (StoreUnavailable, LogUnavailable) as error:
-            log.warning("rebuild postponed", reason=str(error))
+            log.warning("rebuild postponed", per="reason", reason=str(error))
             self._later(error)
         else:
             if rebuilt is not None:
@@ -366,7 +367,12 @@ class Worker:
         try:
             lost = lost_of(self._recovery.reader, partition, holes)
         except LogUnavailable as error:
-            log.warning("offsets are missing: read again", partition=partition, reason=str(error))
+            log.warning(
+                "offsets are missing: read again",
+                per=("partition", "reason"),
+                partition=partition,
+                reason=str(error),
+            )
             owned.next = first
             self._source.seek(partition, first)
             return False
@@ -393,6 +399,7 @@ class Worker:
         elif isinstance(message, Poison):
             log.warning(
                 "record refused",
+                per="reason",
                 reason=message.reason.value,
                 partition=record.partition,
                 offset=record.offset,
@@ -434,7 +441,7 @@ class Worker:
         """Run the batch; fenced records are tried once more where the broker confirms ownership."""
         idle_s = self._predictor.spec.recurrence.idle_s
         step = self._pipeline.step(batch, self._partitions.leases(now, idle_s))
-        self.health.store = True
+        self._servers.store_up()
         self._account(step)
         if not step.fenced:
             return step
@@ -537,14 +544,14 @@ class Worker:
     def _report(self, event: str, error: Exception, **facts: object) -> None:
         """Log a fault; as an error where the broker refuses an answer, so that somebody acts."""
         self.health.outputs = not isinstance(error, OutputRefused)
-        (log.warning if self.health.outputs else log.error)(event, **facts, reason=str(error))
+        say = log.warning if self.health.outputs else log.error
+        say(event, per="reason", **facts, reason=str(error))
 
     def _later(self, error: Exception) -> None:
         """Wait before the next try: `error` tells which server is away."""
         self._flow.postpone(self._clock_s())
         if isinstance(error, StoreUnavailable):
-            self.health.store = False
-            self._observer.store_away()
+            self._servers.store_away(str(error))
 
     # Commit.
 
@@ -613,29 +620,25 @@ class Worker:
         """Set the gauges, and check the servers; once a second."""
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
-        if self._notices.waiting:
-            self._notices.due()
         self.health.broker = self._source.reachable()
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
         try:
             self._store.verify()  # without traffic, nothing else queries the store
             self._places.look(self._source.topic_id, sorted(self._partitions))
-            self.health.store = True
+            self._servers.store_up()
         except StoreUnavailable as error:
-            self.health.store = False
-            self._observer.store_away()
-            log.warning("state store away", reason=str(error))
+            self._servers.store_away(str(error))
         except StoreChanged as error:
             self._distrust(error)
         self._observer.gauges(
             health=self.health,
             topic=self._topic,
-            lag={  # records without an answer: not read, queued, or in a batch
-                partition: unread + self._partitions[partition].watermark.waiting
-                for partition, unread in self._source.lag().items()
-                if partition in self._partitions
-            },
+            lag=self._partitions.unanswered(
+                self._source.lag(), seen_when_committed=self._transactions is not None
+            ),
+            owned=len(self._partitions),
+            checking=len(self._partitions.checking()),
             queued=self._batcher.depth,
             paused=len(self._flow.paused),
             cached=len(self._cache),

@@ -1,13 +1,12 @@
-"""Log lines about single conversations, limited so that a flood of causes is no flood of lines.
+"""Log lines about single conversations and about servers that go and come.
 
-Ids are named, words never.
+Ids are named, words never. How often a line may be repeated is `throttle`'s.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -15,28 +14,16 @@ import structlog
 from stream.worker.pipeline import Result
 from stream.worker.window_cache import Split
 
-EVERY_S: Final = 60.0  # a line of a partition about reused ids
 NAMED_AT_MOST: Final = 10_000  # split conversations that are not named again
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class Reused:
-    """Utterances dropped on a partition since its last line, and the last of them."""
-
-    last: Result
-    count: int = 0
-
-
 class Notices:
-    """The lines logged lately, by partition and conversation. `clock_s` is monotonic."""
+    """The conversations that were named lately."""
 
-    def __init__(self, clock_s: Callable[[], float]) -> None:
-        self._clock_s = clock_s
+    def __init__(self) -> None:
         self._split: OrderedDict[str, None] = OrderedDict()
-        self.waiting: dict[int, Reused] = {}  # counted and not logged yet, by partition
-        self._logged_at: dict[int, float] = {}
 
     def splits(self, splits: Iterable[Split]) -> None:
         """Log each conversation that is on several partitions once."""
@@ -53,27 +40,40 @@ class Notices:
             )
 
     def reused(self, results: Sequence[Result]) -> None:
-        """Log utterances that were dropped because of a reused id, once a minute a partition."""
+        """Log utterances that were dropped because of a reused id."""
         for result in results:
-            waiting = self.waiting.setdefault(result.item.record.partition, Reused(result))
-            waiting.last, waiting.count = result, waiting.count + 1
-        self.due()
-
-    def due(self) -> None:
-        """Log what was counted and not logged, of the partitions whose minute has passed."""
-        now = self._clock_s()
-        for partition, reused in list(self.waiting.items()):
-            if now - self._logged_at.get(partition, now - EVERY_S) < EVERY_S:
-                continue
-            self._logged_at[partition] = now
-            del self.waiting[partition]
-            record, key = reused.last.item.record, reused.last.item.key
+            record, key = result.item.record, result.item.key
             assert key is not None, "only an utterance repeats an id"
             log.warning(
-                "utterances dropped: their ids are those of other utterances",
-                partition=partition,
-                count=reused.count,
-                last_conversation_id=key.conversation_id,
-                last_utterance_id=getattr(reused.last.item.message, "utterance_id", None),
-                last_offset=record.offset,
+                "utterance dropped: its id is that of another utterance",
+                per="partition",
+                partition=record.partition,
+                offset=record.offset,
+                conversation_id=key.conversation_id,
+                utterance_id=getattr(result.item.message, "utterance_id", None),
             )
+
+
+class Presence:
+    """Logs once when a server goes, and once when it is back. Used by one thread."""
+
+    def __init__(self, server: str, clock_s: Callable[[], float]) -> None:
+        self._gone, self._returned, self._clock_s = (
+            f"{server} is away",
+            f"{server} is back",
+            clock_s,
+        )
+        self._away_since: float | None = None
+
+    def away(self, reason: str) -> None:
+        """The server does not answer, for this reason."""
+        if self._away_since is None:
+            self._away_since = self._clock_s()
+            log.warning(self._gone, reason=reason)
+
+    def back(self) -> None:
+        """The server answers."""
+        if self._away_since is not None:
+            away_s = round(self._clock_s() - self._away_since, 1)
+            self._away_since = None
+            log.warning(self._returned, away_s=away_s)

@@ -1,9 +1,14 @@
-"""Health and metrics of the worker, so that the loop reads without counters."""
+"""Health and metrics of the worker, so that the loop reads without counters.
+
+`Health` is what /readyz says, `Observer` what /metrics shows; `Servers` tells both of Kafka and
+Redis.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +16,8 @@ from model.interface import ModelInfo
 from stream.answers.shift_rule import rule_of
 from stream.events.messages import FIELD_OF_FLAG, MOVED, SEQ_DISORDER, SEQ_GAP, PredictionEvent
 from stream.metrics.catalogue import Metrics
-from stream.ports import NO_TIMESTAMP
+from stream.ports import NO_TIMESTAMP, Seen
+from stream.worker.notices import Presence
 from stream.worker.pipeline import Result, Step
 
 SHIFT_LIKELY: Final = 0.5  # label shift="yes" from here on: more likely than not
@@ -19,11 +25,15 @@ SHIFT_LIKELY: Final = 0.5  # label shift="yes" from here on: more likely than no
 
 @dataclass(slots=True)
 class Health:
-    """The conditions of readiness; written by the worker's thread, read by any."""
+    """The conditions of readiness; written by the worker's thread, read by any.
+
+    `cluster` is written by the thread that looks at Kafka: the worker's may wait for it.
+    """
 
     warmed: bool = False
     joined: bool = False  # assigned, or standing by with nothing assigned
-    broker: bool = False
+    broker: bool = False  # it answered the worker's last call
+    cluster: bool = True  # a broker answered the last look, as far as is known
     store: bool = False
     outputs: bool = True  # false while the broker refuses an answer for good
     draining: bool = False
@@ -39,7 +49,7 @@ class Health:
         return {
             "model_warmed": self.warmed,
             "joined_group": self.joined,
-            "broker_reachable": self.broker,
+            "broker_reachable": self.broker and self.cluster,
             "store_reachable": self.store,
             "outputs_taken": self.outputs,
             "not_draining": not self.draining,
@@ -88,6 +98,15 @@ class Observer:
         """Count the states that were rebuilt, by cause."""
         for cause, count in states.items():
             self._m.state_rebuilds.labels(cause).inc(count)
+
+    def saw(self, seen: Seen, health: Health) -> None:
+        """Set the gauges of a look at the cluster; from any thread."""
+        m = self._m
+        m.broker_up.set(not seen.fault)
+        m.ready.set(health.ready)
+        if seen.partitions is not None:
+            m.topic_partitions.set(seen.partitions)
+        m.group_lag.set(math.nan if seen.waiting is None else seen.waiting)
 
     def store_away(self) -> None:
         """Count an unanswered call of the store."""
@@ -179,19 +198,56 @@ class Observer:
         health: Health,
         topic: str,
         lag: Mapping[int, int],
+        owned: int,
+        checking: int,
         queued: int,
         paused: int,
         cached: int,
         device_bytes: int,
     ) -> None:
-        """Set the gauges: lag, queue depth, paused partitions, health."""
+        """Set the gauges: lag, partitions and what keeps them, queue depth, health."""
         m = self._m
         m.last_turn.set_to_current_time()
         for partition, records in lag.items():
             m.consumer_lag.labels(topic, str(partition)).set(records)
+        m.partitions_owned.set(owned)
+        m.partitions_checking.set(checking)
         m.queue_depth.set(queued)
         m.partitions_paused.set(paused)
         m.conversations_active.set(cached)
         m.redis_up.set(health.store)
         m.ready.set(health.ready)
         m.gpu_memory.set(device_bytes)
+
+
+class Servers:
+    """Kafka and Redis as a worker sees them: told to /readyz, the gauges, and once to the log.
+
+    `saw` is called by the thread that looks at Kafka, the rest by the worker's.
+    """
+
+    def __init__(self, health: Health, observer: Observer, clock_s: Callable[[], float]) -> None:
+        self._health, self._observer = health, observer
+        self._kafka, self._redis = Presence("Kafka", clock_s), Presence("Redis", clock_s)
+
+    def saw(self, seen: Seen) -> None:
+        """Take note of a look at the cluster."""
+        if (up := not seen.fault) != self._health.cluster:
+            self._health.cluster = up
+            if up:
+                self._kafka.back()
+            else:
+                self._kafka.away(seen.fault)
+        self._observer.saw(seen, self._health)
+
+    def store_up(self) -> None:
+        """Take note of a call that the store answered."""
+        if not self._health.store:
+            self._health.store = True
+            self._redis.back()
+
+    def store_away(self, reason: str) -> None:
+        """Take note of a call that it did not."""
+        self._health.store = False
+        self._redis.away(reason)
+        self._observer.store_away()

@@ -28,6 +28,11 @@ class Watermark:
         """The number of records read that may not be committed yet."""
         return len(self._open)
 
+    @property
+    def uncommitted(self) -> int:
+        """The number of records read that are not known to be committed."""
+        return len(self._open) + len(self._passed)
+
     def admit(self, offset: int) -> None:
         """Add a record that was read."""
         self._open[offset] = None
@@ -123,6 +128,24 @@ class Partitions(dict[int, Owned]):
     def unworkable(self) -> set[int]:
         """Return the partitions that may not be worked on yet."""
         return {p for p, owned in self.items() if owned.token is None or owned.suspect}
+
+    def checking(self) -> set[int]:
+        """Return the partitions that stand still while their states are checked or rebuilt.
+
+        Those that wait for their turn in that are among them.
+        """
+        return {p for p, owned in self.items() if owned.token is not None and owned.suspect}
+
+    def unanswered(self, unread: Mapping[int, int], *, seen_when_committed: bool) -> dict[int, int]:
+        """Return the records without an answer: `unread`, and those read and not done yet.
+
+        `seen_when_committed`: in transactions, nobody sees an answer before the commit.
+        """
+        marks = {p: self[p].watermark for p in unread if p in self}
+        return {
+            p: unread[p] + (mark.uncommitted if seen_when_committed else mark.waiting)
+            for p, mark in marks.items()
+        }
 
     def unsent_below(self, offsets: Mapping[int, int]) -> list[Outgoing]:
         """Return the answers to records below these offsets, in log order by partition."""

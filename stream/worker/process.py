@@ -9,7 +9,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from threading import Event, Thread
 from types import FrameType
 from typing import Final, TextIO, cast
@@ -19,9 +19,11 @@ import structlog
 from model.fault_points import FAULT_POINTS, FaultPoint, arm
 from stream.errors import ConfigError
 from stream.settings import Settings
+from stream.worker.throttle import Throttle
 
 MOST_LINES: Final = 10_000  # that wait while stderr is not read
 CLOSE_S: Final = 1.0
+TICK_S: Final = 1.0  # between two looks for lines that were left out and are due
 log = structlog.get_logger()
 
 
@@ -29,13 +31,19 @@ class LogPipe:
     """Writes lines to `out` in a thread of its own, so that `write` never waits.
 
     While `out` blocks (a full pipe, a slow disk) at most `most` lines are queued; further ones are
-    dropped, and `report` is called with their number once `out` takes lines again.
+    dropped, and `report` is called with their number once `out` takes lines again. That thread
+    also has the `throttle` log what it left out.
     """
 
     def __init__(
-        self, out: TextIO, report: Callable[[int], None], *, most: int = MOST_LINES
+        self,
+        out: TextIO,
+        report: Callable[[int], None],
+        *,
+        most: int = MOST_LINES,
+        throttle: Throttle | None = None,
     ) -> None:
-        self._out, self._report = out, report
+        self._out, self._report, self._throttle = out, report, throttle
         self._lines: Queue[str | None] = Queue(most)
         self._dropped = 0
         self._thread = Thread(target=self._pass_on, name="log", daemon=True)
@@ -53,13 +61,15 @@ class LogPipe:
 
     def close(self, within_s: float = CLOSE_S) -> None:
         """Return when all is written; give up after `within_s` where `out` blocks."""
+        if self._throttle is not None:
+            self._throttle.due(at_end=True)
         with contextlib.suppress(Full):
             self._lines.put(None, timeout=within_s)
             self._thread.join(within_s)
 
     def _pass_on(self) -> None:
         reported = 0
-        while (line := self._lines.get()) is not None:
+        while (line := self._next()) is not None:
             with contextlib.suppress(OSError, ValueError):  # closed: discard the line
                 self._out.write(line)
                 self._out.flush()
@@ -67,6 +77,14 @@ class LogPipe:
             if missed := self._dropped - reported:
                 reported += missed
                 self._report(missed)
+
+    def _next(self) -> str | None:
+        """Return the next line, None at the end; see to what is due before it and while waiting."""
+        while True:
+            if self._throttle is not None:
+                self._throttle.due()
+            with contextlib.suppress(Empty):
+                return self._lines.get(timeout=TICK_S)
 
 
 def configure_log(settings: Settings) -> LogPipe:
@@ -76,9 +94,15 @@ def configure_log(settings: Settings) -> LogPipe:
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
-    pipe = LogPipe(sys.stderr, lambda lines: log.warning("nobody read the log", dropped=lines))
+    throttle = Throttle()
+    pipe = LogPipe(
+        sys.stderr,
+        lambda lines: log.warning("nobody read the log", dropped=lines),
+        throttle=throttle,
+    )
     structlog.configure(
         processors=[
+            throttle,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

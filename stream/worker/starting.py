@@ -14,7 +14,6 @@ from stream.metrics.catalogue import Metrics
 from stream.worker.observe import Health
 
 TRY_S: Final = 2.0  # between tries; Kafka takes some seconds itself to find that it is away
-SAY_S: Final = 60.0  # the same fault is logged this often
 log = structlog.get_logger()
 Result = TypeVar("Result")
 
@@ -45,11 +44,9 @@ class Patience:
     def until_reached(self, step: Callable[[], Result]) -> Result:
         """Return what `step` returns, once its server answers.
 
-        Blocks. `Health.waiting` is the fault meanwhile, and a Redis that is away shows in
-        `redis_up`. Raises that fault at the limit, and
-        `Stopped`.
+        Blocks. `Health.waiting` is the fault meanwhile, and the server that is away shows in
+        `redis_up` or `broker_up`. Raises that fault at the limit, and `Stopped`.
         """
-        said_at, said = 0.0, ""
         while True:
             try:
                 result = step()
@@ -58,13 +55,11 @@ class Patience:
                 if now >= self._until:
                     raise
                 self._health.waiting = str(fault)
-                if isinstance(fault, StoreUnreachable):
-                    self._metrics.redis_up.set(0)
-                if str(fault) != said or now >= said_at + SAY_S:
-                    log.warning(
-                        "not started yet", fault=str(fault), gives_up_in_s=round(self._until - now)
-                    )
-                    said_at, said = now, str(fault)
+                absent = isinstance(fault, StoreUnreachable)
+                up = self._metrics.redis_up if absent else self._metrics.broker_up
+                up.set(0)
+                left_s = round(self._until - now)
+                log.warning("not started yet", per="fault", fault=str(fault), gives_up_in_s=left_s)
                 if self._stop.wait(min(TRY_S, self._until - now)):
                     raise Stopped from None
             else:

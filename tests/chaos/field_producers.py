@@ -60,7 +60,7 @@ def three_partitioners(stage: Stage) -> Facts:
     assert set(named) == set(split), "a line of each split conversation"
     workers = len(list(plant.directory.glob("worker-*.log")))
     assert max(named.values()) <= workers, "one of each worker at most"
-    assert logged(plant, "utterances dropped", "count"), "a line about the reused ids"
+    assert logged(plant, "utterance dropped", "utterance_id"), "a line about the reused ids"
     return facts
 
 

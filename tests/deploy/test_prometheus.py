@@ -177,6 +177,55 @@ def test_the_runbook_calls_each_severity_by_its_name() -> None:
     assert said == {rule["alert"]: rule["labels"]["severity"] for rule in ALERTS}
 
 
+UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+# A window in which nothing may have moved; `rate` of what must be there, too, is 0 only then.
+STILL: Final = re.compile(r"(?:\bchanges|\bunless sum by [^\[]*?\brate)\([^\[]*\[(\d+[smhd])\]")
+
+
+def seconds(duration: str) -> int:
+    """Return the seconds of one of Prometheus' durations."""
+    return int(duration[:-1]) * UNITS_S[duration[-1]]
+
+
+def told_within(rule: dict[str, Any]) -> str:
+    """Return the longest time until somebody is told, from the shipped files."""
+    prometheus = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["global"]
+    route = yaml.safe_load((DEPLOY / "alertmanager.yml").read_text())["route"]
+    assert all("group_wait" not in inner for inner in route["routes"])
+    evaluations = 2 if RECORDED.search(rule["expr"]) else 1
+    parts = [prometheus["scrape_interval"], *[prometheus["evaluation_interval"]] * evaluations]
+    parts += [*STILL.findall(rule["expr"]), rule.get("for", "0s"), route["group_wait"]]
+    minutes, left_s = divmod(sum(map(seconds, parts)), 60)
+    return f"{minutes} min {left_s} s" if left_s else f"{minutes} min"
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=NAMES)
+def test_the_runbook_says_how_long_it_takes_until_somebody_is_told(rule: dict[str, Any]) -> None:
+    section = (ROOT / "docs/runbook.md").read_text("utf-8").split(f"### {rule['alert']}\n\n")[1]
+    severity = rule["labels"]["severity"]
+    kind = r"\*" + severity + r"(?: · live(?:, [^*·]+)?)? · told within ([^*]+)\.\*"
+    said = re.match(kind, section)
+    assert said is not None, f"say: *{severity} · told within {told_within(rule)}.*"
+    assert said[1] == told_within(rule)
+
+
+def test_a_window_in_which_nothing_may_have_moved_is_part_of_the_time() -> None:
+    within = {rule["alert"]: told_within(rule) for rule in ALERTS}
+    assert within["EmotrackRedisDown"] == "2 min", "15 s, 15 s, 1 min, 30 s"
+    assert within["EmotrackPartitionStuck"] == "16 min", "ten minutes of silence, five more"
+    assert within["EmotrackNoPredictions"] == "11 min"
+    assert within["EmotrackWorkerHung"] == "7 min"
+    assert within["EmotrackNoWorkerReady"] == "3 min", "its day is a memory, no silence"
+
+
+def test_the_runbook_looks_for_what_takes_the_time_before_what_waits_for_it() -> None:
+    """A loop that is held up shows that in fetch_wait as well: see test_observe.py."""
+    page = (ROOT / "docs/runbook.md").read_text("utf-8")
+    section = page.split("### EmotrackLatencyBudgetFast")[1].split("\n###")[0]
+    steps = re.findall(r"^\d\. (?:Only )?`(\w+)`", section, re.MULTILINE)
+    assert steps == ["state_load", "produce", "inference", "fetch_wait"]
+
+
 def test_alertmanager_takes_its_configuration_and_pages_for_pages_only() -> None:
     config = DEPLOY / "alertmanager.yml"
     checked = run("amtool", "check-config", config, cure="prometheus-alertmanager")

@@ -19,6 +19,7 @@ from stream.ports import (
     Headers,
     Outgoing,
     Record,
+    Seen,
     Start,
     Stretch,
 )
@@ -100,6 +101,9 @@ class LocalSource:
     def paused(self) -> frozenset[int]:
         """The partitions that are paused now."""
         return frozenset(self._paused)
+
+    def watch(self, tell: Callable[[Seen], None]) -> None:
+        """Nothing to look at that could go away."""
 
     def subscribe(self, assignments: Assignments) -> None:
         self._listener = assignments

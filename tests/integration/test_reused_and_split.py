@@ -95,7 +95,7 @@ def test_of_a_second_file_whose_ids_begin_anew_nothing_is_dropped_in_silence(
         (who, e["utterance_id"]): e["speaker_id"] for who, events in answers.items() for e in events
     }
     assert said == {at: of[0] for at, of in {**second, **first, **third}.items()}
-    lines = [line for line in logs if "utterances dropped" in line["event"]]
+    lines = [line for line in logs if "utterance dropped" in line["event"]]
     assert lines and not [line for line in lines if "tell you" in str(line)]
     report = verify_topics(site.settings, SmallPredictor(), allow_truncation=False)
     assert report.violations == []

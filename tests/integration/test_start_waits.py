@@ -106,7 +106,7 @@ def test_a_start_without_kafka_waits_and_serves_when_it_is_back(
         wait_for(lambda: kafka.bootstrap in worker.waits_for(), "the reason", 60)
         assert worker.ask("/healthz")[0] == 200
         page = worker.ask("/metrics")[1]
-        assert "\nemotrack_ready 0.0\n" in page
+        assert "\nemotrack_ready 0.0\n" in page and "\nemotrack_broker_up 0.0\n" in page
         # At 0 they would page for a hung loop and an absent Redis.
         assert "\nemotrack_last_turn" not in page and "\nemotrack_redis_up" not in page
         kafka.server.start(lambda: answers(int(kafka.bootstrap.rpartition(":")[2])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from stream.ports import (
     TopicChanged,
 )
 from stream.settings import Settings
+from stream.worker.throttle import Throttle
 
 LINES = [pytest.param(code, kind, id=KafkaError(code).name()) for code, kind in KINDS.items()]
 
@@ -51,7 +53,7 @@ def test_while_reading(source: KafkaSource, code: int, kind: Kind) -> None:
             source._on_error(error)
         assert kind.says.partition("`")[0].split(": ")[-1].strip() in str(ended.value)
         return
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs(processors=[Throttle()]) as lines:
         source._on_error(error)
         source._on_error(error)
     (line,) = lines
@@ -112,11 +114,20 @@ def test_an_unknown_code_is_waited_for_and_said(source: KafkaSource, sink: Kafka
     assert [line["event"] for line in lines] == ["Kafka reports a fault"]
 
 
-def test_a_lost_connection_is_no_readiness(source: KafkaSource) -> None:
-    for code in (KafkaError._RESOLVE, KafkaError._SSL, KafkaError._AUTHENTICATION):
-        source._reachable = True
+def test_a_lost_connection_is_looked_at_and_a_lost_commit_is_no_readiness(
+    source: KafkaSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One broker of three that goes is no outage; until a look, a commit's fault counts."""
+    looks: list[float] = []
+    monkeypatch.setattr(source._watch, "soon", lambda: looks.append(time.monotonic()))
+    for n, code in enumerate((KafkaError._RESOLVE, KafkaError._SSL, KafkaError._AUTHENTICATION)):
         source._on_error(KafkaError(code))
-        assert not source._reachable
+        assert source.reachable() and len(looks) == n + 1
+    source._watch._began = time.monotonic()  # a look that was answered
+    source._commit_failed(KafkaError._TIMED_OUT, "no")
+    assert not source.reachable() and len(looks) == 4
+    source._watch._began = time.monotonic()
+    assert source.reachable()
 
 
 def test_no_code_has_two_lines() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
@@ -18,12 +19,14 @@ from stream.brokers.kafka_config import (
 )
 from stream.brokers.kafka_sink import KafkaSink
 from stream.brokers.kafka_source import KafkaSource
+from stream.brokers.kafka_watch import KafkaWatch
 from stream.brokers.topics import create, plan
 from stream.errors import BrokerUnreachable, TopicMissing
 from stream.events.messages import TopicNames
 from stream.local.servers import RunningKafka, free_ports
-from stream.ports import CommitRefused, DeliveryFailed, Outgoing, Record, Start
+from stream.ports import CommitRefused, DeliveryFailed, Outgoing, Record, Seen, Start
 from stream.settings import Settings
+from tests.integration.workers import wait_for
 
 POLL_S = 0.2
 TURNS = 150  # of POLL_S: half a minute
@@ -193,6 +196,51 @@ def test_a_paused_partition_gives_nothing_until_resumed(
     source.poll(1, 0.0)
     assert source.lag()[record.partition] == 0
     assert source.reachable()
+
+
+@pytest.mark.integration
+def test_after_a_seek_the_lag_counts_from_there(
+    settings: Settings, join: Callable[[], Joined]
+) -> None:
+    """It counted from the assignment until the next record came: 574 where 63 waited."""
+    write(settings, [Outgoing(settings.topics.utterances, b"k", b"%d" % i) for i in range(12)])
+    source, recorder = join()
+    (partition,) = {r.partition for r in read(source, lambda records: len(records) == 12)}
+    for offset in (9, 4):
+        source.seek(partition, offset)
+        source.pause([partition])
+        for _ in range(5):
+            assert not source.poll(10, 0.05)
+            assert source.lag()[partition] == 12 - offset
+        source.resume([partition])
+        read(source, lambda records: bool(records) and records[-1].offset == 11)
+        assert source.lag()[partition] == 0
+    assert sum(source.lag().values()) == 0 and len(recorder.starts) == 4
+
+
+@pytest.mark.integration
+def test_a_look_shows_what_waits_on_partitions_that_nobody_owns(
+    settings: Settings, join: Callable[[], Joined]
+) -> None:
+    keys = [f"k{n}".encode() for n in range(40)]
+    write(settings, [Outgoing(settings.topics.utterances, key, b"v") for key in keys])
+    looks: list[Seen] = []
+    watch = KafkaWatch(settings)
+    watch.start(looks.append)
+    wait_for(lambda: bool(looks), "a look at a group that has committed nothing")
+    assert looks[0] == Seen("", 4, 40)
+    watch.close()
+    source, _ = join()
+    records = read(source, lambda records: len(records) == len(keys))
+    done = Counter(r.partition for r in records)
+    source.commit({p: count - 1 for p, count in done.items()}, dict.fromkeys(done, ""))
+    source.close()  # nobody owns a partition
+    looks.clear()
+    again = KafkaWatch(settings)
+    again.start(looks.append)
+    wait_for(lambda: bool(looks), "a look")
+    again.close()
+    assert looks[0] == Seen("", 4, len(done))
 
 
 @pytest.mark.integration

@@ -26,7 +26,8 @@ EXPECTED = {
     "batch_utterances", "window_utterances", "state_bytes", "confidence", "consumer_lag_records",
     "conversations_active", "queue_depth", "partitions_paused", "last_processed_timestamp_seconds",
     "last_turn_timestamp_seconds", "clock_skew_seconds", "redis_up", "ready", "gpu_memory_bytes",
-    "build_info", "model_info",
+    "build_info", "model_info", "broker_up", "partitions_owned", "topic_partitions",
+    "partitions_checking", "group_lag_records",
 }  # fmt: skip
 SERIES = 10_000
 SCRAPE_S = 0.1
@@ -43,9 +44,13 @@ def test_the_catalogue_is_whole_and_each_metric_is_there_once() -> None:
     metrics = Metrics()
     starting = set(families(metrics))
     metrics.last_turn.set(1.7e9)
-    metrics.redis_up.set(0)
+    for gauge in (metrics.redis_up, metrics.broker_up, metrics.topic_partitions, metrics.group_lag):
+        gauge.set(0)
     assert set(families(metrics)) == EXPECTED
-    assert EXPECTED - starting == {"last_turn_timestamp_seconds", "redis_up"}, "0 would page"
+    assert EXPECTED - starting == {
+        "last_turn_timestamp_seconds", "redis_up", "broker_up", "topic_partitions",
+        "group_lag_records",
+    }, "0 would page, or be an untruth"  # fmt: skip
     named = [e.name.removeprefix("emotrack_").removesuffix("_total") for e in metrics.entries]
     assert sorted(named) == sorted(EXPECTED)
 

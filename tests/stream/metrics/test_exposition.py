@@ -23,7 +23,8 @@ def test_a_worker_s_page_reads_as_the_one_of_the_prometheus_client() -> None:
     metrics = Metrics()
     metrics.describe({"version": "1"}, {"name": "m"})
     metrics.end_to_end.observe(0.3)
-    metrics.redis_up.set(1)
+    for gauge in (metrics.redis_up, metrics.broker_up, metrics.topic_partitions, metrics.group_lag):
+        gauge.set(1)
     metrics.last_turn.set(1.7e9)
     metrics.consumer_lag.labels("emotrack.utterances", "3").set(1e17)
     ours = {s for s in samples(metrics.render()) if s[2].startswith("emotrack_")}

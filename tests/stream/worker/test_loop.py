@@ -23,6 +23,7 @@ from stream.ports import CommitRefused, LogUnavailable, Record
 from stream.settings import Settings
 from stream.worker.loop import Worker
 from stream.worker.observe import Health, Observer
+from stream.worker.throttle import Throttle
 from tests.fakes.clock import Clock
 from tests.fakes.memory_log import LocalLog, LocalReader, LocalSink, LocalSource, LocalTransactions
 
@@ -637,20 +638,22 @@ def test_an_id_used_again_is_counted_by_kind_and_logged_once_a_minute(plant: Pla
     plant.say("a", utterance_id="u0", text="the words")
     plant.say("a", utterance_id="u0", text="the words")
     plant.say("a", utterance_id="u0", text="the words", language="en")
-    with capture_logs() as logs:
+    throttle = Throttle(plant.clock.seconds)
+    with capture_logs(processors=[throttle]) as logs:
         for n in range(5):
             plant.say("a", utterance_id="u0", text=f"secret {n}")
             running.turns(4)
         running.turns(70, step_ms=1_000)
+        throttle.due()
         plant.say("a", 1)
         running.turns(4)
     kinds = {"utterance_id": 1, "late_fields": 1, "other_utterance": 5, "position": 0}
     for kind, count in kinds.items():
         assert running.value("duplicates_total", kind=kind) == count, kind
-    lines = [entry for entry in logs if "utterances dropped" in entry["event"]]
-    assert [(line["count"], line["partition"]) for line in lines] == [(1, 0), (4, 0)]
-    assert [line["last_conversation_id"] for line in lines] == ["a", "a"]
-    assert lines[-1]["last_utterance_id"] == "u0" and lines[-1]["last_offset"] == 7
+    lines = [entry for entry in logs if "utterance dropped" in entry["event"]]
+    assert [(line.get("left_out"), line["partition"]) for line in lines] == [(None, 0), (3, 0)]
+    assert [line["conversation_id"] for line in lines] == ["a", "a"]
+    assert lines[-1]["utterance_id"] == "u0" and lines[-1]["offset"] == 7, "the last of them"
     assert "secret" not in str(lines)
     assert flags_on(plant, 0) == [[], ["id_reused"]]
     assert running.outcomes()["duplicate"] == 7

@@ -5,12 +5,13 @@ from __future__ import annotations
 from threading import Event
 
 import pytest
-import structlog
+from structlog.testing import capture_logs
 
 from stream.errors import BrokerUnreachable, StoreUnfit, StoreUnreachable
 from stream.metrics.catalogue import Metrics
 from stream.worker.observe import Health
-from stream.worker.starting import SAY_S, TRY_S, Patience, Stopped
+from stream.worker.starting import TRY_S, Patience, Stopped
+from stream.worker.throttle import EVERY_S, Throttle
 
 AWAY = BrokerUnreachable("no broker answers at kafka:9092")
 
@@ -88,7 +89,19 @@ def test_a_stop_ends_the_wait() -> None:
 
 def test_the_fault_is_logged_at_once_then_once_a_minute() -> None:
     hours, health = Hours(), Health()
-    with structlog.testing.capture_logs() as lines, pytest.raises(BrokerUnreachable):
-        patience(3 * SAY_S, hours, health).until_reached(Server(AWAY, 1_000, health))
+    throttle = Throttle(lambda: hours.s)
+    with capture_logs(processors=[throttle]) as lines, pytest.raises(BrokerUnreachable):
+        patience(3 * EVERY_S, hours, health).until_reached(Server(AWAY, 1_000, health))
     assert [line["gives_up_in_s"] for line in lines] == [180, 120, 60]
     assert {line["fault"] for line in lines} == {str(AWAY)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "gauge"),
+    [(AWAY, "broker_up"), (StoreUnreachable("no Redis answers"), "redis_up")],
+)
+def test_the_server_that_is_waited_for_is_a_gauge_of_0(fault: Exception, gauge: str) -> None:
+    hours, health, metrics = Hours(), Health(), Metrics()
+    waits = Patience(10, health=health, metrics=metrics, stop=hours, now=lambda: hours.s)
+    waits.until_reached(Server(fault, 1, health))
+    assert f"\nemotrack_{gauge} 0.0\n" in metrics.render().decode()
