@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from model.interface import Predictor
 from stream.bench.load import SHIPPED_WIDTHS, Sender, script
@@ -43,17 +43,24 @@ class Amounts:
     rounds: int = 2
 
 
+class Speed(NamedTuple):
+    """How fast a log was verified, and the CPU that it took: that depends less on the machine."""
+
+    per_s: float
+    cpu_ms: float  # a record
+
+
 @dataclass(slots=True)
 class Log:
-    """One answered log, and the records a second at which it was verified, in turns."""
+    """One answered log, and how fast it was verified, in turns."""
 
     servers: Servers
     records: int
-    alone: list[float] = field(default_factory=list)
-    together: list[float] = field(default_factory=list)
+    alone: list[Speed] = field(default_factory=list)
+    together: list[Speed] = field(default_factory=list)
 
-    def verify(self, predictor: Predictor, side_by_side: int) -> float:
-        """Return records a second. Raises `NotEqual`."""
+    def verify(self, predictor: Predictor, side_by_side: int) -> Speed:
+        """Verify all of it. Raises `NotEqual`."""
         own = self.servers
         settings = Settings(
             bootstrap=own.bootstrap,
@@ -62,12 +69,12 @@ class Log:
             group=own.group,
         )
         predictor.warm_up()  # the encoder is loaded, too
-        began = time.monotonic()
+        began, cpu = time.monotonic(), time.process_time()
         report = verify_topics(settings, predictor, side_by_side=side_by_side)
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - began, time.process_time() - cpu
         if not report.ok or report.counts["compared"] != self.records:
             raise NotEqual(f"{report.counts['compared']} of {self.records} answers are equal")
-        return self.records / seconds
+        return Speed(self.records / seconds, 1000 * cpu / self.records)
 
 
 def run_bench_verify(
@@ -111,13 +118,18 @@ def distinct(count: int) -> list[str]:
 
 
 def rows(logs: dict[str, Log], amounts: Amounts, encoders: int) -> dict[str, Row]:
-    """Return records a second, alone and side by side."""
+    """Return records a second and their CPU, alone and side by side."""
     found: dict[str, Row] = {}
     for name, log in logs.items():
         texts = f", no sentence twice, {encoders} encoders" if name == "text" else ""
         note = f"{log.records} records{texts}, shipped PCGNet, one thread"
-        found[f"verify_{name}_alone"] = figure(log.alone, "1/s", f"each alone; {note}", digits=1)
-        found[f"verify_{name}"] = figure(
-            log.together, "1/s", f"{amounts.conversations} conversations; {note}", digits=1
-        )
+        for way, speeds, how in (
+            ("_alone", log.alone, "each answer alone"),
+            ("", log.together, f"{amounts.conversations} conversations side by side"),
+        ):
+            per_s, cpu_ms = zip(*speeds, strict=True)
+            found[f"verify_{name}{way}"] = figure(per_s, "1/s", f"{how}; {note}", digits=1)
+            found[f"verify_{name}{way}_cpu"] = figure(
+                cpu_ms, "ms", f"CPU a record; {how}", digits=2
+            )
     return found

@@ -185,7 +185,7 @@ def not_taken(
     if rest is None:
         return (
             f"{state}They, and what comes after them, may be published again, also all from the "
-            f"start: {REPEATS}. --timeout waits longer for a broker, --rest FILE keeps what it "
+            f"start: {REPEATS}. --timeout-s waits longer for a broker, --rest FILE keeps what it "
             "does not take"
         )
     count = 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from model.interface import Predictor
@@ -101,10 +102,14 @@ def verify_topics(
         passes = selection.passes(stored, most_answers)
         total = len(passes) * (stored + sum(b.end - b.low for b in read.values()))
         for number, part in enumerate(passes):
-            done = number * total // len(passes)
-            said = replace(expectations, selection=part)
-            work.run(said, side_by_side, lambda n, done=done: progress(done + n, total))
+            one = replace(expectations, selection=part)
+            before = number * total // len(passes)
+            work.run(one, side_by_side, partial(_add, progress, before, total))
         return report
+
+
+def _add(progress: Progress, before: int, total: int, passed: int) -> None:
+    progress(before + passed, total)
 
 
 def left_out(

@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from stream.brokers.topics import create, plan
 from stream.events.messages import TopicNames, Utterance, encode
 from stream.local.servers import RunningKafka, answers, apache_kafka
+from stream.settings import Settings
 from tests.conftest import ROOT, enter
 from tests.fakes.console import emotrack
-from tests.stream.cli.test_client import records_of
+from tests.integration.workers import Site, wait_for
 
 pytestmark = pytest.mark.integration
 
-TOPICS = TopicNames("rest.")
-COUNT = 400
-RATE = 100
+PREFIXES = itertools.count()
+COUNT = 4_000
 Ids = list[tuple[str, str]]
 
 
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[RunningKafka]:
-    """A broker of this test alone, with the topics: it is stopped hard."""
-    directory = tmp_path / "kafka"
-    directory.mkdir()
-    server = apache_kafka(directory, ROOT / ".servers/kafka/jars")
-    running = enter(server)
-    create(running.bootstrap, plan(TOPICS, partitions=2))
-    yield running
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
+    """A broker of these tests alone: they stop it hard."""
+    server = apache_kafka(tmp_path_factory.mktemp("kafka"), ROOT / ".servers/kafka/jars")
+    yield enter(server)
     server.__exit__(None, None, None)
 
 
+@pytest.fixture
+def site(broker: RunningKafka) -> Iterator[Site]:
+    """Topics on the broker, which runs again afterwards."""
+    names = TopicNames(f"rest{next(PREFIXES)}.")
+    create(broker.bootstrap, plan(names, partitions=2))
+    settings = Settings(bootstrap=broker.bootstrap, topic_prefix=names.prefix)
+    yield Site(settings, Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}))
+    start_again(broker)
+
+
+def start_again(broker: RunningKafka) -> None:
+    if broker.server.process is None:
+        port = int(broker.bootstrap.rpartition(":")[2])
+        broker.server.start(lambda: answers(port))
+
+
+def place(site: Site) -> list[str]:
+    own = site.settings
+    return ["--bootstrap", own.bootstrap, "--topic-prefix", own.topic_prefix, "--timeout-s", "10"]
+
+
 def lines(folder: Path) -> tuple[Path, Ids]:
-    """Write utterances of several conversations, one with vectors that JSON must carry."""
+    """Write utterances of several conversations."""
     said = [Utterance(f"c{i % 7}", f"u{i}", "s", text=f"number {i}") for i in range(COUNT)]
     file = folder / "talk.jsonl"
     file.write_bytes(b"\n".join(encode(one) for one in said) + b"\n")
@@ -52,62 +70,62 @@ def ids_of(values: list[bytes]) -> Ids:
     return [(event["conversation_id"], event["utterance_id"]) for event in events]
 
 
+def sent(site: Site) -> Ids:
+    return ids_of([record.value or b"" for record in site.log(site.settings.topics.utterances)])
+
+
 @contextmanager
-def publishing(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `emotrack publish` until the block ends."""
-    command = [sys.executable, "-m", "stream.main", "publish", *arguments]
+def publishing(site: Site, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `emotrack publish` until the block ends, from when the first records are in the log."""
+    utterances = site.settings.topics.utterances
+    command = [sys.executable, "-m", "stream.main", "publish", *arguments, *place(site)]
+    command += ["--rate", "50"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            wait_for(
+                lambda: site.ends(utterances) >= 20 or process.poll() is not None,
+                "the first records",
+                within_s=60.0,
+            )
             yield process
         finally:
             process.kill()
 
 
 def test_what_the_broker_did_not_take_is_in_the_rest_and_can_be_published(
-    broker: RunningKafka, tmp_path: Path
+    broker: RunningKafka, site: Site, tmp_path: Path
 ) -> None:
     file, ids = lines(tmp_path)
     rest = tmp_path / "rest.jsonl"
-    place = ["--bootstrap", broker.bootstrap, "--topic-prefix", TOPICS.prefix]
-    paced = ["--rate", str(RATE), "--timeout", "3", "--rest", str(rest)]
-    with publishing(str(file), *place, *paced) as process:
-        until = time.monotonic() + 60
-        while len(records_of(broker.bootstrap, TOPICS.utterances, COUNT)) < 20:
-            assert time.monotonic() < until, "nothing arrives"
+    with publishing(site, str(file), "--rest", str(rest)) as process:
         broker.server.stop(hard=True)
         _, said = process.communicate(timeout=60)
-        assert process.returncode == 9, said
     sentence = said.decode()
+    assert process.returncode == 9, sentence
     assert "Traceback" not in sentence
-    port = int(broker.bootstrap.rpartition(":")[2])
-    broker.server.start(lambda: answers(port))
-    taken = ids_of(records_of(broker.bootstrap, TOPICS.utterances, COUNT))
-    left = ids_of(rest.read_bytes().splitlines())
+    start_again(broker)
+    taken, left = sent(site), ids_of(rest.read_bytes().splitlines())
+    assert 0 < len(taken) < COUNT and 0 < len(left) < COUNT
     assert left == [one for one in ids if one in set(left)], "in the order of the file"
     assert set(taken) | set(left) == set(ids), "nothing is lost"
-    first = ids.index(left[0]) + 1
     conversation, utterance = left[0]
+    first = ids.index(left[0]) + 1
     assert f"is utterance {first} ('{utterance}' of '{conversation}')" in sentence
     assert f"{COUNT - len(left)} utterances are acknowledged" in sentence
     assert f"{len(left)} utterances, are in {rest}: `emotrack publish {rest}`" in sentence
 
-    refused = emotrack("publish", str(file), *place, "--rest", str(rest))
+    refused = emotrack("publish", str(file), *place(site), "--rest", str(rest))
     assert refused.returncode == 2 and b"is there already" in refused.stderr
-    again = emotrack("publish", str(rest), *place)
+    again = emotrack("publish", str(rest), *place(site))
     assert again.returncode == 0, again.stderr
-    published = ids_of(records_of(broker.bootstrap, TOPICS.utterances, 2 * COUNT))
-    assert set(published) == set(ids)
+    assert set(sent(site)) == set(ids)
 
 
 def test_without_a_file_the_first_is_named_and_the_way_to_go_on(
-    broker: RunningKafka, tmp_path: Path
+    broker: RunningKafka, site: Site, tmp_path: Path
 ) -> None:
     file, _ = lines(tmp_path)
-    place = ["--bootstrap", broker.bootstrap, "--topic-prefix", TOPICS.prefix]
-    with publishing(str(file), *place, "--rate", str(RATE), "--timeout", "3") as process:
-        until = time.monotonic() + 60
-        while not records_of(broker.bootstrap, TOPICS.utterances, 1):
-            assert time.monotonic() < until, "nothing arrives"
+    with publishing(site, str(file)) as process:
         broker.server.stop(hard=True)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 9, said

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import EncoderMissing
-from model.text.exact_batches import SAMPLES, SIZES, WORTH, ExactBatches
+from model.text.exact_batches import SAMPLES, SIZES, ExactBatches
 from model.text.sentence_encoder import SentenceEncoder, TextRepeats, find_encoder
 
 Tokens = tuple[int, ...]
@@ -30,38 +30,38 @@ def texts(length: int, count: int, first: int = 0) -> list[Tokens]:
 
 
 def test_batches_are_as_large_as_the_kernel_of_one_allows() -> None:
-    """Of 4 tokens three are together up to 12 rows, of 7 none, and of 16 any number."""
-    for length, few_rows, largest in ((4, 12, 3), (7, 12, 1), (16, 12, max(SIZES))):
-        run = Kernels(few_rows)
+    """Up to 20 rows: of 4 tokens four texts are together, of 7 none, and of 30 any number."""
+    for length, sizes in ((4, (4,)), (7, ()), (30, SIZES)):
+        run = Kernels(few_rows=20)
         batches = ExactBatches(run)
-        for at in range(0, 5 * WORTH, WORTH):
-            some = texts(length, WORTH, at)
-            alone = {ids: Kernels(few_rows)([list(ids)])[0].tobytes() for ids in some}
+        for at in range(0, 80, 40):
+            some = texts(length, 40, at)
+            alone = {ids: Kernels(few_rows=20)([list(ids)])[0].tobytes() for ids in some}
             found = batches.vectors(some)
             assert {ids: v.tobytes() for ids, v in found.items()} == alone
-        assert max((1, *batches.sizes[length])) == largest
-        assert run.batches[:WORTH] == [1] * WORTH, "nothing is known yet"
-        assert max(run.batches[-WORTH:]) == largest
+            assert run.batches[:40] == [1] * 40, "nothing is known yet"
+        assert batches.sizes[length] == sizes
+        largest = max((1, *sizes))
+        assert max(run.batches[-40 // largest :]) == largest
 
 
 def test_a_length_that_is_rare_costs_no_trial() -> None:
-    run = Kernels(100)
+    run = Kernels(few_rows=100)
     batches = ExactBatches(run)
-    for at in range(0, WORTH, SAMPLES):
-        batches.vectors(texts(5, SAMPLES, at))
-    assert batches.sizes == {} and run.batches == [1] * WORTH
+    batches.vectors(texts(5, SAMPLES - 1))
+    batches.vectors(texts(5, 1, 100))
+    assert batches.sizes == {} and run.batches == [1] * SAMPLES
 
 
-def test_a_size_is_proven_before_a_smaller_batch_is_filled_up_to_it() -> None:
-    run = Kernels(9)
+def test_a_batch_is_filled_up_to_a_size_that_is_proven() -> None:
+    run = Kernels(few_rows=100)
     batches = ExactBatches(run)
-    batches.vectors(texts(3, WORTH))
-    batches.vectors(texts(3, 1, 500))
-    assert batches.sizes[3] == (2, 3)
+    batches.vectors(texts(3, SAMPLES))
     run.batches.clear()
-    batches.vectors(texts(3, 5, 600))
-    assert run.batches == [3, 2]
-    del run.batches[:]
+    batches.vectors(texts(3, 18, 100))
+    assert batches.sizes[3] == (4, 16)
+    assert run.batches[-2:] == [16, 4]
+    run.batches.clear()
     batches.vectors(texts(3, 1, 700))
     assert run.batches == [1]
 

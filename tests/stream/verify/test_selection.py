@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -207,7 +208,7 @@ def test_conversations_are_recomputed_in_batches() -> None:
 
 def test_a_model_whose_answers_depend_on_their_batch_proves_nothing() -> None:
     class Leaking(SmallPredictor):
-        def predict(self, turns: list[Turn]) -> list[Prediction]:  # type: ignore[override]
+        def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
             answers = super().predict(turns)
             if len(turns) < 2:
                 return answers
