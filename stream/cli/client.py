@@ -88,10 +88,10 @@ def publish(
     from stream.client.sources import open_sources, publish_all
 
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix, "group": group})
+    require_new(rest)
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
     opened = open_sources(sources, choice, features=vectors_in(features), id_prefix=id_prefix)
-    require_new(rest)
     if repeats == "refuse":
         opened.repeats.refuse()
     known = opened.repeats.sentence

@@ -14,11 +14,12 @@ import pytest
 from confluent_kafka import Producer
 
 from stream.brokers.topics import create, plan
+from stream.errors import ConfigError
 from stream.events.messages import TopicNames, Utterance, encode
 from stream.local.servers import RunningKafka, answers, apache_kafka
 from stream.settings import Settings
 from tests.conftest import ROOT, enter
-from tests.fakes.console import emotrack
+from tests.fakes.console import emotrack, run
 from tests.integration.workers import Site, wait_for
 
 pytestmark = pytest.mark.integration
@@ -37,13 +38,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningKafka]:
 
 
 @pytest.fixture
-def site(broker: RunningKafka) -> Iterator[Site]:
-    """Topics on the broker, which runs again afterwards."""
+def site(broker: RunningKafka) -> Site:
+    """Topics on the broker, which is started again where a test before has stopped it."""
+    start_again(broker)
     names = TopicNames(f"rest{next(PREFIXES)}.")
     create(broker.bootstrap, plan(names, partitions=2))
     settings = Settings(bootstrap=broker.bootstrap, topic_prefix=names.prefix)
-    yield Site(settings, Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}))
-    start_again(broker)
+    return Site(settings, Producer({"bootstrap.servers": broker.bootstrap, "log_level": 0}))
 
 
 def start_again(broker: RunningKafka) -> None:
@@ -113,9 +114,6 @@ def test_what_the_broker_did_not_take_is_in_the_rest_and_can_be_published(
     assert f"is utterance {first} ('{utterance}' of '{conversation}')" in sentence
     assert f"{COUNT - len(left)} utterances are acknowledged" in sentence
     assert f"{len(left)} utterances, are in {rest}: `emotrack publish {rest}`" in sentence
-
-    refused = emotrack("publish", str(file), *place(site), "--rest", str(rest))
-    assert refused.returncode == 2 and b"is there already" in refused.stderr
     again = emotrack("publish", str(rest), *place(site))
     assert again.returncode == 0, again.stderr
     assert set(sent(site)) == set(ids)
@@ -134,7 +132,9 @@ def test_without_a_file_the_first_is_named_and_the_way_to_go_on(
 
 
 def test_a_rest_that_cannot_be_written_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
-    file, _ = lines(tmp_path)
-    refused = emotrack("publish", str(file), "--rest", str(tmp_path / "nowhere" / "rest"))
-    assert refused.returncode == 2
-    assert b"cannot be written" in refused.stderr
+    """And before anything is read: no broker is asked for, and the source is not there either."""
+    with pytest.raises(ConfigError, match="cannot be written"):
+        run("publish", "nowhere.jsonl", "--rest", str(tmp_path / "nowhere" / "rest"))
+    (tmp_path / "rest").write_text("an earlier one")
+    with pytest.raises(ConfigError, match="is there already: publish it"):
+        run("publish", "nowhere.jsonl", "--rest", str(tmp_path / "rest"))
