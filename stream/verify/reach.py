@@ -18,6 +18,7 @@ from state.window import Recurrence
 from stream.brokers.topic_reader import Bounds, TopicReader
 from stream.errors import ConfigError
 from stream.events.cloudevents import PREDICTION_TYPE, open_record
+from stream.events.messages import TopicNames
 from stream.events.poison import Rejected
 from stream.ports import Record
 from stream.verify.selection import Selection, Stretch
@@ -50,6 +51,11 @@ class Reach:
     stretches: Mapping[int, Stretch]
     answers_since_ms: int | None = None  # None: all
 
+    def bounds(self, partition: int, whole: Bounds) -> Bounds:
+        """Return the part of a partition of the input log that is read."""
+        stretch = self.stretches.get(partition)
+        return whole if stretch is None else Bounds(max(whole.low, stretch.first), whole.end)
+
 
 def require_partitions(topic: str, selection: Selection, inputs: Mapping[int, Bounds]) -> None:
     """Raise `ConfigError` where a partition was chosen that the topic has not."""
@@ -66,17 +72,15 @@ def reach_of(
     recurrence: Recurrence,
     selection: Selection,
     inputs: Mapping[int, Bounds],
-    *,
-    topic: str,
-    predictions: str,
+    topics: TopicNames,
 ) -> Reach:
-    """Return what must be read to check a selection; `inputs` has all partitions of `topic`."""
-    since_ms = selection.since_ms
+    """Return what must be read to check a selection; `inputs` has all partitions of the log."""
+    since_ms, topic = selection.since_ms, topics.utterances
     if since_ms is None:
         return Reach({})
     chosen = [p for p in inputs if selection.has_partition(p)]
     since = reader.at(topic, dict.fromkeys(chosen, since_ms))
-    first = _sessions(reader, selection, predictions, topic, since)
+    first = _sessions(reader, selection, topics, since)
     idle_ms, longest_ms = int(recurrence.idle_s * 1000), int(recurrence.max_session_s * 1000)
     earliest = reader.at(topic, dict.fromkeys(chosen, since_ms - longest_ms))
     began_ms = dict.fromkeys(chosen, since_ms)
@@ -89,7 +93,7 @@ def reach_of(
     read_ms = {p: max(ms, since_ms - longest_ms) - idle_ms for p, ms in began_ms.items()}
     starts = reader.at(topic, read_ms)
     stretches = {
-        p: Stretch(max(inputs[p].low, starts[p]), since[p], read_ms[p], frozenset(first[p]))
+        p: Stretch(max(inputs[p].low, starts[p]), since[p], read_ms[p], frozenset(first.get(p, ())))
         for p in chosen
     }
     # Where retention has deleted the start, only what is there was read.
@@ -100,11 +104,7 @@ def reach_of(
 
 
 def _sessions(
-    reader: TopicReader,
-    selection: Selection,
-    predictions: str,
-    topic: str,
-    since: Mapping[int, int],
+    reader: TopicReader, selection: Selection, topics: TopicNames, since: Mapping[int, int]
 ) -> dict[int, dict[bytes, int]]:
     """Return the conversations whose session at `since` began before it, and where.
 
@@ -112,12 +112,12 @@ def _sessions(
     """
     found: dict[int, dict[bytes, int]] = defaultdict(dict)
     assert selection.since_ms is not None
-    bounds = reader.bounds(predictions)
+    predictions, bounds = topics.predictions, reader.bounds(topics.predictions)
     starts = reader.at(predictions, dict.fromkeys(bounds, selection.since_ms - CLOCKS_MS))
     for partition, of in bounds.items():
         wanted = Bounds(max(of.low, starts[partition]), of.end)
         for records in reader.read(predictions, partition, wanted):
-            for key, answer in _answers(records, selection, topic):
+            for key, answer in _answers(records, selection, topics.utterances):
                 at, first = answer.input, answer.context.first_position
                 if first < since.get(at.partition, 0) <= at.offset:
                     sessions = found[at.partition]

@@ -57,54 +57,42 @@ def verify_topics(
     report = Report(states_read=not settings.in_memory, selection=selection)
     with contextlib.ExitStack() as closing:
         reader = closing.enter_context(TopicReader(settings))
-        topic = settings.topics.utterances
+        topics = settings.topics
         # Workers continue meanwhile, so the order matters: records committed here were answered
         # before the outputs' ends are read, and those answered there are before the input's ends.
-        committed = reader.committed(topic, reader.bounds(topic))
-        topics = settings.topics
-        answer_topics = (topics.predictions, topics.shift_alerts, topics.dead_letters)
-        answers = {name: reader.bounds(name) for name in answer_topics}
-        inputs = reader.bounds(topic)
-        require_partitions(topic, selection, inputs)
+        committed = reader.committed(topics.utterances, reader.bounds(topics.utterances))
+        names = (topics.predictions, topics.shift_alerts, topics.dead_letters)
+        answers = {name: reader.bounds(name) for name in names}
+        inputs = reader.bounds(topics.utterances)
+        require_partitions(topics.utterances, selection, inputs)
         states = None
         if not settings.in_memory:
             states = closing.enter_context(open_states(settings, predictor.spec))
-        reach = reach_of(
-            reader,
-            predictor.spec.recurrence,
-            selection,
-            inputs,
-            topic=topic,
-            predictions=topics.predictions,
-        )
-        stretches = reach.stretches
-        read = {
-            p: Bounds(max(b.low, stretches[p].first) if stretches else b.low, b.end)
-            for p, b in inputs.items()
-            if selection.has_partition(p)
-        }
+        recurrence = predictor.spec.recurrence
+        reach = reach_of(reader, recurrence, selection, inputs, topics)
+        read = {p: reach.bounds(p, b) for p, b in inputs.items() if selection.has_partition(p)}
         expectations = Expectations(
             committed=committed,
             lows={p: read.get(p, b).low for p, b in inputs.items()},
             ends={p: bounds.end for p, bounds in inputs.items()},
-            dead_letters=settings.topics.dead_letters,
+            dead_letters=topics.dead_letters,
             max_uncommitted=settings.max_uncommitted,
-            topic_id="" if settings.in_memory else reader.topic_id(topic),
+            topic_id="" if settings.in_memory else reader.topic_id(topics.utterances),
             tolerance=tolerance,
             allow_truncation=allow_truncation,
             selection=selection,
-            stretches=stretches,
+            stretches=reach.stretches,
         )
         report.left_out += left_out(selection, inputs, expectations)
         starts = {name: cut(reader, name, of, reach) for name, of in answers.items()}
-        work = Work(reader, predictor, states, report, topic, read, answers, starts, reach)
-        stored = sum(b.end - starts[n][p] for n, of in answers.items() for p, b in of.items())
-        passes = selection.passes(stored, most_answers)
-        total = len(passes) * (stored + sum(b.end - b.low for b in read.values()))
+        work = Work(
+            reader, predictor, states, report, topics.utterances, read, answers, starts, reach
+        )
+        passes = selection.passes(work.answered, most_answers)
+        total = len(passes) * work.offsets
         for number, part in enumerate(passes):
             one = replace(expectations, selection=part)
-            before = number * total // len(passes)
-            work.run(one, side_by_side, partial(_add, progress, before, total))
+            work.run(one, side_by_side, partial(_add, progress, number * work.offsets, total))
         return report
 
 
@@ -160,6 +148,17 @@ class Work:
     answers: Mapping[str, Mapping[int, Bounds]]  # of predictions, alerts, dead letters
     starts: Mapping[str, Mapping[int, int]]  # offset from which each is read
     reach: Reach
+
+    @property
+    def answered(self) -> int:
+        """The number of offsets of the output topics that are read."""
+        of = self.answers.items()
+        return sum(b.end - self.starts[name][p] for name, bounds in of for p, b in bounds.items())
+
+    @property
+    def offsets(self) -> int:
+        """The number of offsets of one pass."""
+        return self.answered + sum(b.end - b.low for b in self.inputs.values())
 
     def run(
         self, expectations: Expectations, side_by_side: int, progress: Callable[[int], None]
