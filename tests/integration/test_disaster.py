@@ -225,15 +225,15 @@ def test_retention_bytes_bound_a_flood_of_dead_letters(
     set_config(
         second.bootstrap,
         topics.dead_letters,
-        {"retention.bytes": str(2 * MIB), "segment.bytes": str(MIB)},
+        {"retention.bytes": str(MIB), "segment.bytes": str(MIB), "max.message.bytes": str(2 * MIB)},
     )
-    flood(4_000)
-    wait_for(lambda: held(second, topics.dead_letters) <= 2 * 3 * MIB, "deletion")
+    flood(2_000)
+    wait_for(lambda: held(second, topics.dead_letters) <= 2 * 2 * MIB, "deletion")
     assert worker.end() == 0
     report = verify_topics(poisoned.settings, SmallPredictor())
     assert report.violations == []
-    assert 0 < report.counts["dead_letters"] < 4_020
-    assert report.counts["dead_letters"] + report.counts["undecided"] >= 4_020
+    assert 0 < report.counts["dead_letters"] < 2_020
+    assert report.counts["dead_letters"] + report.counts["undecided"] >= 2_020
 
 
 def headers(record: Record) -> int:
