@@ -60,7 +60,7 @@ def mirror(source: Site, target: Site, *topics: str, first: int = 0) -> None:
     for topic in topics:
         for record in source.log(topic):
             if record.offset >= first:
-                headers = list(record.headers)
+                headers: list[tuple[str, str | bytes | None]] = [*record.headers]
                 target.producer.produce(
                     topic, record.value, record.key, record.partition, headers=headers
                 )

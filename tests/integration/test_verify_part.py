@@ -146,7 +146,7 @@ def test_records_that_retention_deletes_under_it_are_no_violation(site: Site, st
     talk(site, range(12))
     answered(site)
     assert worker.end() == 0
-    topics, deleted = site.settings.topics, []
+    topics, deleted = site.settings.topics, list[int]()
 
     def delete(_done: int, _total: int) -> None:
         if not deleted:  # the outputs of the first partition are read, no input is
