@@ -81,8 +81,9 @@ def _installed_encoder() -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class TextRepeats:
-    """What is done with many texts; with either, those of one length run together where it changes
-    no byte (`exact_batches`).
+    """Ways to run many texts; with either, those of one length run together.
+
+    Only where it changes no byte, see `exact_batches`.
     """
 
     remembered: int = 0  # vectors of the last texts that are kept

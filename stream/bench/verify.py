@@ -44,7 +44,7 @@ class Amounts:
 
 
 class Speed(NamedTuple):
-    """How fast a log was verified, and the CPU that it took: that depends less on the machine."""
+    """The speed at which a log was verified, and its CPU, which depends less on the load."""
 
     per_s: float
     cpu_ms: float  # a record

@@ -103,7 +103,7 @@ class Publisher:
 
     @property
     def unacknowledged(self) -> dict[int, Utterance]:
-        """What was published and not acknowledged, by its number from 1 on, in order.
+        """The utterances published and not acknowledged, by number from 1 on, in order.
 
         Final once the publisher is closed: until then the broker may still take some of it.
         """

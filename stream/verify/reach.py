@@ -46,7 +46,7 @@ class _Answer(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What is read: of the input log by partition, and of the output topics since a time."""
+    """The part that is read: of the input log by partition, of the output topics since a time."""
 
     stretches: Mapping[int, Stretch]
     answers_since_ms: int | None = None  # None: all

@@ -17,7 +17,7 @@ _WHOLE: Final = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to look at; nothing set: everything."""
+    """The part to look at; nothing set: everything."""
 
     since_ms: int | None = None  # broker time of the first record that is checked
     partitions: frozenset[int] | None = None  # of the utterances topic

@@ -1,4 +1,4 @@
-"""What docs/operations.md says of a second cluster, a Redis backup, a flood of dead letters.
+"""A second cluster, a Redis backup and a flood of dead letters, as docs/operations.md says.
 
 Tried on Apache Kafka and redis-server, with a plain consumer and producer as the mirror.
 """

@@ -170,7 +170,7 @@ def delete_records(bootstrap: str, before: list[TopicPartition]) -> None:
 
 
 def test_workers_that_go_on_meanwhile_cause_no_violation(site: Site, start: Start) -> None:
-    """What comes after the ends that were read at the start is not looked at."""
+    """Nothing after the ends that were read at the start is looked at."""
     worker = start(site.settings)
     talk(site, range(6))
     answered(site)
