@@ -7,11 +7,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 
 from stream.brokers.topics import create, plan
 from stream.errors import ConfigError
@@ -83,11 +83,13 @@ def publishing(site: Site, *arguments: str) -> Iterator[subprocess.Popen[bytes]]
     command += ["--rate", "50"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            wait_for(
-                lambda: site.ends(utterances) >= 20 or process.poll() is not None,
-                "the first records",
-                within_s=60.0,
-            )
+
+            def begun() -> bool:
+                with suppress(KafkaException):  # no leader for a moment after a topic was made
+                    return site.ends(utterances) >= 20
+                return process.poll() is not None
+
+            wait_for(begun, "the first records", within_s=60.0)
             yield process
         finally:
             process.kill()
