@@ -56,6 +56,7 @@ bench: install servers ## Print every speed and size figure, also to runs/bench 
 	@$(BIN)/emotrack bench start --json runs/bench/start.json $(ARGS)
 	@$(BIN)/emotrack bench state --json runs/bench/state.json $(ARGS)
 	@$(BIN)/emotrack bench rebuild --json runs/bench/rebuild.json $(ARGS)
+	@$(BIN)/emotrack bench verify --json runs/bench/verify.json $(ARGS)
 	@$(BIN)/emotrack bench pipeline --json runs/bench/pipeline.json $(ARGS)
 	@if [ -e "$${EMOTRACK_DATA:-../shared/data}/meld_meta.json" ]; then \
 	  $(BIN)/emotrack bench real --json runs/bench/real.json $(ARGS); \

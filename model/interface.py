@@ -102,6 +102,9 @@ class ServingOptions:
     max_session_s: float | None = None
     threads: int = 1
     encoder: Path | None = None  # folder of the sentence encoder; None: the installed one
+    # For recomputing a log, where sentences come again; neither changes a byte of an answer.
+    remembered_texts: int = 0  # vectors of the last texts that are kept
+    texts_at_once: int = 1  # texts that are encoded at the same time, each on a thread
 
 
 class Predictor(Protocol):

@@ -211,8 +211,13 @@ def tracing(settings: Settings, closing: contextlib.ExitStack) -> Trace | None:
     return spans.batch
 
 
-def load_model(settings: Settings) -> Predictor:
-    """Load the checkpoint to serve, with the digest the settings allow. Raises `ModelUnfit`."""
+def load_model(
+    settings: Settings, *, remembered_texts: int = 0, texts_at_once: int = 1
+) -> Predictor:
+    """Load the checkpoint to serve, with the digest the settings allow. Raises `ModelUnfit`.
+
+    `remembered_texts` and `texts_at_once` are as in `ServingOptions`.
+    """
     try:
         predictor = load_predictor(
             settings.model,
@@ -223,6 +228,8 @@ def load_model(settings: Settings) -> Predictor:
                 max_session_s=settings.max_session_s,
                 threads=settings.threads,
                 encoder=settings.encoder,
+                remembered_texts=remembered_texts,
+                texts_at_once=texts_at_once,
             ),
         )
     except ModelError as error:

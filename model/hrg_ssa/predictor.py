@@ -198,6 +198,7 @@ class HrgSsaPredictor(CheckpointPredictor):
             find_encoder(self._encoder_folder),
             self.checkpoint.text,
             most_tokens=self._config.most_tokens,
+            remembered=self._remembered_texts,
         )
 
     def _prove(self, length: int) -> tuple[int, ...]:

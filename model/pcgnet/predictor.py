@@ -23,7 +23,7 @@ from model.pcgnet.turn_buffer import TurnBuffer
 from model.serving.device import Answer, device_errors, traced
 from model.serving.predictor import CheckpointPredictor, Computed, bytes_of
 from model.serving.row_stable import CANDIDATE_SIZES, empty_turn, proven_sizes
-from model.text.sentence_encoder import SentenceEncoder, find_encoder
+from model.text.sentence_encoder import SentenceEncoder, TextRepeats, find_encoder
 
 CUDA_SIZES: Final = (16, 64, 256, 1024)
 
@@ -74,7 +74,9 @@ class PcgnetPredictor(CheckpointPredictor):
 
     @cached_property
     def _encoder(self) -> SentenceEncoder:
-        return SentenceEncoder.load(find_encoder(self._encoder_folder), self.checkpoint.text)
+        repeats = TextRepeats(self._remembered_texts, self._texts_at_once)
+        folder = find_encoder(self._encoder_folder)
+        return SentenceEncoder.load(folder, self.checkpoint.text, repeats)
 
     def predict(self, turns: Sequence[Turn]) -> list[Prediction]:
         with device_errors():

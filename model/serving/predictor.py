@@ -51,6 +51,7 @@ class CheckpointPredictor(ABC):
         self.spec, self.device = spec, str(device)
         self.info: ModelInfo = checkpoint.info(inputs, tuned)
         self._judge = checkpoint.judge()
+        self._remembered_texts, self._texts_at_once = 0, 1  # see `ServingOptions`
 
     @classmethod
     def load(cls, path: Path, serving: ServingOptions) -> Self:
@@ -72,12 +73,15 @@ class CheckpointPredictor(ABC):
         with device_errors():
             try:
                 checkpoint = replace(checkpoint, config=config, weights=weights)
-                return cls(checkpoint, device, serving.encoder)  # type: ignore[call-arg]
+                loaded = cls(checkpoint, device, serving.encoder)  # type: ignore[call-arg]
             except (KeyError, ValueError) as error:
                 raise CheckpointError(
                     f"checkpoint {path}: weights and settings do not fit each other ({error}); "
                     "copy the checkpoint again or train it anew"
                 ) from error
+        loaded._remembered_texts = serving.remembered_texts
+        loaded._texts_at_once = serving.texts_at_once
+        return loaded
 
     @staticmethod
     def _weights_for(path: Path, checkpoint: Any, recurrence: Recurrence) -> Mapping[str, Any]:

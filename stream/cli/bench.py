@@ -185,6 +185,21 @@ def capacity(
     finish(run_bench_capacity(Amounts(calls, cached, threads=threads), say=say, jars=jars), json)
 
 
+@app.command()
+def verify(
+    features: Annotated[int, typer.Option(min=300, help="utterances of vectors")] = 6_000,
+    texts: Annotated[int, typer.Option(min=30, help="utterances of raw text")] = 300,
+    rounds: Annotated[int, typer.Option(min=1, help="each way, in turns")] = 2,
+    jars: KafkaJars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """Records a second that `emotrack verify` recomputes, alone and side by side."""
+    from stream.bench.verify import Amounts, run_bench_verify
+
+    amounts = Amounts(features, texts, rounds=rounds)
+    finish(run_bench_verify(amounts, say=say, jars=jars), json)
+
+
 def say(line: str) -> None:
     """Print a step of the work to stderr, apart from the table."""
     Console(stderr=True).print(f"[dim]{line}[/]", highlight=False)

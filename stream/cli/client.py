@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Annotated, Literal
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from stream.cli.options import AsJson, Bootstrap, FeatureFiles, Prefix, SetName, progress_bar
-from stream.events.messages import FIELD_OF_FLAG
+from stream.errors import ConfigError, NotDelivered
+from stream.events.messages import FIELD_OF_FLAG, FlaggedUtterance, Utterance
 from stream.settings import load_settings
+
+if TYPE_CHECKING:
+    from stream.client import Publisher
 
 
 def publish(
@@ -53,6 +59,10 @@ def publish(
         Literal["refuse", "send"],
         typer.Option(help="ids that a file repeats with other words: they would get no answer"),
     ] = "refuse",
+    rest: Annotated[
+        Path | None,
+        typer.Option(help="write here what the broker did not take, if it stops: publish it later"),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="wait for the answers, and say what came back")
     ] = False,
@@ -78,6 +88,7 @@ def publish(
     from stream.client.sources import open_sources, publish_all
 
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix, "group": group})
+    require_new(rest)
     wanted = frozenset(name.strip() for name in send.split(",") if name.strip())
     choice = DataChoice(split, set_name, limit_conversations, at_once, wanted, raw_text)
     opened = open_sources(sources, choice, features=vectors_in(features), id_prefix=id_prefix)
@@ -96,18 +107,22 @@ def publish(
                 timeout_s=timeout_s,
             )
         )
-        with (
-            Publisher(
-                settings.bootstrap,
-                topic=settings.topics.utterances,
-                encoding=encoding or ("json" if opened.total is None else "msgpack"),
-                timeout_s=timeout_s,
-                security=settings.security,
-                delivered=checking.note if checking else None,
-            ) as publisher,
-            progress_bar(f"publishing {opened.name}", *columns, total=opened.total) as sent,
-        ):
-            summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
+        publisher = Publisher(
+            settings.bootstrap,
+            topic=settings.topics.utterances,
+            encoding=encoding or ("json" if opened.total is None else "msgpack"),
+            timeout_s=timeout_s,
+            security=settings.security,
+            delivered=checking.note if checking else None,
+        )
+        try:
+            with (
+                publisher,
+                progress_bar(f"publishing {opened.name}", *columns, total=opened.total) as sent,
+            ):
+                summary = publish_all(publisher, opened.utterances, rate=rate, sent=sent)
+        except NotDelivered as error:
+            raise NotDelivered(not_taken(publisher, opened.utterances, rest, error)) from None
         if opened.repeats.sentence != known:  # standard input is known only now
             warn(opened.repeats.sentence)
         warn(left_out(summary.flags))
@@ -131,6 +146,58 @@ def publish(
         for line in () if json_out else found.lines():
             typer.echo(line)
         found.require_complete()
+
+
+def require_new(rest: Path | None) -> None:
+    """Raise `ConfigError` where a file of an earlier rest would be overwritten, or none be written.
+
+    Before anything is sent, not when it is needed.
+    """
+    if rest is None:
+        return
+    if rest.exists():
+        raise ConfigError(
+            f"{rest} is there already: publish it if it is an earlier rest, or name another --rest"
+        )
+    try:
+        rest.touch()
+        rest.unlink()
+    except OSError as error:
+        raise ConfigError(f"{rest} cannot be written: {error.strerror}") from None
+
+
+def not_taken(
+    publisher: Publisher, later: Iterable[Utterance], rest: Path | None, error: NotDelivered
+) -> str:
+    """Return what the broker did not take and how to go on, after the publisher is closed.
+
+    `later` was not published yet; `rest` is the file to write all of it to, if there is one.
+    """
+    from stream.client.publisher import REPEATS, first_of
+    from stream.events.messages import encode
+
+    waiting = sorted(publisher.unacknowledged.items())
+    said = str(error.__cause__ or error)
+    state = (
+        f"{publisher.acknowledged} utterances are acknowledged, {len(waiting)} were published "
+        f"without ({said}). {first_of(waiting[0] if waiting else None)}"
+    )
+    if rest is None:
+        return (
+            f"{state}They, and what comes after them, may be published again, also all from the "
+            f"start: {REPEATS}. --timeout-s waits longer for a broker, --rest FILE keeps what it "
+            "does not take"
+        )
+    count = 0
+    with rest.open("wb") as file:
+        for utterance in chain((u for _, u in waiting), later):
+            plain = utterance.plain() if isinstance(utterance, FlaggedUtterance) else utterance
+            file.write(encode(plain, "json") + b"\n")
+            count += 1
+    return (
+        f"{state}They and what was not published yet, {count} utterances, are in {rest}: `emotrack "
+        f"publish {rest}` when the broker is back; {REPEATS}"
+    )
 
 
 def warn(sentence: str | None) -> None:

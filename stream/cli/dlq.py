@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream.cli.options import AsJson, Bootstrap, Prefix, progress_bar
+from stream.cli.options import AsJson, Bootstrap, Prefix, moment, progress_bar
 from stream.errors import ConfigError, LetterUnfit
 from stream.events.cloudevents import utc
 from stream.events.dead_letter import Letter
@@ -35,7 +35,6 @@ Since = Annotated[
     str | None, typer.Option(help="written since: 2026-01-31T12:00, or an age: 90s, 30m, 2h, 3d")
 ]
 Until = Annotated[str | None, typer.Option(help="written before then")]
-AGE_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 HEADER_CHARS: Final = 120
 
 
@@ -258,20 +257,3 @@ def choice_of(
     return Choice(
         frozenset(ids or ()), frozenset(reasons or ()), moment(since, now), moment(until, now)
     )
-
-
-def moment(text: str | None, now: datetime) -> int | None:
-    """Return the epoch milliseconds of a time or an age. Raises `ConfigError`."""
-    if text is None:
-        return None
-    try:
-        if text[-1:] in AGE_S and text[:-1].isdigit():
-            at = now - timedelta(seconds=int(text[:-1]) * AGE_S[text[-1]])
-        else:
-            at = datetime.fromisoformat(text)
-            at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise ConfigError(
-            f"{text!r} is no time: write 2026-01-31T12:00 (UTC), or an age as 90s, 30m, 2h, 3d"
-        ) from None
-    return int(at.timestamp() * 1000)

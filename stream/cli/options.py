@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -95,6 +97,7 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None, typer.Option(help="[EMOTRACK_DEVICE, auto]")
 ]
 SettingThreads = Annotated[int | None, typer.Option(help="[EMOTRACK_THREADS, 1]")]
+AGE_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML file with any setting [EMOTRACK_CONFIG]")
 ]
@@ -105,6 +108,23 @@ def settings_of(context: typer.Context) -> Settings:
     flags = {name: value for name, value in context.params.items() if name in Settings.model_fields}
     file = context.params.get("config")
     return load_settings(flags, Path(file) if file else None)
+
+
+def moment(text: str | None, now: datetime) -> int | None:
+    """Return the epoch milliseconds of a time or an age. Raises `ConfigError`."""
+    if text is None:
+        return None
+    try:
+        if text[-1:] in AGE_S and text[:-1].isdigit():
+            at = now - timedelta(seconds=int(text[:-1]) * AGE_S[text[-1]])
+        else:
+            at = datetime.fromisoformat(text)
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{text!r} is no time: write 2026-01-31T12:00 (UTC), or an age as 90s, 30m, 2h, 3d"
+        ) from None
+    return int(at.timestamp() * 1000)
 
 
 @contextmanager
@@ -124,13 +144,25 @@ def model_errors() -> Iterator[None]:
 
 @contextmanager
 def progress_bar(
-    title: str, *columns: ProgressColumn, total: int | None = None, transient: bool = False
+    title: str,
+    *columns: ProgressColumn,
+    total: int | None = None,
+    transient: bool = False,
+    lines: Callable[[int, int | None], str | None] | None = None,
 ) -> Iterator[Callable[..., None]]:
-    """Show a bar on a terminal's stderr, nothing elsewhere.
+    """Show a bar on a terminal's stderr; elsewhere the lines of `lines`, without it nothing.
 
     Yields a function of the count so far, the total if it was not known, and a new description.
     """
     console = Console(stderr=True)
+    if lines is not None and not console.is_terminal:
+
+        def say(done: int, end: int | None = None, description: str | None = None) -> None:
+            if line := lines(done, end):
+                console.print(f"{description or title}: {line}", soft_wrap=True, highlight=False)
+
+        yield say
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -143,3 +175,20 @@ def progress_bar(
         yield lambda done, end=None, description=None: progress.update(
             task, completed=done, total=end, description=description
         )
+
+
+class ProgressLines:
+    """A line of progress every so many seconds, with the time that is left: for a log."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s, self._clock = every_s, clock
+        self._began = self._last = clock()
+
+    def __call__(self, done: int, total: int | None) -> str | None:
+        """Return the line, None where the last one was just now."""
+        now = self._clock()
+        if now - self._last < self._every_s or not done or not total:
+            return None
+        self._last = now
+        left = (now - self._began) * (total - done) / done
+        return f"{done:,} of {total:,} records, {100 * done / total:.0f} %, {left:,.0f} s left"

@@ -17,6 +17,10 @@ from stream.events.messages import DEFAULT_PREFIX, FlaggedUtterance, Utterance, 
 from stream.events.poison import MAX_VALUE_BYTES, Reason, Rejected
 from stream.security import PLAINTEXT, KafkaSecurity
 
+REPEATS: Final = (
+    "a worker answers no id twice that is among the last 256 of its conversation, until that is "
+    "silent for IDLE_S (15 minutes)"
+)
 DEFAULT_BOOTSTRAP: Final = "127.0.0.1:9092"
 
 
@@ -49,6 +53,8 @@ class Publisher:
         self._delivered = delivered
         self._failure: BaseException | None = None
         self._closed = False
+        self._number = 0
+        self._waiting: dict[int, Utterance] = {}  # by number: not acknowledged yet
         self.sent = 0
         self.acknowledged = 0
         self._producer: Any = kafka.KafkaProducer(
@@ -72,11 +78,13 @@ class Publisher:
 
         Raises `InvalidUtterance` for one that the worker would dead-letter (sizes of vectors
         excepted: only the model knows them), `NotDelivered` if an earlier one failed or the
-        producer's buffer stays full.
+        producer's buffer stays full: then this one is among the `unacknowledged`.
         """
-        self._raise_failure()
         encoding = encoding or self._encoding
         value = _encoded(utterance, encoding)
+        self._number += 1
+        number, self._waiting[self._number] = self._number, utterance
+        self._raise_failure()
         headers = event_headers(
             id=f"{utterance.conversation_id}/{utterance.utterance_id}",
             type=UTTERANCE_TYPE,
@@ -90,10 +98,19 @@ class Publisher:
         except kafka.errors.KafkaError as error:
             raise self._not_delivered(error) from error
         self.sent += 1
-        future.add_callback(self._acknowledge, utterance)
+        future.add_callback(self._acknowledge, number, utterance)
         future.add_errback(self._fail)
 
-    def _acknowledge(self, utterance: Utterance, metadata: Any) -> None:
+    @property
+    def unacknowledged(self) -> dict[int, Utterance]:
+        """The utterances published and not acknowledged, by number from 1 on, in order.
+
+        Final once the publisher is closed: until then the broker may still take some of it.
+        """
+        return dict(self._waiting)
+
+    def _acknowledge(self, number: int, utterance: Utterance, metadata: Any) -> None:
+        self._waiting.pop(number, None)
         if self._delivered is not None:
             self._delivered(utterance, metadata.partition, metadata.offset)
         self.acknowledged += 1  # only ever on the sender's thread
@@ -132,10 +149,11 @@ class Publisher:
     def _not_delivered(self, error: BaseException) -> NotDelivered | AccessRefused:
         if sentence := not_allowed(error, self._bootstrap, self._security):
             return AccessRefused(sentence)
+        first = next(iter(sorted(self.unacknowledged.items())), None)
         return NotDelivered(
             f"{self.acknowledged} of {self.sent} utterances are acknowledged by {self._bootstrap} "
-            f"(topic {self._topic}): {error}. Check the broker and publish the rest again; "
-            "the worker drops an utterance id that it has already seen"
+            f"(topic {self._topic}): {error}. {first_of(first)}Check the broker and publish the "
+            f"rest again; {REPEATS}"
         )
 
     def __enter__(self) -> Self:
@@ -147,6 +165,17 @@ class Publisher:
         else:  # records in flight may still be sent, but a failure there must not hide the error
             self._closed = True
             self._disconnect()
+
+
+def first_of(first: tuple[int, Utterance] | None) -> str:
+    """Return a sentence that names the first utterance without an acknowledgement, if any."""
+    if first is None:
+        return ""
+    number, utterance = first
+    return (
+        f"The first without is utterance {number} ({utterance.utterance_id!r} of "
+        f"{utterance.conversation_id!r}). "
+    )
 
 
 def _encoded(utterance: Utterance, encoding: Encoding) -> bytes:

@@ -1,164 +1,138 @@
 """The pure core of `emotrack verify`: the input log against the output topics and Redis.
 
-Recomputes each answer from the log, one record at a time, alone in its batch (so that I5, equal
-bytes, implies I6: nothing that shared a batch with an utterance changed its answer). Shares with
-the worker what defines an answer (`stream.events.decode`, `stream.answers.apply`, `state.window`,
-`state.codec`, the model's step) and nothing that moves records about: an import contract.
+Recomputes each answer from the log (`recompute`), in other company than the worker's, so that I5,
+equal bytes, implies I6: nothing that shared a batch with an utterance changed its answer. Shares
+with the worker what defines an answer (`stream.events.decode`, `stream.answers.apply`,
+`state.window`, `state.codec`, the model's step) and nothing that moves records about: an import
+contract.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
-
-import msgspec
 
 from model.interface import Predictor
 from state.redis_reader import States
-from stream.answers.apply import Model, as_moved
-from stream.answers.same_utterance import fields_digest
+from stream.answers.apply import as_moved
 from stream.events.dead_letter import dead_letter
-from stream.events.decode import Decoder, vectors_of
+from stream.events.decode import Decoder
 from stream.events.messages import Utterance, encode
-from stream.events.poison import Control, Poison, Reason
+from stream.events.poison import Poison, Reason
 from stream.ports import Hole, Record
-from stream.verify.compare import differences, shift_of
+from stream.verify.compare import differences
 from stream.verify.outputs import LoggedAnswers, LoggedDeadLetter, LoggedPrediction, Outputs, digest
+from stream.verify.recompute import SIDE_BY_SIDE, Case, Recompute
 from stream.verify.report import Invariant, Position, Report
 from stream.verify.stored_states import StoredStates
-from stream.verify.timelines import TRUSTED, Expected, Timelines, session_of
+from stream.verify.timelines import TRUSTED, Expected, session_of
 
 LATE: Final = TRUSTED | {Reason.NOT_FINITE_RESULT}  # reasons met after decoding
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One record of the input log, its logged answers, and the answer each timeline expects."""
-
-    record: Record
-    answered: LoggedAnswers
-    conversation: str | None = None
-    expected: Sequence[Expected] = ()
-
-    def expects(self, outcome: str) -> Expected | None:
-        """Return the first answer of this outcome that a timeline expects."""
-        return next((e for e in self.expected if e.outcome == outcome), None)
-
-
 class Verifier:
-    """A check of the input log, partition by partition, each in log order; then `finish`.
+    """A check of the input log, partition by partition, each in log order; then `finish`."""
 
-    Keeps the windows of one partition's conversations at a time; where time is the broker's, only
-    of those with an utterance within twice the idle gap.
-    """
-
-    def __init__(self, predictor: Predictor, outputs: Outputs, states: States | None) -> None:
-        """`states` None: there is no store to compare with."""
-        self._predictor, self._outputs = predictor, outputs
+    def __init__(
+        self,
+        predictor: Predictor,
+        outputs: Outputs,
+        states: States | None,
+        *,
+        side_by_side: int = SIDE_BY_SIDE,
+    ) -> None:
+        """`states` None: there is no store to compare with. `side_by_side` is as in `Recompute`."""
+        self._outputs, self._recompute = outputs, Recompute(predictor, outputs, side_by_side)
         self._expectations, self._report = outputs.expectations, outputs.report
         self._lost = outputs.lost
         self._stored = None if states is None else StoredStates(states, predictor.spec, outputs)
-        self._info, self._model = predictor.info, Model.of(predictor)
-        self._timelines: OrderedDict[str, Timelines] = OrderedDict()  # longest silent first
-        self._asleep: set[str] = set()  # silent for longer: their next utterance opens a session
+        self._info = predictor.info
+        self._decoder = Decoder(self._info.inputs, self._info.own_extractors)
         # The partitions of the conversations of which an answer says that they are on several.
         self._moved: dict[str, set[int]] = {name: set() for name in outputs.moved}
 
     def lose(self, hole: Hole) -> None:
         """Note records that left the log before the next ones."""
-        self._report.count("lost", hole.end - hole.first)
+        if self._expectations.selection.part == 0:
+            self._report.count("lost", hole.end - hole.first)
         self._lost.add(hole)
 
     def check(self, records: Sequence[Record], *, broker_time: bool = False) -> None:
-        """Check consecutive records of one partition; with `broker_time`, time never goes back."""
-        decoder = Decoder(self._info.inputs, self._info.own_extractors)
-        messages = [decoder.decode(record).message for record in records]
-        self._meet({m.conversation_id for m in messages if isinstance(m, Utterance)}, records[0])
-        for record, message in zip(records, messages, strict=True):
-            self._report.count("records")
-            self._report.count("committed", self._expectations.is_committed(record))
-            answered = self._outputs.at.pop(Position.of(record), None) or LoggedAnswers()
-            if isinstance(message, Utterance):
-                self._utterance(record, message, answered)
-            elif isinstance(message, Poison):
-                self._poison(Case(record, answered), message)
-            else:
-                assert isinstance(message, Control)
-                self._report.count("controls")
-                self._no_outcome(answered.positions(), "answers a record without a value")
-        if broker_time:
-            self._forget(records[-1].timestamp_ms)
+        """Check consecutive records of one partition; with `broker_time`, time never goes back.
 
-    def _meet(self, conversations: set[str], record: Record) -> None:
-        """Create the timelines of conversations that are new here, and read their stored states."""
-        absent = sorted(conversations - self._timelines.keys())
-        new = [name for name in absent if name not in self._asleep]
-        log_is_whole = not self._expectations.is_before_log(record.partition, 0)
-        for name in absent:
-            self._timelines[name] = Timelines(
-                self._predictor, self._model, knows_all_ids=log_is_whole or name in self._asleep
-            )
-        self._asleep -= conversations
-        if new and self._stored is not None:
-            self._stored.meet(new, record)
-
-    def _forget(self, now_ms: int) -> None:
-        """Drop conversations whose next utterance opens a session in any case.
-
-        After twice the idle gap, the lifetime of a stored state. Only for broker time: where
-        producers set it, an utterance with an earlier time may still belong to a session.
+        Raises `BatchesDiffer`.
         """
-        long_ago = now_ms - 2 * self._predictor.spec.recurrence.idle_s * 1000
-        while self._timelines and next(iter(self._timelines.values())).last_ms < long_ago:
-            self._asleep.add(self._timelines.popitem(last=False)[0])
+        if broker_time:
+            self._recompute.begin(records[0])
+        cases = [self._case(record) for record in records if self._is_looked_at(record)]
+        spoken = {c.conversation: c.record for c in reversed(cases) if c.conversation is not None}
+        new = self._recompute.meet(spoken)
+        if new and self._stored is not None:
+            self._stored.meet({name: spoken[name] for name in new})
+        self._recompute.fill(cases)
+        for case in cases:
+            self._judge(case)
+        if broker_time:
+            self._recompute.forget(records[-1].timestamp_ms)
 
-    def _utterance(self, record: Record, utterance: Utterance, answered: LoggedAnswers) -> None:
-        """Check a valid record against every timeline of its conversation."""
-        who = utterance.conversation_id
+    def _is_looked_at(self, record: Record) -> bool:
+        """Return whether a record is to be recomputed; count the others."""
+        selection = self._expectations.selection
+        if not selection.in_pass(record.key):
+            if selection.part == 0 and not selection.in_sample(record.key):
+                self._report.count("unsampled")
+            return False
+        if not self._expectations.stretch(record.partition).skips(record):
+            return True
+        self._recompute.skip(record)
+        self._report.count("before_since")
+        return False
+
+    def _case(self, record: Record) -> Case:
+        message = self._decoder.decode(record).message
+        answered = self._outputs.at.pop(Position.of(record), None) or LoggedAnswers()
+        who = message.conversation_id if isinstance(message, Utterance) else None
+        return Case(record, message, answered, who)
+
+    def _is_checked(self, record: Record) -> bool:
+        """Return whether a record is more than context of what is checked."""
+        return not self._expectations.stretch(record.partition).is_context(record)
+
+    def _judge(self, case: Case) -> None:
+        """Compare one record's answers with the expected ones, in log order."""
+        record, message = case.record, case.message
+        checked = self._is_checked(record)
+        self._report.count("records" if checked else "context")
+        if checked:
+            self._report.count("committed", self._expectations.is_committed(record))
+        if isinstance(message, Utterance):
+            self._utterance(case, checked=checked)
+        elif checked and isinstance(message, Poison):
+            self._poison(case, message)
+        elif checked:
+            self._report.count("controls")
+            self._no_outcome(case.answered.positions(), "answers a record without a value")
+
+    def _utterance(self, case: Case, *, checked: bool) -> None:
+        """Compare a valid record's answers and state with those that its timelines expect."""
+        record, who = case.record, case.conversation
+        assert who is not None
         if who in self._moved:
             self._moved[who].add(record.partition)
-        timelines = self._timelines[who]
-        self._timelines.move_to_end(who)
-        predictions = [p for p in answered.predictions if p.model == self._info.digest]
-        letter = answered.dead_letter
-        vectors = vectors_of(utterance)
-        fields = fields_digest(utterance)
-        # A worker without a sentence encoder answers raw text from the other vectors.
-        encodes = utterance.text and vectors and "text" not in vectors
-        if predictions and encodes and not any(p.used_text for p in predictions):
-            self._report.count("unencoded")
-            utterance = msgspec.structs.replace(utterance, text=None)
-        expected = timelines.step(
-            record,
-            utterance,
-            fields=fields,
-            starts=self._outputs.starts.get(Position.of(record)),
-            dead_letter=None if letter is None else letter.poison,
-            shift_as_logged=self._logged_shifts(predictions),
-        )
-        case = Case(record, answered, who, expected)
         if self._stored is not None:
-            self._stored.compare(who, record, timelines.conversations())
+            self._stored.compare(who, record, case.states, sure=case.decidable and not case.unsure)
+        if not checked:
+            return
+        predictions, letter = self._recompute.ours(case), case.answered.dead_letter
         if letter is not None:
             self._late_dead_letter(case, letter)
         recomputed = {p.id: e for p in predictions if (e := self._prediction(case, p))}
         if not (predictions or letter):
-            self._without_outcome(case, timelines)
-        self._alerts(case, predictions, recomputed)
+            self._without_outcome(case)
+        # Where an earlier utterance may lack, the state of the rule may, too.
+        self._alerts(case, predictions, {} if case.unsure else recomputed)
 
-    def _logged_shifts(self, predictions: Sequence[LoggedPrediction]) -> dict[int, float] | None:
-        """Return the logged shift probabilities, which the rule may use under a tolerance.
-
-        The rule is a threshold: a probability's last digits may decide whether it fires.
-        """
-        if self._expectations.tolerance is None:
-            return None
-        logged = {p.first_position: shift_of(p.value(), p.encoding) for p in predictions}
-        return {first: shift for first, shift in logged.items() if shift is not None}
-
-    def _without_outcome(self, case: Case, timelines: Timelines) -> None:
+    def _without_outcome(self, case: Case) -> None:
         """Check I1 for a record without an answer of this model."""
         if case.answered.predictions:
             self._report.count("other_model")
@@ -166,7 +140,7 @@ class Verifier:
             self._report.count("duplicates")
         else:
             text = f"committed without an outcome; it should be {case.expected[0].outcome}"
-            knows = timelines.knows_all_ids and not self._lost.excuses(case.record)
+            knows = case.decidable and not self._lost.excuses(case.record)
             self._unanswered(case, text, decidable=knows)
 
     def _unanswered(self, case: Case, text: str, *, decidable: bool = True) -> None:
@@ -204,8 +178,7 @@ class Verifier:
         same = (e for e in predicting if session_of(e) == found.session)
         expected = next(same, predicting[0] if predicting else None)
         if expected is None:
-            if self._lost.excuses(case.record):
-                self._report.count("holed")
+            if self._excuses(case):
                 return None
             invariant = Invariant.I2 if case.expects("duplicate") else Invariant.I1
             outcome = case.expected[0].outcome.replace("_", "-")
@@ -222,12 +195,20 @@ class Verifier:
         self._report.largest_difference = max(self._report.largest_difference, largest)
         if not fault:
             self._report.count("compared")
-        elif self._lost.excuses(case.record):
-            self._report.count("holed")
+        elif self._excuses(case):
             return None
         else:
             self._report.violated(Invariant.I5, fault, position, who)
         return expected
+
+    def _excuses(self, case: Case) -> bool:
+        """Return whether a difference proves nothing here, and count it so."""
+        if self._lost.excuses(case.record):
+            self._report.count("holed")
+            return True
+        if case.unsure:
+            self._report.count("undecided")
+        return case.unsure
 
     def _alerts(
         self,
@@ -273,8 +254,7 @@ class Verifier:
             text = f"dead-lettered as {reason}, but it can be read"
             self._report.violated(Invariant.I1, text, position, who)
         elif expected is None or expected.poison is None or expected.poison.reason != reason:
-            if self._lost.excuses(case.record):
-                self._report.count("holed")
+            if self._excuses(case):
                 return
             outcome = "dead-lettered for another reason" if expected else case.expected[0].outcome
             text = f"dead-lettered as {reason}, but it is to be {outcome}"
@@ -311,8 +291,7 @@ class Verifier:
         """End a partition that is fully checked: answers left over belong to no record."""
         if self._stored is not None:
             self._stored.end_partition(topic, partition)
-        self._timelines.clear()
-        self._asleep.clear()
+        self._recompute.end()
         for position in sorted(p for p in self._outputs.at if p.partition == partition):
             positions = self._outputs.at.pop(position).positions()
             if self._expectations.is_before_log(partition, position.offset):
@@ -320,7 +299,8 @@ class Verifier:
             elif self._lost.has(position.offset):
                 self._report.count("holed", len(positions))
             else:
-                self._no_outcome(positions, f"answers {position}, which is no record")
+                of = "" if self._expectations.selection.is_whole else " of its conversation"
+                self._no_outcome(positions, f"answers {position}, which is no record{of}")
         self._lost.clear()
 
     def finish(self) -> Report:
@@ -341,7 +321,7 @@ class Verifier:
         others = self._expectations.lows.keys() - partitions
         if len(partitions) > 1:
             return
-        if any(self._expectations.is_before_log(other, 0) for other in others):
+        if any(self._expectations.is_cut(other) for other in others):
             self._report.count("undecided")
         else:
             text = f"says moved, but the log has its conversation on {sorted(partitions)} alone"

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from model.interface import ModelInfo
+from model.interface import ModelInfo, Prediction
 from stream.events.cloudevents import Encoding
 from stream.events.messages import PredictionEvent, encode
+from stream.events.poison import Poison
 
 NAMED: Final = 3  # fields named in a sentence
 # Fields that a tolerance excuses: numbers, and results of an argmax or a threshold on them.
@@ -78,6 +79,18 @@ def unequal(logged: Any, wanted: Any, name: str = "") -> list[str]:
             found += unequal(logged[key], wanted[key], f"{name}.{key}" if name else str(key))
         return sorted(found)
     return [] if logged == wanted else [f"{name} is {logged!r}, not {wanted!r}"]
+
+
+def same_prediction(one: Prediction | Poison, other: Prediction | Poison) -> bool:
+    """Return whether two results of the model are equal in every byte."""
+    if isinstance(one, Poison) or isinstance(other, Poison):
+        return isinstance(one, Poison) and isinstance(other, Poison) and one.reason == other.reason
+    arrays = [
+        (p.applied.row.tobytes(), p.applied.arrays.tobytes(), p.applied.speaker.tobytes())
+        for p in (one, other)
+    ]
+    numbers = [(p.probabilities, p.shift, p.shift_probability, p.doubt) for p in (one, other)]
+    return arrays[0] == arrays[1] and numbers[0] == numbers[1]
 
 
 def shift_of(value: bytes, encoding: Encoding) -> float | None:

@@ -106,6 +106,7 @@ class Outputs:
         self.starts: dict[Position, bool] = {}  # first position of a session -> context.truncated
         self.since_ms = NO_TIMESTAMP  # broker time since which retention has deleted nothing
         self.moved: dict[str, Position] = {}  # conversation -> first prediction that says moved
+        self._is_context = False  # the record that is added answers one before `since`
         self._samples: dict[type, bytes] = {}
         self._last: dict[tuple[str, int, int, str], int] = {}
 
@@ -115,8 +116,10 @@ class Outputs:
         if opened is None:
             return
         event, envelope = opened
-        self.report.count("predictions")
         context, input = event.context, event.input
+        if not self._is_wanted(input.partition, input.offset, record):
+            return
+        self._count("predictions")
         found = LoggedPrediction(
             event.prediction_id,
             *self._common(event, envelope, record),
@@ -126,7 +129,7 @@ class Outputs:
             MOVED in event.flags,
         )
         if found.moved:
-            self.report.count("moved")
+            self._count("moved")
             self.moved.setdefault(event.conversation_id, found.position)
         self._check_identity(event, envelope.id, record.key, found.position)
         answered = self.at[Position(self._topic, input.partition, input.offset)]
@@ -137,7 +140,7 @@ class Outputs:
             return
         answered.predictions += (found,)
         # Where the log no longer has its start, only answers show where sessions began.
-        if context.truncated or self.expectations.is_before_log(input.partition, 0):
+        if context.truncated or self.expectations.is_cut(input.partition):
             start = Position(self._topic, input.partition, context.first_position)
             self.starts[start] = context.truncated
 
@@ -147,22 +150,26 @@ class Outputs:
         if opened is None:
             return
         event, envelope = opened
-        self.report.count("alerts")
+        if not self._is_wanted(event.input.partition, event.input.offset, record):
+            return
+        self._count("alerts")
         common = self._common(event, envelope, record)
         found = LoggedAlert(event.alert_id, *common, event.prediction_id)
         if envelope.id != found.id:
             text = f"its id is {found.id}, its header says {envelope.id}"
-            self.report.violated(Invariant.I2, text, found.position, event.conversation_id)
+            self._violated(Invariant.I2, text, found.position, event.conversation_id)
         answered = self.at[Position(self._topic, event.input.partition, event.input.offset)]
         for before in answered.alerts:
             if before.prediction_id == found.prediction_id:
-                self.report.count("alert_repeats")
+                self._count("alert_repeats")
                 self._check_repeat(found, before, event.conversation_id)
                 return
         answered.alerts += (found,)
 
     def dead_letter(self, record: Record) -> None:
         """Add a record of the dead-letters topic."""
+        if not self._is_looked_at(record):
+            return
         letter = letter_of(record)
         if (
             letter is None
@@ -172,7 +179,9 @@ class Outputs:
         ):
             self.report.count("not_ours")
             return
-        self.report.count("dead_letters")
+        if not self._is_wanted(letter.partition, letter.offset, record):
+            return
+        self._count("dead_letters")
         found = LoggedDeadLetter(
             Poison(Reason(letter.reason), letter.sentence),
             digest(record.key, record.value, record.headers),
@@ -180,19 +189,21 @@ class Outputs:
         )
         if letter.id != dead_letter_id(letter.topic, letter.partition, letter.offset):
             text = f"its id is {letter.id}, its position another"
-            self.report.violated(Invariant.I2, text, found.position, None)
+            self._violated(Invariant.I2, text, found.position, None)
         answered = self.at[Position(self._topic, letter.partition, letter.offset)]
         before = answered.dead_letter
         if before is None:
             answered.dead_letter = found
             return
-        self.report.count("dead_letter_repeats")
+        self._count("dead_letter_repeats")
         if (found.poison, found.digest) != (before.poison, before.digest):
             text = f"repeated with other bytes than at {before.position}"
-            self.report.violated(Invariant.I2, text, found.position, None)
+            self._violated(Invariant.I2, text, found.position, None)
 
     def _open(self, record: Record, name: str, type: type[E]) -> tuple[E, Envelope] | None:
         """Return an event that answers the input log; count any other record and return None."""
+        if not self._is_looked_at(record):
+            return None
         try:
             envelope, data = open_record(record.headers, record.value or b"")
             if record.value is not None and envelope.type == name:
@@ -204,6 +215,36 @@ class Outputs:
             pass
         self.report.count("not_ours")
         return None
+
+    def _is_looked_at(self, record: Record) -> bool:
+        """Return whether a record's key, that of the record it answers, is looked at."""
+        selection = self.expectations.selection
+        if selection.in_pass(record.key):
+            return True
+        if selection.part == 0 and not selection.in_sample(record.key):
+            self.report.count("unsampled_answers")
+        return False
+
+    def _is_wanted(self, partition: int, offset: int, record: Record) -> bool:
+        """Return whether the record at this position of the input log is looked at."""
+        wanted = self.expectations.selection.has_partition(partition)
+        stretch = self.expectations.stretch(partition)
+        if wanted and stretch.answers(offset, record.key):
+            self._is_context = offset < stretch.since
+            return True
+        self.report.count("other_answers")
+        return False
+
+    def _count(self, what: str) -> None:
+        """Count an answer to what is checked: of its context nothing is said."""
+        self.report.count(what, not self._is_context)
+
+    def _violated(
+        self, invariant: Invariant, text: str, position: Position, who: str | None
+    ) -> None:
+        """Report a violation by an answer to what is checked."""
+        if not self._is_context:
+            self.report.violated(invariant, text, position, who)
 
     def _common(
         self, event: PredictionEvent | ShiftAlert, envelope: Envelope, record: Record
@@ -226,18 +267,18 @@ class Outputs:
         """Return whether this position has this answer already; differing repeats break I2."""
         for other in before:
             if other.session == found.session:
-                self.report.count("prediction_repeats")
+                self._count("prediction_repeats")
                 self._check_repeat(found, other, who)
                 return True
         # A worker that lost a state may answer again, with `context.truncated` set.
         if any(p.truncated for p in (found, *before)):
-            self.report.count("recomputed")
+            self._count("recomputed")
             return False
         text = (
             f"a second prediction of this position, begun at {found.first_position} and not at "
             f"{before[0].first_position}, and neither says that context is truncated"
         )
-        self.report.violated(Invariant.I2, text, found.position, who)
+        self._violated(Invariant.I2, text, found.position, who)
         return False
 
     def _check_repeat(self, found: LoggedEvent, before: LoggedEvent, who: str) -> None:
@@ -253,7 +294,7 @@ class Outputs:
             text = f"repeated with other bytes than at {before.position}"
         else:
             return
-        self.report.violated(Invariant.I2, text, found.position, who)
+        self._violated(Invariant.I2, text, found.position, who)
 
     def _check_identity(
         self, event: PredictionEvent, header_id: str | None, key: bytes | None, position: Position
@@ -270,11 +311,11 @@ class Outputs:
         )
         if not expected == event.prediction_id == header_id:
             text = f"its id is {event.prediction_id} (header {header_id}) and not {expected}"
-            self.report.violated(Invariant.I2, text, position, who)
+            self._violated(Invariant.I2, text, position, who)
         # Kafka orders records of one partition only, and the partition follows from the key.
         if key != who.encode():
             text = "its key is not its conversation, so nothing orders it"
-            self.report.violated(Invariant.I3, text, position, who)
+            self._violated(Invariant.I3, text, position, who)
 
     def _check_order(self, event: PredictionEvent, position: Position) -> None:
         """Check I3: the first answer of a position comes after those of earlier positions.
@@ -286,7 +327,7 @@ class Outputs:
         last = self._last.get(key, -1)
         if offset < last:
             text = f"position {offset} is answered after position {last}"
-            self.report.violated(Invariant.I3, text, position, who)
+            self._violated(Invariant.I3, text, position, who)
         else:
             self._last[key] = offset
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stream.ports import Record
+from stream.verify.selection import EVERYTHING, WHOLE, Selection, Stretch
 
 
 class Invariant(Enum):
@@ -23,8 +24,8 @@ class Invariant(Enum):
     I4 = "what Redis holds equals the recomputed state at its position"
     I5 = "every value equals the recomputed one"
     I6 = (
-        "follows from I5: each answer is recomputed alone in its batch, so nothing that shared a "
-        "batch with it changed it"
+        "follows from I5: each answer is recomputed in other company than the worker's, one in a "
+        "thousand (with --alone all) alone, so nothing that shared a batch with it changed it"
     )
     I7 = "rows, ids, outputs and lifetimes of a state are bounded"
     I8 = "shift alerts are the recomputed ones"
@@ -54,15 +55,21 @@ COUNTS: Final = {
     "recomputed": "positions answered again after a loss, and saying so",
     "unencoded": "predictions of raw text and vectors by a worker without a sentence encoder",
     "other_model": "records answered by another model",
-    "before_log": "answers whose session began before the log does",
+    "before_log": "answers and states whose session began before what was read: not judged",
+    "context": "records before --since, recomputed as context of later ones",
+    "before_since": "records before --since that are no context: not looked at",
+    "unsampled": "records of conversations outside of the sample: not looked at",
+    "unsampled_answers": "answers of conversations outside of the sample: not looked at",
+    "other_answers": "answers to other partitions or earlier records: not looked at",
     "lost": "offsets whose records left the log from its midst (compaction, deletion)",
     "holed": "answers and states that differ and may have seen what left the log: not judged",
-    "undecided": "records whose answer, or first hearing, retention has taken",
+    "undecided": "records and answers that what retention or --since left out decides: not judged",
     "not_ours": "records of the output topics that are no events of these topics",
     "states": "states that equal the recomputed ones",
     "states_missing": "states not there (expired, or never written)",
     "states_foreign": "states of another model or other settings",
     "states_moved_on": "states that went on while we read",
+    "states_undecided": "states that differ and may hold ids from before what was read: not judged",
 }
 
 
@@ -110,6 +117,8 @@ class Report:
     violations: list[Violation] = field(default_factory=list)
     largest_difference: float = 0.0  # of a probability, where a tolerance was allowed
     states_read: bool = True  # false where states are in a worker's own memory
+    selection: Selection = EVERYTHING
+    left_out: list[str] = field(default_factory=list)  # sentences: what was not looked at
 
     @property
     def ok(self) -> bool:
@@ -135,6 +144,8 @@ class Report:
             **{name: self.counts[name] for name in COUNTS},
             "largest_difference": self.largest_difference,
             "states_read": self.states_read,
+            "selection": self.selection.as_json(),
+            "left_out": self.left_out,
             "violated": {invariant.name: self.totals[invariant] for invariant in CHECKED},
             "violations": [violation.as_json() for violation in self.violations],
         }
@@ -154,6 +165,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print(f"largest difference of a probability: {report.largest_difference:.2e}")
     if not report.states_read:
         console.print("I4, I7 not looked at: states lie in a worker's own memory")
+    for sentence in report.left_out:
+        console.print(f"not looked at: {sentence}", markup=False, soft_wrap=True)
     for invariant in CHECKED:
         n = report.totals[invariant]
         line = f"{invariant}  {'ok' if not n else f'{n:,} violations'}: {invariant.value}"
@@ -169,18 +182,29 @@ class Expectations:
     """Bounds of the input log and of stored states, and the differences that are excused."""
 
     committed: Mapping[int, int]  # next offset of the group, by partition
-    lows: Mapping[int, int]  # first offset still in each partition
+    lows: Mapping[int, int]  # first offset that is read, or still in each partition
     ends: Mapping[int, int]
     dead_letters: str = "dead-letters"  # name of the topic
     max_uncommitted: int = 512
     topic_id: str = ""
     tolerance: float | None = None  # of a probability; None: bytes must be equal
     allow_truncation: bool = True
+    selection: Selection = EVERYTHING
+    stretches: Mapping[int, Stretch] = field(default_factory=dict)  # with `since_ms`
+
+    def stretch(self, partition: int) -> Stretch:
+        """Return the stretch of a partition that is looked at."""
+        return self.stretches.get(partition, WHOLE)
+
+    def is_cut(self, partition: int) -> bool:
+        """Return whether records of this partition are gone or left out."""
+        left_out = not self.selection.has_partition(partition) or self.stretch(partition).is_cut
+        return left_out or self.is_before_log(partition, 0)
 
     def is_committed(self, record: Record) -> bool:
         """Return whether the group had committed this input record when verifying began."""
         return record.offset < self.committed.get(record.partition, 0)
 
     def is_before_log(self, partition: int, offset: int) -> bool:
-        """Return whether retention has deleted this offset of the input log."""
+        """Return whether this offset of the input log is deleted, or before what is read."""
         return offset < self.lows.get(partition, 0)

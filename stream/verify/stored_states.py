@@ -29,17 +29,18 @@ class StoredStates:
         # The differences that a tolerance excuses (a GPU's last digits) are in the arrays, too.
         self._digests = partial(digests, arrays=self._expectations.tolerance is None)
 
-    def meet(self, conversations: Sequence[str], record: Record) -> None:
-        """Read the states of conversations whose first utterance is `record` or a later one."""
+    def meet(self, first: Mapping[str, Record]) -> None:
+        """Read the states of conversations; `first` has the first record that is read of each."""
         topic_id = self._expectations.topic_id
-        keys = [StateKey(name, topic_id, record.partition) for name in conversations]
+        keys = [StateKey(name, topic_id, record.partition) for name, record in first.items()]
         for key, state in zip(keys, self._states.read(keys), strict=True):
             if state is None:
                 self._report.count("states_missing")
                 continue
+            record = first[key.conversation_id]
             position = Position(record.topic, record.partition, state.loaded.offset)
             self._check_bounds(key.conversation_id, state, position)
-            self._remember(key.conversation_id, state, position)
+            self._remember(key.conversation_id, state, position, record.offset)
 
     def _check_bounds(self, conversation: str, state: StoredState, position: Position) -> None:
         r = self._spec.recurrence
@@ -55,17 +56,21 @@ class StoredStates:
             text = "one of its keys never expires"
             self._report.violated(Invariant.I7, text, position, conversation)
 
-    def _remember(self, conversation: str, state: StoredState, position: Position) -> None:
-        """Store the digests of a state for the comparison at its position."""
+    def _remember(
+        self, conversation: str, state: StoredState, position: Position, first: int
+    ) -> None:
+        """Store the digests of a state for the comparison at its position.
+
+        What began before `first`, where earlier records are not read, cannot be recomputed.
+        """
         stored = state.loaded.conversation
+        low = first if self._expectations.is_cut(position.partition) else 0
         if state.loaded.corrupt is not None:
             self._report.violated(Invariant.I4, state.loaded.corrupt, position, conversation)
         elif state.loaded.foreign:
             self._report.count("states_foreign")
-        elif stored is not None and self._expectations.is_before_log(
-            position.partition, stored.session.first_offset
-        ):
-            self._report.count("before_log")  # what began there cannot be recomputed
+        elif stored is not None and stored.session.first_offset < low:
+            self._report.count("before_log")
         elif stored is not None:
             self._pending[conversation] = position.offset, self._digests(stored)
             if stored.session.truncated and stored.window.count:
@@ -74,14 +79,15 @@ class StoredStates:
                 self._outputs.starts.setdefault(start, True)
 
     def compare(
-        self, conversation: str, record: Record, recomputed: Sequence[Conversation]
+        self, conversation: str, record: Record, recomputed: Sequence[Conversation], *, sure: bool
     ) -> None:
         """Check I4 after `record`: at the stored position, one of `recomputed` equals the state.
 
-        Past the stored position, no committed record may have changed the conversation.
+        Past the stored position, no committed record may have changed the conversation. Where not
+        `sure`, ids of utterances before what was read may be missing: a difference proves nothing.
         """
         excused = self._outputs.lost.excuses(record)
-        applied = not excused and all(c.offset == record.offset for c in recomputed)
+        applied = sure and not excused and all(c.offset == record.offset for c in recomputed)
         if applied and self._expectations.is_committed(record) and conversation in self._compared:
             stored_at = self._compared.pop(conversation)  # one violation a conversation
             self._report.violated(
@@ -100,8 +106,8 @@ class StoredStates:
         if stored in candidates:
             self._report.count("states")
             return
-        if excused:
-            self._report.count("holed")
+        if excused or not sure:
+            self._report.count("holed" if excused else "states_undecided")
             return
         nearest = max(candidates, key=lambda c: len(c.items() & stored.items()), default={})
         differ = ", ".join(name for name, part in stored.items() if nearest.get(name) != part)

@@ -13,14 +13,13 @@ nothing that moves records about (worker, batcher, pipeline, stores). By the ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
-from model.interface import Predictor
+from model.interface import Prediction, Predictor
 from state.window import Conversation
-from stream.answers.apply import Model, answer, ask, drop
+from stream.answers.apply import Model, Question, answer, ask, drop
 from stream.answers.predict import predict
 from stream.events.messages import Outcome, PredictionEvent, ShiftAlert, Utterance
 from stream.events.poison import Poison, Reason
@@ -55,17 +54,43 @@ class Timeline:
         return c and (c.session, c.offset, c.recent, c.id_reused)
 
 
-class Timelines:
-    """The timelines of one conversation on one partition; the first is that of the log's start."""
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One utterance put to one timeline: answered when its turn, if it has one, is predicted."""
 
-    def __init__(self, predictor: Predictor, model: Model, *, knows_all_ids: bool) -> None:
+    timeline: Timeline
+    question: Question
+    trusted: Poison | None  # in place of a prediction
+
+    @property
+    def predicts(self) -> bool:
+        """False for a repeat, and where a reason is trusted."""
+        return self.question.repeats is None and self.trusted is None
+
+    def is_of(self, session: tuple[int, bool]) -> bool:
+        """Return whether it is answered in this session: first position, and if truncated."""
+        opened = self.question.opening.before.session
+        return self.predicts and (opened.first_offset, opened.truncated) == session
+
+
+class Timelines:
+    """The timelines of one conversation on one partition; the first is that of the log's start.
+
+    Each utterance is put to them by `open`, and `close` takes what the model answered: so those of
+    many conversations are predicted side by side.
+    """
+
+    def __init__(self, model: Model, *, knows_all_ids: bool) -> None:
         """`knows_all_ids`: no utterance id of a worker's duplicate horizon is before the log."""
-        self._predictor, self._model = predictor, model
+        self._model = model
         self._timelines = [Timeline()]
         self.knows_all_ids = knows_all_ids
+        # An utterance had no outcome, and it is not known if its id is a repeat: what follows may
+        # differ, until an idle gap.
+        self.unsure = False
         self.last_ms = 0  # time of the last utterance
 
-    def step(
+    def open(
         self,
         record: Record,
         utterance: Utterance,
@@ -73,9 +98,8 @@ class Timelines:
         fields: bytes,
         starts: bool | None,
         dead_letter: Poison | None,
-        shift_as_logged: Mapping[int, float] | None = None,
-    ) -> list[Expected]:
-        """Apply an utterance to every timeline; return the answer that each expects.
+    ) -> list[Step]:
+        """Put an utterance to every timeline; pass the steps to `close` before the next one.
 
         `fields` is the `fields_digest` of the utterance as it was decoded.
         `starts` is the `context.truncated` of a session that a worker began here, if one did;
@@ -83,46 +107,53 @@ class Timelines:
         """
         self.last_ms = record.timestamp_ms
         first = self._timelines[0].conversation
-        idle_ms = self._predictor.spec.recurrence.idle_s * 1000
+        idle_ms = self._model.spec.recurrence.idle_s * 1000
         if first is not None and record.timestamp_ms - first.clock_ms > idle_ms:
-            self.knows_all_ids = True  # an idle gap empties the duplicate horizon
+            self.knows_all_ids, self.unsure = True, False  # it empties the duplicate horizon
         # A recompute cannot meet these faults, so the worker's reason counts.
         trusted = dead_letter if dead_letter and dead_letter.reason in TRUSTED else None
-        step = partial(self._step, record, utterance, fields, trusted, shift_as_logged)
-        stepped = [step(timeline) for timeline in self._timelines]
-        here = (record.offset, starts)
-        if starts is not None and not any(session_of(e) == here for e, _ in stepped):
-            stepped.append(step(Timeline(truncated=starts)))
-        first_timeline, *others = [timeline for _, timeline in stepped]
-        others = [other for other in others if other.identity() != first_timeline.identity()]
-        self._timelines = [first_timeline, *others[-(MAX_TIMELINES - 1) :]]
-        return [expected for expected, _ in stepped]
+
+        def step(timeline: Timeline) -> Step:
+            spec, known = self._model.spec, timeline.conversation
+            cut = timeline.truncated
+            question = ask(record, utterance, known, spec, truncated=cut, fields=fields)
+            return Step(timeline, question, trusted)
+
+        steps = [step(timeline) for timeline in self._timelines]
+        if starts is not None and not any(s.is_of((record.offset, starts)) for s in steps):
+            steps.append(step(Timeline(truncated=starts)))
+        return steps
+
+    def close(
+        self,
+        steps: Sequence[Step],
+        predictions: Iterator[Prediction | Poison],
+        shift_as_logged: Mapping[int, float] | None = None,
+    ) -> list[Expected]:
+        """Continue every timeline; return the answer that each expects.
+
+        `predictions` has one for each step that `predicts`, in order.
+        """
+        expected: list[Expected] = []
+        after: list[Timeline] = []
+        for step in steps:
+            found, state = concluded(
+                step.question,
+                next(predictions) if step.predicts else step.trusted,
+                self._model,
+                shift_as_logged,
+            )
+            expected.append(found)
+            truncated = step.timeline.truncated and state is None
+            after.append(Timeline(state, truncated=truncated))
+        first, *others = after
+        others = [other for other in others if other.identity() != first.identity()]
+        self._timelines = [first, *others[-(MAX_TIMELINES - 1) :]]
+        return expected
 
     def conversations(self) -> list[Conversation]:
         """Return the present state of each timeline that has one."""
         return [t.conversation for t in self._timelines if t.conversation is not None]
-
-    def _step(
-        self,
-        record: Record,
-        utterance: Utterance,
-        fields: bytes,
-        trusted: Poison | None,
-        shift_as_logged: Mapping[int, float] | None,
-        timeline: Timeline,
-    ) -> tuple[Expected, Timeline]:
-        expected, after = applied(
-            self._predictor,
-            self._model,
-            record,
-            utterance,
-            timeline.conversation,
-            fields=fields,
-            truncated=timeline.truncated,
-            trusted=trusted,
-            shift_as_logged=shift_as_logged,
-        )
-        return expected, Timeline(after, truncated=timeline.truncated and after is None)
 
 
 def applied(
@@ -132,23 +163,37 @@ def applied(
     utterance: Utterance,
     known: Conversation | None,
     *,
-    fields: bytes | None = None,
     truncated: bool = False,
     trusted: Poison | None = None,
-    shift_as_logged: Mapping[int, float] | None = None,
 ) -> tuple[Expected, Conversation | None]:
     """Return the outcome an utterance must have after `known`, and the state that follows.
 
-    `fields` is as for `ask`; `truncated` the `context.truncated` of a session that starts here
-    without `known`; `trusted` a dead letter that no recompute can meet, in place of a prediction.
-    The alert rule takes the shift probability computed here, or the one in `shift_as_logged` by
+    `truncated` is the `context.truncated` of a session that starts here without `known`; `trusted`
+    a dead letter that no recompute can meet, in place of a prediction.
+    """
+    question = ask(record, utterance, known, model.spec, truncated=truncated)
+    found: Prediction | Poison | None = trusted
+    if trusted is None and question.repeats is None:
+        (found,) = predict(predictor, [question.turn(model.info)])
+    return concluded(question, found, model)
+
+
+def concluded(
+    question: Question,
+    prediction: Prediction | Poison | None,
+    model: Model,
+    shift_as_logged: Mapping[int, float] | None = None,
+) -> tuple[Expected, Conversation | None]:
+    """Return the outcome of a question and the state that follows; a repeat has no prediction.
+
+    The alert rule takes the shift probability of `prediction`, or the one in `shift_as_logged` by
     `context.first_position` (a GPU's may differ in its last digits, and the rule is a threshold).
     """
-    question = ask(record, utterance, known, model.spec, truncated=truncated, fields=fields)
+    record = question.record
     if question.repeats is not None:
         dropped = drop(question)
-        return Expected(record, "duplicate"), known if dropped is None else dropped.after
-    (prediction,) = [trusted] if trusted else predict(predictor, [question.turn(model.info)])
+        return Expected(record, "duplicate"), question.stored if dropped is None else dropped.after
+    assert prediction is not None, "only a repeat has none"
     logged = (shift_as_logged or {}).get(question.opening.before.session.first_offset)
     found = answer(question, prediction, model, logged_shift=logged)
     expected = Expected(record, found.outcome, found.event, found.alert, found.poison)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 from model.errors import EncoderMissing
 from model.text import sentence_encoder as encoder
-from model.text.sentence_encoder import SentenceEncoder, find_encoder
+from model.text.exact_batches import ExactBatches
+from model.text.sentence_encoder import SentenceEncoder, TextRepeats, find_encoder
 
 SENTENCES = ["Hello.", "Why would you say that to me?", "", "We won! We won! " * 40, "é ☂"]
 
@@ -33,6 +35,37 @@ def test_a_vector_does_not_depend_on_its_batch(minilm: SentenceEncoder) -> None:
     for row, sentence in enumerate(SENTENCES):
         assert minilm.encode([sentence]).tobytes() == together[row].tobytes()
     assert minilm.encode(SENTENCES[::-1])[::-1].tobytes() == together.tobytes()
+
+
+def test_neither_remembering_nor_threads_change_a_vector(
+    minilm: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each text still runs alone: equal ones once, and of the last ones none again."""
+    texts = [f"{sentence} {i % 3}" for i, sentence in enumerate(SENTENCES * 6)]
+    expected = minilm.encode(texts).tobytes()
+    assert SentenceEncoder.load(find_encoder()).encode(texts).tobytes() == expected
+    one = SentenceEncoder.load(find_encoder(), repeats=TextRepeats(remembered=3, at_once=4))
+    runs: list[int] = []
+    run = one._run
+
+    def counted(tokens: list[list[int]]) -> Any:
+        runs.append(len(tokens))
+        return run(tokens)
+
+    monkeypatch.setattr(one, "_batches", ExactBatches(counted))
+    assert one.encode(texts).tobytes() == expected
+    assert runs == [1] * len(set(texts))
+    assert one.encode(texts[-3:]).tobytes() == minilm.encode(texts[-3:]).tobytes()
+    assert len(runs) == len(set(texts)), "the last three are remembered"
+    assert one.encode(texts).tobytes() == expected, "the others are not: they run again"
+    assert len(runs) > len(set(texts))
+
+
+def test_texts_that_share_a_pass_may_differ_in_their_last_bits(minilm: SentenceEncoder) -> None:
+    """So whatever is compared in bytes encodes each text alone; how far off a batch may be."""
+    texts = [f"Number {i} is {i * i} and so on." for i in range(40)]
+    alone, together = minilm.encode(texts), minilm.encode_many(texts)
+    assert np.abs(alone.astype("f4") - together.astype("f4")).max() <= 2**-11
 
 
 def test_vectors_have_length_one_and_meaning(minilm: SentenceEncoder) -> None:

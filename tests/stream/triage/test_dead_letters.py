@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stream.cli.dlq import choice_of, moment
+from stream.cli.dlq import choice_of
+from stream.cli.options import moment
 from stream.errors import ConfigError
 from stream.events.dead_letter import REQUEUED, Letter, dead_letter, letter_of, requeued
 from stream.events.poison import Poison, Reason

@@ -29,6 +29,7 @@ from stream.verify.check import Verifier
 from stream.verify.lost import LostRecords
 from stream.verify.outputs import Outputs
 from stream.verify.report import Expectations, Report
+from stream.verify.selection import EVERYTHING, WHOLE, Selection, Stretch
 from stream.verify.timelines import Expected, applied
 from tests.fakes.memory_log import LocalLog
 from tests.fakes.predictor import SmallPredictor
@@ -150,11 +151,14 @@ class AnsweredLog:
         self, *, committed: int | None = None, low: int = 0, tolerance: float | None = None,
         allow_truncation: bool = True, max_uncommitted: int = 512, chunk: int = 5,
         removed: Collection[int] = (), lows: Mapping[int, int] = MappingProxyType({}),
+        selection: Selection = EVERYTHING, stretch: Stretch = WHOLE, side_by_side: int = 256,
     ) -> Report:  # fmt: skip
         """Verify it; `committed` None: all records are; those below `low` or `removed` are gone.
 
-        Nothing of other partitions is committed or answered; `lows` are theirs.
+        Nothing of other partitions is committed or answered; `lows` are theirs. `stretch` is what
+        is read of partition 0.
         """
+        low = max(low, stretch.first)
         report, inputs = Report(), self.records("utterances")
         others = self.log.records.get(("utterances", 1), [])
         lost = LostRecords(self.predictor.spec.recurrence.idle_s * 1000)
@@ -166,13 +170,16 @@ class AnsweredLog:
             tolerance=tolerance,
             allow_truncation=allow_truncation,
             max_uncommitted=max_uncommitted,
+            selection=selection,
+            stretches={0: stretch},
         )
         outputs = Outputs("utterances", expectations, report, lost)
         takes = (outputs.prediction, outputs.alert, outputs.dead_letter)
         for topic, take in zip(TOPICS, takes, strict=True):
             for record in self.records(topic):
                 take(record)
-        verifier, holes = Verifier(self.predictor, outputs, self), Holes(low)
+        verifier = Verifier(self.predictor, outputs, self, side_by_side=side_by_side)
+        holes = Holes(low)
         for start in range(low, len(inputs), chunk):
             there = [r for r in inputs[start : start + chunk] if r.offset not in removed]
             holes.add(there)

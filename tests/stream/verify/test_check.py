@@ -13,7 +13,7 @@ from msgspec import structs
 
 from state.codec import OFFSET
 from stream.events.poison import Poison, Reason
-from stream.verify import check
+from stream.verify import recompute
 from stream.verify.report import CHECKED, Report
 from stream.verify.timelines import Timelines
 from tests.fakes.predictor import INFO, SmallPredictor
@@ -441,7 +441,7 @@ def test_conversations_that_start_again_are_dropped(
             alive.add(self)
             at_once.append(len(alive))
 
-    monkeypatch.setattr(check, "Timelines", Counted)
+    monkeypatch.setattr(recompute, "Timelines", Counted)
     for hour in range(6):
         log.now_ms += HOUR_MS
         log.talk(f"short{hour}", 3)
