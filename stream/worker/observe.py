@@ -26,6 +26,7 @@ class Health:
     broker: bool = False
     store: bool = False
     outputs: bool = True  # false while the broker refuses an answer for good
+    checked: bool = True  # false while states of newly assigned partitions are checked
     draining: bool = False
     waiting: str = ""  # the fault that a start waits out; shown by /readyz
 
@@ -42,6 +43,7 @@ class Health:
             "broker_reachable": self.broker,
             "store_reachable": self.store,
             "outputs_taken": self.outputs,
+            "states_checked": self.checked,
             "not_draining": not self.draining,
         }
 

@@ -109,12 +109,16 @@ class Owned:
         self.cut_below = max(self.cut_below, hole.end)
         self.blind_until_ms = max(self.blind_until_ms, hole.until_ms + idle_ms)
 
-    def trust(self, note: str, now: float, *, seen: int | None = None) -> None:
-        """Trust the states of the store that `note` names; those below `seen` were checked."""
+    def trust(self, note: str, now: float, *, seen: int | None = None, whole: bool = True) -> None:
+        """Trust the states of the store that `note` names; those below `seen` were checked.
+
+        Unless `whole`, states of another model that are active were left, to be computed later.
+        """
         self.suspect, self.note = False, note
         self.doubted = {}
         if seen is not None:
-            self.proven_at, self.seen_below = now, seen
+            self.proven_at = now
+            self.seen_below = seen if whole else self.seen_below
 
 
 class Partitions(dict[int, Owned]):
@@ -123,6 +127,10 @@ class Partitions(dict[int, Owned]):
     def unworkable(self) -> set[int]:
         """Return the partitions that may not be worked on yet."""
         return {p for p, owned in self.items() if owned.token is None or owned.suspect}
+
+    def checking(self) -> set[int]:
+        """Return the partitions whose states are being checked against the log, or wait for it."""
+        return {p for p, owned in self.items() if owned.token is not None and owned.suspect}
 
     def unsent_below(self, offsets: Mapping[int, int]) -> list[Outgoing]:
         """Return the answers to records below these offsets, in log order by partition."""
