@@ -94,6 +94,11 @@ class Append:
     output: bytes
 
 
+def aside_key(key: StateKey, digest: bytes) -> StateKey:
+    """Return the key under which a state of this digest is set aside (`Store.set_aside`)."""
+    return StateKey(key.conversation_id, f"{key.topic_id}/{digest.hex()}", key.partition)
+
+
 def key_tag(key: StateKey) -> str:
     """Return 20 characters for a key: a 120-bit hash, since ids may contain braces."""
     return _tag(key.conversation_id.encode(), key.topic_id.encode(), b"%d" % key.partition)

@@ -13,7 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from state.codec import DIGEST, OFFSET, TOKEN, Append, Codec, Entries, output_offset, stored_int
+from state.codec import (
+    DIGEST,
+    OFFSET,
+    TOKEN,
+    Append,
+    Codec,
+    Entries,
+    aside_key,
+    output_offset,
+    stored_int,
+)
 from state.store import (
     NOTED_BEFORE_S,
     SPLITS_AT_MOST,
@@ -26,7 +36,7 @@ from state.store import (
     Splits,
     StoreChanged,
 )
-from state.window import KNOWN_BYTES, NO_OFFSET, StateKey, StateSpec, life_ms
+from state.window import KNOWN_BYTES, NO_OFFSET, Conversation, StateKey, StateSpec, life_ms
 
 
 @dataclass(slots=True)
@@ -119,6 +129,23 @@ class MemoryStore:
         self.verify()
         self._expire()
         return [self._apply(self._codec.encode_restore(restore)) for restore in restores]
+
+    def set_aside(self, keys: Sequence[StateKey], token: int) -> None:
+        self.verify()
+        self._expire()
+        for key in keys:
+            entries = self.entries(key)
+            digest = entries.fields.get(DIGEST)
+            if digest is None or digest == self._codec.digest:
+                continue
+            copy = Entries(list(entries.rows), dict(entries.fields), list(entries.ids))
+            at = aside_key(key, digest)
+            self._memory.states[at] = (self._now() + self._ttl_s, copy)
+            self._memory.states.move_to_end(at)
+
+    def load_aside(self, keys: Sequence[StateKey]) -> list[Conversation | None]:
+        found = self.load_many([aside_key(key, self._codec.digest) for key in keys])
+        return [loaded.conversation for loaded in found]
 
     def close(self) -> None:
         """Nothing to release."""

@@ -193,5 +193,19 @@ class Store(Protocol):
     def restore_many(self, restores: Sequence[Restore]) -> list[Saved]:
         """Write each rebuilt state, in order, in one round trip: SAVED, FENCED or LOST."""
 
+    def set_aside(self, keys: Sequence[StateKey], token: int) -> None:
+        """Copy each state that has another digest to where a worker of that digest finds it.
+
+        For before it is replaced. A copy lives for 2 x idle_s and only saves work: none is made
+        where the state is being written or another owner copies it. Raises `StoreUnavailable`.
+        """
+
+    def load_aside(self, keys: Sequence[StateKey]) -> list[Conversation | None]:
+        """Return the copy that was set aside of each state of this digest, as it was then.
+
+        Its position is the last one that this digest applied. None where there is none, or it is
+        damaged. Raises `StoreUnavailable`.
+        """
+
     def close(self) -> None:
         """Release connections; idempotent."""

@@ -314,6 +314,7 @@ def describe(predictor: Predictor) -> dict[str, str]:
         "name": info.name,
         "version": info.version,
         "digest": info.digest,
+        "state_digest": predictor.spec.digest,  # of all that makes another worker's state foreign
         "calibration": info.calibration,
         "device": predictor.device,
         "languages": ", ".join(info.languages) or "none stated",

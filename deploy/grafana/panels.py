@@ -315,6 +315,12 @@ MODEL: Final = (
         [(quantile(q, "inference_seconds"), f"p{q * 100:.0f} of a batch") for q in (0.5, 0.99)],
         unit="s",
     ),
+    Panel(
+        "Workers by state",
+        [(f"count by (state_digest) (emotrack_model_info{{{OURS}}})", "{{state_digest}}")],
+        note="Of one state_digest, they continue each other's conversations. EmotrackMixedWorkers "
+        "fires where two stay side by side.",
+    ),
     Panel("Which model", [(f"emotrack_model_info{{{OURS}}}", "")], "table", width=24, height=5),
 )
 

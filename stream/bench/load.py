@@ -135,6 +135,11 @@ class Sender:
         self._producer.flush(60)
         return due
 
+    def say(self, message: UtteranceMessage) -> None:
+        """Send one message and wait for its acknowledgement."""
+        self._send(message)
+        self._producer.flush(60)
+
     def _send(self, message: UtteranceMessage) -> None:
         key, _ = message.name
         while True:

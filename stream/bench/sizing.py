@@ -130,6 +130,8 @@ class Needs:
     rebuild_records: int  # if Redis is lost
     standstill_s: float  # until the last partition answers again
     caught_up_s: float  # until what came meanwhile is answered too
+    changed_records: int  # if model or window change
+    changed_s: float  # until the last live conversation goes on; the others go on meanwhile
 
 
 def default_plan(input: Input) -> Plan:
@@ -144,6 +146,7 @@ def needs(traffic: Traffic, sizes: StateSizes, plan: Plan) -> Needs:
     logged = traffic.per_s * (per_record + PREDICTION_BYTES + traffic.alert_share * ALERT_BYTES)
     lost = rebuild_records(traffic, plan.idle_s)
     standstill = lost / (plan.rebuild_rate * workers)
+    changed = live_records(traffic)
     busy = traffic.per_s / (plan.rate * workers)
     return Needs(
         utterances_per_s=traffic.per_s,
@@ -159,6 +162,8 @@ def needs(traffic: Traffic, sizes: StateSizes, plan: Plan) -> Needs:
         rebuild_records=round(lost),
         standstill_s=standstill,
         caught_up_s=standstill / (1 - busy) if busy < 1 else math.inf,
+        changed_records=round(changed),
+        changed_s=changed / (plan.rebuild_rate * workers) / (1 - busy) if busy < 1 else math.inf,
     )
 
 
@@ -188,9 +193,10 @@ def worker_bytes(traffic: Traffic, sizes: StateSizes, plan: Plan, workers: int) 
 
 
 def rebuild_records(traffic: Traffic, idle_s: float) -> float:
-    """Return the utterances, from the beginning of each session, of who spoke within `idle_s`.
+    """Return the utterances, from the beginning of each session, of who spoke within `idle_s`."""
+    return live_records(traffic) + traffic.ended_within(idle_s) * traffic.utterances
 
-    A live conversation is half over in the mean.
-    """
-    half = (traffic.utterances + 1) / 2
-    return traffic.conversations * half + traffic.ended_within(idle_s) * traffic.utterances
+
+def live_records(traffic: Traffic) -> float:
+    """Return the utterances so far of the live conversations, half over in the mean."""
+    return traffic.conversations * (traffic.utterances + 1) / 2

@@ -155,6 +155,24 @@ def rebuild(
 
 
 @app.command()
+def change(
+    conversations: Annotated[int, typer.Option(min=4, help="that go on")] = 40,
+    utterances: Annotated[int, typer.Option(min=1, help="of each, before the first change")] = 40,
+    per_s: Annotated[float, typer.Option(min=0.5, help="utterances a second, of all")] = 6.0,
+    partitions: Annotated[int, typer.Option(min=2)] = 4,
+    window: Annotated[int, typer.Option(min=1, help="the other EMOTRACK_WINDOW")] = 8,
+    input: Annotated[Literal["text", "features"], typer.Option()] = "text",
+    jars: KafkaJars = KAFKA_JARS,
+    json: JsonFile = None,
+) -> None:
+    """Silence while two workers are replaced: by equal ones, by another window, and back."""
+    from stream.bench.change import Amounts, run_bench_change
+
+    amounts = Amounts(conversations, utterances, per_s, partitions, window, input)
+    finish(run_bench_change(amounts, say=say, jars=jars), json)
+
+
+@app.command()
 def languages(
     known: Annotated[str, typer.Option(help="codes of ISO 639-1, en,de")] = "en",
     data: Data = None,

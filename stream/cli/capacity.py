@@ -140,6 +140,11 @@ def sentences(found: Needs, plan: Plan) -> list[tuple[str, str]]:
             f"{duration(found.standstill_s)} without answers ({found.rebuild_records:,} records "
             f"computed again), {duration(found.caught_up_s)} until all is answered",
         ),
+        (
+            "if the model changes",
+            f"{duration(found.changed_s)} until the last live conversation goes on "
+            f"({found.changed_records:,} records computed again)",
+        ),
     ]
 
 

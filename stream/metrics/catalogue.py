@@ -278,7 +278,15 @@ class Metrics:
         for gauge in (*unknown, self.group_lag):
             gauge.set(math.nan)
         self.build = self._info("build", "What runs.", ("version",))
-        model_labels = ("name", "version", "digest", "calibration", "device", "languages")
+        model_labels = (
+            "name",
+            "version",
+            "digest",
+            "state_digest",
+            "calibration",
+            "device",
+            "languages",
+        )
         self.model = self._info("model", "Which model runs where.", model_labels)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:

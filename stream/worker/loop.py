@@ -79,7 +79,7 @@ from stream.worker.observe import Health, Observer, Servers
 from stream.worker.partitions import Owned, Partitions, Watermark
 from stream.worker.pipeline import Doubt, Pipeline, Result, Step
 from stream.worker.rebuild import Disputed
-from stream.worker.recovery import Recovery
+from stream.worker.recovery import Recovery, Settling
 from stream.worker.window_cache import Places, WindowCache
 
 HOUSEKEEPING_S: Final = 1.0
@@ -139,6 +139,7 @@ class Worker:
         )
         self._partitions = Partitions()
         self._recovery = Recovery(self._partitions, reader, store, predictor, now_ms, clock_s)
+        self._settling = Settling()
         self._flow = Backpressure(settings.high_water, settings.low_water, settings.retry_ms / 1000)
         self._transactions = transactions  # None: answers go to the sink, offsets to the source
         self._pending: tuple[Item, ...] = ()  # a batch to be done again
@@ -201,6 +202,7 @@ class Worker:
         gaps = sum(start.gap for start in starts.values())
         self._observer.rebalanced("assigned", len(starts), gaps)
         self.health.joined = True
+        self._settling.assigned(self._clock_s())
         self._balance()
         log.info("partitions assigned", partitions=sorted(starts))
 
@@ -257,7 +259,8 @@ class Worker:
         owned.suspect, owned.note = True, ""
         owned.doubted |= doubts
         offset = self._restart(partition, disputed=False)
-        log.warning(
+        # States of another model are expected after a change of it, and met one after the other.
+        (log.debug if set(doubts.values()) == {"foreign"} else log.warning)(
             "partition suspect: its states are checked against the log",
             partition=partition,
             offset=offset,
@@ -621,6 +624,8 @@ class Worker:
         self._next_housekeeping = now + HOUSEKEEPING_S
         self._cache.drop_idle(self._predictor.spec.recurrence.idle_s)
         self.health.broker = self._source.reachable()
+        checking = bool(self._partitions.checking())
+        self.health.checked = self._settling.is_ready(now, checking=checking)
         if now - self._began > STANDBY_AFTER_S:
             self.health.joined = True  # more workers than partitions: standing by is ready, too
         try:

@@ -36,6 +36,7 @@ class Health:
     cluster: bool = True  # a broker answered the last look, as far as is known
     store: bool = False
     outputs: bool = True  # false while the broker refuses an answer for good
+    checked: bool = True  # false while states of newly assigned partitions are checked
     draining: bool = False
     waiting: str = ""  # the fault that a start waits out; shown by /readyz
 
@@ -52,6 +53,7 @@ class Health:
             "broker_reachable": self.broker and self.cluster,
             "store_reachable": self.store,
             "outputs_taken": self.outputs,
+            "states_checked": self.checked,
             "not_draining": not self.draining,
         }
 

@@ -114,12 +114,16 @@ class Owned:
         self.cut_below = max(self.cut_below, hole.end)
         self.blind_until_ms = max(self.blind_until_ms, hole.until_ms + idle_ms)
 
-    def trust(self, note: str, now: float, *, seen: int | None = None) -> None:
-        """Trust the states of the store that `note` names; those below `seen` were checked."""
+    def trust(self, note: str, now: float, *, seen: int | None = None, whole: bool = True) -> None:
+        """Trust the states of the store that `note` names; those below `seen` were checked.
+
+        Unless `whole`, states of another model that are active were left, to be computed later.
+        """
         self.suspect, self.note = False, note
         self.doubted = {}
         if seen is not None:
-            self.proven_at, self.seen_below = now, seen
+            self.proven_at = now
+            self.seen_below = seen if whole else self.seen_below
 
 
 class Partitions(dict[int, Owned]):

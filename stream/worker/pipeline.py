@@ -60,8 +60,8 @@ class Result(Struct, frozen=True):
     repeats: Repeats | None = None  # of a duplicate
 
 
-Doubt = Literal["lost", "foreign", "expired"]
-"""A reason to rebuild a state: written and gone, unreadable or of another model, expired."""
+Doubt = Literal["lost", "foreign", "damaged", "expired"]
+"""A reason to rebuild a state: written and gone, of another model, unreadable, expired."""
 
 
 @dataclass(slots=True)
@@ -223,7 +223,9 @@ class Pipeline:
             return None
         if found.foreign:
             # A rebuild leaves inactive states unchanged: their sessions are over.
-            return None if NO_OFFSET < found.offset < lease.seen_below else "foreign"
+            if NO_OFFSET < found.offset < lease.seen_below:
+                return None
+            return "foreign" if found.corrupt is None else "damaged"
         if not lease.proves_new and item.key is not None and self._places.was_known(item.key):
             return "lost"
         sent_ms = item.record.timestamp_ms

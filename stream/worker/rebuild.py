@@ -8,6 +8,11 @@ later utterance starts a new session anyway.
 A conversation is replayed from its last pause of more than `idle_s`, where session and duplicate
 horizon begin. Where the log does not reach back to one, or has lost records that may have been of
 the session, the state is marked `truncated`.
+
+A state of another model is recognised whenever it is loaded. So only those that were asked for must
+be computed before the partition goes on; others follow while `PAUSE_S` lasts, those that spoke last
+first, and the rest when they are asked for. What a model computed before another one replaced it
+was set aside by the store (`Store.set_aside`), and is continued from there.
 """
 
 from __future__ import annotations
@@ -17,8 +22,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-
-import structlog
 
 from model.interface import Prediction, Predictor
 from state.store import Loaded, Restore, SaveResult, Store, StoreUnavailable
@@ -34,13 +37,12 @@ from stream.worker.log_scan import REACH, LogCache, LogScan, LogStretch
 from stream.worker.partitions import Owned
 
 AT_ONCE: Final = 1_000  # conversations replayed together: bounds the memory of a rebuild
+PAUSE_S: Final = 1.0  # a partition pauses so long for states that nobody has asked for yet
 REPLAYED_AT_ONCE: Final = 48  # the largest batch of a CPU
 READY_AHEAD: Final = 3  # batches that wait for the model, so that it is never idle
 LOADED_AT_ONCE: Final = 100
 HOLES_AT_ONCE: Final = 1_000
 FOREVER: Final = 1 << 62
-
-log = structlog.get_logger()
 
 
 class Disputed(PortError):
@@ -49,6 +51,21 @@ class Disputed(PortError):
     def __init__(self, partition: int) -> None:
         super().__init__(f"a newer owner of partition {partition} has written")
         self.partition = partition
+
+
+def pause_s(scanned_s: float) -> float:
+    """Return how long a partition may pause for what can wait, after a scan of its log.
+
+    Where the scan takes long, half of the time at least is spent on states.
+    """
+    return max(PAUSE_S, scanned_s)
+
+
+def cause_of(loaded: Loaded) -> str:
+    """Return why a state is computed again, as counted."""
+    if loaded.foreign:
+        return "other_model" if loaded.corrupt is None else "corrupt_state"
+    return "missing_state" if loaded.conversation is None else "stale_state"
 
 
 @dataclass(slots=True)
@@ -65,9 +82,12 @@ class Task:
     @property
     def cause(self) -> str:
         """The reason for the computation, as counted."""
-        if self.loaded.foreign:
-            return "other_model" if self.loaded.corrupt is None else "corrupt_state"
-        return "missing_state" if self.loaded.conversation is None else "stale_state"
+        return cause_of(self.loaded)
+
+    @property
+    def can_wait(self) -> bool:
+        """True for a whole state of another model: whoever loads it sees what it is."""
+        return self.loaded.foreign and self.loaded.corrupt is None
 
     @property
     def result(self) -> Conversation | None:
@@ -105,6 +125,9 @@ class Rebuild:
         self.partition, self.committed = partition, owned.resume_at
         self.restored: Counter[str] = Counter()  # states, by cause
         self.records = 0  # replayed
+        self.seconds = 0.0  # it took
+        self.active = 0  # conversations that may go on
+        self.left = 0  # states of another model that are computed when they are asked for
         self.blind_until_ms = NO_TIMESTAMP  # until then a conversation may have begun in a cut
         self.cut_below = 0  # a state that ends below may lack records
         self.lost: list[Hole] = []  # records that were removed from what was scanned
@@ -121,18 +144,19 @@ class Rebuild:
         low = self._reader.first(self.partition)
         scan = yield from self._scan(low)
         tasks = self._tasks(scan.conversations, low)
+        self.active, scanned = len(scan.conversations), time.monotonic()
         yield
-        for at in range(0, len(tasks), AT_ONCE):
-            yield from self._replay(tasks[at : at + AT_ONCE])
-        self._end([key for key in self._doubted if key.conversation_id not in scan.conversations])
-        log.info(
-            "states checked against the log",
-            partition=self.partition,
-            active=len(scan.conversations),
-            restored=dict(self.restored),
-            records=self.records,
-            seconds=round(time.monotonic() - began, 2),
-        )
+        must = [t for t in tasks if not t.can_wait or t.key in self._doubted]
+        must += self._end([k for k in self._doubted if k.conversation_id not in scan.conversations])
+        for at in range(0, len(must), AT_ONCE):
+            yield from self._compute(must[at : at + AT_ONCE], scan, low)
+        rest = [t for t in tasks if t.can_wait and t.key not in self._doubted]
+        rest.sort(key=lambda t: t.last, reverse=True)  # the others may be over for good
+        until, some = scanned + pause_s(scanned - began), 1
+        while rest and time.monotonic() < until:
+            yield from self._compute(rest[:some], scan, low)
+            rest, some = rest[some:], min(2 * some, AT_ONCE)
+        self.left, self.seconds = len(rest), time.monotonic() - began
 
     # Read the log.
 
@@ -204,19 +228,44 @@ class Rebuild:
             some = keys[at : at + LOADED_AT_ONCE]
             for key, loaded in zip(some, self._store.load_many(some), strict=True):
                 stretch = active[key.conversation_id]
-                if loaded.conversation is not None and loaded.offset >= stretch.last:
-                    continue
-                # An older state is continued, unless records after it have left the log.
-                seed = loaded.conversation if loaded.offset + 1 >= low else None
-                first = stretch.first if seed is None else loaded.offset + 1
-                # Records above `committed` may be applied already: a state never goes back.
-                last = max(stretch.last, loaded.offset)
-                if seed is None:
-                    cut = not stretch.settled or self._lost_since(stretch.first_ms)
-                elif cut := any(hole.end > first for hole in self.lost):
-                    seed = seed.cut()
-                tasks.append(Task(key, loaded, seed, first, last, cut))
+                if loaded.conversation is None or loaded.offset < stretch.last:
+                    tasks.append(self._task(key, loaded, stretch, low))
         return tasks
+
+    def _task(self, key: StateKey, loaded: Loaded, stretch: LogStretch, low: int) -> Task:
+        # An older state is continued, unless records after it have left the log.
+        seed = loaded.conversation if loaded.offset + 1 >= low else None
+        first = stretch.first if seed is None else loaded.offset + 1
+        # Records above `committed` may be applied already: a state never goes back.
+        last = max(stretch.last, loaded.offset)
+        if seed is None:
+            cut = not stretch.settled or self._lost_since(stretch.first_ms)
+        elif cut := self._lost_after(first):
+            seed = seed.cut()
+        return Task(key, loaded, seed, first, last, cut)
+
+    def _compute(self, tasks: Sequence[Task], scan: LogScan, low: int) -> Iterator[None]:
+        """Compute states and write them where they differ."""
+        active = [t for t in tasks if t.key.conversation_id in scan.conversations]
+        self._continue([t for t in active if t.can_wait], scan, low)
+        return self._replay(tasks)
+
+    def _continue(self, tasks: Sequence[Task], scan: LogScan, low: int) -> None:
+        """Let each continue what this model computed before another one took over."""
+        for at in range(0, len(tasks), LOADED_AT_ONCE):
+            some = tasks[at : at + LOADED_AT_ONCE]
+            aside = self._store.load_aside([task.key for task in some])
+            for task, seed in zip(some, aside, strict=True):
+                began = scan.conversations[task.key.conversation_id].first
+                # Not beyond what must be there (a store lost writes), nor of an earlier session.
+                if seed is not None and max(began, low - 1) <= seed.offset <= task.last:
+                    task.first = seed.offset + 1
+                    task.cut = self._lost_after(task.first)
+                    task.state = seed.cut() if task.cut else seed
+
+    def _lost_after(self, first: int) -> bool:
+        """Return whether a record from offset `first` on was removed."""
+        return any(hole.end > first for hole in self.lost)
 
     def _lost_since(self, began_ms: int) -> bool:
         """Return whether a session that seems to begin then may have lost a record."""
@@ -240,6 +289,9 @@ class Rebuild:
             yield
         yield from self._advance(batcher, flight, by_key, 0)
         changed = [(t, state) for t in tasks if (state := t.result) is not None]
+        others = [task.key for task, _ in changed if task.can_wait]
+        for at in range(0, len(others), LOADED_AT_ONCE):
+            self._store.set_aside(others[at : at + LOADED_AT_ONCE], self._token)
         self._restore(Restore(t.key, self._token, t.loaded.offset, state) for t, state in changed)
         self.restored.update(task.cause for task, _ in changed)
 
@@ -289,15 +341,25 @@ class Rebuild:
         turns = [question.turn(self._model.info) for _, question in questions]
         return InFlight(batch, questions, begin(self._predictor, turns))
 
-    def _end(self, keys: Sequence[StateKey]) -> None:
-        """Write the end of a session where a state cannot be read and is not active."""
+    def _end(self, keys: Sequence[StateKey]) -> list[Task]:
+        """Write the end of a session where a state cannot be read and is not active.
+
+        Return those whose session began above the committed offset: they must be computed.
+        """
         # Unchanged, it would be found unreadable, and the partition rebuilt, again and again.
         over = apply_nothing(None, spec=self._model.spec, offset=max(self.committed - 1, 0)).after
-        stored = zip(keys, self._store.load_many(keys), strict=True)
-        ended = [Restore(k, self._token, s.offset, over) for k, s in stored if s.foreign]
-        self._restore(ended)
-        if ended:
-            self.restored["corrupt_state"] += len(ended)
+        tasks: list[Task] = []
+        ended: list[tuple[str, Restore]] = []
+        for key, stored in zip(keys, self._store.load_many(keys), strict=True):
+            at = stored.offset
+            if stored.foreign and at >= self.committed:
+                # Another owner applied what is read again now: the position must not go back.
+                tasks.append(Task(key, stored, None, self.committed, at, bool(self.lost)))
+            elif stored.foreign:
+                ended.append((cause_of(stored), Restore(key, self._token, at, over)))
+        self._restore([restore for _, restore in ended])
+        self.restored.update(cause for cause, _ in ended)
+        return tasks
 
     def _restore(self, states: Iterable[Restore]) -> None:
         """Write the states whose stored offset has not changed since it was loaded."""

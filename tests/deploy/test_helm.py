@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from stream.settings import Settings
+from stream.worker.recovery import LIMIT_S, QUIET_S
 from tests.deploy.chart import (
     BUILT_IN,
     CHART,
@@ -185,6 +186,14 @@ def test_an_update_can_free_a_gpu_before_it_needs_one() -> None:
     }
     stopped_first = render(SMALL, "strategy.type=Recreate")["Deployment"]["spec"]["strategy"]
     assert stopped_first == {"type": "Recreate"}
+
+
+def test_an_update_waits_until_a_worker_stays_ready() -> None:
+    """Longer than a check's pause, and a worker's limit is far from the update's own deadline."""
+    spec = render()["Deployment"]["spec"]
+    assert spec["minReadySeconds"] > QUIET_S
+    assert LIMIT_S + spec["minReadySeconds"] < spec.get("progressDeadlineSeconds", 600) / 2
+    assert render(SMALL, "strategy.minReadySeconds=0")["Deployment"]["spec"]["minReadySeconds"] == 0
 
 
 def test_a_fixed_number_of_workers_needs_no_autoscaler() -> None:

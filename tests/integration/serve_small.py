@@ -18,10 +18,13 @@ from tests.fakes.predictor import SmallPredictor
 BATCH_MS = "30"
 
 
-def small_model(idle_s: float | None = None, **more: Any) -> SmallPredictor:
+def small_model(
+    idle_s: float | None = None, window: int | None = None, **more: Any
+) -> SmallPredictor:
     """The model as these settings make it."""
     usual = Recurrence(window=3)
-    return SmallPredictor(recurrence=replace(usual, idle_s=idle_s or usual.idle_s), **more)
+    mine = replace(usual, idle_s=idle_s or usual.idle_s, window=window or usual.window)
+    return SmallPredictor(recurrence=mine, **more)
 
 
 def serve_small() -> None:
@@ -36,7 +39,7 @@ def serve_small() -> None:
     more |= {name: int(value) for name, value in told.items() if value}
 
     def load_small(_path: object, serving: ServingOptions) -> SmallPredictor:
-        return small_model(serving.idle_s, **more)
+        return small_model(serving.idle_s, serving.window, **more)
 
     setattr(serve, "load_predictor", load_small)  # noqa: B010 -- a checker would refuse it
     main.main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import socket
 import threading
 import time
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -30,6 +32,7 @@ from state.store import (
 from state.window import Change, Conversation, StateKey, StateSpec
 from stream.local import servers
 from stream.local.servers import RunningRedis, free_ports
+from tests.conftest import ROOT
 from tests.fakes.resp import RespServer, info
 
 pytestmark = pytest.mark.integration
@@ -490,3 +493,59 @@ def test_a_redis_without_functions_is_refused_with_the_cure(
     old = RespServer(partial(old_redis, version))
     with old, opened(make_spec(), old.url) as store, refused:
         store.check()
+
+
+def test_setting_aside_needs_no_right_that_the_page_does_not_grant(
+    own_redis: RunningRedis, make_spec: Make, say: Say
+) -> None:
+    """A user made before there was such a thing still may; a missing right would end the worker."""
+    page = (ROOT / "docs/security.md").read_text("utf-8")
+    (line,) = re.findall(r"^ACL SETUSER (emotrack on .*)$", page, re.MULTILINE)
+    with redis.Redis(port=own_redis.port) as client:
+        client.execute_command("ACL", "SETUSER", *line.split())
+    url = own_redis.url.replace("://", "://emotrack:PASSWORD@")
+    specs = make_spec(window=5), make_spec(window=3)
+    with contextlib.ExitStack() as stack:
+        one, other = (stack.enter_context(contextlib.closing(RedisStore(s, url))) for s in specs)
+        one.check()
+        key = key_named()
+        one.save_many([first_save(specs[0], say, key)])
+        other.set_aside([key], 1)
+        (found,) = one.load_aside([key])
+    assert found is not None and found.offset == 0
+
+
+def test_a_state_that_is_just_being_written_is_not_set_aside(
+    own_redis: RunningRedis, make_spec: Make, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one write and half of another would be a state that never was."""
+    specs = make_spec(window=5), make_spec(window=3)
+    with contextlib.ExitStack() as stack:
+        one, other = (
+            stack.enter_context(contextlib.closing(RedisStore(s, own_redis.url))) for s in specs
+        )
+        one.check()
+        key = key_named()
+        first = first_save(specs[0], say, key)
+        one.save_many([first])
+        state = one.load_many([key])[0].conversation
+        next_one = Save(key, 1, 0, say(specs[0], state, 1), OUTPUT, 0)
+        execute, written = redis.client.Pipeline.execute, list[bool]()
+
+        def interleaved(self: redis.client.Pipeline, raise_on_error: bool = True) -> list[Any]:
+            commands = list(self.command_stack)
+            if written or commands[0][0][0] != "HMGET":
+                return execute(self, raise_on_error)
+            self.command_stack = commands[:1]
+            began = execute(self, raise_on_error)
+            written.append(True)
+            one.save_many([next_one])
+            self.command_stack = commands[1:]
+            return began + execute(self, raise_on_error)
+
+        monkeypatch.setattr(redis.client.Pipeline, "execute", interleaved)
+        other.set_aside([key], 1)
+        assert written and one.load_aside([key]) == [None]
+        other.set_aside([key], 1)
+        (found,) = one.load_aside([key])
+    assert found is not None and found.offset == 1

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from state.codec import OFFSET, Entries
+from state.codec import OFFSET, Entries, aside_key
 from state.memory_store import Memory, MemoryStore
 from state.redis_store import RedisStore, state_keys
 from state.store import (
@@ -877,3 +877,66 @@ def test_the_splits_of_a_partition_are_bounded_and_the_latest_stay(
     found = store.splits("topic", {0: ""})[0]
     assert found.conversation_ids == tuple(f"c{i}" for i in range(50, n))
     assert store.splits("topic", {0: found.mark})[0].conversation_ids == ()
+
+
+def test_a_replaced_state_is_found_again_by_its_digest(
+    backend: Backend, make_spec: Make, say: Say, plain: Plain
+) -> None:
+    """As it was, with all its rows and ids; the other digest's goes to its own place."""
+    specs = make_spec(window=5, duplicate_horizon=8), make_spec(window=3, duplicate_horizon=4)
+    one, other = (backend.open(spec) for spec in specs)
+    key, token, output = StateKey("c", "topic", 0), one.claim("topic", 0), StoredOutput("p", b"x")
+    stored: Conversation | None = None
+    for offset in range(9):
+        change = say(specs[0], stored, offset, speaker_id=f"s{offset % 3}", seq=offset)
+        expected = NO_OFFSET if stored is None else stored.offset
+        one.save_many([Save(key, token, expected, change, output, 0)])
+        stored = change.after
+    assert one.load_aside([key]) == other.load_aside([key]) == [None]
+    later: Conversation | None = None
+    for store, spec in ((other, specs[1]), (one, specs[0]), (other, specs[1])):
+        at = store.load_many([key])[0].offset
+        store.set_aside([key, StateKey("never", "topic", 0)], token)
+        theirs = other if store is one else one
+        (aside,) = theirs.load_aside([key])
+        assert aside is not None and aside.offset == at
+        assert plain(aside) == plain(later or stored)
+        later = say(spec, None, at + 1).after
+        (saved,) = store.restore_many([Restore(key, token, at, later)])
+        assert saved.result is SaveResult.SAVED
+        assert plain(theirs.load_aside([key])[0]) == plain(aside), "it stays"
+        assert store.load_many([key])[0].outputs.keys() == set(range(9)), "so do the answers"
+    assert one.load_aside([StateKey("never", "topic", 0)]) == [None]
+
+
+def test_a_state_of_the_store_s_own_digest_is_not_set_aside(write: Write) -> None:
+    w = write()
+    w.speak(0)
+    w.store.set_aside([w.key], w.token)
+    assert w.store.load_aside([w.key]) == [None]
+
+
+def test_what_was_set_aside_expires(backend: Backend, make_spec: Make, say: Say) -> None:
+    spec = make_spec(window=5)
+    one, other = backend.open(spec), backend.open(make_spec(window=3))
+    key, token = StateKey("c", "topic", 0), one.claim("topic", 0)
+    change = say(spec, None, 0)
+    one.save_many([Save(key, token, NO_OFFSET, change, StoredOutput("p", b"x"), 0)])
+    other.set_aside([key], token)
+    backend.age(2 * spec.recurrence.idle_s - 1)
+    assert one.load_aside([key])[0] is not None
+    backend.age(2)
+    assert one.load_aside([key]) == [None]
+
+
+def test_a_damaged_copy_is_as_good_as_none(backend: Backend, make_spec: Make, say: Say) -> None:
+    spec = make_spec(window=5)
+    one, other = backend.open(spec), backend.open(make_spec(window=3))
+    key, token = StateKey("c", "topic", 0), one.claim("topic", 0)
+    change = say(spec, None, 0)
+    one.save_many([Save(key, token, NO_OFFSET, change, StoredOutput("p", b"x"), 0)])
+    other.set_aside([key], token)
+    at = aside_key(key, bytes.fromhex(spec.digest))
+    entries = one.entries(at)
+    backend.write(at, replace(entries, rows=[b"\0" * len(entries.rows[0])]))
+    assert one.load_aside([key]) == [None]

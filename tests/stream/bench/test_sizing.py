@@ -91,6 +91,9 @@ def test_twenty_thousand_calls_worked_by_hand() -> None:
     assert 0.95 * most < found.redis_gb < most  # live ones are not full yet
     # 48 utterances of each: half of the live ones, and all of 50,000 that ended within 15 minutes.
     assert found.rebuild_records == 20_000 * 24.5 + 50_000 * 48
+    assert found.changed_records == 20_000 * 24.5, "who has ended is not asked for"
+    load = 2_666.67 / 60 / 89  # of the same cores, which go on serving
+    assert found.changed_s == pytest.approx(found.changed_records / 69 / 89 / (1 - load), rel=1e-3)
     assert found.standstill_s == pytest.approx(found.rebuild_records / 69 / 89)
     assert found.caught_up_s == pytest.approx(
         found.standstill_s / (1 - 2_666.67 / 60 / 89), rel=1e-3
