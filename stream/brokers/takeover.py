@@ -1,4 +1,4 @@
-"""How soon another worker takes over a partition, whose setting decides it, and what can be set.
+"""The time until another worker takes over a partition: the setting that decides it, and its cure.
 
 By Kafka 4's own protocol (KIP-848) the *broker* decides how long a silent member is waited for, and
 how often members ask for their assignment: 45 s and 5 s where nothing is set. A group may have less

@@ -1,4 +1,4 @@
-"""What a broker tells of topics; what it does not tell, and the right that would show it.
+"""A broker's account of topics; what it does not tell, and the right that would show it.
 
 kafka-python's own calls hide why a setting is missing (a topic without the right to see it has
 none), so the requests are sent here.

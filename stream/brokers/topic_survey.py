@@ -1,4 +1,4 @@
-"""What there is of the four topics: what breaks or weakens a promise, and what a person must know.
+"""The four topics as they are: what breaks or weakens a promise, and what a person must know.
 
 The worker never creates a topic: `require_topics` stops it where one is missing or unfit.
 """
@@ -30,7 +30,7 @@ from stream.security import PLAINTEXT, KafkaSecurity
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What there is of the four topics, and what is wrong with it."""
+    """The four topics as they are, and what is wrong with them."""
 
     topics: Mapping[str, Seen]
     brokers: int

@@ -310,7 +310,7 @@ def test_a_team_with_the_rights_of_its_page_works_and_reads_nothing_of_another(
 def test_rights_that_are_missing_are_named_as_rights(
     broker: SecuredKafka, env: Env, console: Console, small_model: None
 ) -> None:
-    """What each command lacks, by name, and that it works with it."""
+    """Each command names what it lacks, and works with it."""
     prefix, group = "rights.", "rights"
     topics = [getattr(TopicNames(prefix), role) for role in ROLES]
     as_guest = {

@@ -1,4 +1,4 @@
-"""How long a killed worker's partitions are silent, as a reader of the predictions sees it.
+"""The silence of a killed worker's partitions, as a reader of the predictions sees it.
 
 On a broker on its own defaults, on one that allows a group less, and on one that is quick.
 """

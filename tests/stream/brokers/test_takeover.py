@@ -1,4 +1,4 @@
-"""How workers join, by what the broker offers; the servers' part is in tests/integration."""
+"""The way that workers join, by what the broker offers; the servers' part is in tests/integration."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_lines_published_from_standard_input_are_counted(kafka: RunningKafka) ->
     assert b"line 2" in bad.stderr
     assert b"Traceback" not in bad.stderr
     described = emotrack("topics", "describe", *place, "--partitions", "2")
-    assert b"2 partitions, message.timestamp.type=LogAppendTime" in described.stdout
+    assert b"2 partitions, replicas=1, message.timestamp.type=LogAppendTime" in described.stdout
     assert described.returncode == 0
     watched = emotrack("watch", "alerts", *place, "--timeout", "0.5", "--jsonl")
     assert (watched.returncode, watched.stdout) == (0, b"")
