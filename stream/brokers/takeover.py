@@ -1,4 +1,4 @@
-"""The time until another worker takes over a partition: the setting that decides it, and its cure.
+"""The time until another worker takes over a partition, and the setting that decides it.
 
 By Kafka 4's own protocol (KIP-848) the *broker* decides how long a silent member is waited for, and
 how often members ask for their assignment: 45 s and 5 s where nothing is set. A group may have less

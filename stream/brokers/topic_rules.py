@@ -62,7 +62,7 @@ class Needs:
 
     @property
     def kept_ms(self) -> int:
-        """The time that utterances must stay in the log: a session, and an outage before it is read."""
+        """The time that utterances stay in the log at least: a session, and an outage."""
         return self.session_ms + OUTAGE_MS
 
 

@@ -1,4 +1,4 @@
-"""The way that workers join, by what the broker offers; the servers' part is in tests/integration."""
+"""The protocol that workers join by, from what the broker offers; servers: tests/integration."""
 
 from __future__ import annotations
 
