@@ -38,8 +38,8 @@ local: install kafka ## Run Kafka and Redis on this machine until Ctrl-C, to try
 check: lint ## Lint, and the tests that are fast and need no server (two minutes on 2 cores)
 	@$(BIN)/pytest -q -n 2 --quick $(ARGS)
 
-test: install servers ## Run every test on real Kafka, Redis and Prometheus (two processes; they mostly wait)
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+test: install servers ## Run every test on real Kafka, Redis and Prometheus (three processes; they mostly wait)
+	@$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 lint: install ## ruff, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -179,7 +179,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(
             process.stdin.flush()
             wait_for_record(kafka, names.utterances)
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == code
+        assert process.wait(90) == code
         said = process.stderr.read()
     assert b"Traceback" not in said
 
