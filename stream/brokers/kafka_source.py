@@ -173,7 +173,7 @@ class KafkaSource:
         # A group that reads nothing is not told that its topic is gone.
         if not self._owned and self._watch.missing_s > MISSING_S:
             raise self._deleted()
-        return self._watch.answered_since(self._faulted_at)
+        return self._watch.up and self._watch.answered_at >= self._faulted_at
 
     def close(self) -> None:
         if not self._closed:

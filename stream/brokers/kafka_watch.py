@@ -31,12 +31,13 @@ Tell = Callable[[Seen], None]
 
 
 class KafkaWatch(Lookup):
-    """The looks of one worker. `start` begins them; the properties may be read by any thread."""
+    """The looks of one worker. `start` begins them; the attributes may be read by any thread."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, group=settings.group)  # named to read its offsets, never joined
         self.up = True  # as of the last look
-        self._began = float("inf")  # the last look; before the first one nothing is doubted
+        # Monotonic seconds when the last look that was answered began; infinite before the first.
+        self.answered_at = float("inf")
         self._missing_since: float | None = None
         self._next_offsets = 0.0
         self._waiting: int | None = None
@@ -51,10 +52,6 @@ class KafkaWatch(Lookup):
     def soon(self) -> None:
         """Look again at once: something suggests that the cluster is away."""
         self._wake.set()
-
-    def answered_since(self, at: float) -> bool:
-        """Return whether brokers answered a look that began after `at` (monotonic seconds)."""
-        return self.up and self._began >= at
 
     @property
     def missing_s(self) -> float:
@@ -91,7 +88,7 @@ class KafkaWatch(Lookup):
             self._missing_since = self._missing_since or began
         else:
             self._missing_since = None
-        self._began, self.up = began, True
+        self.answered_at, self.up = began, True
         if found.error is not None:
             return Seen()
         return Seen(partitions=len(found.partitions), waiting=self._behind(len(found.partitions)))

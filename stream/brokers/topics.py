@@ -6,9 +6,10 @@ topic: `topic_survey.require_topics` stops it where one is missing or has unfit 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 import kafka
 import kafka.admin
@@ -33,6 +34,9 @@ from stream.brokers.topic_survey import survey
 from stream.errors import AccessRefused, ConfigError, TopicUnfit
 from stream.events.messages import TopicNames
 from stream.security import PLAINTEXT, KafkaSecurity
+
+KNOWN_S: Final = 10.0  # by then every broker has heard of a new topic
+ASKED: Final = 3  # answers in a row that name it; each may come from another broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +132,21 @@ def create(
         created = {topic.name for topic in missing if _create(admin, topic, security)}
         if missing:
             admin.wait_for_topics([topic.name for topic in missing])
-        reports = _describe(admin, plans, security)
+        reports = _describe_all(admin, plans, security)
     return [replace(report, created=report.name in created) for report in reports]
+
+
+def _describe_all(
+    admin: Any, plans: Sequence[TopicPlan], security: KafkaSecurity
+) -> list[TopicReport]:
+    """Describe topics that were just created once the brokers know them: not all do at once."""
+    until, seen = time.monotonic() + KNOWN_S, 0
+    while True:
+        reports = _describe(admin, plans, security)
+        seen = seen + 1 if all(report.exists for report in reports) else 0
+        if seen >= ASKED or time.monotonic() > until:
+            return reports
+        time.sleep(0.05 if seen else 0.2)
 
 
 def describe(

@@ -29,6 +29,8 @@ class Trace:
         self.files: dict[str, None] = {}
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        if threading.current_thread().name == "kafka-watch":
+            return  # it looks at the cluster by itself, and has no part in an utterance
         if self.on and event == "call" and frame.f_code.co_filename.startswith(PACKAGES):
             self.files[str(Path(frame.f_code.co_filename).relative_to(ROOT))] = None
 

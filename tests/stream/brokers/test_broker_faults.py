@@ -123,10 +123,10 @@ def test_a_lost_connection_is_looked_at_and_a_lost_commit_is_no_readiness(
     for n, code in enumerate((KafkaError._RESOLVE, KafkaError._SSL, KafkaError._AUTHENTICATION)):
         source._on_error(KafkaError(code))
         assert source.reachable() and len(looks) == n + 1
-    source._watch._began = time.monotonic()  # a look that was answered
+    source._watch.answered_at = time.monotonic()  # a look that was answered
     source._commit_failed(KafkaError._TIMED_OUT, "no")
     assert not source.reachable() and len(looks) == 4
-    source._watch._began = time.monotonic()
+    source._watch.answered_at = time.monotonic()
     assert source.reachable()
 
 
