@@ -91,6 +91,7 @@ MIN_REDIS: Final = (7, 0)
 
 _SCALARS: Final = struct.Struct(">dddddIIIIIB")
 _CLEAR_STATE, _CLEAR_IDS, _REPLACE, _RESTORE = 1, 2, 4, 8
+_ALL: Final = 2**32 - 1  # no limit to rows or ids: the largest number that is sent
 _RESULTS: Final = (SaveResult.SAVED, SaveResult.REPLAY, SaveResult.FENCED, SaveResult.LOST)
 PROBES: Final = 64  # keys that show whether a server has all slots
 
@@ -315,9 +316,8 @@ class RedisStore:
             pipeline.hgetall(hash_)
         answers = _readable(pipeline.execute(raise_on_error=False), ())
         found: list[Entries] = []
-        for began, rows, ids, fields in zip(*(answers[i::4] for i in range(4)), strict=True):
-            if isinstance(fields, list):  # a cluster's pipeline returns HGETALL unparsed
-                fields = dict(zip(fields[::2], fields[1::2], strict=True))
+        for began, rows, ids, told in zip(*(answers[i::4] for i in range(4)), strict=True):
+            fields = _hash_of(told)
             ended = [fields.get(name) for name in (TOKEN, OFFSET, DIGEST)] if fields else []
             found.append(Entries(rows, fields, ids) if list(began) == ended else Entries())
         return found
@@ -328,23 +328,20 @@ class RedisStore:
         """Return the FCALL that writes a state as it is, rows and ids in their own number."""
         fixed = (TOKEN, OFFSET, DIGEST)
         own = {name: value for name, value in entries.fields.items() if name not in fixed}
-        scalars = _SCALARS.pack(
-            token,
-            NO_OFFSET if expected is None else expected,
-            stored_int(entries.fields.get(OFFSET)) or 0,
-            0,
-            self._ttl_ms,
-            2**32 - 1,
-            2**32 - 1,
-            len(entries.rows),
-            len(own),
-            0,
-            _CLEAR_STATE | _CLEAR_IDS | _REPLACE | _RESTORE,
+        return _save_call(
+            key,
+            (entries.fields[DIGEST], b"", b"".join(entries.ids)),
+            entries.rows,
+            own,
+            token=token,
+            expected=NO_OFFSET if expected is None else expected,
+            offset=stored_int(entries.fields.get(OFFSET)) or 0,
+            committed=0,
+            life=self._ttl_ms,
+            window=_ALL,
+            horizon=_ALL,
+            flags=_CLEAR_STATE | _CLEAR_IDS | _REPLACE | _RESTORE,
         )
-        fields = [part for pair in own.items() for part in pair]
-        ids = b"".join(entries.ids)
-        digest = entries.fields[DIGEST]
-        return (SAVE, 4, *state_keys(key), scalars, digest, b"", ids, *entries.rows, *fields)
 
     def load_aside(self, keys: Sequence[StateKey]) -> list[Conversation | None]:
         found = self.load_many([aside_key(key, self._codec.digest) for key in keys])
@@ -406,9 +403,7 @@ class RedisStore:
             if isinstance(answer, redis.RedisError) and not str(answer).startswith("WRONGTYPE"):
                 raise answer
         for i in range(1, len(answers), 4):
-            fields = answers[i]
-            if isinstance(fields, list):  # a cluster's pipeline returns HGETALL unparsed
-                answers[i] = dict(zip(fields[::2], fields[1::2], strict=True))
+            answers[i] = _hash_of(answers[i])
         return [answers[i : i + 4] for i in range(0, len(answers), 4)]
 
     def encoded(self, save: Save) -> tuple[Any, ...]:
@@ -418,22 +413,21 @@ class RedisStore:
     def _command(self, append: Append) -> tuple[Any, ...]:
         save, r = append.save, self._codec.spec.recurrence
         flags = _CLEAR_STATE * append.clear_state | _CLEAR_IDS * append.clear_ids
-        scalars = _SCALARS.pack(
-            save.token,
-            save.expected_offset,
-            append.offset,
-            save.committed_offset,
-            life_ms(append.clock_ms, int(time.time() * 1000), r),
-            min(r.window, 2**32 - 1),
-            min(r.duplicate_horizon, 2**32 - 1),
-            len(append.rows),
-            len(append.fields),
-            len(append.forgotten),
-            flags | _REPLACE * save.replace_foreign | _RESTORE * append.restore,
+        return _save_call(
+            save.key,
+            (append.digest, append.output, append.ids),
+            append.rows,
+            append.fields,
+            append.forgotten,
+            token=save.token,
+            expected=save.expected_offset,
+            offset=append.offset,
+            committed=save.committed_offset,
+            life=life_ms(append.clock_ms, int(time.time() * 1000), r),
+            window=min(r.window, _ALL),
+            horizon=min(r.duplicate_horizon, _ALL),
+            flags=flags | _REPLACE * save.replace_foreign | _RESTORE * append.restore,
         )
-        fields = [part for pair in append.fields.items() for part in pair]
-        fixed = (scalars, append.digest, append.output, append.ids)
-        return (SAVE, 4, *state_keys(save.key), *fixed, *append.rows, *fields, *append.forgotten)
 
     def _pipeline(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Send FCALLs in one round trip; load the library and resend those that missed it."""
@@ -486,6 +480,36 @@ class RedisStore:
 def note_age_ms(life_ms: int) -> int:
     """Return from which age on a note is one of before."""
     return min(int(NOTED_BEFORE_S * 1000), life_ms // 2)
+
+
+def _save_call(
+    key: StateKey,
+    fixed: tuple[bytes, bytes, bytes],
+    rows: Sequence[bytes],
+    fields: Mapping[bytes, bytes],
+    forgotten: Sequence[bytes] = (),
+    *,
+    token: int,
+    expected: int,
+    offset: int,
+    committed: int,
+    life: int,
+    window: int,
+    horizon: int,
+    flags: int,
+) -> tuple[Any, ...]:
+    """Return the FCALL that writes a state; `fixed` are digest, output and known ids."""
+    counts = len(rows), len(fields), len(forgotten)
+    scalars = _SCALARS.pack(
+        token, expected, offset, committed, life, window, horizon, *counts, flags
+    )
+    pairs = [part for pair in fields.items() for part in pair]
+    return (SAVE, 4, *state_keys(key), scalars, *fixed, *rows, *pairs, *forgotten)
+
+
+def _hash_of(answer: Any) -> Any:
+    """Return the answer to HGETALL as a mapping: a cluster's pipeline returns it unparsed."""
+    return dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
 
 
 def _readable(answers: Sequence[Any], otherwise: Any) -> list[Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,15 @@ from typing import Final
 import msgspec
 from confluent_kafka import Consumer
 
-from stream.bench.load import SHIPPED_WIDTHS, Name, Sender, UtteranceMessage, ends_of, script
+from stream.bench.load import (
+    SHIPPED_WIDTHS,
+    Name,
+    Sender,
+    UtteranceMessage,
+    arriving,
+    collecting_into,
+    script,
+)
 from stream.bench.rows import Row, figure
 from stream.bench.servers import Servers, started
 from stream.bench.sizing import Input
@@ -61,7 +69,7 @@ class _Answer(msgspec.Struct):
 
 @dataclass(slots=True)
 class Answers:
-    """When each utterance was first answered, by the partition that it is on."""
+    """Times of each utterance's first answer, by the partition that it is on."""
 
     times: dict[int, list[float]] = field(default_factory=dict)  # monotonic
     arrived: dict[Name, float] = field(default_factory=dict)
@@ -69,12 +77,9 @@ class Answers:
     def collect(self, consumer: Consumer, stop: threading.Event) -> None:
         """Note answers until `stop` is set; a repeat is none."""
         decoder = msgspec.json.Decoder(_Answer)
-        while not stop.is_set():
-            message = consumer.poll(0.1)
-            if message is None or message.error() is not None:
-                continue
-            answer, now = decoder.decode(message.value() or b""), time.monotonic()
-            name = message.key() or b"", answer.utterance_id
+        for key, value in arriving(consumer, stop):
+            answer, now = decoder.decode(value), time.monotonic()
+            name = key, answer.utterance_id
             if name not in self.arrived:
                 self.arrived[name] = now
                 self.times.setdefault(answer.input.partition, []).append(now)
@@ -191,7 +196,8 @@ def measure(
         "roll_back": {},
     }
     with ExitStack() as stack:
-        answers = stack.enter_context(collecting(servers))
+        reading = collecting_into(Answers(), servers.bootstrap, servers.topics.predictions)
+        answers = stack.enter_context(reading)
         fleet = Fleet(servers, scratch, module, stack)
         for _ in range(WORKERS):
             fleet.start(**settings)
@@ -256,26 +262,3 @@ def wait_for(true: Callable[[], bool]) -> None:
         if time.monotonic() > until:
             raise TimeoutError("answers are missing")
         time.sleep(0.1)
-
-
-@contextmanager
-def collecting(servers: Servers) -> Iterator[Answers]:
-    """Note the answers that come from now until the block ends."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": servers.bootstrap,
-            "group.id": "bench-change",
-            "enable.auto.commit": False,
-            "log_level": 0,  # it closes a moment after the broker
-        }
-    )
-    consumer.assign(ends_of(consumer, servers.topics.predictions))
-    answers, stop = Answers(), threading.Event()
-    thread = threading.Thread(target=answers.collect, args=(consumer, stop), daemon=True)
-    thread.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        thread.join(10)
-        consumer.close()

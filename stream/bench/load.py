@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -170,12 +170,8 @@ class Collector:
     def collect(self, consumer: Consumer, stop: threading.Event) -> None:
         """Record answers until `stop` is set."""
         decoder = msgspec.json.Decoder(_Answer)
-        while not stop.is_set():
-            message = consumer.poll(0.1)
-            if message is None or message.error() is not None:
-                continue
-            value = message.value() or b"{}"
-            name = message.key() or b"", decoder.decode(value).utterance_id
+        for key, value in arriving(consumer, stop):
+            name = key, decoder.decode(value).utterance_id
             self.arrived[name] = time.monotonic()
             self.sizes.append(len(value))
 
@@ -194,9 +190,31 @@ class Collector:
         return (len(times) - 1) / max(max(times) - min(times), 1e-9)
 
 
-@contextmanager
-def collecting(bootstrap: str, topic: str) -> Iterator[Collector]:
+def arriving(consumer: Consumer, stop: threading.Event) -> Iterator[tuple[bytes, bytes]]:
+    """Yield key and value of each record, as it arrives, until `stop` is set."""
+    while not stop.is_set():
+        message = consumer.poll(0.1)
+        if message is not None and message.error() is None:
+            yield message.key() or b"", message.value() or b"{}"
+
+
+class Collects(Protocol):
+    """A collector of what a consumer reads until it is told to stop."""
+
+    def collect(self, consumer: Consumer, stop: threading.Event) -> None: ...
+
+
+C = TypeVar("C", bound=Collects)
+
+
+def collecting(bootstrap: str, topic: str) -> AbstractContextManager[Collector]:
     """Collect what is written to `topic` from now until the block ends."""
+    return collecting_into(Collector(), bootstrap, topic)
+
+
+@contextmanager
+def collecting_into(collector: C, bootstrap: str, topic: str) -> Iterator[C]:
+    """Let `collector` collect what is written to `topic` from now until the block ends."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -207,7 +225,7 @@ def collecting(bootstrap: str, topic: str) -> Iterator[Collector]:
         }
     )
     consumer.assign(ends_of(consumer, topic))
-    collector, stop = Collector(), threading.Event()
+    stop = threading.Event()
     thread = threading.Thread(target=collector.collect, args=(consumer, stop), daemon=True)
     thread.start()
     try:

@@ -7,7 +7,6 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,18 +14,22 @@ from typing import Any, Final
 
 import pytest
 import redis
-from confluent_kafka import Producer
 
 from stream import serve
-from stream.brokers.topics import create, plan
-from stream.events.messages import TopicNames
 from stream.local import servers
 from stream.local.servers import ChildServer, RunningKafka, RunningRedis, answers
 from stream.metrics.scrape import parse
 from stream.settings import Settings
 from tests.conftest import ROOT
 from tests.fakes.predictor import SmallPredictor
-from tests.integration.workers import PARTITIONS, ChildWorker, Site, ThreadWorker, wait_for
+from tests.integration.workers import (
+    PARTITIONS,
+    ChildWorker,
+    Site,
+    ThreadWorker,
+    new_site,
+    wait_for,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -65,18 +68,7 @@ def own(tmp_path: Path, redis_server: RunningRedis) -> Iterator[tuple[RunningKaf
         (tmp_path / "kafka").mkdir()
         jars = ROOT / ".servers/kafka/jars"
         kafka = stack.enter_context(servers.apache_kafka(tmp_path / "kafka", jars))
-        prefix = f"t{uuid.uuid4().hex[:8]}."
-        create(kafka.bootstrap, plan(TopicNames(prefix), partitions=PARTITIONS))
-        settings = Settings(
-            bootstrap=kafka.bootstrap,
-            redis_url=redis_server.url,
-            topic_prefix=prefix,
-            group=f"{prefix}workers",
-        )
-        producer = Producer(
-            {"bootstrap.servers": kafka.bootstrap, "partitioner": "murmur2_random", "log_level": 0}
-        )
-        yield kafka, Site(settings, producer)
+        yield kafka, new_site(kafka, redis_server)
 
 
 def ask(worker: ChildWorker, path: str) -> str:

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from stream import serve
 from stream.brokers.kafka_config import retry
 from stream.brokers.kafka_source import record_of
-from stream.local.servers import free_ports
+from stream.brokers.topics import create, plan
+from stream.events.messages import TopicNames
+from stream.local.servers import RunningKafka, RunningRedis, free_ports
 from stream.ports import Record
 from stream.settings import Settings
 
@@ -104,6 +107,29 @@ class Site:
         count = sum(max(0, at.offset) for at in found)
         consumer.close()
         return count
+
+
+def new_site(kafka: RunningKafka, redis_server: RunningRedis) -> Site:
+    """Return a site with fresh topics of broker time on these servers."""
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    create(kafka.bootstrap, plan(TopicNames(prefix), partitions=PARTITIONS))
+    settings = Settings(
+        bootstrap=kafka.bootstrap,
+        redis_url=redis_server.url,
+        topic_prefix=prefix,
+        group=f"{prefix}workers",
+        metrics_port=0,
+    )
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka.bootstrap,
+            "partitioner": "murmur2_random",
+            "linger.ms": 2,
+            "message.max.bytes": 3 << 20,
+            "log_level": 0,
+        }
+    )
+    return Site(settings, producer)
 
 
 def end_of(consumer: Consumer, at: TopicPartition) -> int:

@@ -200,6 +200,7 @@ class ClusterBackend(RedisBackend):
 
 
 Backend = MemoryBackend | RedisBackend
+Opened = MemoryStore | RedisStore
 BACKENDS = [
     "memory",
     *(
@@ -916,13 +917,19 @@ def test_a_state_of_the_store_s_own_digest_is_not_set_aside(write: Write) -> Non
     assert w.store.load_aside([w.key]) == [None]
 
 
-def test_what_was_set_aside_expires(backend: Backend, make_spec: Make, say: Say) -> None:
+def one_aside(backend: Backend, make_spec: Make, say: Say) -> tuple[Opened, StateSpec, StateKey]:
+    """Return a store, its spec, and the key of a state of it that another one set aside."""
     spec = make_spec(window=5)
     one, other = backend.open(spec), backend.open(make_spec(window=3))
     key, token = StateKey("c", "topic", 0), one.claim("topic", 0)
     change = say(spec, None, 0)
     one.save_many([Save(key, token, NO_OFFSET, change, StoredOutput("p", b"x"), 0)])
     other.set_aside([key], token)
+    return one, spec, key
+
+
+def test_what_was_set_aside_expires(backend: Backend, make_spec: Make, say: Say) -> None:
+    one, spec, key = one_aside(backend, make_spec, say)
     backend.age(2 * spec.recurrence.idle_s - 1)
     assert one.load_aside([key])[0] is not None
     backend.age(2)
@@ -930,12 +937,7 @@ def test_what_was_set_aside_expires(backend: Backend, make_spec: Make, say: Say)
 
 
 def test_a_damaged_copy_is_as_good_as_none(backend: Backend, make_spec: Make, say: Say) -> None:
-    spec = make_spec(window=5)
-    one, other = backend.open(spec), backend.open(make_spec(window=3))
-    key, token = StateKey("c", "topic", 0), one.claim("topic", 0)
-    change = say(spec, None, 0)
-    one.save_many([Save(key, token, NO_OFFSET, change, StoredOutput("p", b"x"), 0)])
-    other.set_aside([key], token)
+    one, spec, key = one_aside(backend, make_spec, say)
     at = aside_key(key, bytes.fromhex(spec.digest))
     entries = one.entries(at)
     backend.write(at, replace(entries, rows=[b"\0" * len(entries.rows[0])]))
