@@ -287,8 +287,11 @@ def rebalances(stage: Stage) -> Facts:
                 while len(plant.workers) < wanted:
                     plant.start(wait=False)
                 while len(plant.workers) > wanted:
-                    code = plant.stop(plant.random.choice(plant.workers))
-                    assert code == 0
+                    leaving = plant.random.choice(plant.workers)
+                    # Before it serves, SIGTERM ends the process as it ends any other.
+                    wait_for(partial(alive, leaving), "the start of a worker", PATIENCE_S)
+                    code = plant.stop(leaving)
+                    assert code == 0, f"a worker that was told to stop ended with {code}"
                 time.sleep(stage.times(4, 10))
             recovered = wait_more(plant)
     return {
