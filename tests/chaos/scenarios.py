@@ -310,8 +310,9 @@ def broker_restarts(stage: Stage) -> Facts:
         for hard in (False, True) * stage.times(1, 3) if stage.full else (False,):
             broker.server.stop(hard=hard)
             time.sleep(stage.times(2, 10))
-            assert alive(worker), "liveness must not depend on the broker"
-            broker.server.start(lambda: answers(port))
+            lives = any(alive(worker) for _ in range(3))  # a kubelet gives up after three probes
+            broker.server.start(lambda: answers(port))  # also for the verifier, where one fails
+            assert lives, "liveness must not depend on the broker"
             began = time.monotonic()
             wait_more(plant)
             slowest = max(slowest, time.monotonic() - began)
