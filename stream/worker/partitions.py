@@ -90,6 +90,7 @@ class Owned:
     seen_below: int = -1  # ... of the records below this offset
     blind_until_ms: int = NO_TIMESTAMP
     cut_below: int = 0  # records below this offset left the log before they were read
+    at_once: int = 1  # states of another model that the next check computes together
     next: int = 0  # offset that is read next if the log has no hole there
     unsent: dict[int, list[Outgoing]] = field(default_factory=dict)  # transactions: by offset
 

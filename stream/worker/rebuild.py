@@ -10,9 +10,9 @@ horizon begin. Where the log does not reach back to one, or has lost records tha
 the session, the state is marked `truncated`.
 
 A state of another model is recognised whenever it is loaded. So only those that were asked for must
-be computed before the partition goes on; others follow while `PAUSE_S` lasts, those that spoke last
-first, and the rest when they are asked for. What a model computed before another one replaced it
-was set aside by the store (`Store.set_aside`), and is continued from there.
+be computed before the partition goes on; others follow while `PAUSE_S` lasts, some at least, those
+that spoke last first, and the rest when they are asked for. What a model computed before another
+one replaced it was set aside by the store (`Store.set_aside`), and is continued from there.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class Rebuild:
         self.seconds = 0.0  # it took
         self.active = 0  # conversations that may go on
         self.left = 0  # states of another model that are computed when they are asked for
+        self.at_once = owned.at_once  # of those, computed together
         self.blind_until_ms = NO_TIMESTAMP  # until then a conversation may have begun in a cut
         self.cut_below = 0  # a state that ends below may lack records
         self.lost: list[Hole] = []  # records that were removed from what was scanned
@@ -152,11 +153,29 @@ class Rebuild:
             yield from self._compute(must[at : at + AT_ONCE], scan, low)
         rest = [t for t in tasks if t.can_wait and t.key not in self._doubted]
         rest.sort(key=lambda t: t.last, reverse=True)  # the others may be over for good
-        until, some = scanned + pause_s(scanned - began), 1
-        while rest and time.monotonic() < until:
-            yield from self._compute(rest[:some], scan, low)
-            rest, some = rest[some:], min(2 * some, AT_ONCE)
-        self.left, self.seconds = len(rest), time.monotonic() - began
+        self.left = len(rest)
+        yield from self._compute_others(rest, scan, low, pause_s(scanned - began), scanned)
+        self.seconds = time.monotonic() - began
+
+    def _compute_others(
+        self, tasks: Sequence[Task], scan: LogScan, low: int, pause: float, began: float
+    ) -> Iterator[None]:
+        """Compute what can wait until `pause` seconds after `began`, one batch at least.
+
+        A batch takes long for its first state and little longer for others. So the next batch has
+        twice the states, also in the next check of the partition, unless one took longer than all
+        may: otherwise a busy worker would check the log once for each conversation.
+        """
+        while self.left:
+            computed, at = len(tasks) - self.left, time.monotonic()
+            some = tasks[computed : computed + self.at_once]
+            yield from self._compute(some, scan, low)
+            self.left -= len(some)
+            now = time.monotonic()
+            grown = min(2 * self.at_once, AT_ONCE)
+            self.at_once = grown if now - at < pause else max(1, self.at_once // 2)
+            if now >= began + pause:
+                return
 
     # Read the log.
 

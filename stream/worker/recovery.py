@@ -135,7 +135,7 @@ class Recovery:
         while time.monotonic() < until:
             if next(self._slices, rebuild) is rebuild:
                 owned = self.partitions[rebuild.partition]
-                owned.blind_until_ms = rebuild.blind_until_ms
+                owned.blind_until_ms, owned.at_once = rebuild.blind_until_ms, rebuild.at_once
                 owned.cut_below = max(owned.cut_below, rebuild.cut_below)
                 whole = not rebuild.left
                 owned.trust(

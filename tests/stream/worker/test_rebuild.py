@@ -6,7 +6,7 @@ The oracle is a worker whose store never fails, on the same records.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -20,7 +20,9 @@ from state.memory_store import Memory
 from state.window import Recurrence
 from stream.bench.rebuild import CHECKED
 from stream.ports import CommitRefused, LogUnavailable, Start
+from stream.worker.log_scan import LogScan
 from stream.worker.partitions import Owned
+from stream.worker.rebuild import Rebuild, Task
 from stream.worker.recovery import QUIET_S, SETTLED_S
 from tests.stream.worker.test_loop import Plant, Running
 
@@ -249,19 +251,46 @@ def test_of_another_model_s_states_those_asked_for_come_first_and_the_rest_can_w
     running = swapped(plant, first, other)
     plant.say("a", 1)
     settle(plant, running)
-    assert running.value("state_rebuilds_total", cause="other_model") == 1
+    assert running.value("state_rebuilds_total", cause="other_model") == 2, "a, and one of the rest"
     plant.say("b", 2)
     plant.say("a", 1)
     settle(plant, running)
-    assert running.value("state_rebuilds_total", cause="other_model") == 2
+    assert running.value("state_rebuilds_total", cause="other_model") == 4
     for name in "hgfedc":
         plant.say(name, 1)
     with capture_logs() as lines:
         settle(plant, running)
     told = [line for line in lines if line["log_level"] != "debug"]
-    assert [(line["event"], line["left"]) for line in told] == [(CHECKED, 0)], "six, in one line"
+    assert [(line["event"], line["left"]) for line in told] == [(CHECKED, 0)], "four, in one line"
     assert running.value("state_rebuilds_total", cause="other_model") == 8
     assert in_oracle(plant, other) == 10
+
+
+def test_a_busy_worker_does_not_check_the_log_for_each_conversation(
+    plant: Plant, make_predictor: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states asked for took all of the pause: a check computed one, and was done 300 times."""
+    compute_others, checks = Rebuild._compute_others, []
+
+    def late(
+        rebuild: Rebuild, tasks: Sequence[Task], scan: LogScan, low: int, _: float, began: float
+    ) -> Iterator[None]:
+        checks.append(len(tasks))
+        return compute_others(rebuild, tasks, scan, low, 60.0, began - 3600.0)
+
+    monkeypatch.setattr(Rebuild, "_compute_others", late)
+    first, other = plant.worker(), make_predictor(recurrence=RECURRENCE, digest="e" * 64)
+    names = [f"c{n}" for n in range(64)]
+    for name in names:
+        plant.say(name, 2)
+    settle(plant, first)
+    running = swapped(plant, first, other)
+    for name in names:
+        plant.say(name, 1)
+        settle(plant, running)
+    assert running.value("state_rebuilds_total", cause="other_model") == 64
+    assert checks == [63, 61, 58, 53, 44, 27], "1, 2, 4, … of the rest beside the one asked for"
+    assert in_oracle(plant, other) == 64
 
 
 def test_while_the_pause_lasts_the_others_are_computed_too(
