@@ -22,12 +22,22 @@ from stream.local.worker_process import RunningWorker
 from stream.metrics.scrape import scrape
 from stream.verify.run import verify_topics
 from tests.chaos.plant import Plant, scraped
-from tests.chaos.scenarios import OUTPUT_S, PATIENCE_S, RATE, Facts, Stage, resident, wait_more
+from tests.chaos.scenarios import (
+    OUTPUT_S,
+    PATIENCE_S,
+    RATE,
+    Facts,
+    Stage,
+    poison_to,
+    resident,
+    wait_more,
+)
 from tests.fakes.predictor import EXHAUSTING, SmallPredictor
 from tests.integration.workers import wait_for
 
 OTHER_DIGEST: Final = "e" * 64
-PIPE_FULL: Final = 60_000  # bytes of a pipe's 64 KiB
+PIPE: Final = 4_096  # bytes, the smallest: ten lines or so
+LINE: Final = 500  # bytes; a pipe with less room is full
 GROWTH: Final = 1.02  # criterion: memory over the last half of a soak
 PLACE: Final = ("prediction_id", "input")  # of a prediction: they name its topic
 
@@ -180,15 +190,17 @@ def answered(plant: Plant) -> dict[tuple[str, str], dict[str, Any]]:
 def log_and_scrape_stuck(stage: Stage) -> Facts:
     """R27: nobody reads the log's pipe, and somebody scrapes and never reads the page."""
     with stage.plant(log_level="debug") as (plant, load):
-        load.extra = lambda n: plant.site.send(b"{", b"k") if n % 2 else None  # a line each
+        send_poison = poison_to(plant)  # all kinds: of one reason there is a line a minute
+        load.extra = lambda n: send_poison() if n % 2 else None
         os.mkfifo(plant.next_log)
         reader = os.open(plant.next_log, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE)
         worker = plant.start()
         where = urlsplit(worker.url)
         hung = [socket.create_connection((where.hostname, where.port)) for _ in range(8)]
         for one in hung:
             one.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        wait_for(lambda: waiting(reader) > PIPE_FULL, "a full pipe", PATIENCE_S)
+        wait_for(lambda: waiting(reader) > PIPE - LINE, "a full pipe", PATIENCE_S)
         stuck = wait_more(plant, 60)
         wait_for(lambda: load.said >= stage.times(1_000, 10_000), "the load", PATIENCE_S)
         load.end()

@@ -12,7 +12,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -349,15 +349,20 @@ def emptied(stage: Stage) -> Facts:
     return {"states rebuilt": int(rebuilt), "slowest output s": stage.within(slowest, RESUME_S)}
 
 
+def poison_to(plant: Plant) -> Callable[[], None]:
+    """Return a function that sends a record that cannot be read, of the next kind each time."""
+    kinds = itertools.cycle(POISONS.values())
+    return lambda: plant.site.send(*next(kinds))
+
+
 def poisoned(stage: Stage) -> Facts:
     """R12: a twentieth of the traffic cannot be read, in many ways; every other 2 s none is so."""
-    poisons = itertools.cycle(POISONS.values())
     with stage.plant() as (plant, load):
+        send_poison = poison_to(plant)
 
         def poison(n: int) -> None:
             if n % 20 == 0 and n // STRETCH % 2:
-                value, key, headers = next(poisons)
-                plant.site.send(value, key, headers)
+                send_poison()
 
         plant.start()
         wait_more(plant)  # what waited for the worker's start is answered
