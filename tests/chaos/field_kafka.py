@@ -26,21 +26,20 @@ COMPACTED: Final = {
 
 def compacted(stage: Stage) -> Facts:
     """R34: the utterances topic is compacted, Redis emptied: an answer that lacks turns says so."""
-    client, removed = redis.Redis(port=stage.servers.redis.port), 0
+    client = redis.Redis(port=stage.servers.redis.port)
     with stage.plant() as (plant, _):
         plant.truncates = True
         for _ in range(2):
             plant.start()
         for _ in range(stage.times(1, 4)):
             wait_more(plant, 60)
-            before = records(plant)
+            before = missing(plant)
             configure(plant, COMPACTED)
-            wait_for(partial(fewer, plant, before), "a compaction", PATIENCE_S)
+            wait_for(partial(more_missing, plant, before), "a compaction", PATIENCE_S)
             configure(plant, {"cleanup.policy": "delete"})
-            removed += before - records(plant)
             client.flushall()
             wait_more(plant, 20)
-        truncated = plant.metric("context_truncated_total")
+        truncated, removed = plant.metric("context_truncated_total"), missing(plant)
     plant.settled()
     silent = [context for context in shortened(plant) if not context["truncated"]]
     assert truncated > 0, "the metric must have moved"
@@ -56,16 +55,16 @@ def configure(plant: Plant, settings: Mapping[str, str]) -> None:
     admin.close()
 
 
-def fewer(plant: Plant, than: int) -> bool:
-    """Return whether records have left the log."""
-    return records(plant) < than
+def more_missing(plant: Plant, than: int) -> bool:
+    """Return whether further records have left the log."""
+    return missing(plant) > than
 
 
-def records(plant: Plant) -> int:
-    """Return how many of the first 300 offsets of each partition hold a record."""
+def missing(plant: Plant) -> int:
+    """Return how many offsets of the utterances' log hold no record."""
     reader, count = KafkaReader(plant.site.settings), 0
     for partition, end in reader.ends(range(PARTITIONS), 10).items():
-        count += sum(len(portion) for portion in reader.read(partition, 0, min(end, 300)))
+        count += end - sum(len(portion) for portion in reader.read(partition, 0, end))
     reader.close()
     return count
 
