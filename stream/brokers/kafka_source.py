@@ -156,10 +156,11 @@ class KafkaSource:
         return self._consumer.consumer_group_metadata()
 
     def lag(self) -> Mapping[int, int]:
-        ends: Mapping[int, int] = {}  # of paused partitions: no fetch reports them
+        # No fetch reports the ends of paused partitions, and a quota delays every fetch.
+        ends = dict(self._watch.known_ends)
         if self._paused and self._watch.up:
             with suppress(KafkaException):  # no broker answers in `ENDS_S`
-                ends = self._lookup.ends(sorted(self._paused), ENDS_S)
+                ends |= self._lookup.ends(sorted(self._paused), ENDS_S)
         lags: dict[int, int] = {}
         for at in self._consumer.position([TopicPartition(self._topic, p) for p in self._owned]):
             _, high = self._consumer.get_watermark_offsets(at, cached=True)

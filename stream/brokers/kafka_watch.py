@@ -9,7 +9,7 @@ no group; whichever broker answers will do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import Event, Thread
 from typing import Final
@@ -38,6 +38,7 @@ class KafkaWatch(Lookup):
         self.up = True  # as of the last look
         # Monotonic seconds when the last look that was answered began; infinite before the first.
         self.answered_at = float("inf")
+        self.known_ends: Mapping[int, int] = {}  # by partition, of the last look at offsets
         self._missing_since: float | None = None
         self._next_offsets = 0.0
         self._waiting: int | None = None
@@ -106,7 +107,7 @@ class KafkaWatch(Lookup):
             at = [TopicPartition(self._topic, p) for p in every]
             committed = self._client.committed(at, timeout=ANSWER_S)
             starts = self.offsets(OFFSET_BEGINNING, every, ANSWER_S)
-            ends = self.ends(every, ANSWER_S)
+            self.known_ends = ends = self.ends(every, ANSWER_S)
             if not any(c.error for c in committed):
                 begins = {c.partition: max(c.offset, starts[c.partition]) for c in committed}
                 self._waiting = sum(max(0, ends[p] - begins[p]) for p in every)

@@ -199,6 +199,25 @@ def test_a_paused_partition_gives_nothing_until_resumed(
 
 
 @pytest.mark.integration
+def test_the_lag_of_a_paused_partition_grows_where_a_quick_request_is_not_answered(
+    settings: Settings, join: Callable[[], Joined], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it stayed at 2 for five minutes, until the partition was resumed at 191."""
+
+    def unanswered(*_: object) -> Mapping[int, int]:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr("stream.brokers.kafka_watch.OFFSETS_S", 0.0)
+    source, recorder = join()
+    read(source, lambda _: len(recorder.starts) == 4)
+    monkeypatch.setattr(source._lookup, "ends", unanswered)
+    source.watch(lambda _: None)
+    source.pause(list(recorder.starts))
+    write(settings, [Outgoing(settings.topics.utterances, b"k", b"v")] * 3)
+    wait_for(lambda: sum(source.lag().values()) == 3, "what the watch has seen")
+
+
+@pytest.mark.integration
 def test_after_a_seek_the_lag_counts_from_there(
     settings: Settings, join: Callable[[], Joined]
 ) -> None:
