@@ -317,7 +317,12 @@ MODEL: Final = (
     ),
     Panel(
         "Workers by state",
-        [(f"count by (state_digest) (emotrack_model_info{{{OURS}}})", "{{state_digest}}")],
+        [
+            (
+                f'count by (state_digest) (emotrack_model_info{{{OURS}, state_digest!=""}})',
+                "{{state_digest}}",
+            )
+        ],
         note="Of one state_digest, they continue each other's conversations. EmotrackMixedWorkers "
         "fires where two stay side by side.",
     ),
