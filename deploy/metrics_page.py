@@ -15,7 +15,11 @@ SECTIONS: Final = (
         "`_bucket{le}`, `_sum`, `_count`. Times are seconds, one observation a prediction: the "
         "sums of the seven stages explain at least 95 % of `emotrack_end_to_end_seconds_sum`.",
     ),
-    ("Gauges", "gauge", "Written once a second, or when something changes."),
+    (
+        "Gauges",
+        "gauge",
+        "Written once a second (less often while a turn of the loop takes longer), or on a change.",
+    ),
     ("Information", "info", "Always 1; the labels say it."),
 )
 
