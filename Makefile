@@ -96,7 +96,7 @@ image: install ## Build the image emotrack:cpu (ARGS="cpu cuda" for both) and it
 	@bash deploy/dev/image.sh $(ARGS)
 
 lock: ## Pin the versions anew, by hash
-	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --extra otel --extra faust --group dev pyproject.toml -o requirements/all.lock
+	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --extra worker --extra audio --extra otel --extra parquet --extra tensorboard --extra faust --group dev pyproject.toml -o requirements/all.lock
 	@$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock pyproject.toml -o requirements/client.lock
 	@set -o pipefail; $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements/all.lock --extra worker pyproject.toml | \
 	  tee >(awk -v torch=1 -f deploy/dev/split_lock.awk >requirements/torch.lock) | awk -v torch=0 -f deploy/dev/split_lock.awk >requirements/worker.lock

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -191,7 +192,7 @@ def save_model(
         config["text_encoder"] = named | {"tuned": bool(tuned)}
     if languages is not None:
         config["languages"] = asdict(languages)
-    described = (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
+    described = _described(config)
     digest = hashlib.sha256(weights + described + tuned).hexdigest()
     files = {WEIGHTS_FILE: weights, CONFIG_FILE: described, CARD_FILE: card.encode()}
     files |= ({ENCODER_FILE: tuned} if tuned else {}) | {DIGEST_FILE: f"{digest}\n".encode()}
@@ -202,6 +203,43 @@ def save_model(
 def write_card(folder: Path, card: str) -> None:
     """Write the card, which is no part of the digest. Raises `CheckpointError`."""
     _write(folder, {CARD_FILE: card.encode()})
+
+
+def check_new_folder(folder: Path) -> None:
+    """Raise `CheckpointError` where a checkpoint written there could take the place of anything."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CheckpointError(
+            f"{folder} is there already: name a new folder with --out; a checkpoint is never "
+            "replaced"
+        )
+
+
+def save_with_thresholds(folder: Path, out: Path, thresholds: Thresholds, remark: str) -> None:
+    """Write the checkpoint of `folder` with other thresholds, and so another digest, to `out`.
+
+    Weights and all other settings keep their bytes; the card begins with the remark. Raises
+    `CheckpointError` where `out` is not empty or the thresholds are those it has.
+    """
+    check_new_folder(out)
+    with _opened(folder) as files:
+        config = files.config | {"thresholds": asdict(thresholds)}
+        described = _described(config)
+        if config == files.config:
+            raise CheckpointError(
+                f"the checkpoint in {folder} has these thresholds: nothing was written"
+            )
+        digest = hashlib.sha256(files.weights + described + files.tuned).hexdigest()
+        written = {WEIGHTS_FILE: files.weights, CONFIG_FILE: described}
+        written |= {ENCODER_FILE: files.tuned} if files.tuned else {}
+        card = (folder / CARD_FILE).read_text("utf-8") if (folder / CARD_FILE).exists() else ""
+    title = re.search(r"^# .*\n", card, re.MULTILINE)
+    at = title.end() if title else 0
+    card = f"{card[:at]}\n{remark}\n{card[at:]}"
+    _write(out, {**written, CARD_FILE: card.encode(), DIGEST_FILE: f"{digest}\n".encode()})
+
+
+def _described(config: Mapping[str, Any]) -> bytes:
+    return (json.dumps(config, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _write(folder: Path, files: Mapping[str, bytes], remove: Collection[str] = ()) -> None:

@@ -6,14 +6,20 @@ score is causal: an answer has seen its own utterance and earlier ones.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from model.checkpoint_files import LoadedCheckpoint
-from model.data.dataset import UNLABELLED, DataSet, Split
+from model.data.dataset import UNLABELLED, DataSet, Dialogue, Split
 from model.errors import CheckpointError
-from model.scoring.answers import Answers
+from model.scoring.answers import BATCH_DIALOGUES, Answers
 from model.scoring.bootstrap import Difference, dialogue_weights, differences, resampled_scores
+from model.scoring.calibrate import emotion_probabilities, softmax
 from model.scoring.report import Report, score
+from model.scoring.scores import Doubles
 from model.serving.device import thread_count
 
 
@@ -111,3 +117,41 @@ def _check_fit(checkpoint: LoadedCheckpoint, data: DataSet) -> None:
                 f"{name} vectors of {data.name} have {width} numbers, the checkpoint reads "
                 f"{config.widths[name]}: evaluate a checkpoint trained on that set"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class StatedAnswer:
+    """The answer to one utterance, labelled or not, as a worker states it."""
+
+    dialogue: Dialogue
+    place: int  # of the utterance in it
+    probabilities: Doubles  # [C]
+    shift: tuple[tuple[float, ...], float] | None  # (from, to) cells [C * C], P(shift); or first
+
+
+def stated_answers(
+    checkpoint: LoadedCheckpoint,
+    data: DataSet,
+    split: Split,
+    *,
+    threads: int = 1,
+    encoder: Path | None = None,
+) -> Iterator[StatedAnswer]:
+    """Yield the answer to every utterance of a split, in its order; raises as `answers_of` does.
+
+    Those to labelled utterances are what `evaluate` scores.
+    """
+    _check_fit(checkpoint, data)
+    calibration, dialogues = checkpoint.calibration, data.split(split)
+    for start in range(0, len(dialogues), BATCH_DIALOGUES):
+        part = dialogues[start : start + BATCH_DIALOGUES]
+        with thread_count(threads), torch.no_grad():
+            out = checkpoint.whole(part, encoder, None)
+        emotion = emotion_probabilities(out.emotion.cpu().double().numpy(), calibration)
+        cells = softmax(out.shift.cpu().double().numpy(), calibration.shift).tolist()
+        pair_of = {int(now): pair for pair, now in enumerate(out.pairs[:, 1])}
+        places = ((dialogue, place) for dialogue in part for place in range(len(dialogue)))
+        for i, (dialogue, place) in enumerate(places):
+            pair = pair_of.get(i)
+            shift = None if pair is None else calibration.stated_shift(cells[pair])
+            yield StatedAnswer(dialogue, place, emotion[i], shift)

@@ -8,7 +8,8 @@ Training, evaluation, serving and the command line (`emotrack train <name>`, `--
 find it by its name; a checkpoint in `model/checkpoints/<name>-meld` is shipped.
 `tests/fakes/third_model` is a small, whole model. The parts that a `Kind` gives out, each by a
 function of the file of that name in the model's folder (`checkpoint.load_checkpoint`,
-`predictor.load_predictor`, `plan.plan`, `recipe.recipe_for`) unless the class overrides it:
+`predictor.load_predictor`, `plan.plan`, `plan.settings`, `recipe.recipe_for`) unless the class
+overrides it:
 
     options     `model.training.options.TrainingOptions`, or a dataclass derived from it: the
                 options of `emotrack train <name>`; each field is `Annotated[type, Option(help)]`
@@ -32,6 +33,7 @@ Help and serving import `kind.py` too: it imports neither torch nor what only tr
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,6 +72,7 @@ class Plan(ABC):
     encoder: Path | None  # folder of the sentence encoder
     threads: int
     languages: Languages | None = field(default=None, kw_only=True)  # that the checkpoint states
+    ledger: str = field(default="", kw_only=True)  # file of the looks at test, for the card
 
     @abstractmethod
     def train(self, progress: Path | None = None, listener: Listener = Listener()) -> Trained[Any]:
@@ -85,6 +88,26 @@ class Plan(ABC):
         own = {} if trained.text is None else {"text": trained.text.extractor}
         recipes, widths = {**self.data.extractors, **own}, trained.model.config.widths
         return {name: recipes[name] for name in widths if name in recipes}
+
+    def identity(self, languages: str | None = None) -> dict[str, str]:
+        """Return digests of the data and of the settings: equal ones give an equal checkpoint.
+
+        `languages` are those of the option.
+        """
+        from model.data.content import content_digest
+        from model.text.sentence_encoder import encoder_digest
+
+        encoder = "" if self.encoder is None else encoder_digest(self.encoder)
+        settings = self.kind, self.config, self.recipe, self.seed, self.threads, languages, encoder
+        described = repr((*settings, *self.further_settings()))
+        return {
+            "data": content_digest(self.data),
+            "settings": hashlib.sha256(described.encode()).hexdigest(),
+        }
+
+    def further_settings(self) -> tuple[str, ...]:
+        """Return whatever else decides a model's bytes."""
+        return ()
 
     @abstractmethod
     def card(self, trained: Trained[Any], report: Report) -> str:
@@ -116,12 +139,21 @@ class Plan(ABC):
             clip=f"{config.input_clip:g}",
             inputs="\n".join(inputs),
             languages=self._languages(),
+            known=() if self.languages is None else self.languages.known,
             command=self.command,
             epoch=trained.chosen.number,
             seed=self.seed,
             settings=", ".join(f"{name}={value}" for name, value in settings.items()),
+            looks=self._looks(),
             **own,
         )
+
+    def _looks(self) -> str:
+        """Return the card's sentence on scores of the test split."""
+        if not self.data.dialogues["test"]:
+            return "the set has no test split, and how good the model is elsewhere is not known."
+        where = self.ledger or f"{self.data.name}_test-ledger.csv"
+        return f"test scores, and each look at the test split, are recorded in\n`{where}`."
 
     def _languages(self) -> str:
         """Return the card's section on languages."""
@@ -159,6 +191,14 @@ class Kind(Generic[Options]):
         """Return the recipe for a text mode, with `changes`. Raises `RecipeError`."""
         recipe: DataclassInstance = self._file("recipe").recipe_for(text, changes)
         return recipe
+
+    def settings(self, options: Options) -> tuple[DataclassInstance, DataclassInstance]:
+        """Return recipe and model settings of these options, before a data set decides widths.
+
+        Raises `RecipeError`.
+        """
+        found: tuple[DataclassInstance, DataclassInstance] = self._file("plan").settings(options)
+        return found
 
     def study_options(self, *, seed: int, text: TextMode, device: Device) -> Options:
         """Return the options of a run of the accuracy study."""

@@ -32,8 +32,10 @@ from stream.cli import (
     evaluate,
     extract,
     local,
+    predict,
     schema,
     serve,
+    thresholds,
     topics,
     train,
     verify,
@@ -43,7 +45,10 @@ from stream.local.servers import ServerFailed, ServerMissing
 
 INTERRUPTED: Final = 130
 EXTRA_MISSING: Final = 2
-EXTRA_OF: Final = {"parselmouth": "audio"}  # whatever else is missing comes with the worker
+EXTRA_OF: Final = {
+    "parselmouth": "audio",
+    "tensorboard": "tensorboard",
+}  # whatever else is missing comes with the worker
 ROOT: Final = Path(__file__).resolve().parents[1]
 OUR_PACKAGES: Final = frozenset({"stream", "model", "state"})
 app = typer.Typer(
@@ -69,6 +74,8 @@ app.add_typer(dlq.app, name="dlq", no_args_is_help=True, rich_help_panel=RUN)
 app.add_typer(conversations.app, name="conversations", no_args_is_help=True, rich_help_panel=RUN)
 app.add_typer(train.app, name="train", rich_help_panel=MODELS)
 app.command(rich_help_panel=MODELS)(evaluate.evaluate)
+app.command(rich_help_panel=MODELS)(predict.predict)
+app.command(rich_help_panel=MODELS)(thresholds.thresholds)
 app.command(rich_help_panel=MODELS)(accuracy.accuracy)
 app.command(rich_help_panel=MODELS)(baseline.baseline)
 app.add_typer(data.app, name="data", no_args_is_help=True, rich_help_panel=MODELS)

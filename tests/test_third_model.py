@@ -49,7 +49,8 @@ def test_it_is_trained_and_evaluated_by_the_same_commands(
     data: Path, folder: Path, tmp_path: Path
 ) -> None:
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    command = "emotrack train counting --set generated --seed 0 --memory 0.25 --threads 1"
+    places = f"--data {data} --set generated --runs {folder.parent}"
+    command = f"emotrack train counting {places} --seed 0 --memory 0.25 --threads 1"
     assert metrics["command"] == command
     assert command in (folder / "README.md").read_text("utf-8")
     assert (folder / "learning-curves.png").is_file()

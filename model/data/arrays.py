@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shlex
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.dataset import SENTIMENTS
 from model.errors import DataError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -25,9 +27,14 @@ Arrays = Mapping[str, NDArray[Any]]
 UNREADABLE: Final = (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error, MemoryError)
 
 
+def sets_in(folder: Path) -> list[str]:
+    """Return the names of the sets in `folder`, in order."""
+    return sorted(p.name.removesuffix("_meta.json") for p in folder.glob("*_meta.json"))
+
+
 def the_set_in(folder: Path) -> str:
     """Return the name of the only set in `folder`, or MELD's among several."""
-    found = sorted(p.name.removesuffix("_meta.json") for p in folder.glob("*_meta.json"))
+    found = sets_in(folder)
     if not found:
         raise DataError(
             f"no data set in {folder}: expected <set>_meta.json, <set>_dialogues.jsonl.gz and "
@@ -42,6 +49,13 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Return the meta file, with one or more ``labels``, each a different name."""
     try:
         meta = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        name, folder = path.name.removesuffix("_meta.json"), path.parent
+        found = sets_in(folder)
+        there = f"it holds {', '.join(found)}" if found else "it holds no set"
+        if not folder.is_dir():
+            there = "there is no such folder"
+        raise DataError(f"no set {name} in {folder}: {there}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     labels = meta.get("labels") if isinstance(meta, dict) else None
@@ -51,6 +65,24 @@ def read_meta(path: Path) -> dict[str, Any]:
         if not isinstance(label, str) or not label.strip() or labels.count(label) > 1:
             raise DataError(f"{path}: label {label!r} is no name of its own (labels: {labels})")
     return dict(meta)
+
+
+def meta_sentiment(path: Path, meta: Mapping[str, Any]) -> dict[str, str]:
+    """Return the sentiments that a meta file states, by label; of some labels or of all."""
+    stated = meta.get("sentiment", {})
+    if not isinstance(stated, dict):
+        raise DataError(f'{path}: `sentiment` is {stated!r}, expected {{"label": "negative", …}}')
+    for label, sentiment in stated.items():
+        check_sentiment(f"{path}: `sentiment`", label, sentiment, meta["labels"])
+    return stated
+
+
+def check_sentiment(place: str, label: str, sentiment: Any, labels: Sequence[str]) -> None:
+    """Raise `DataError` unless one of `labels` is given a sentiment."""
+    if label not in labels:
+        raise DataError(f"{place} names {label!r}, which is no label (labels: {', '.join(labels)})")
+    if sentiment not in SENTIMENTS:
+        raise DataError(f"{place} of {label!r} is {sentiment!r}: say {', '.join(SENTIMENTS)}")
 
 
 def meta_numbers(path: Path, meta: Mapping[str, Any], key: str, width: int) -> NDArray[np.float32]:
@@ -137,8 +169,34 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     kind = type(value).__name__
                     raise DataError(f"{path}, line {number}: {kind}, expected an object {{…}}")
                 yield number, value
+    except UnicodeDecodeError as error:
+        raise DataError(not_utf8(path)) from error
     except (OSError, UnicodeError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} after line {number}: {error}") from error
+
+
+def not_utf8(path: Path) -> str:
+    """Return a sentence on a text file that is not UTF-8: the line, and the cure."""
+    content, file, new = path.read_bytes(), shlex.quote(str(path)), f"new{''.join(path.suffixes)}"
+    if path.suffix == ".gz":
+        content = gzip.decompress(content)
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    convert = f"iconv -f {'UTF-16' if wide else 'WINDOWS-1252'} -t UTF-8"
+    command = f"{convert} {file} > {new}"
+    if path.suffix == ".gz":
+        command = f"gzip -dc {file} | {convert} | gzip > {new}"
+    cure = (
+        "save the file as UTF-8 (“CSV UTF-8” in a spreadsheet), or convert it from the encoding it "
+        f"has, for instance: {command}"
+    )
+    if wide:
+        return f"{path} is UTF-16, not UTF-8: {cure}"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        return f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8: {cure}"
+    return f"{path} is not UTF-8: {cure}"
 
 
 def same_rows(path: Path, arrays: Arrays, keys: Sequence[str]) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
-from model.data.dataset import UNLABELLED, DataSet, Dialogue, Split, filled
+from model.data.arrays import check_sentiment
+from model.data.dataset import SENTIMENTS, UNLABELLED, DataSet, Dialogue, Split, filled
 from model.data.feature_file import FeatureRows
+from model.data.feature_match import matched, row_keys
 from model.data.splits import held_out
 from model.data.table import TableRow
 from model.errors import DataError
@@ -40,15 +44,20 @@ def to_data_set(
     rows: Iterable[TableRow],
     features: FeatureRows = NO_FEATURES,
     shares: Shares = Shares(),
+    sentiment: Mapping[str, str] = MappingProxyType({}),
+    *,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> DataSet:
     """Return rows, in spoken order within each conversation, as a data set called `name`.
 
     Conversations may be interleaved. Labels are the emotions of the rows, sorted; a row without one
     is unlabelled. With a split column, a conversation is identified by split and id (corpora number
-    each split from 0); without, whole conversations are assigned by `shares`. Raises `DataError`
-    naming the row.
+    each split from 0); without, whole conversations are assigned by `shares`. A label's sentiment
+    is the one in `sentiment`, else the commonest of its rows that state one. `warn` receives
+    sentences on doubtful features. Raises `DataError` naming the row.
     """
     collected = list(rows)
+    features = matched(features, list(row_keys(row.cells for row in collected)), warn)
     if features.vectors and features.rows != len(collected):
         raise DataError(
             f"{features.source} has {features.rows} rows, the conversations have {len(collected)} "
@@ -62,6 +71,9 @@ def to_data_set(
         _check(i, row, features)
         conversations.setdefault(key, {})[i] = row
     data = _data_set(name, conversations, features)
+    for label, value in sentiment.items():
+        check_sentiment("--sentiment", label, value, data.labels)
+    data = replace(data, sentiment=_sentiments(collected) | dict(sentiment))
     if not stated:
         if shares.dev < 0 or shares.test < 0 or shares.dev + shares.test >= 1:
             raise DataError(
@@ -101,6 +113,26 @@ def _data_set(name: str, conversations: Conversations, features: FeatureRows) ->
     )
 
 
+def _sentiments(rows: Sequence[TableRow]) -> dict[str, str]:
+    """Return the commonest sentiment of each label's rows, of equally common ones neutral."""
+    counted: dict[str, Counter[str]] = {}
+    for row in rows:
+        if "sentiment" not in row.cells or "emotion" not in row.cells:
+            continue
+        value = str(row.cells["sentiment"]).lower()
+        if value not in SENTIMENTS:
+            raise DataError(
+                f"{row.place}: sentiment {value!r} is none of {', '.join(SENTIMENTS)}: correct it, "
+                "or give the column another name if it says something else"
+            )
+        counted.setdefault(str(row.cells["emotion"]), Counter())[value] += 1
+    found = {}
+    for label, counts in counted.items():
+        (first, most), (_, second) = [*counts.most_common(2), ("", 0)][:2]
+        found[label] = first if most > second else "neutral"
+    return found
+
+
 def _require_columns(rows: Sequence[TableRow], features: FeatureRows) -> None:
     if not rows:
         raise DataError("no utterances: the file is empty")
@@ -108,8 +140,17 @@ def _require_columns(rows: Sequence[TableRow], features: FeatureRows) -> None:
     if "text" not in features.vectors:
         wanted["text"] = "--text-column"
     for ours, flag in wanted.items():
-        if not any(ours in row.cells for row in rows):
-            raise DataError(f"{rows[0].place}: nothing in a column `{ours}`: name it with {flag}")
+        if any(ours in row.cells for row in rows):
+            continue
+        file = rows[0].place.rpartition(", line ")[0]
+        lacking = f"{file}: none of the {len(rows):,} utterances has "
+        if ours == "text":
+            raise DataError(f"{lacking}a text (a column `text`): name the column with {flag}")
+        raise DataError(
+            f"{lacking}an emotion (a column `emotion` or `label`): name the column with {flag}, or "
+            "label some. Conversations that are to be answered, not learnt from, need no data set: "
+            f"emotrack publish {file}"
+        )
 
 
 def _split(row: TableRow) -> Split:
@@ -122,7 +163,12 @@ def _split(row: TableRow) -> Split:
 
 def _name(row: TableRow, ours: str) -> str:
     value = row.cells.get(ours)
-    if value is None or isinstance(value, list | dict | float | bool):
+    if value is None:
+        raise DataError(
+            f"{row.place}: nothing in the column `{ours}`: fill the cell in, or name another "
+            f"column with --{ours.removesuffix('_id')}-column"
+        )
+    if isinstance(value, list | dict | float | bool):
         flag = ours.removesuffix("_id")
         raise DataError(
             f"{row.place}: `{ours}` is {value!r}, expected a name (another column is named with "

@@ -7,7 +7,7 @@ numpy only; nothing is unpickled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -47,6 +47,7 @@ class DataSet:
     widths: Mapping[str, int]  # modality -> vector width, of those the set has
     extractors: Mapping[str, str]  # modality -> recipe its vectors come from
     dialogues: Mapping[Split, tuple[Dialogue, ...]]
+    sentiment: Mapping[str, str] = field(default_factory=dict)  # of labels, where it is stated
     note: str = ""  # changes by `model.data.splits` since the set was read, for display
 
     def split(self, name: Split) -> tuple[Dialogue, ...]:
@@ -139,15 +140,25 @@ SENTIMENTS: Final = ("positive", "neutral", "negative")
 # Surprise is of either sentiment; neutral raises no false alarm.
 _LABELS_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "positive": ("joy", "happy", "excited", "joyful", "peaceful", "powerful"),
+    "neutral": ("neutral", "surprise"),
     "negative": ("fear", "sadness", "disgust", "anger", "sad", "angry", "frustrated", "mad",
                  "scared"),
 }  # fmt: skip
+_KNOWN: Final[Mapping[str, str]] = {
+    label: sentiment for sentiment, names in _LABELS_OF.items() for label in names
+}
 
 
-def sentiment_of(labels: tuple[str, ...]) -> dict[str, str]:
-    """Map each label to its sentiment; an unknown label is neutral."""
-    known = {label: sentiment for sentiment, names in _LABELS_OF.items() for label in names}
-    return {label: known.get(label.lower(), "neutral") for label in labels}
+def sentiment_of(
+    labels: Sequence[str], stated: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """Map each label to its sentiment: the stated one, else the usual one, else neutral."""
+    return {label: stated.get(label) or _KNOWN.get(label.lower(), "neutral") for label in labels}
+
+
+def known_sentiment(label: str) -> bool:
+    """Return whether a label has a usual sentiment."""
+    return label.lower() in _KNOWN
 
 
 def checked_sentiment(labels: Sequence[str], chosen: Mapping[str, str]) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,9 @@ class FeatureRows:
     source: str
     vectors: Mapping[str, Floats]  # modality -> [rows, width]
     extractors: Mapping[str, str]  # modality -> recipe, where the file names it
+    # modality -> name of each row, where its file has names: `model.data.feature_match` reads them
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)  # modality -> its file
 
     @property
     def rows(self) -> int:
@@ -39,11 +42,12 @@ class FeatureRows:
 def read_feature_rows(paths: Sequence[Path]) -> FeatureRows:
     """Read the arrays of one or several .npz files together (audio of one, video of another).
 
-    Raises `DataError` when a file has none, two have the same, or their rows differ in number.
+    Raises `DataError` when a file has none, two have the same, or their rows differ in number and
+    have no names.
     """
     vectors: dict[str, Floats] = {}
     origin: dict[str, Path] = {}
-    extractors = {}
+    extractors, names = {}, {}
     for path in paths:
         arrays = read_arrays(path)
         known = {key: modality for key, modality in NAMES.items() if key in arrays}
@@ -57,15 +61,29 @@ def read_feature_rows(paths: Sequence[Path]) -> FeatureRows:
             vectors[modality], origin[modality] = matrix(path, key, arrays[key]), path
             if f"{key}_extractor" in arrays:
                 extractors[modality] = str(arrays[f"{key}_extractor"])
+            if "name" in arrays:
+                names[modality] = _names(path, arrays["name"], len(vectors[modality]))
     source = ", ".join(str(path) for path in paths)
     first, *others = vectors
     for modality in others:
+        if modality in names or first in names:
+            continue
         if len(vectors[modality]) != len(vectors[first]):
             raise DataError(
                 f"{origin[modality]}: `{modality}` has {len(vectors[modality])} rows, `{first}` "
                 f"of {origin[first]} has {len(vectors[first])}: row i is the i-th utterance in both"
             )
-    return FeatureRows(source, vectors, extractors)
+    files = {modality: str(path) for modality, path in origin.items()}
+    return FeatureRows(source, vectors, extractors, names, files)
+
+
+def _names(path: Path, names: NDArray[Any], rows: int) -> tuple[str, ...]:
+    if names.ndim != 1 or len(names) != rows:
+        raise DataError(
+            f"{path}: `name` has the shape {list(names.shape)}, the vectors have {rows} rows: "
+            "give one name a row, or leave it out"
+        )
+    return tuple(map(str, names.tolist()))
 
 
 def write_feature_rows(

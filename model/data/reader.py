@@ -20,6 +20,7 @@ from model.data.arrays import (
     matrix,
     measured,
     meta_numbers,
+    meta_sentiment,
     read_arrays,
     read_meta,
     same_rows,
@@ -70,6 +71,7 @@ def read_data_set(folder: Path, name: str | None = None) -> DataSet:
         widths=widths,
         extractors=recipes(name, meta, widths, [m for m, c in columns.items() if c.scaled]),
         dialogues={split: tuple(part) for split, part in dialogues.items()},
+        sentiment=meta_sentiment(meta_path, meta),
     )
     means = {  # of raw columns
         modality: meta_numbers(meta_path, meta, key, column.values.shape[1])

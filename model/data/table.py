@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from model.data.arrays import json_objects
+from model.data.arrays import json_objects, not_utf8
 from model.errors import DataError
 
 # Our name, then its aliases; case, spaces and dashes do not matter.
@@ -22,6 +22,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "speaker_id": ("speaker", "speaker_name", "user", "author", "participant"),
         "text": ("utterance", "sentence", "transcript", "message"),
         "emotion": ("label",),
+        "sentiment": (),
         "split": (),
         "seq": (),
         "start_ms": (),
@@ -29,6 +30,7 @@ ALIASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "speaker_role": ("role",),
         "event_time": ("timestamp",),
         "language": (),
+        "clip": ("clip_id", "clip_name"),  # name of its sound or video: `feature_match`
     }
 )  # fmt: skip
 IDS: Final = ("conversation_id", "utterance_id", "speaker_id")
@@ -79,6 +81,8 @@ def _csv_rows(path: Path, renamed: Mapping[str, str]) -> Iterator[TableRow]:
                         "with a comma not quoted?)"
                     )
                 yield _row(place, dict(zip(header, cells, strict=True)), names)
+    except UnicodeDecodeError as error:
+        raise DataError(not_utf8(path)) from error
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 

@@ -87,6 +87,8 @@ def _meta(data: DataSet) -> bytes:
         "splits": list(SPLITS),
         "extractors": dict(data.extractors),
     }
+    if data.sentiment:
+        meta["sentiment"] = dict(data.sentiment)
     for modality, (mean, deviation) in column_statistics(data.split("train")).items():
         if modality in ("audio", "video"):
             key = ARRAY_NAMES[modality].removesuffix("_raw")

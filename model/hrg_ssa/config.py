@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
 
 from model.data.dataset import SENTIMENTS, checked_sentiment
 from model.hrg_ssa.label_words import LabelWords, own_label_words
 from model.interface import Modality, StoreDType
+from model.training.setting import Setting
 from state.window import Recurrence
 
 NODES: Final = ("text", "audio", "video")
@@ -24,31 +25,68 @@ class HrgSsaConfig:
     present: the model reads its learned missing vector.
     """
 
-    labels: tuple[str, ...]
-    text: int = 384
-    audio: int = 8
-    video: int = 17
-    width: int = 384  # d
-    heads: int = 6
-    head_width: int = 64
-    feed_forward: int = 768
-    stack_layers: int = 1  # blocks of the text, audio and video stacks; 6 in the paper
-    decoder_layers: int = 2
-    node_layers: tuple[int, ...] = (1,)  # decoder blocks that read the nodes; the upper half
-    graph_layers: int = 1
-    graph_heads: int = 6
-    detector: int = 64  # width of the implicit-edge scorer
-    pooled: int = 4  # k, vectors stored of a past utterance's token states
-    shift_width: int = 192  # of the shift node stored of a speaker's last answer
-    most_tokens: int = 128  # of an utterance; the rest is cut
-    dropout: float = 0.1
-    input_dropout: float = 0.3
-    input_clip: float = 5.0  # bound of a normalised audio or video number
-    words: LabelWords | None = None  # filled with a vocabulary of its own when None
-    store_dtype: StoreDType = "float16"
-    recurrence: Recurrence = field(default_factory=lambda: Recurrence(window=WINDOW))
-    sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
-    research: tuple[str, ...] = ()  # parts of `model.study.ablations`; such a model is not served
+    labels: Annotated[tuple[str, ...], Setting("the emotions", given="the data set")]
+    text: Annotated[int, Setting("width of a token's state", "numbers", least=1)] = 384
+    audio: Annotated[int, Setting("width of an audio vector", "numbers", least=0)] = 8
+    video: Annotated[int, Setting("width of a video vector", "numbers", least=0)] = 17
+    width: Annotated[int, Setting("d, width of every layer", "numbers", least=1)] = 384
+    heads: Annotated[int, Setting("attention heads", "heads", least=1)] = 6
+    head_width: Annotated[int, Setting("width of one head", "numbers", least=1)] = 64
+    feed_forward: Annotated[
+        int, Setting("width of the layer inside a block", "numbers", least=1)
+    ] = 768
+    stack_layers: Annotated[
+        int,
+        Setting("blocks of the text, audio and video stacks; 6 in the paper", "blocks", least=1),
+    ] = 1
+    decoder_layers: Annotated[int, Setting("blocks of the decoder", "blocks", least=1)] = 2
+    node_layers: Annotated[
+        tuple[int, ...],
+        Setting("decoder blocks, from 0, that read the nodes; the upper half", "blocks"),
+    ] = (1,)
+    graph_layers: Annotated[int, Setting("layers of the graph", "layers", least=1)] = 1
+    graph_heads: Annotated[
+        int, Setting("heads of the graph; they share `width`", "heads", least=1)
+    ] = 6
+    detector: Annotated[
+        int, Setting("width of the scorer of implicit edges", "numbers", least=1)
+    ] = 64
+    pooled: Annotated[
+        int, Setting("k, stored of a past utterance's token states", "vectors", least=1)
+    ] = 4
+    shift_width: Annotated[
+        int, Setting("of the shift node stored of a speaker's last answer", "numbers", least=1)
+    ] = 192
+    most_tokens: Annotated[int, Setting("of an utterance; the rest is cut", "tokens", least=1)] = (
+        128
+    )
+    dropout: Annotated[float, Setting("in every block", "share", 0, 1)] = 0.1
+    input_dropout: Annotated[float, Setting("of the inputs", "share", 0, 1)] = 0.3
+    input_clip: Annotated[
+        float,
+        Setting("bound of a normalised audio or video number", "standard deviations", least=0),
+    ] = 5.0
+    words: Annotated[
+        LabelWords | None,  # filled with a vocabulary of its own when None
+        Setting("the label sentence in token numbers", given="the labels and the decoder"),
+    ] = None
+    store_dtype: Annotated[
+        StoreDType, Setting("numbers of the stored state: float16, or float32 (no rounding)")
+    ] = "float16"
+    recurrence: Annotated[
+        Recurrence,
+        Setting(
+            "what is remembered: window (utterances), max_speakers, idle_s and max_session_s "
+            "(seconds), duplicate_horizon (utterances)"
+        ),
+    ] = field(default_factory=lambda: Recurrence(window=WINDOW))
+    sentiment: Annotated[
+        Mapping[str, str],  # filled from labels when empty
+        Setting("positive, neutral or negative for each label; empty: the usual one"),
+    ] = field(default_factory=dict)
+    research: Annotated[
+        tuple[str, ...], Setting("parts of the accuracy study; such a model is not served")
+    ] = ()  # of `model.study.ablations`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint_files import text_encoder_of
-from model.data.dataset import DataSet
+from model.data.dataset import DataSet, sentiment_of
 from model.errors import EncoderMissing
 from model.hrg_ssa.checkpoint import NAME
 from model.hrg_ssa.config import FELT, HrgSsaConfig
@@ -24,7 +24,7 @@ from model.kind import Plan
 from model.scoring.report import Report
 from model.serving.device import CPU, chosen_device, device_errors, thread_count
 from model.text.encode_sentences import has_sentences
-from model.text.sentence_encoder import TextEncoder, find_encoder
+from model.text.sentence_encoder import TextEncoder, content_key, find_encoder
 from model.text.token_encoder import TokenEncoder
 from model.training.loop import Trained, check_labels
 from model.training.options import Run
@@ -45,6 +45,11 @@ class HrgPlan(Plan):
     device: torch.device = CPU
     cache: Path | None = None
     network: type[HrgSsa] = HrgSsa
+
+    def further_settings(self) -> tuple[str, ...]:
+        """Return the tuned encoder of the words, and the device: on a GPU last bits differ."""
+        words = "" if self.text is None else content_key(self.text, ())
+        return words, self.device.type
 
     def train(
         self, progress: Path | None = None, listener: Listener = Listener()
@@ -120,8 +125,22 @@ def plan(data: DataSet, options: HrgOptions, run: Run) -> HrgPlan:
         start = t5.weights
     else:
         text = words
+    sizes["sentiment"] = sentiment_of(data.labels, data.sentiment)
     config = changed(HrgSsaConfig(data.labels, **sizes), of_model, "model")
     return HrgPlan(
         data, config, recipe, options.seed, run.command, folder, options.threads, text, start,
         device, run.cache,
     )  # fmt: skip
+
+
+def settings(options: HrgOptions) -> tuple[HrgRecipe, HrgSsaConfig]:
+    """Return what these options train with, before data set and encoder decide labels and widths.
+
+    Raises `RecipeError`.
+    """
+    of_recipe, of_model = changes_of(options, Run(command=""), HrgRecipe, HrgSsaConfig)
+    any_labels = ("one", "another")
+    return (
+        changed(HrgRecipe(), of_recipe, "recipe"),
+        changed(HrgSsaConfig(any_labels), of_model, "model"),
+    )

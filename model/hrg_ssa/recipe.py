@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from model.kind import TextMode
+from model.training.setting import Setting
 from model.training.settings import Pace, changed
 
 
@@ -18,21 +19,53 @@ class HrgRecipe(Pace):
     patience: int = 3
     batch_utterances: int = 100
     learning_rate: float = 5e-4
-    smoothing: float = 0.1  # of the emotion labels
-    class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
-    sentence_weight: float = 0.3  # of the cross-entropy of the whole label sentence, without pads
-    shift_weight: float = 0.3
-    moved_weight: float = 0.1
-    psa_weight: float = 0.05
-    msa_weight: float = 0.05
-    own_history: float = 1.0  # share of past labels that are the model's own, after the ramp
-    ramp: float = 0.0  # share of the steps until then: scheduled sampling
-    untold: float = 0.3  # share of past utterances whose label is left out: words must do
-    drop_text: float = 0.05  # chance that an utterance loses its text while training
-    drop_other: float = 0.1  # ... its audio, its video, each
-    text_only: float = 0.15  # chance that a whole conversation comes with text alone
-    mixed_layers: int = 4  # of the sentence encoder, averaged
-    new_only: float = 0.5  # share of the steps in which a pretrained decoder is not trained yet
+    smoothing: Annotated[
+        float, Setting("label smoothing of the emotions", "share of the target", 0, 1)
+    ] = 0.1
+    class_weight_power: Annotated[
+        float, Setting("weight of a class = (1 / its share) ** power", "exponent", least=0)
+    ] = 0.5
+    sentence_weight: Annotated[
+        float, Setting("weight of the loss of the whole label sentence", "times emotion's", least=0)
+    ] = 0.3
+    shift_weight: Annotated[
+        float, Setting("weight of the loss of the (from, to) pair", "times emotion's", least=0)
+    ] = 0.3
+    moved_weight: Annotated[
+        float, Setting("weight of the loss of shifted or not", "times emotion's", least=0)
+    ] = 0.1
+    psa_weight: Annotated[
+        float, Setting("weight of the primary sentiment alignment", "times emotion's", least=0)
+    ] = 0.05
+    msa_weight: Annotated[
+        float, Setting("weight of the multimodal semantic alignment", "times emotion's", least=0)
+    ] = 0.05
+    own_history: Annotated[
+        float, Setting("past labels that are the model's own, after the ramp", "share", 0, 1)
+    ] = 1.0
+    ramp: Annotated[
+        float,
+        Setting("until then that share grows: scheduled sampling", "share of the steps", 0, 1),
+    ] = 0.0
+    untold: Annotated[
+        float, Setting("past utterances whose label is left out: words must do", "share", 0, 1)
+    ] = 0.3
+    drop_text: Annotated[
+        float, Setting("chance that an utterance loses its text while training", "share", 0, 1)
+    ] = 0.05
+    drop_other: Annotated[
+        float, Setting("the same of its audio and its video, each", "share", 0, 1)
+    ] = 0.1
+    text_only: Annotated[
+        float, Setting("chance that a whole conversation has text alone", "share", 0, 1)
+    ] = 0.15
+    mixed_layers: Annotated[
+        int, Setting("last layers of the sentence encoder that are averaged", "layers", least=1)
+    ] = 4
+    new_only: Annotated[
+        float,
+        Setting("in which a pretrained decoder is not trained yet", "share of the steps", 0, 1),
+    ] = 0.5
 
     def __post_init__(self) -> None:
         Pace.__post_init__(self)  # no super(): a class with slots is made twice

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from model.data.dataset import IEMOCAP_LABELS, MELD_LABELS, checked_sentiment
 from model.interface import INPUTS, MODALITIES, StoreDType
+from model.training.setting import Setting
 from state.window import Recurrence
 
 TEXT: Final = INPUTS.index("text")
@@ -23,24 +24,46 @@ class PcgnetConfig:
     recurrence is defined on values as stored in `store_dtype`; "float32" switches rounding off.
     """
 
-    labels: tuple[str, ...]
-    text: int = 1024
-    audio: int = 300
-    video: int = 342
-    persona: int = 5
-    hidden: int = 200  # H, the same for all modalities
-    persona_heads: int = 4
-    graph_heads: int = 4
-    input_dropout: float = 0.0
-    gru_dropout: float = 0.2
-    persona_dropout: float = 0.2
-    graph_dropout: float = 0.2
-    head_dropout: float = 0.5
-    input_clip: float = 5.0  # bound of a normalised input: an outlier cannot overflow float16
-    store_dtype: StoreDType = "float16"
-    recurrence: Recurrence = field(default_factory=Recurrence)
-    sentiment: Mapping[str, str] = field(default_factory=dict)  # filled from labels when empty
-    research: tuple[str, ...] = ()  # of `model.study.ablations`; such a model is not served
+    labels: Annotated[tuple[str, ...], Setting("the emotions", given="the data set")]
+    text: Annotated[int, Setting("width of a text vector", "numbers", least=0)] = 1024
+    audio: Annotated[int, Setting("width of an audio vector", "numbers", least=0)] = 300
+    video: Annotated[int, Setting("width of a video vector", "numbers", least=0)] = 342
+    persona: Annotated[int, Setting("width of a persona vector", "numbers", least=1)] = 5
+    hidden: Annotated[
+        int, Setting("H, width of every layer, the same for all inputs", "numbers", least=4)
+    ] = 200
+    persona_heads: Annotated[
+        int, Setting("heads of the persona attention; they share `hidden`", "heads", least=1)
+    ] = 4
+    graph_heads: Annotated[
+        int, Setting("heads of the graph attention; they share `hidden`", "heads", least=1)
+    ] = 4
+    input_dropout: Annotated[float, Setting("of the inputs", "share", 0, 1)] = 0.0
+    gru_dropout: Annotated[float, Setting("between the layers of a GRU", "share", 0, 1)] = 0.2
+    persona_dropout: Annotated[float, Setting("of the persona attention", "share", 0, 1)] = 0.2
+    graph_dropout: Annotated[float, Setting("of the graph attention", "share", 0, 1)] = 0.2
+    head_dropout: Annotated[float, Setting("before both answers", "share", 0, 1)] = 0.5
+    input_clip: Annotated[
+        float,  # so that an outlier cannot overflow float16
+        Setting("bound of a normalised input", "standard deviations", least=0),
+    ] = 5.0
+    store_dtype: Annotated[
+        StoreDType, Setting("numbers of the stored state: float16, or float32 (no rounding)")
+    ] = "float16"
+    recurrence: Annotated[
+        Recurrence,
+        Setting(
+            "what is remembered: window (utterances), max_speakers, idle_s and max_session_s "
+            "(seconds), duplicate_horizon (utterances)"
+        ),
+    ] = field(default_factory=Recurrence)
+    sentiment: Annotated[
+        Mapping[str, str],  # filled from labels when empty
+        Setting("positive, neutral or negative for each label; empty: the usual one"),
+    ] = field(default_factory=dict)
+    research: Annotated[
+        tuple[str, ...], Setting("parts of the accuracy study; such a model is not served")
+    ] = ()  # of `model.study.ablations`
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sentiment", checked_sentiment(self.labels, self.sentiment))

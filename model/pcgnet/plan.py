@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -36,21 +36,27 @@ class PcgnetPlan(Plan):
     config: PcgnetConfig
     recipe: Recipe
     network: type[Pcgnet] = Pcgnet
+    cache: Path | None = None
 
     def train(
         self, progress: Path | None = None, listener: Listener = Listener()
     ) -> Trained[Pcgnet]:
+        data, text = self.data, None
+        if self.encoder is not None and not self.recipe.tuned_layers:
+            listener.on_phase("encoding")
+            text = frozen_encoder(self.encoder, self.recipe.mixed_layers)
+            data = with_encoded_text(
+                data, text, self.encoder, cache=self.cache, on_share=listener.on_share
+            )
+            listener.on_phase("training")
         with torch.random.fork_rng(devices=[]), thread_count(self.threads):
             torch.manual_seed(self.seed)
             training = Training(
-                self.data, self.config, self.recipe, self.seed, self.encoder, self.network
+                data, self.config, self.recipe, self.seed, self.encoder, self.network
             )
             trained = training.run(progress, listener)
-        text, tuned = None, training.average.encoder
-        if tuned is not None:
-            text = tuned.text_encoder()
-        elif self.encoder is not None:
-            text = frozen_encoder(self.encoder, self.recipe.mixed_layers)
+        if training.average.encoder is not None:
+            text = training.average.encoder.text_encoder()
         return replace(trained, text=text)
 
     def card(self, trained: Trained[Pcgnet], report: Report) -> str:
@@ -78,16 +84,12 @@ class PcgnetPlan(Plan):
 
 
 def plan(data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
-    """Choose the text mode and the sizes that fit the data; encode the text where it is frozen.
+    """Choose the text mode and the sizes that fit the data; nothing is encoded yet.
 
     Without the option `text`, sets with sentences tune the encoder and others use their vectors.
     Raises `EncoderMissing`, `RecipeError` or `DataError`.
     """
-    recipe_changes, model_changes = changes_of(options, run, Recipe, PcgnetConfig)
-    if options.hidden is not None:
-        model_changes["hidden"] = options.hidden
-    if options.bidirectional:
-        model_changes["research"] = ("bidirectional",)
+    recipe_changes, model_changes = _changes(options, run)
     check_labels(data)
     sentences = has_sentences(data.split("train"))
     mode = options.text or ("adapted" if sentences else "vectors")
@@ -96,17 +98,37 @@ def plan(data: DataSet, options: PcgnetOptions, run: Run) -> PcgnetPlan:
     if folder is not None:
         if not sentences:
             raise EncoderMissing(f"{data.name} has no sentences: use --text vectors")
-        if mode == "frozen":
-            run.listener.on_phase("encoding")
-            text = frozen_encoder(folder, recipe.mixed_layers)
-            data = with_encoded_text(
-                data, text, folder, cache=run.cache, on_share=run.listener.on_share
-            )
-        else:
-            width = json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"]
-            data = replace(data, widths={**data.widths, "text": int(width)})
+        width = json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"]
+        data = replace(data, widths={**data.widths, "text": int(width)})
     fitting = fitting_config(data)
     if options.preset is not None:
-        fitting = preset(options.preset, labels=data.labels, sentiment={}, **fitting.widths)
+        fitting = preset(
+            options.preset, labels=data.labels, sentiment=fitting.sentiment, **fitting.widths
+        )
     config = changed(fitting, model_changes, "model")
-    return PcgnetPlan(data, config, recipe, options.seed, run.command, folder, options.threads)
+    return PcgnetPlan(
+        data, config, recipe, options.seed, run.command, folder, options.threads, cache=run.cache
+    )
+
+
+def settings(options: PcgnetOptions) -> tuple[Recipe, PcgnetConfig]:
+    """Return what these options train with, before a data set decides labels and widths.
+
+    Without the option `text`, as for a set with sentences. Raises `RecipeError`.
+    """
+    recipe_changes, model_changes = _changes(options, Run(command=""))
+    recipe = recipe_for(options.text or "adapted", recipe_changes, options.preset)
+    any_set = DataSet("", ("one", "another"), {}, {}, {})
+    fitting = fitting_config(any_set)
+    if options.preset is not None:
+        fitting = preset(options.preset, labels=any_set.labels, sentiment={})
+    return recipe, changed(fitting, model_changes, "model")
+
+
+def _changes(options: PcgnetOptions, run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
+    recipe_changes, model_changes = changes_of(options, run, Recipe, PcgnetConfig)
+    if options.hidden is not None:
+        model_changes["hidden"] = options.hidden
+    if options.bidirectional:
+        model_changes["research"] = ("bidirectional",)
+    return recipe_changes, model_changes

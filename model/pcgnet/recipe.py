@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 from model.kind import TextMode
+from model.training.setting import Setting
 from model.training.settings import Pace, changed
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
@@ -26,21 +27,53 @@ class Recipe(Pace):
     patience: int = 6
     batch_utterances: int = 300
     learning_rate: float = 3e-3
-    gamma: float = 0.0  # of the focal loss
-    smoothing: float = 0.1  # of the emotion labels
-    shift_smoothing: float = 0.0  # of the (from, to) labels
-    class_weight_power: float = 0.5  # weight of a class = (1 / its share) ** power
-    shift_weight: float = 0.3
-    moved_weight: float = 0.1
-    contrast_weight: float = 0.0
-    balance: Balance = "fixed"
-    drop_text: float = 0.05  # chance that an utterance loses it while training
-    drop_other: float = 0.1  # ... its audio, its video, its persona, each
-    text_only: float = 0.15  # chance that a whole conversation has text alone
-    mixed_layers: int = 4  # last layers of the sentence encoder that are averaged, if it is used
-    tuned_layers: int = 0  # last layers of the sentence encoder that are trained
-    encoder_rate: float = 2e-4  # their learning rate
-    text_weight: float = 0.5  # of the loss of a head on the text vector alone, while tuning
+    gamma: Annotated[float, Setting("focus of the focal loss on hard utterances", least=0)] = 0.0
+    smoothing: Annotated[
+        float, Setting("label smoothing of the emotions", "share of the target", 0, 1)
+    ] = 0.1
+    shift_smoothing: Annotated[
+        float, Setting("label smoothing of the (from, to) pairs", "share of the target", 0, 1)
+    ] = 0.0
+    class_weight_power: Annotated[
+        float, Setting("weight of a class = (1 / its share) ** power", "exponent", least=0)
+    ] = 0.5
+    shift_weight: Annotated[
+        float, Setting("weight of the loss of the (from, to) pair", "times emotion's", least=0)
+    ] = 0.3
+    moved_weight: Annotated[
+        float, Setting("weight of the loss of shifted or not", "times emotion's", least=0)
+    ] = 0.1
+    contrast_weight: Annotated[
+        float, Setting("weight of the contrastive loss of pairs", "times emotion's", least=0)
+    ] = 0.0
+    balance: Annotated[Balance, Setting("how the losses are balanced: " + ", ".join(BALANCES))] = (
+        "fixed"
+    )
+    drop_text: Annotated[
+        float, Setting("chance that an utterance loses its text while training", "share", 0, 1)
+    ] = 0.05
+    drop_other: Annotated[
+        float,
+        Setting("the same of its audio, its video, its persona, each", "share", 0, 1),
+    ] = 0.1
+    text_only: Annotated[
+        float, Setting("chance that a whole conversation has text alone", "share", 0, 1)
+    ] = 0.15
+    mixed_layers: Annotated[
+        int, Setting("last layers of the sentence encoder that are averaged", "layers", least=1)
+    ] = 4
+    tuned_layers: Annotated[
+        int, Setting("last layers of the sentence encoder that are trained", "layers", least=0)
+    ] = 0
+    encoder_rate: Annotated[float, Setting("highest learning rate of those layers", least=0)] = 2e-4
+    text_weight: Annotated[
+        float,
+        Setting(
+            "weight of the loss of a head on the text alone, while the encoder is trained",
+            "times emotion's",
+            least=0,
+        ),
+    ] = 0.5
 
     def __post_init__(self) -> None:
         Pace.__post_init__(self)  # no super(): dataclass(slots=True) creates the class twice

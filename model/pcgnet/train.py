@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.data.dataset import DataSet, Dialogue
+from model.data.dataset import DataSet, Dialogue, sentiment_of
 from model.interface import INPUTS
 from model.pcgnet.collate import Batch, ConversationTensors
 from model.pcgnet.config import TEXT, PcgnetConfig
@@ -63,6 +63,7 @@ def fitting_config(
     return PcgnetConfig(
         data.labels,
         **widths,  # of a set without personas, theirs is the default
+        sentiment=sentiment_of(data.labels, data.sentiment),
         hidden=hidden,
         input_dropout=input_dropout,
         recurrence=Recurrence(window=window),

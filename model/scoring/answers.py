@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.dataset import UNLABELLED, Dialogue
-from model.scoring.scores import Doubles, Ints, confusion, is_shift, weighted_f1
+from model.scoring.scores import Doubles, Ints, is_shift, tally, weighted_f1
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,5 +104,4 @@ def labelled_answers(parts: Iterable[Logits], classes: int) -> Answers:
 
 def emotion_weighted_f1(answers: Answers) -> float:
     """Return the weighted F1, on which training selects."""
-    counts = confusion(answers.labels, answers.guess, answers.classes)
-    return float(weighted_f1(counts))
+    return float(weighted_f1(tally(answers.labels, answers.guess, answers.classes)))

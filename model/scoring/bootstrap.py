@@ -6,7 +6,7 @@ models are compared on the same resamples (paired): the difficulty of a dialogue
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -17,6 +17,7 @@ from model.scoring.calibrate import emotion_probabilities, stated_shifts
 from model.scoring.scores import (
     Doubles,
     Ints,
+    Tally,
     accuracy,
     auroc,
     average_precision,
@@ -40,6 +41,8 @@ ScoreName = Literal[
 SCORES: Final[tuple[ScoreName, ...]] = get_args(ScoreName)
 LESS_IS_BETTER: Final[frozenset[ScoreName]] = frozenset(("emotion_ece", "shift_ece"))
 RESAMPLES: Final = 1000
+LEAST_DIALOGUES: Final = 10  # of fewer, resamples are too much alike for an interval
+SLICE_CELLS: Final = 2_000_000  # numbers of an array of resamples that is in memory at once
 
 Resampled = Mapping[ScoreName, Doubles]  # [1 + R]: on the split itself, then on each resample
 
@@ -88,21 +91,27 @@ def dialogue_weights(dialogues: int, *, resamples: int = RESAMPLES, seed: int = 
 
 def resampled_scores(answers: Answers, calibration: Calibration, drawn: Ints) -> Resampled:
     """Compute every main score on each row of `drawn`."""
-    classes, shifted = answers.classes, answers.shifted
-    emotion = _confusions(answers.labels, answers.guess, answers.dialogue, classes, drawn)
+    classes, shifted, owner = answers.classes, answers.shifted, answers.pair_dialogue
+    of_emotion, of_pairs = (accuracy, weighted_f1, macro_f1), (accuracy, weighted_f1)
+    emotion = _counted(answers.labels, answers.guess, answers.dialogue, classes, drawn, of_emotion)
     pair = answers.shift.argmax(1)  # the head's answer: the map says how likely any shift is
-    pairs = _confusions(answers.shifts, pair, answers.pair_dialogue, classes * classes, drawn)
+    pairs = _counted(answers.shifts, pair, owner, classes * classes, drawn, of_pairs)
     stated = emotion_probabilities(answers.emotion, calibration).max(1)
     moved = stated_shifts(answers.shift, calibration)
-    weight = drawn[:, answers.pair_dialogue].astype(np.float64)
+    ranked = [
+        (auroc(shifted, moved, weight), average_precision(shifted, moved, weight))
+        for part in _slices(drawn, len(owner))
+        for weight in [part[:, owner].astype(np.float64)]
+    ]
+    auroc_of, precision_of = map(np.concatenate, zip(*ranked, strict=True))
     return {
-        "accuracy": accuracy(emotion),
-        "weighted_f1": weighted_f1(emotion),
-        "macro_f1": macro_f1(emotion),
-        "shift_auroc": auroc(shifted, moved, weight),
-        "shift_average_precision": average_precision(shifted, moved, weight),
-        "shift_c2_weighted_f1": weighted_f1(pairs),
-        "shift_c2_accuracy": accuracy(pairs),
+        "accuracy": emotion[0],
+        "weighted_f1": emotion[1],
+        "macro_f1": emotion[2],
+        "shift_auroc": auroc_of,
+        "shift_average_precision": precision_of,
+        "shift_c2_weighted_f1": pairs[1],
+        "shift_c2_accuracy": pairs[0],
         "emotion_ece": calibration_errors(stated, answers.right, answers.dialogue, drawn),
         "shift_ece": calibration_errors(moved, shifted, answers.pair_dialogue, drawn),
     }
@@ -129,12 +138,36 @@ def differences(one: Resampled, other: Resampled) -> tuple[Difference, ...]:
     return tuple(found)
 
 
-def _confusions(truth: Ints, guess: Ints, dialogue: Ints, classes: int, drawn: Ints) -> Ints:
-    """Count confusions of each resample, [R, C, C], as one matrix product."""
-    cells = classes * classes
-    flat = dialogue * cells + truth * classes + guess
-    per = np.bincount(flat, minlength=drawn.shape[1] * cells).reshape(-1, cells)
-    used = np.flatnonzero(per.any(0))  # C² pairs have C⁴ cells, nearly all of them empty
-    counts = np.zeros((len(drawn), cells))
-    counts[:, used] = drawn.astype(np.float64) @ per[:, used].astype(np.float64)
-    return counts.astype(np.int64).reshape(-1, classes, classes)
+def _counted(
+    truth: Ints,
+    guess: Ints,
+    dialogue: Ints,
+    classes: int,
+    drawn: Ints,
+    scores: Sequence[Callable[[Tally], Doubles]],
+) -> list[Doubles]:
+    """Compute scores of the counts of each class on each row of `drawn`, [1 + R] each."""
+    right = truth == guess
+    parts = []
+    for part in _slices(drawn, max(classes, len(truth))):
+        weight = part[:, dialogue]
+        true, answered = _summed(weight, truth, classes), _summed(weight, guess, classes)
+        counts = Tally(_summed(weight[:, right], truth[right], classes), true, answered)
+        parts.append([of(counts) for of in scores])
+    return [np.concatenate(score) for score in zip(*parts, strict=True)]
+
+
+def _summed(weight: Ints, at: Ints, classes: int) -> Ints:
+    """Sum the weights [r, N] of each class `at` [N]: [r, classes]."""
+    sums = np.zeros((len(weight), classes), np.int64)
+    if len(at):
+        order = np.argsort(at, kind="stable")
+        present, starts = np.unique(at[order], return_index=True)
+        sums[:, present] = np.add.reduceat(weight[:, order], starts, axis=1)
+    return sums
+
+
+def _slices(drawn: Ints, width: int) -> Iterator[Ints]:
+    """Cut resamples into slices of at most `SLICE_CELLS` numbers where each has `width`."""
+    rows = max(1, SLICE_CELLS // max(1, width))
+    yield from np.array_split(drawn, -(-len(drawn) // rows))

@@ -7,6 +7,7 @@ M. Kull, T. Silva Filho, P. Flach, Beta calibration (2017): the map of a shift's
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +24,9 @@ COMMON_RIDGE: Final = 0.1  # only for a set on which all answers are right
 LEAST_SLOPE: Final = 0.1
 FIXED: Final = 1e9  # a ridge that fixes its weight
 NEWTON_STEPS: Final = 25
+LEAST_SHIFTS: Final = 20  # with fewer on dev, a threshold chosen there is a guess
 ABSTAIN_SHARE: Final = 0.05  # of the dev utterances: answered "not sure"
+SLICE_CELLS: Final = 1_000_000  # logits that are in memory several times over at once
 _GOLDEN: Final = (math.sqrt(5) - 1) / 2
 
 
@@ -45,30 +48,52 @@ def emotion_probabilities(logits: Doubles, calibration: Calibration) -> Doubles:
 
 def shift_cells(logits: Doubles, calibration: Calibration) -> Doubles:
     """Return its stated (from, to) probabilities of shift logits: [P, C * C] -> [P, C * C]."""
-    softened = softmax(logits, calibration.shift).tolist()
-    stated: Doubles = np.array([calibration.stated_shift(row)[0] for row in softened])
-    return stated.reshape(logits.shape)
+
+    def cells(part: Doubles) -> Doubles:
+        softened = softmax(part, calibration.shift).tolist()
+        return np.array([calibration.stated_shift(row)[0] for row in softened]).reshape(part.shape)
+
+    return _in_slices(cells, logits)
 
 
 def stated_shifts(logits: Doubles, calibration: Calibration) -> Doubles:
     """Return its stated probability of a shift: [P, C * C] -> [P]."""
-    softened = softmax(logits, calibration.shift).tolist()
-    return np.array([calibration.stated_shift(row)[1] for row in softened])
+
+    def shifts(part: Doubles) -> Doubles:
+        softened = softmax(part, calibration.shift).tolist()
+        return np.array([calibration.stated_shift(row)[1] for row in softened])
+
+    return _in_slices(shifts, logits)
 
 
 def shift_probability(logits: Doubles, classes: int, temperature: float = 1.0) -> Doubles:
     """Return 1 - trace of the (from, to) matrix of each pair: [P, C * C] -> [P]."""
     diagonal = np.arange(classes) * (classes + 1)
-    stays = softmax(logits, temperature)[:, diagonal].sum(1)
+    stays = _in_slices(lambda part: softmax(part, temperature)[:, diagonal].sum(1), logits)
     shifts: Doubles = np.clip(1.0 - stays, 0.0, 1.0)
     return shifts
+
+
+def _in_slices(of: Callable[[Doubles], Doubles], logits: Doubles) -> Doubles:
+    """Apply a function of rows to a slice of them at a time: C * C logits a pair can be many."""
+    return np.concatenate([of(logits[part]) for part in _slices(logits)])
+
+
+def _slices(logits: Doubles) -> list[slice]:
+    """Cut rows into slices of at most `SLICE_CELLS` numbers; one at least."""
+    rows = max(1, SLICE_CELLS // max(1, logits.shape[1]))
+    return [slice(start, start + rows) for start in range(0, max(1, len(logits)), rows)]
 
 
 def fitted_temperature(logits: Doubles, labels: Ints) -> float:
     """Return the temperature with the least negative log-likelihood of `labels`."""
 
     def loss(log_temperature: float) -> float:
-        p = softmax(logits, math.exp(log_temperature))[np.arange(len(labels)), labels]
+        temperature, softened = math.exp(log_temperature), []
+        for part in _slices(logits):
+            true = labels[part]
+            softened.append(softmax(logits[part], temperature)[np.arange(len(true)), true])
+        p = np.concatenate(softened)
         return float(-np.log(np.maximum(p, 1e-12)).mean())
 
     low, high = math.log(0.1), math.log(10.0)
@@ -191,18 +216,31 @@ def calibrate(
 ) -> tuple[Calibration, Thresholds]:
     """Fit temperatures, maps and thresholds on dev's logits and labels.
 
-    Logits are [N, C] and [P, C * C]. The rule alerts where dev shows at most
-    `FALSE_ALARMS_PER_100` false alarms per 100 pairs and re-arms under the point of twice that
-    budget. It abstains on the least sure `ABSTAIN_SHARE` of dev.
+    Logits are [N, C] and [P, C * C]. The rule alerts as `alert_points` says; it abstains on the
+    least sure `ABSTAIN_SHARE` of dev.
     """
     fitted = replace(emotion_calibration(emotion_logits, labels), fitted_on="dev")
     confidence = emotion_probabilities(emotion_logits, fitted).max(1)
     abstain = float(np.quantile(confidence, ABSTAIN_SHARE))
     if len(shifts) == 0:
-        return fitted, Thresholds(abstain, 1.0, 0.9)
+        return fitted, Thresholds(abstain)
     moved = shift_calibration(shift_logits, shifts, classes)
     stated, shifted = stated_shifts(shift_logits, moved), is_shift(shifts, classes)
-    enter = operating_point(stated, shifted, FALSE_ALARMS_PER_100)
-    leave = operating_point(stated, shifted, 2 * FALSE_ALARMS_PER_100)
-    thresholds = Thresholds(abstain, enter, min(leave, 0.95 * enter))
+    thresholds = Thresholds(abstain, *alert_points(stated, shifted, FALSE_ALARMS_PER_100))
     return replace(fitted, shift=moved.shift, shift_map=moved.shift_map), thresholds
+
+
+def alert_points(
+    stated: Doubles, shifted: Bools, false_alarms_per_100: float
+) -> tuple[float, float]:
+    """Return the probability from which the rule alerts, and that below which it re-arms.
+
+    It alerts where these pairs show at most that many false alarms per 100 and re-arms under the
+    point of twice the budget. Where fewer than `LEAST_SHIFTS` of them shift, both are the defaults
+    of `Thresholds`: no choice could be told from chance.
+    """
+    if shifted.sum() < LEAST_SHIFTS:
+        return Thresholds().shift, Thresholds().shift_exit
+    enter = operating_point(stated, shifted, false_alarms_per_100)
+    leave = operating_point(stated, shifted, 2 * false_alarms_per_100)
+    return enter, min(leave, 0.95 * enter)

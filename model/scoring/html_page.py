@@ -12,21 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from model.scoring.bootstrap import Difference, Interval, ScoreName
+from model.scoring.bootstrap import LEAST_DIALOGUES, Difference
 from model.scoring.pictures import Picture
 from model.scoring.report import Report
+from model.scoring.words import SCORE_HEADER, SCORE_NAMES, percent, score_lines
 
-SCORE_NAMES: Final[dict[ScoreName, str]] = {
-    "accuracy": "accuracy, %",
-    "weighted_f1": "weighted F1, %",
-    "macro_f1": "macro F1, %",
-    "shift_auroc": "shift AUROC, %",
-    "shift_average_precision": "shift average precision, %",
-    "shift_c2_weighted_f1": "(from, to) weighted F1, %",
-    "shift_c2_accuracy": "(from, to) accuracy, %",
-    "emotion_ece": "emotion calibration error, %",
-    "shift_ece": "shift calibration error, %",
-}
 DIFFERENCE_HEADER: Final = (
     "", "this", "other", "difference", "95 % interval", "share ≤ 0", "which is",
 )  # fmt: skip
@@ -69,7 +59,7 @@ def report_page(
         sections.append(f"{table}<p>{other}</p>")
     sections += map(_figure, pictures)
     rows = [
-        (c.label, _one(c.precision), _one(c.recall), _one(c.f1), f"{c.support:,}")
+        (c.label, percent(c.precision), percent(c.recall), percent(c.f1), f"{c.support:,}")
         for c in report.classes
     ]
     header = ("", "precision, %", "recall, %", "F1, %", "utterances")
@@ -80,19 +70,28 @@ def report_page(
 
 def summary(report: Report) -> tuple[str, ...]:
     """Explain the scores in sentences."""
-    always, best = report.majority, max(report.classes, key=lambda c: c.f1)
-    worst = min((c for c in report.classes if c.support), key=lambda c: c.f1)
+    always, met = report.majority, [c for c in report.classes if c.support]
+    best, worst = max(met, key=lambda c: c.f1), min(met, key=lambda c: c.f1)
+    ends = (
+        f"It is best at {best.label} (F1 {best.f1:.2f}) and worst at {worst.label} "
+        f"(F1 {worst.f1:.2f}, {worst.support:,} utterances)."
+    )
+    if best.f1 == worst.f1:
+        ends = f"It is equally good at every emotion that occurs (F1 {best.f1:.2f})."
     stated = report.emotion.after
     sentences = [
         f"It names the right emotion for {100 * report.accuracy.value:.0f} of 100 utterances; "
         f"answering “{always.answer}” every time would be right for {100 * always.accuracy:.0f}.",
-        f"It is best at {best.label} (F1 {best.f1:.2f}) and worst at {worst.label} "
-        f"(F1 {worst.f1:.2f}, {worst.support:,} utterances).",
+        ends,
         f"A stated confidence is off by {100 * stated.ece:.1f} points on average; chance "
         f"alone would show {100 * stated.floor:.1f} with this many utterances.",
-        f"Marking the least sure {100 * report.abstention.abstained:.0f} % as “not sure” leaves "
-        f"answers of which {100 * report.abstention.answered_accuracy:.0f} of 100 are right.",
     ]
+    if np.isfinite(report.abstention.answered_accuracy):  # not all of them abstained
+        sentences.append(
+            f"Marking the least sure {100 * report.abstention.abstained:.0f} % as “not sure” "
+            f"leaves answers of which {100 * report.abstention.answered_accuracy:.0f} of 100 are "
+            "right."
+        )
     if report.pairs and np.isfinite(report.shift_auroc.value):
         alerts = report.alerts
         sentences.append(
@@ -101,11 +100,17 @@ def summary(report: Report) -> tuple[str, ...]:
             f"finds {100 * alerts.recall:.0f} of 100 shifts with {alerts.false_per_100:.1f} false "
             "alarms per 100 pairs."
         )
+    if report.dialogues < LEAST_DIALOGUES:
+        sentences.append(
+            f"These are {report.dialogues} dialogues: an interval needs {LEAST_DIALOGUES} at least."
+        )
     return tuple(sentences)
 
 
 def difference_row(found: Difference) -> tuple[str, ...]:
     """Return the cells under `DIFFERENCE_HEADER`."""
+    if not np.isfinite(found.value):  # no pair of either kind, for instance
+        return SCORE_NAMES[found.score], "-", "-", "-", "-", "-", found.verdict
     one, other, gap, low, high = (
         100 * x for x in (found.one, found.other, found.value, found.low, found.high)
     )
@@ -127,35 +132,7 @@ def difference_sentence(found: Difference) -> str:
 
 
 def _scores(report: Report) -> str:
-    always, still = report.majority, report.no_shift
-    answer, pair = f"always {always.answer}", f"always {still.answer}"
-    bases: dict[ScoreName, tuple[float, str]] = {
-        "accuracy": (always.accuracy, answer),
-        "weighted_f1": (always.weighted_f1, answer),
-        "macro_f1": (always.macro_f1, answer),
-    }
-    if report.pairs:
-        bases |= {
-            "shift_auroc": (0.5, "chance"),
-            "shift_average_precision": (report.shift_base_rate, "chance"),
-            "shift_c2_weighted_f1": (still.weighted_f1, pair),
-            "shift_c2_accuracy": (still.accuracy, pair),
-        }
-    rows = []
-    for name, (base, base_name) in bases.items():
-        score: Interval = getattr(report, name)
-        interval = f"{_one(score.low)} to {_one(score.high)}"
-        beside = f"{100 * base:.1f} ({base_name})"
-        rows.append((SCORE_NAMES[name], _one(score.value), interval, beside))
-    for head, found in (("emotion", report.emotion), ("shift", report.shift)):
-        if np.isfinite(found.after.ece):
-            before = f"{100 * found.before.ece:.1f} as the logits come"
-            context = f"{100 * found.after.floor:.1f} (by chance); {before}"
-            if np.isfinite(found.out_of_fold):
-                context += f"; {100 * found.out_of_fold:.1f} out of fold"
-            rows.append((f"{head} calibration error, %", _one(found.after.ece), "", context))
-    rows.append(("error over share answered (AURC), %", _one(report.risk.area), "", ""))
-    return _table("Scores", ("", "value", "95 % interval", "to be read beside"), rows)
+    return _table("Scores", SCORE_HEADER, score_lines(report))
 
 
 def _table(heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -173,7 +150,3 @@ def _figure(picture: Picture) -> str:
         f"<h2>{escape(picture.heading)}</h2>\n<figure><figcaption>{escape(picture.caption)}"
         f'</figcaption><img alt="{alt}" src="data:image/png;base64,{data}"></figure>'
     )
-
-
-def _one(share: float) -> str:
-    return f"{100 * share:.1f}" if np.isfinite(share) else "-"

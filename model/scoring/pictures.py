@@ -28,6 +28,9 @@ SKY: Final = "#A9CDE3"
 INK: Final = "#333333"
 GREY: Final = "#8A8A8A"
 DPI: Final = 144
+MOST_NUMBERED: Final = (
+    40  # labels of a confusion matrix with numbers: one of 200 is 750 MB of pixels
+)
 STYLE: Final = Path(__file__).with_name("pictures.mplstyle")
 
 
@@ -47,7 +50,10 @@ def report_pictures(report: Report) -> tuple[Picture, ...]:
         Picture(
             "confusion",
             "Which emotions are mistaken for which",
-            "A row is a true emotion. A cell holds a count and its share of the row, its colour.",
+            "A row is a true emotion. A cell holds a count and its share of the row, its colour."
+            if len(report.classes) <= MOST_NUMBERED
+            else "A row is a true emotion, in the order of the table below; a cell's colour is its "
+            "share of the row.",
             confusion_picture(report),
         ),
         Picture(
@@ -92,18 +98,20 @@ def confusion_picture(report: Report) -> bytes:
     counts = report.confusion
     labels = [c.label for c in report.classes]
     share = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    side = 1.6 + 0.68 * len(labels)
+    side = 1.6 + 0.68 * min(len(labels), MOST_NUMBERED)
     with _figure(side + 1.0, side) as (figure, png):
         axes = figure.subplots()
         image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), count in np.ndenumerate(counts):
+        numbered = len(labels) <= MOST_NUMBERED
+        for (row, column), count in np.ndenumerate(counts[: len(counts) * numbered]):
             colour = "white" if share[row, column] > 0.55 else INK
             place: dict[str, Any] = {"ha": "center", "color": colour}
             axes.text(column, row - 0.05, f"{count:,}", va="center", **place)
             percent = f"{100 * share[row, column]:.0f} %"
             axes.text(column, row + 0.3, percent, va="center", fontsize=7, alpha=0.8, **place)
-        axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
-        axes.set_yticks(range(len(labels)), labels)
+        if numbered:
+            axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
+            axes.set_yticks(range(len(labels)), labels)
         axes.set(xlabel="answered", ylabel="true")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)

@@ -5,7 +5,7 @@ Pure numpy on labels and probabilities. A leading `...` scores many resamples at
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,24 @@ Bools = NDArray[np.bool_]
 Counts = Ints | Doubles
 
 ECE_BINS: Final = 15
+
+
+class Tally(NamedTuple):
+    """Counts of each class, all [..., C]: rightly answered, true, answered.
+
+    F1 and accuracy need no more of a confusion matrix, and C * C pairs of C emotions would have one
+    of C to the fourth.
+    """
+
+    hits: Counts
+    true: Counts
+    answered: Counts
+
+
+def tally(truth: Ints, guess: Ints, classes: int) -> Tally:
+    """Count each class, [C]."""
+    rows = (truth[truth == guess], truth, guess)
+    return Tally(*(np.bincount(row, minlength=classes) for row in rows))
 
 
 def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
@@ -30,26 +48,26 @@ def is_shift(pairs: Ints, classes: int) -> Bools:
     return moved
 
 
-def class_f1(counts: Counts) -> Doubles:
-    """Return F1 of each class from confusion counts [..., C, C]; 0 where a class never occurs."""
-    return _share(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))
+def class_f1(counts: Tally) -> Doubles:
+    """Return F1 of each class, [..., C]; 0 where a class never occurs."""
+    return _share(2 * counts.hits, counts.true + counts.answered)
 
 
-def weighted_f1(counts: Counts) -> Doubles:
-    """Return the mean class F1 weighted by a class's true count, over [..., C, C]."""
-    support = counts.sum(-1).astype(np.float64)
+def weighted_f1(counts: Tally) -> Doubles:
+    """Return the mean class F1 weighted by a class's true count, [...]."""
+    support = counts.true.astype(np.float64)
     return _share((class_f1(counts) * support).sum(-1), support.sum(-1))
 
 
-def macro_f1(counts: Counts) -> Doubles:
-    """Return the plain mean F1 of the classes that occur, over [..., C, C]."""
-    occurs = counts.sum(-1) > 0
+def macro_f1(counts: Tally) -> Doubles:
+    """Return the plain mean F1 of the classes that occur, [...]."""
+    occurs = counts.true > 0
     return _share((class_f1(counts) * occurs).sum(-1), occurs.sum(-1))
 
 
-def accuracy(counts: Counts) -> Doubles:
-    """Return the share of correct predictions, over [..., C, C]; 0 without any prediction."""
-    return _share(_hits(counts).sum(-1), counts.sum((-2, -1)))
+def accuracy(counts: Tally) -> Doubles:
+    """Return the share of correct predictions, [...]; 0 without any prediction."""
+    return _share(counts.hits.sum(-1), counts.true.sum(-1))
 
 
 def auroc(truth: Bools, score: Doubles, weight: Doubles | None = None) -> Doubles:
@@ -91,10 +109,6 @@ def calibration_errors(
     gap = np.bincount(at, probability - happened, minlength=size * ECE_BINS)
     rows = drawn @ np.bincount(dialogue, minlength=size)
     return _share(np.abs(drawn @ gap.reshape(size, ECE_BINS)).sum(1), rows, nothing=np.nan)
-
-
-def _hits(counts: Counts) -> Doubles:
-    return np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
 
 
 def _share(part: Counts, whole: Counts, nothing: float = 0.0) -> Doubles:

@@ -12,10 +12,11 @@ dev; only the requested split is answered.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -32,13 +33,16 @@ from model.data.dataset import (
     speaker_pairs,
 )
 from model.errors import DataError
-from model.interface import INPUTS
+from model.interface import DEFAULT_KIND, INPUTS
+from model.registry import kind_named
 from model.scoring.answers import Answers, emotion_weighted_f1, labelled_answers
 from model.scoring.calibrate import calibrate
 from model.scoring.report import Report, score
 from model.scoring.scores import Doubles, Ints
 from model.serving.calibration import Calibration, Thresholds
 from model.serving.device import thread_count
+from model.text.encode_sentences import has_sentences, with_encoded_text
+from model.text.sentence_encoder import OnShare, find_encoder, frozen_encoder
 
 BaselineName = Literal["majority", "logistic", "markov", "gru"]
 INVERSE_PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -69,6 +73,29 @@ class Baseline:
         return score(self.answers, self.calibration, self.thresholds, labels, fitted_here=here)
 
 
+def with_sentences(
+    data: DataSet,
+    splits: Collection[Split],
+    *,
+    encoder: Path | None = None,
+    cache: Path | None = None,
+    on_share: OnShare | None = None,
+) -> DataSet:
+    """Return the set with the vectors of its sentences that the study's baselines read.
+
+    They are those of PCGNet on frozen text: the mean of the encoder's last layers. A set without
+    sentences keeps its own vectors. Only `splits` are read; `encoder` and `cache` are as in
+    `model.text.encode_sentences`. Raises `EncoderMissing`.
+    """
+    if not has_sentences(data.split("train")):
+        return data
+    recipe: Any = kind_named(DEFAULT_KIND).recipe("frozen", {})
+    folder = find_encoder(encoder)
+    text = frozen_encoder(folder, recipe.mixed_layers)
+    some = set(splits)
+    return with_encoded_text(data, text, folder, splits=some, cache=cache, on_share=on_share)
+
+
 def fit_baseline(
     name: BaselineName,
     data: DataSet,
@@ -92,13 +119,33 @@ def fit_baseline(
     with torch.random.fork_rng(devices=[]), thread_count(threads):
         torch.manual_seed(seed)
         train = data.split("train")
+        if name != "majority":
+            _require_vectors(name, data, inputs)
         rows = _reader(train, [m for m in INPUTS if m in inputs])
         task = _Task(train, data.split("dev"), len(data.labels), rows, seed)
         answering, settings = fit(task)
-        dev = _answers(answering, task.dev)
+        dev = _answers(answering, task.dev, task.classes)
         calibration, points = calibrate(dev.emotion, dev.labels, dev.shift, dev.shifts, dev.classes)
-        answers = dev if split == "dev" else _answers(answering, data.split(split))
+        answers = dev
+        if split != "dev":
+            answers = _answers(answering, data.split(split), task.classes)
     return Baseline(answers, calibration, points, settings, split)
+
+
+def _require_vectors(name: BaselineName, data: DataSet, inputs: Sequence[str]) -> None:
+    """Raise `DataError` where there is nothing to read, or one label only to learn."""
+    if not set(column_statistics(data.split("train"))) & set(inputs):
+        raise DataError(
+            f"{name} reads vectors, and {data.name} has none of {', '.join(inputs)}, nor sentences "
+            "in most utterances: `emotrack baseline majority` needs neither"
+        )
+    known = np.flatnonzero(label_counts(data.split("train"), len(data.labels)))
+    if len(known) < 2:
+        raise DataError(
+            f"every labelled utterance in the train split of {data.name} is "
+            f"{data.labels[known[0]]}: {name} needs two labels there; label more conversations, or "
+            "move some to train"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +205,15 @@ def _logistic(task: _Task) -> tuple[Answering, str]:
 
     def fitted(strength: float) -> tuple[Answering, str]:
         model = LogisticRegression(C=strength, max_iter=2000, random_state=task.seed)
-        model.fit(rows, truth[known])
+        with warnings.catch_warnings():  # of many labels that few utterances have
+            warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+            model.fit(rows, truth[known])
         answering = _independent(task, model.predict_log_proba, model.classes_)
         return answering, f"inverse penalty {strength:g}"
 
     return max(
         map(fitted, INVERSE_PENALTIES),
-        key=lambda fit: emotion_weighted_f1(_answers(fit[0], task.dev)),
+        key=lambda fit: emotion_weighted_f1(_answers(fit[0], task.dev, task.classes)),
     )
 
 
@@ -223,7 +272,7 @@ def _gru(task: _Task) -> tuple[Answering, str]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
     rng = np.random.default_rng(task.seed)
     samples = [_sample(d, task) for d in task.train]
-    epochs: list[tuple[float, int, dict[str, Tensor]]] = []
+    best: tuple[float, int, dict[str, Tensor]] = (-1.0, 0, {})
     for epoch in range(1, EPOCHS + 1):
         model.train()
         order = rng.permutation(len(samples))
@@ -233,11 +282,11 @@ def _gru(task: _Task) -> tuple[Answering, str]:
             torch.autograd.backward(torch.stack(losses).sum() / BATCH)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-        reached = emotion_weighted_f1(_answers(_evaluating(model, task), task.dev))
-        epochs.append((reached, epoch, copy.deepcopy(model.state_dict())))
-    _, epoch, weights = max(epochs, key=itemgetter(0))
-    model.load_state_dict(weights)
-    return _evaluating(model, task), f"epoch {epoch} of {EPOCHS}, {HIDDEN} units"
+        reached = emotion_weighted_f1(_answers(_evaluating(model, task), task.dev, task.classes))
+        if reached > best[0]:
+            best = reached, epoch, copy.deepcopy(model.state_dict())
+    model.load_state_dict(best[2])
+    return _evaluating(model, task), f"epoch {best[1]} of {EPOCHS}, {HIDDEN} units"
 
 
 def _sample(dialogue: Dialogue, task: _Task) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -274,6 +323,6 @@ def _shifts(dialogue: Dialogue, classes: int) -> Ints:
     return np.where(known, before * classes + now, UNLABELLED)
 
 
-def _answers(answering: Answering, dialogues: Sequence[Dialogue]) -> Answers:
-    parts = [((d,), *answering(d), speaker_pairs(d)) for d in dialogues]
-    return labelled_answers(parts, parts[0][1].shape[1])
+def _answers(answering: Answering, dialogues: Sequence[Dialogue], classes: int) -> Answers:
+    parts = (((d,), *answering(d), speaker_pairs(d)) for d in dialogues)
+    return labelled_answers(parts, classes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from datetime import datetime
 from io import StringIO
@@ -15,7 +16,7 @@ from model.errors import LedgerError
 if TYPE_CHECKING:
     from model.scoring.report import Report
 
-LEDGER: Final = Path("docs/test-ledger.csv")
+LEDGER: Final = Path("docs/test-ledger.csv")  # the project's, of its own sets, in its checkout
 COLUMNS: Final = (  # new ones go to the end: older lines stay as they are and leave them empty
     "date", "checkpoint", "set", "utterances", "pairs", "accuracy", "wf1", "wf1_low", "wf1_high",
     "shift_auroc", "shift_c2_wf1", "emotion_ece", "shift_ece",
@@ -23,12 +24,29 @@ COLUMNS: Final = (  # new ones go to the end: older lines stay as they are and l
 )  # fmt: skip
 
 
+def ledger_of(set_name: str, folder: Path, checkpoint: Path | None = None) -> Path:
+    """Return the file that looks at a set's test split are recorded in where none is named.
+
+    In the project's checkout the project's, for a set of its study; else next to the set in
+    `folder`. Where that cannot be written, next to the `checkpoint`, unless it is a shipped one.
+    """
+    from model.checkpoint_files import CHECKPOINTS
+    from model.study.rows import ROWS
+
+    if LEDGER.is_file() and set_name in {row.set_name for row in ROWS}:
+        return LEDGER
+    own = checkpoint is not None and checkpoint.resolve().parent != CHECKPOINTS.resolve()
+    if checkpoint is not None and own and not os.access(folder, os.W_OK):
+        return checkpoint / "test-ledger.csv"
+    return folder / f"{set_name}_test-ledger.csv"
+
+
 def check_ledger(ledger: Path) -> None:
     """Raise `LedgerError` before the look when it could not be recorded."""
     if not ledger.parent.is_dir():
         raise LedgerError(
             f"a look at the test split is recorded in {ledger}, but {ledger.parent} is no folder: "
-            "run this in the project's folder or name a file with --ledger"
+            "make it, or name another file with --ledger"
         )
     writable = os.access(ledger if ledger.exists() else ledger.parent, os.W_OK)
     if ledger.is_dir() or not writable:
@@ -55,7 +73,8 @@ def note_look(
         report.shift_c2_accuracy.value, report.risk.area,
     )  # fmt: skip
     row = [now.isoformat(timespec="seconds"), checkpoint, set_name]
-    row += [str(report.utterances), str(report.pairs), *(f"{score:.4f}" for score in scores)]
+    row += [str(report.utterances), str(report.pairs)]
+    row += [f"{score:.4f}" if math.isfinite(score) else "" for score in scores]
     looks = [*_rows(ledger), row]
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *looks])
@@ -74,11 +93,11 @@ def sentence_on_looks(ledger: Path, split: str, checkpoint: str) -> str:
     own = sum(look[1] == checkpoint for look in looks)
     if split == "test":
         return (
-            f"This is a look at the test split, recorded in {ledger.name}: number {len(looks)} "
+            f"This is a look at the test split, recorded in {ledger}: number {len(looks)} "
             f"there, number {own} of this checkpoint."
         )
     return (
-        f"No look at the test split: {ledger.name} has {len(looks)} so far, {own} of this "
+        f"No look at the test split: {ledger} has {len(looks)} so far, {own} of this "
         "checkpoint. Epoch, calibration and thresholds were chosen on dev, so dev scores flatter."
     )
 

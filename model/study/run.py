@@ -16,15 +16,15 @@ from io import BytesIO
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from model.interface import DEFAULT_KIND, Device
+from model.interface import Device
 from model.kind import TextMode
 from model.registry import kind_named, load_any
-from model.study.figures import hush_torch_geometric, score_rows, write_figures
-from model.study.ledger import note_look
+from model.study.figures import hush_torch_geometric
+from model.study.ledger import LEDGER, note_look
 from model.training.options import Run
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def run_one(job: Job) -> None:
 def _train(job: Job, data: DataSet) -> None:
     """Train the row's model into the job's folder, with its scores on dev."""
     from model.study.ablations import ablated, load
+    from model.study.run_figures import run_figures
     from model.train_run import carry_out
 
     row, kind = job.row, kind_named(job.row.kind)
@@ -149,24 +150,19 @@ def _train(job: Job, data: DataSet) -> None:
             cache=job.runs / ".text",
         ),
     )
-    outcome = carry_out(ablated(plan), job.folder, load=load)
-    rows = score_rows(outcome.report, data.name, "dev", outcome.digest)
-    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
-    write_figures(job.folder / "metrics.json", rows | history, command)
+    carry_out(
+        ablated(plan), job.folder, load=load, ledger=str(LEDGER), more=run_figures(data, command)
+    )
 
 
 def _run_baseline(job: Job, name: BaselineName) -> None:
-    from model.study.baselines import fit_baseline
-    from model.text.encode_sentences import prepared
-    from model.text.sentence_encoder import find_encoder, frozen_encoder
+    from model.study.baselines import fit_baseline, with_sentences
 
     data = data_of(job.row, job.data)
-    recipe: Any = kind_named(DEFAULT_KIND).recipe("frozen", {})
-    text = frozen_encoder(find_encoder(), recipe.mixed_layers)
-    dialogues = {split: prepared(text, data.split(split)) for split in ("train", *job.splits)}
-    encoded = replace(data, dialogues={**data.dialogues, **dialogues})
+    if name != "majority":
+        data = with_sentences(data, ("train", *job.splits), cache=job.runs / ".text")
     for split in job.splits:
-        fitted = fit_baseline(name, encoded, split, seed=job.seed)
+        fitted = fit_baseline(name, data, split, seed=job.seed)
         save_answers(job.folder / f"{split}.npz", fitted.answers, fitted.calibration)
 
 

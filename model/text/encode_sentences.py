@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.atomic_files import write_whole
-from model.data.dataset import SPLITS, DataSet, Dialogue
+from model.data.dataset import SPLITS, DataSet, Dialogue, Split
 from model.errors import CheckpointError
 from model.interface import INPUTS
 from model.text.sentence_encoder import (
@@ -50,12 +50,11 @@ def encoded(
 ) -> tuple[Dialogue, ...]:
     """Return the dialogues with the encoder's vectors; `on_share` receives (0..1].
 
-    `file` caches the vectors: read where it exists, else written.
+    `file` caches the vectors: read where it exists and is whole, else written.
     """
     sentences = [sentence for d in dialogues for sentence in d.sentences]
-    if file is not None and file.is_file():
-        vectors = np.load(file, allow_pickle=False)
-    else:
+    vectors = None if file is None else _cached(file, (len(sentences), encoder.width))
+    if vectors is None:
         vectors = encoder.encode_many(sentences, on_share)
         if file is not None and sentences:
             content = BytesIO()
@@ -63,11 +62,23 @@ def encoded(
             try:
                 write_whole(file.parent, {file.name: content.getvalue()})
             except OSError as error:
-                message = f"{file} cannot be written ({error.strerror}): make room"
+                message = (
+                    f"{file} cannot be written ({error.strerror}): make room, or name another "
+                    "folder with --runs"
+                )
                 raise CheckpointError(message) from error
     ends = np.cumsum([len(d) for d in dialogues])
     parts = np.split(vectors.astype(np.float32), ends[:-1])
     return tuple(map(with_text, dialogues, parts))
+
+
+def _cached(file: Path, shape: tuple[int, int]) -> NDArray[np.float16] | None:
+    """Return the vectors of a cache file, None where there are none of this shape."""
+    try:
+        vectors: NDArray[np.float16] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or damaged
+        return None
+    return vectors if vectors.shape == shape else None
 
 
 def with_encoded_text(
@@ -75,17 +86,18 @@ def with_encoded_text(
     text: TextEncoder,
     folder: Path,
     *,
+    splits: Collection[Split] = SPLITS[:2],
     cache: Path | None = None,
     on_share: Callable[[float], None] | None = None,
 ) -> DataSet:
-    """Return the set with a frozen encoder's vectors of train and dev; test is not read.
+    """Return the set with a frozen encoder's vectors of `splits`; the others are not read.
 
     A `cache` folder stores the vectors under a digest of the encoder and the sentences. Raises
     `EncoderMissing`.
     """
     encoder = SentenceEncoder.load(folder, text)
     dialogues = dict(data.dialogues)
-    for split in SPLITS[:2]:
+    for split in splits:
         sentences = [sentence for d in dialogues[split] for sentence in d.sentences]
         file = None if cache is None else cache / f"{content_key(text, sentences)}.npy"
         dialogues[split] = encoded(dialogues[split], encoder, on_share, file)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.data.content import content_digest
 from model.data.dataset import (
     SPLITS,
     UNLABELLED,
@@ -32,7 +33,13 @@ from model.scoring.answers import Answers, emotion_weighted_f1
 from model.scoring.calibrate import calibrate
 from model.serving.calibration import Calibration, Thresholds
 from model.training.losses import focal_loss
-from model.training.progress import Epoch, Listener, load_progress, save_progress
+from model.training.progress import (
+    Epoch,
+    Listener,
+    load_progress,
+    save_progress,
+    write_epochs,
+)
 from model.training.settings import Pace
 
 if TYPE_CHECKING:
@@ -95,7 +102,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         per = max(1, math.ceil(utterances / (recipe.batch_utterances + overshoot)))
         self.epochs = max(recipe.epochs, min(MOST_EPOCHS, math.ceil(recipe.steps_at_least / per)))
         self.steps = self.epochs * per  # about: each epoch packs its batches again
-        self.fingerprint = repr((data.name, len(samples), seed, asdict(config), recipe))
+        self.fingerprint = repr((content_digest(data), seed, asdict(config), recipe))
 
     @abstractmethod
     def loss_of(self, samples: Sequence[Sample]) -> Tensor:
@@ -122,6 +129,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
         """Train; return the chosen model with calibration and thresholds fitted on dev."""
         if progress is not None:
             self._restore(progress)
+        listener.on_begin(self.epochs, tuple(self.history))
         for number in range(len(self.history) + 1, self.epochs + 1):
             if self.history and number - 1 - self.chosen.number >= self.recipe.patience:
                 break
@@ -138,6 +146,7 @@ class TrainingLoop(ABC, Generic[Sample, Network, Model]):
                 self.best = copy.deepcopy(self.average.state_dict())
             if progress is not None:
                 self._save(progress)
+                write_epochs(progress.parent, self.history)
             listener.on_epoch(self.history[-1])
         listener.on_share(1.0)
         self.average.load_state_dict(self.best)

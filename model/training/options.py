@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from model.training.progress import Listener
-
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -48,4 +46,3 @@ class Run:
     recipe_changes: Mapping[str, Any] = field(default_factory=dict)
     model_changes: Mapping[str, Any] = field(default_factory=dict)
     cache: Path | None = None  # folder for encoded sentences
-    listener: Listener = field(default_factory=Listener)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import csv
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from model.atomic_files import write_whole
 from model.errors import ModelError
+
+EPOCHS_FILE: Final = "epochs.csv"
+PROGRESS: Final = "progress.pt"  # in a run's folder until it has finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +28,34 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Calls for a run's progress: its phase, the share of it that is done (0..1], each epoch."""
+    """Calls for a run's progress: its phase, the share of it that is done (0..1], each epoch.
 
+    `on_begin` is told how many epochs are at most run and how many an interrupted run has done.
+    """
+
+    on_begin: Callable[[int, Sequence[Epoch]], None] = lambda _, __: None
     on_phase: Callable[[str], None] = lambda _: None
     on_share: Callable[[float], None] = lambda _: None
     on_epoch: Callable[[Epoch], None] = lambda _: None
+
+
+def write_epochs(folder: Path, history: Sequence[Epoch]) -> None:
+    """Write the numbers of each epoch so far as a table; the file is whole or as it was."""
+    best = max(history, key=lambda epoch: (epoch.dev_weighted_f1, -epoch.number))
+    table = StringIO()
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(("epoch", "train_loss", "dev_loss", "dev_weighted_f1", "best"))
+    for epoch in history:
+        losses = f"{epoch.train_loss:.6g}", f"{epoch.dev_loss:.6g}"
+        is_best = "yes" if epoch is best else "no"
+        lines.writerow((epoch.number, *losses, f"{epoch.dev_weighted_f1:.6f}", is_best))
+    try:
+        write_whole(folder, {EPOCHS_FILE: table.getvalue().encode()})
+    except OSError as error:
+        raise ModelError(
+            f"{folder / EPOCHS_FILE} cannot be written ({error}): make room and run the same "
+            "command again"
+        ) from error
 
 
 def save_progress(path: Path, state: Mapping[str, Any]) -> None:

@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
 
 from model.errors import RecipeError
+from model.training.setting import Setting, checked_value, described
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,15 +25,49 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 class Pace:
     """The part of a recipe that every training loop reads; each model's recipe derives from it."""
 
-    epochs: int
-    steps_at_least: int = 240  # a small set is passed through more often
-    patience: int = 6  # epochs without a better dev score after which training stops
-    batch_utterances: int = 300  # whole conversations are added until it is reached
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    warm_up: float = 0.1  # share of the steps
-    clip_norm: float = 1.0
-    average_decay: float = 0.99  # of the exponential average of the weights
+    epochs: Annotated[
+        int,
+        Setting(
+            "passes over the train split, at most; steps_at_least may ask for more",
+            "epochs",
+            least=1,
+        ),
+    ]
+    steps_at_least: Annotated[
+        int,
+        Setting(
+            "a small set is passed through more often, up to 100 times, until this many steps; "
+            "1 where `epochs` is stated, by --epochs or a file, and this is not",
+            "steps",
+            least=1,
+        ),
+    ] = 240
+    patience: Annotated[
+        int,
+        Setting("without a better dev score, after which training stops", "epochs", least=1),
+    ] = 6
+    batch_utterances: Annotated[
+        int,
+        Setting("whole conversations join a batch until it has this many", "utterances", least=1),
+    ] = 300
+    learning_rate: Annotated[
+        float,
+        Setting("highest rate of AdamW, after the warm-up; it falls by a half cosine", least=0),
+    ] = 3e-3
+    weight_decay: Annotated[float, Setting("AdamW's, of matrices alone", least=0)] = 1e-2
+    warm_up: Annotated[
+        float, Setting("in which the rate grows to its highest", "share of the steps", 0, 1)
+    ] = 0.1
+    clip_norm: Annotated[float, Setting("longest gradient; a longer one is scaled", least=0)] = 1.0
+    average_decay: Annotated[
+        float,
+        Setting(
+            "weight of the past in the average of the weights, which is what is kept",
+            "share a step",
+            0,
+            1,
+        ),
+    ] = 0.99
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_utterances", "patience"):
@@ -45,13 +80,16 @@ def changes_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the changes of a recipe and of a model: a run's win over options, options over a file.
 
-    Raises `RecipeError`.
+    Stated epochs are meant, also by a file: no least number of steps adds to them unless it is
+    stated too. Raises `RecipeError`.
     """
     recipe, model = (
         _read_file(options.recipe, recipe_kind, model_kind) if options.recipe else ({}, {})
     )
     if options.epochs is not None:
         recipe |= {"epochs": options.epochs, "steps_at_least": 1}
+    elif "epochs" in recipe:
+        recipe = {"steps_at_least": 1, **recipe}
     if options.window is not None:
         model["recurrence"] = {"window": options.window}
     return {**recipe, **run.recipe_changes}, {**model, **run.model_changes}
@@ -62,11 +100,12 @@ def _read_file(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a YAML file with the sections `recipe` and `model`: the changes of each.
 
-    Raises `RecipeError` naming the file and the setting, with the nearest name that exists.
+    Raises `RecipeError` naming the file and the setting, with the nearest name that exists, or
+    with the value that its type would take.
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise RecipeError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not set(content) <= {"recipe", "model"}:
         raise RecipeError(f"{path}: two sections are known, `recipe:` and `model:`")
@@ -75,7 +114,21 @@ def _read_file(
         if not isinstance(names, dict):
             raise RecipeError(f"{path}: `{section}:` holds `name: value` lines")
         _check_names(names, kind, f"{path}, {section}")
-    return recipe, model
+    return (
+        _checked_values(recipe, recipe_kind, f"{path}, recipe"),
+        _checked_values(model, model_kind, f"{path}, model"),
+    )
+
+
+def _checked_values(stated: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
+    known = described(kind)
+    checked = {}
+    for name, value in stated.items():
+        try:
+            checked[name] = checked_value(value, *known[name])
+        except ValueError as error:
+            raise RecipeError(f"{where}: `{name}` {error}") from error
+    return checked
 
 
 def changed(before: Settings, changes: Mapping[str, Any], where: str) -> Settings:

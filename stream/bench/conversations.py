@@ -21,7 +21,7 @@ import numpy as np
 from model.data.dataset import UNLABELLED, DataSet, Dialogue
 from model.interface import Predictor
 from model.registry import load_predictor
-from model.scoring.scores import confusion, weighted_f1
+from model.scoring.scores import tally, weighted_f1
 from model.whole_conversation import WholeAnswer, whole_answers
 from stream.bench.load import collecting
 from stream.bench.rows import Row, figure
@@ -224,4 +224,4 @@ def score_of(
         if label != UNLABELLED
     ]
     truth, guess = np.array(pairs).T
-    return float(weighted_f1(confusion(truth, guess, classes)))
+    return float(weighted_f1(tally(truth, guess, classes)))

@@ -28,7 +28,8 @@ PAGE: Final = Path("docs/accuracy.md")
 def accuracy(
     data: Data = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="only these rows (repeat it); the page is not written")
+        list[str] | None,
+        typer.Option(help="only these rows (repeat it): print their tables, write no page"),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="models trained at once, a core each")] = 2,
     device: TrainingDevice = "cpu",
@@ -63,10 +64,11 @@ def accuracy(
     with progress_bar("training", *columns, total=len(jobs)) as progress:
         for done, job in enumerate(run_all(jobs, workers, ledger), start=1):
             progress(done, description=f"done: {job.folder.name}")
-    if only:
-        return
-    from model.study.page import whole_page
+    from model.study.page import by_split, whole_page
 
+    if only:
+        typer.echo(by_split(rows, runs))
+        return
     text = whole_page(runs, looks=looks_at(ledger), today=datetime.now(UTC).date())
     page.write_text(text, "utf-8")
     console.print(f"tables: {page}")

@@ -95,7 +95,8 @@ def publish(
     if repeats == "refuse":
         opened.repeats.refuse()
     known = opened.repeats.sentence
-    warn(known)
+    for sentence in (known, *opened.warnings):
+        warn(sentence)
     columns = MofNCompleteColumn(), TimeElapsedColumn()
     with ExitStack() as stack:
         checking = check and stack.enter_context(
@@ -233,10 +234,18 @@ def watch(
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", min=0.1, help="end after S seconds of silence")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="write a table instead: a .csv, .jsonl or .parquet")
+    ] = None,
 ) -> None:
     """Watch predictions or shift alerts until Ctrl-C."""
     from stream.client import AlertSubscriber, PredictionSubscriber
+    from stream.client.answer_file import require_answer_file
+    from stream.client.watch import save
     from stream.client.watch import watch as show
+
+    if out is not None:
+        require_answer_file(out, new=True)
 
     settings = load_settings({"bootstrap": bootstrap, "topic_prefix": topic_prefix})
     alerts, topics = what == "alerts", settings.topics
@@ -248,6 +257,15 @@ def watch(
         timeout_s=timeout_s,
         security=settings.security,
     ) as events:
-        shown = show(events.records(), Console(), limit=limit, jsonl=jsonl)
+        if out is None:
+            shown = show(events.records(), Console(), limit=limit, jsonl=jsonl)
+        else:
+            file = save(events.records(), out, alerts=alerts, limit=limit)
+            shown = file.written
+            if file.other_columns:
+                warn(
+                    f"{file.other_columns} predictions of a model with other labels are not in "
+                    f"{out}: watch them to a .jsonl"
+                )
     note = f", {events.skipped} records of another kind skipped" if events.skipped else ""
     typer.echo(f"{shown} {what}{note}", err=True)

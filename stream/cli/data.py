@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stream.cli.options import FeatureFiles, SetName, model_errors
+from stream.cli.options import FeatureFiles, SetName, model_errors, warn_of_labels
+from stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet, Dialogue
@@ -38,6 +39,11 @@ def convert(
         str | None, typer.Option(help="default: conversation_id, dialogue_id or so")
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="default: text or utterance")] = None,
+    sentiment_column: Annotated[str | None, typer.Option(help="default: sentiment")] = None,
+    sentiment: Annotated[
+        list[str] | None,
+        typer.Option(help="of a label, annoyed=negative (repeat it); wins over the column"),
+    ] = None,
     dev_share: Annotated[float, Share] = 0.15,
     test_share: Annotated[float, Share] = 0.15,
     seed: Annotated[int, typer.Option(help="decides which conversations are dev and test")] = 0,
@@ -45,7 +51,8 @@ def convert(
     """Make a data set of your own conversations, ready for `emotrack train --data OUT`.
 
     Columns: conversation_id, speaker_id, text, emotion (empty: nobody said), and if you have them
-    utterance_id and split. Rows of a conversation are in spoken order.
+    utterance_id, split and sentiment (positive, neutral, negative). Rows of a conversation are in
+    spoken order.
     """
     from model.data.convert import NO_FEATURES, Shares, to_data_set
     from model.data.table import read_table
@@ -55,13 +62,15 @@ def convert(
         "speaker_id": speaker_column,
         "text": text_column,
         "emotion": label_column,
+        "sentiment": sentiment_column,
     }
     renames = {ours: theirs for ours, theirs in columns.items() if theirs is not None}
     vectors = vectors_in(features) or NO_FEATURES
-    shares = Shares(dev_share, test_share, seed)
+    shares, stated = Shares(dev_share, test_share, seed), _stated(sentiment or ())
     with model_errors():
         rows = read_table(source, renames)
-        _write(to_data_set(name or source.name.split(".")[0], rows, vectors, shares), out)
+        name = name or source.name.split(".")[0]
+        _write(to_data_set(name, rows, vectors, shares, stated, warn=warn), out)
 
 
 @app.command()
@@ -107,12 +116,30 @@ def import_original_json(
         _write(read_original_json(corpus, folder, audio=audio, seed=seed), out)
 
 
+def _stated(sentiments: Sequence[str]) -> dict[str, str]:
+    """Return sentiment by label of `label=sentiment` words. Raises `ConfigError`."""
+    stated = {}
+    for words in sentiments:
+        label, found, sentiment = words.rpartition("=")
+        if not found:
+            raise ConfigError(
+                f"--sentiment {words}: write a label and its sentiment, {words}=negative"
+            )
+        stated[label.strip()] = sentiment.strip().lower()
+    return stated
+
+
 def vectors_in(files: Sequence[Path] | None) -> FeatureRows | None:
     """Return the rows of feature files, None without files. Raises `SourceError`."""
     from model.data.feature_file import read_feature_rows
 
     with model_errors():
         return read_feature_rows(files) if files else None
+
+
+def warn(sentence: str) -> None:
+    """Print a warning on stderr."""
+    typer.echo(f"warning: {sentence}", err=True)
 
 
 def _write(data: DataSet, out: Path) -> None:
@@ -143,7 +170,7 @@ def show(data: DataSet) -> None:
     add("utterances", lambda split: sum(map(len, split)))
     add("longest dialogue", lambda split: max(map(len, split), default=0))
     add("most speakers", lambda split: max((len(set(d.speakers)) for d in split), default=0), True)
-    for i, (label, sentiment) in enumerate(sentiment_of(data.labels).items()):
+    for i, (label, sentiment) in enumerate(sentiment_of(data.labels, data.sentiment).items()):
         add(f"{escape(label)} ({sentiment})", partial(_labelled, i))
     add("unlabelled", partial(_labelled, UNLABELLED), True)
     for modality, width in data.widths.items():
@@ -153,6 +180,7 @@ def show(data: DataSet) -> None:
     Console().print(table)
     if data.note:
         typer.echo(data.note)
+    warn_of_labels(data)
 
 
 def _labelled(label: int, dialogues: Sequence[Dialogue]) -> int:

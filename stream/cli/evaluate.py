@@ -5,6 +5,7 @@ The models are imported when the command runs: `emotrack --help` needs no torch.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from model.study.figures import figures_json, hush_torch_geometric, score_rows, write_figures
-from model.study.ledger import LEDGER, check_ledger, note_look, sentence_on_looks
+from model.study.ledger import check_ledger, ledger_of, note_look, sentence_on_looks
 from stream.cli.options import (
+    Bootstrap,
     Data,
     Encoder,
     JsonFile,
@@ -25,19 +27,18 @@ from stream.cli.options import (
     SetName,
     SplitName,
     Threads,
+    conversations_folder,
+    data_words,
     model_errors,
+    option_words,
     read_conversations,
 )
 from stream.errors import ConfigError
+from stream.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from model.scoring.bootstrap import Difference
     from model.scoring.html_page import Subject
-    from model.scoring.report import Report
-if TYPE_CHECKING:
-    from model.scoring.bootstrap import Difference
     from model.scoring.report import Report
 
 
@@ -54,24 +55,58 @@ def evaluate(
         Path | None,
         typer.Option(help="another checkpoint: differences over the same dialogues (paired)"),
     ] = None,
+    answers_file: Annotated[
+        Path | None,
+        typer.Option("--answers", help="write one row an utterance: a .csv, .jsonl or .parquet"),
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="score what this topic answered instead, e.g. emotrack.predictions"),
+    ] = None,
+    id_prefix: Annotated[
+        str, typer.Option(help="of the conversations on the topic, as `publish` was given it")
+    ] = "",
+    bootstrap: Bootstrap = None,
     json_file: JsonFile = None,
     report_folder: ReportFolder = None,
-    ledger: Ledger = LEDGER,
+    ledger: Ledger = None,
     encoder: Encoder = None,
     threads: Threads = 1,
 ) -> None:
     """Score a checkpoint on a split: emotion, shift, calibration, with 95 % intervals.
 
-    Causal, in the stored precision: the worker's answers to the same conversations.
+    Causal, in the stored precision: the worker's answers to the same conversations. With --topic
+    the answers that workers gave are scored.
     """
+    from stream.cli.evaluate_answers import write_scored
+    from stream.client.answer_file import require_answer_file
+
+    if answers_file is not None:
+        require_answer_file(answers_file)
+    if topic is not None:
+        from stream.cli.evaluate_topic import evaluate_topic
+
+        refuse_beside_topic(checkpoint, against, json_file, report_folder)
+        read = read_conversations(data, set_name)
+        evaluate_topic(
+            load_settings({"bootstrap": bootstrap}),
+            topic,
+            read,
+            split,
+            id_prefix=id_prefix,
+            answers_file=answers_file,
+            ledger=checked_ledger(split, ledger, read.name, data),
+        )
+        return
     hush_torch_geometric()
     from model import evaluate as scoring
     from model.checkpoint_files import find_checkpoint
     from model.scoring.html_page import Subject
     from model.study.ablations import load
 
-    check_outputs(split, ledger, report_folder)
+    check_outputs(report_folder)
     read = read_conversations(data, set_name)
+    ledger = checked_ledger(split, ledger, read.name, data, find_checkpoint(checkpoint))
     loaded = load(find_checkpoint(checkpoint))
     other = load(find_checkpoint(against)) if against else None
     differences: Sequence[Difference] = ()
@@ -87,7 +122,9 @@ def evaluate(
         for model, its_report in scored:
             note_look(ledger, model.digest, read.name, its_report, now=datetime.now(UTC))
     print_report(report, f"{read.name} {split}, checkpoint {loaded.digest[:16]}")
-    command = f"emotrack evaluate --set {read.name} --split {split} --threads {threads}"
+    words = [*([] if checkpoint is None else [str(checkpoint)]), *data_words(data, read.name)]
+    options = option_words(split=split, against=against, encoder=encoder, threads=threads)
+    command = shlex.join(["emotrack", "evaluate", *words, *options])
     subject = Subject(
         model=f"{loaded.name} {loaded.version}",
         digest=loaded.digest,
@@ -98,12 +135,39 @@ def evaluate(
         other=other.digest if other else "",
     )
     publish(subject, report, differences, json_file, report_folder)
+    if answers_file is not None:
+        count = write_scored(answers_file, loaded, read, split, threads=threads, encoder=encoder)
+        typer.echo(f"{count} utterances with their answers: {answers_file}", err=True)
 
 
-def check_outputs(split: str, ledger: Path, report_folder: Path | None) -> None:
-    """Raise `ConfigError` if the ledger or the report could not be written after the work."""
+def refuse_beside_topic(*others: Path | None) -> None:
+    """Raise `ConfigError` for what a topic's answers cannot be scored with."""
+    if any(other is not None for other in others):
+        raise ConfigError(
+            "--topic scores the answers that are there: leave out the checkpoint, --against, "
+            "--json and --report, or leave out --topic"
+        )
+
+
+def checked_ledger(
+    split: str,
+    named: Path | None,
+    set_name: str,
+    data: Path | None,
+    checkpoint: Path | None = None,
+) -> Path:
+    """Return the ledger of a set's looks, `named` or the usual one.
+
+    Raises `LedgerError` if a look at this split could not be written to it after the work.
+    """
+    ledger = named or ledger_of(set_name, conversations_folder(data), checkpoint)
     if split == "test":
         check_ledger(ledger)
+    return ledger
+
+
+def check_outputs(report_folder: Path | None) -> None:
+    """Raise `ConfigError` if the report could not be written after the work."""
     if report_folder is not None and report_folder.exists() and not report_folder.is_dir():
         raise ConfigError(f"--report {report_folder} is a file: name a folder")
 
@@ -145,38 +209,16 @@ def publish(
 
 
 def print_report(report: Report, title: str) -> None:
-    """Print the scores with their goals and base rates, and the scores of each class."""
-    from model.scoring.report import goal_rows
+    """Print the scores in words with what chance would give, and the scores of each class."""
+    from model.scoring.words import SCORE_HEADER, percent, remarks, score_lines
 
-    table = Table("", "value", "95 % interval", "first", "aim", "beside", title=title)
-    for name, row in goal_rows(report).items():
-        low, high = row.get("ci95", (None, None))
-        interval = "" if low is None else f"{low} to {high}"
-        value = "-" if row["value"] is None else f"{row['value']} {row['unit']}"
-        table.add_row(name, value, interval, str(row["first"]), str(row["aim"]), row["reference"])
-    classes = Table("", "precision", "recall", "F1", "utterances")
+    table = Table(*SCORE_HEADER, title=title)
+    for line in score_lines(report):
+        table.add_row(*line)
+    classes = Table("", "precision, %", "recall, %", "F1, %", "utterances")
     for c in report.classes:
-        scores = (f"{100 * score:.1f}" for score in (c.precision, c.recall, c.f1))
-        classes.add_row(c.label, *scores, f"{c.support:,}")
-    alerts, point, always = report.alerts, report.abstention, report.majority
-    parts = [
-        f"accuracy {100 * report.accuracy.value:.1f} % (always {always.answer}: "
-        f"{100 * always.accuracy:.1f} %)",
-        f"macro F1 {100 * report.macro_f1.value:.1f} %",
-        f"AURC {report.risk.area:.3f}",
-    ]
-    if report.pairs:
-        parts += [
-            f"(from, to) accuracy {100 * report.shift_c2_accuracy.value:.1f} %",
-            f"alerts find {100 * alerts.recall:.1f} % of shifts with {alerts.false_per_100:.1f} "
-            "false alarms per 100 pairs",
-        ]
-    if point.abstained:
-        parts.append(
-            f"{100 * point.abstained:.1f} % abstained ({100 * point.abstained_accuracy:.1f} % of "
-            "those right)"
-        )
-    Console().print(table, classes, "; ".join(parts))
+        classes.add_row(c.label, *map(percent, (c.precision, c.recall, c.f1)), f"{c.support:,}")
+    Console().print(table, classes, *remarks(report), sep="\n")
 
 
 def print_differences(differences: Sequence[Difference], title: str) -> None:

@@ -40,7 +40,9 @@ TrainingDevice = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),
 ]
-Ledger = Annotated[Path, typer.Option(help="where looks at test are recorded")]
+Ledger = Annotated[
+    Path | None, typer.Option(help="where looks at test are recorded (default: next to the set)")
+]
 SplitName = Annotated[
     Literal["train", "dev", "test"],
     typer.Option(help="each look at test is written to the ledger"),
@@ -53,7 +55,9 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="write the figures
 KafkaJars = Annotated[Path, typer.Option(help="Apache Kafka's jars, as `make kafka` gets them")]
 FeatureFiles = Annotated[
     list[Path] | None,
-    typer.Option(help=".npz of vectors, row i of the i-th utterance; may be given several times"),
+    typer.Option(
+        help=".npz of vectors, by their names, else row i of the i-th; may be given several times"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 
@@ -64,6 +68,30 @@ def read_conversations(folder: Path | None, name: str | None) -> DataSet:
 
     with model_errors():
         return read_data_set(conversations_folder(folder), name)
+
+
+def data_words(folder: Path | None, set_name: str) -> list[str]:
+    """Return the words of a command that name this set of this folder."""
+    named = [] if folder is None else ["--data", str(folder)]
+    return [*named, "--set", set_name]
+
+
+def option_words(**options: object) -> list[str]:
+    """Return the words of a command for options that are given: not None and not False."""
+    words: list[str] = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is not None and value is not False:
+            words += [flag] if value is True else [flag, str(value)]
+    return words
+
+
+def warn_of_labels(data: DataSet) -> None:
+    """Say on stderr what looks like an oversight in a set's labels."""
+    from model.data.label_warnings import label_warnings
+
+    for warning in label_warnings(data):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def conversations_folder(folder: Path | None) -> Path:

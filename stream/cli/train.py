@@ -7,37 +7,46 @@ of training options. The models are imported when the command runs: help needs n
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_type_hints
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperCommand, TyperGroup
 
 from model.interface import DEFAULT_KIND
 from model.registry import KINDS, kind_named
-from model.study.figures import hush_torch_geometric, score_rows, write_figures
+from model.study.figures import hush_torch_geometric
+from model.study.ledger import ledger_of
 from model.training.options import Option, Run, TrainingOptions
 from stream.cli.evaluate import print_report
-from stream.cli.options import Data, SetName, model_errors, read_conversations
+from stream.cli.folds import fold_file, folds_in_words, folds_of, read_fold, write_folds
+from stream.cli.options import (
+    Data,
+    SetName,
+    conversations_folder,
+    data_words,
+    model_errors,
+    option_words,
+    read_conversations,
+    warn_of_labels,
+)
+from stream.cli.training_log import followed, open_board
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
     from model.kind import Plan
     from model.train_run import TrainedRun
-    from model.training.progress import Epoch, Listener
+    from model.training.tensorboard import Board
 
 ALWAYS_WRITTEN: Final = ("seed", "threads")  # a run depends on them, whatever the defaults are
-NEVER_WRITTEN: Final = ("encoder",)  # a place on this machine
+RUNS: Final = Path("runs")
 HELP: Final = """\
-Train this model on a data set; write runs/NAME: checkpoint, card, metrics.json, curves.
+Train this model on a data set; write runs/NAME: checkpoint, card, metrics.json, epochs, curves.
 
 The epoch is chosen on the dev split (a tenth of the train dialogues where a set has none); the
 test split is never read. Equal arguments give an equal checkpoint on one machine. A run that
@@ -53,16 +62,33 @@ def train(
     name: Annotated[
         str | None, typer.Option(help="folder under runs/ (default: set and model)")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="where runs are kept")] = Path("runs"),
+    show_recipe: Annotated[
+        bool,
+        typer.Option(
+            "--show-recipe", help="print every setting with unit and meaning; no training"
+        ),
+    ] = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(help="write each epoch for TensorBoard below this folder too"),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="where runs are kept")] = RUNS,
 ) -> None:
     """Train a model of this kind on a data set; write `runs`/NAME."""
     hush_torch_geometric()
+    if show_recipe:
+        _show_recipe(kind, options)
+        return
     from model.data.splits import k_folds, with_dev
 
     read = read_conversations(data, set_name)
-    command = _command(kind, options, read.name)
+    warn_of_labels(read)
+    places = [*data_words(data, read.name), *option_words(name=name)]
+    if runs != RUNS:
+        places += option_words(runs=runs)
+    command = _command(kind, options, places)
+    ledger = ledger_of(read.name, conversations_folder(data))
     default = read.name if kind == DEFAULT_KIND else f"{read.name}-{kind}"
-    reports = []
     with model_errors():
         folder = runs / (name or default)
         if options.folds is None:
@@ -71,23 +97,23 @@ def train(
             folds = k_folds(read, options.folds, seed=options.seed)
             parts = {folder / f"fold-{i}": fold for i, fold in enumerate(folds, start=1)}
         for folder, part in parts.items():
-            with _listener(part) as listener:
-                run = Run(command=command, cache=runs / ".text", listener=listener)
-                try:
-                    plan = kind_named(kind).plan(part, options, run)
-                    outcome = _run(plan, folder, listener, options.languages)
-                except ValueError as error:  # sizes that no model can have
-                    raise ConfigError(f"no such model: {error}") from error
-            title = f"{part.name} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
-            print_report(outcome.report, title)
-            reports.append(outcome.report)
-    if options.folds:
-        scores = [100 * report.weighted_f1.value for report in reports]
-        each = ", ".join(f"{score:.1f}" for score in scores)
-        Console().print(
-            f"{len(scores)} folds, weighted F1 of the one left out: {each}; "
-            f"mean {mean(scores):.1f}, standard deviation {stdev(scores):.1f}"
-        )
+            board = open_board(tensorboard, folder.relative_to(runs))
+            run = Run(command=command, cache=runs / ".text")
+            _trained(kind, part, options, run, folder, ledger, board)
+        if options.folds:
+            told = folds_of([read_fold(folder) for folder in parts], command)
+            write_folds(folder.parent, told)
+            Console().print(folds_in_words(told), highlight=False)
+
+
+def _show_recipe(kind: str, options: TrainingOptions) -> None:
+    """Print the settings of these options as a recipe file."""
+    from model.study.recipes import recipe_file
+
+    given = [_flag(name) for name in ("text", "preset") if getattr(options, name, None)]
+    words = ["emotrack train", kind, *(f"{flag} {getattr(options, flag[2:])}" for flag in given)]
+    with model_errors():
+        print(recipe_file(kind, options, " ".join(words)), end="")
 
 
 class _Train(TyperGroup):
@@ -160,55 +186,68 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _command(kind: str, options: TrainingOptions, set_name: str) -> str:
-    """Return the command that repeats this run, without the places of files."""
-    words = ["emotrack", "train", *([kind] if kind != DEFAULT_KIND else []), "--set", set_name]
+def _command(kind: str, options: TrainingOptions, places: Sequence[str]) -> str:
+    """Return the command that repeats this run; `places` are the words of its data and folder."""
+    words = ["emotrack", "train", *([kind] if kind != DEFAULT_KIND else []), *places]
     default = type(options)()
     for name in _shown(type(options)):
         value = getattr(options, name)
-        if name in NEVER_WRITTEN or value is None:
+        if value is None:
             continue
         if name in ALWAYS_WRITTEN or value != getattr(default, name):
             words += [_flag(name)] if value is True else [_flag(name), str(value)]
     return shlex.join(words)
 
 
-def _run(plan: Plan, folder: Path, listener: Listener, languages: str | None) -> TrainedRun:
-    """Carry out a plan and write metrics.json next to the checkpoint."""
-    from model.study.ablations import ablated, load
-    from model.train_run import carry_out, finished
+def _trained(
+    kind: str,
+    data: DataSet,
+    options: TrainingOptions,
+    run: Run,
+    folder: Path,
+    ledger: Path,
+    board: Board | None,
+) -> None:
+    """Train a model into `folder` and print its scores on dev, unless an equal one is there.
 
-    outcome = carry_out(ablated(plan), folder, listener, load, languages)
-    rows = score_rows(outcome.report, plan.data.name, "dev", outcome.digest)
-    history = {"epochs": {"value": [asdict(epoch) for epoch in outcome.trained.history]}}
-    write_figures(folder / "metrics.json", rows | history, plan.command)
+    Raises `ModelError` where a run with other data or settings has finished there.
+    """
+    from model.training.finished import finished_run
+
+    try:
+        plan = kind_named(kind).plan(data, options, run)
+        digest = finished_run(folder, plan.identity(options.languages))
+        if digest is None:
+            outcome = _run(plan, folder, options, str(ledger), board)
+    except ValueError as error:  # sizes that no model can have
+        raise ConfigError(f"no such model: {error}") from error
+    if digest is None:
+        title = f"{data.name} dev, checkpoint {outcome.digest[:16]} in {outcome.folder}"
+        print_report(outcome.report, title)
+        return
+    Console().print(
+        f"already there: checkpoint {digest[:16]} in {folder}, of equal data and settings; nothing "
+        "was trained"
+    )
+
+
+def _run(
+    plan: Plan, folder: Path, options: TrainingOptions, ledger: str, board: Board | None
+) -> TrainedRun:
+    """Carry out a plan, with its figures and, of a fold, its choices next to the checkpoint."""
+    from model.study.ablations import ablated, load
+    from model.study.run_figures import run_figures
+    from model.train_run import carry_out, finished
+    from model.training.enough import warnings_of
+
+    data = plan.data
+    figures = run_figures(data, plan.command)
+
+    def more(outcome: TrainedRun) -> dict[str, bytes]:
+        return {**figures(outcome), **(fold_file(data, outcome) if options.folds else {})}
+
+    notes = [data.note] if data.note else []
+    with followed([*notes, *warnings_of(data)], board) as listener:
+        outcome = carry_out(ablated(plan), folder, listener, load, options.languages, ledger, more)
     finished(folder)
     return outcome
-
-
-@contextmanager
-def _listener(data: DataSet) -> Iterator[Listener]:
-    """Show a progress bar on stderr with the phase, the share done and the last epoch's score."""
-    from model.training.progress import Listener
-
-    if data.note:
-        Console(stderr=True).print(data.note)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    ) as progress:
-        task = progress.add_task("reading", total=1.0, note="")
-
-        def on_epoch(epoch: Epoch) -> None:
-            note = f"epoch {epoch.number}: dev wF1 {100 * epoch.dev_weighted_f1:.1f}"
-            progress.update(task, note=note)
-
-        yield Listener(
-            on_phase=lambda phase: progress.reset(task, description=phase),
-            on_share=lambda share: progress.update(task, completed=share),
-            on_epoch=on_epoch,
-        )

@@ -14,6 +14,7 @@ May import events, brokers' kafka-python files and `model.data`; begin with `pub
 
 from stream.client.publisher import Publisher
 from stream.client.subscriber import AlertSubscriber, PredictionSubscriber, Received
+from stream.events.answer_rows import rows
 from stream.events.messages import PredictionEvent, ShiftAlert, Utterance
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "Received",
     "ShiftAlert",
     "Utterance",
+    "rows",
 ]

@@ -25,6 +25,7 @@ class Source:
     utterances: Iterator[Utterance]
     total: int | None = None
     repeats: Repeats = field(default_factory=Repeats)  # of standard input: while it is published
+    warnings: tuple[str, ...] = ()  # on features that may belong to other utterances
 
 
 @dataclass(frozen=True, slots=True)

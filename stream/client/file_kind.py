@@ -14,13 +14,16 @@ _PACKED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzi
                   b"\xfd7zXZ": "xz"}  # fmt: skip
 
 
-def require_lines(path: Path) -> None:
+def require_lines(path: Path, command: str = "publish") -> None:
     """Raise `SourceError` with the cure where a file begins as no file of JSON lines does.
+
+    `command` of emotrack is the one that the cure ends with.
 
     Raises `OSError` where it cannot be read. An empty file passes: it has no lines.
     """
     head, name = _head(path), shlex.quote(str(path))
-    cure = _binary(head, name, "| emotrack publish -") or _other_text(head, name)
+    then = f"| emotrack {command} -"
+    cure = _binary(head, name, then) or _other_text(head, name, then)
     if cure is not None:
         raise SourceError(f"{path} {cure}")
 
@@ -52,12 +55,12 @@ def _binary(head: bytes, name: str, then: str) -> str | None:
     return None
 
 
-def _other_text(head: bytes, name: str) -> str | None:
+def _other_text(head: bytes, name: str, then: str) -> str | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"["):
-        return f"is a JSON array, not JSON lines: jq -c '.[]' {name} | emotrack publish -"
+        return f"is a JSON array, not JSON lines: jq -c '.[]' {name} {then}"
     if re.match(rb"\{\s*\n", text):
-        return f"has one JSON object over several lines: jq -c . {name} | emotrack publish -"
+        return f"has one JSON object over several lines: jq -c . {name} {then}"
     if not text.startswith(b"{") and re.search(rb"(?i)^\W*conversation.?id\W*[,;\t]", text):
         return "is a table, not JSON lines: let its name end in .csv"
     return None

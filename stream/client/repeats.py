@@ -13,6 +13,10 @@ from stream.events.messages import Utterance
 
 Placed = tuple[str, Utterance]  # "talk.csv, line 5", and what is there
 REPEATED: Final = "repeated_id"  # code of the `InvalidUtterance`
+OF_PUBLISH: Final = (
+    "Give each an id of its own, or publish the second of two files with --id-prefix, or send them "
+    "all the same with --repeats send. Nothing was sent"
+)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
@@ -50,16 +54,14 @@ class Repeats:
             self.first = name if self.other == 0 else self.first
             self.other += 1
 
-    def refuse(self) -> None:
-        """Raise `InvalidUtterance` where utterances would be lost."""
+    def refuse(self, cure: str = OF_PUBLISH) -> None:
+        """Raise `InvalidUtterance` with the `cure` where utterances would be lost."""
         if self.other:
             raise InvalidUtterance(
                 REPEATED,
                 f"{self.other} of {self.utterances} utterances have an id that their conversation "
                 f"has had, with other words or another speaker (first: {self.first}): a worker "
-                "would take them for repeats and not answer them. Give each an id of its own, or "
-                "publish the second of two files with --id-prefix, or send them all the same with "
-                "--repeats send. Nothing was sent",
+                f"would take them for repeats and not answer them. {cure}",
             )
 
     @property

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, tee
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -18,13 +19,21 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from model.data.feature_file import FeatureRows
+from model.data.feature_match import RowKey
 from model.data.reader import read_data_set
 from model.data.table import CSV_SUFFIXES
 from model.errors import DataError
 from stream.client.data_source import DataChoice, Source, from_data_set
 from stream.client.file_kind import require_lines
 from stream.client.repeats import Placed, Repeats
-from stream.client.table_source import attached, csv_utterances, require_sendable
+from stream.client.table_source import (
+    attached,
+    csv_utterances,
+    in_their_order,
+    keys_of,
+    keys_of_lines,
+    require_sendable,
+)
 from stream.errors import ConfigError, InvalidUtterance, SourceError
 from stream.events.decode import parse
 from stream.events.messages import Utterance, flags_of
@@ -96,24 +105,30 @@ def open_sources(
     features: FeatureRows | None = None,
     *,
     id_prefix: str = "",
+    command: str = "publish",
 ) -> Source:
     """Open standard input (`-`), data-set folders, tables (.csv, .tsv) and files of JSON lines.
 
     They are published one after the other, with `id_prefix` before each conversation id. A file is
     read once before, so that a misfit or a repeated id is known before anything is sent; standard
-    input is read, and refused, as it is published. Row i of `features` is attached to the i-th
-    line of the only file. Raises `SourceError`.
+    input is read, and refused, as it is published. The rows of `features` are attached to the lines
+    of the only file by their names, else in order (`model.data.feature_match`); where they have
+    names, standard input is read to its end before. `command` is the one that reads them, for the
+    cures in its errors. Raises `SourceError`.
     """
     if features is not None and len(sources) > 1:
         raise ConfigError("--features belongs to one file: publish the files one by one")
     repeats = Repeats()
-    opened = [_open_source(name, choice, stdin, features, repeats, id_prefix) for name in sources]
+    open_one = partial(_open_source, choice=choice, stdin=stdin, features=features,
+                       repeats=repeats, id_prefix=id_prefix, command=command)  # fmt: skip
+    opened = [open_one(name) for name in sources]
     totals = [source.total for source in opened]
     return Source(
         ", ".join(source.name for source in opened),
         chain.from_iterable(source.utterances for source in opened),
         total=None if None in totals else sum(filter(None, totals)),
         repeats=repeats,
+        warnings=tuple(chain.from_iterable(source.warnings for source in opened)),
     )
 
 
@@ -124,6 +139,7 @@ def _open_source(
     features: FeatureRows | None,
     repeats: Repeats,
     id_prefix: str,
+    command: str,
 ) -> Source:
     path = Path(source)
     if path.is_dir():
@@ -140,28 +156,47 @@ def _open_source(
             raise SourceError(str(error)) from error
         return replace(opened, utterances=_renamed(opened.utterances, id_prefix))
     limit = choice.limit_conversations
+    lines: Iterable[bytes] = stdin or sys.stdin.buffer
+    warnings: list[str] = []
+    if features is not None and features.names:
+        lines = list(lines) if source == "-" else ()
+        features, warnings = in_their_order(features, _keys(path, lines))
     if source == "-":
-        name, placed = "standard input", read_lines(stdin or sys.stdin.buffer, "standard input")
+        name, placed = "standard input", read_lines(lines, "standard input")
     else:
-        name, placed = path.name, _file_utterances(path)
+        name, placed = path.name, _file_utterances(path, command)
     again = source != "-" and not path.is_fifo() and not path.is_char_device()
-    rows = _read_first(path, id_prefix, limit, repeats) if again else None
+    rows = _read_first(path, id_prefix, limit, repeats, command) if again else None
     placed = _prefixed(placed, id_prefix)
     if features is not None:
         require_sendable(features, rows, name)
         placed = _placed_rows(placed, features, name)
     placed = _first_conversations(placed, limit)
     placed = placed if again else repeats.counted(placed)
-    return Source(name, (utterance for _place, utterance in placed))
+    utterances = (utterance for _place, utterance in placed)
+    return Source(name, utterances, warnings=tuple(warnings))
 
 
-def _read_first(path: Path, prefix: str, limit: int | None, repeats: Repeats) -> int:
+def _keys(path: Path, lines: Iterable[bytes]) -> list[RowKey]:
+    """Return what names the utterances of a file, or of the lines of standard input."""
+    if path.suffix.lower() in CSV_SUFFIXES:
+        return keys_of(path)
+    if str(path) == "-":
+        return keys_of_lines(lines)
+    try:
+        with path.open("rb") as file:
+            return keys_of_lines(file)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_first(path: Path, prefix: str, limit: int | None, repeats: Repeats, command: str) -> int:
     """Read a file before it is published: count its repeats, and return its utterances."""
     rows = 0
 
     def counted() -> Iterator[Placed]:
         nonlocal rows
-        for one in _prefixed(_file_utterances(path), prefix):
+        for one in _prefixed(_file_utterances(path, command), prefix):
             rows += 1
             yield one
 
@@ -193,19 +228,23 @@ def _with_prefix(utterance: Utterance, prefix: str) -> Utterance:
     return msgspec.structs.replace(utterance, conversation_id=prefix + utterance.conversation_id)
 
 
-def _file_utterances(path: Path) -> Iterator[Placed]:
+def _file_utterances(path: Path, command: str) -> Iterator[Placed]:
     if path.suffix.lower() in CSV_SUFFIXES:
         yield from csv_utterances(path)
         return
     try:
-        require_lines(path)
+        require_lines(path, command)
         with path.open("rb") as file:
             yield from read_lines(file, path.name)
     except OSError as error:
-        raise SourceError(
-            f"cannot read {path}: {error.strerror}. Give a file of JSON lines, - for standard "
-            "input, a .csv, or a data-set folder"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"cannot read {path}: {error.strerror}. Give a file of JSON lines, - for standard input, a "
+        ".csv, or a data-set folder"
+    )
 
 
 def read_lines(lines: Iterable[bytes], name: str) -> Iterator[Placed]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.feature_file import FeatureRows
+from model.data.feature_match import RowKey, matched, row_keys
 from model.data.table import TableRow, read_table
 from model.errors import DataError
 from model.interface import MODALITIES
@@ -27,7 +28,7 @@ from stream.events.recognise import nearest
 NUMBERS: Final = ("seq", "start_ms", "end_ms")
 NEEDED: Final = ("conversation_id", "speaker_id")
 COLUMNS_SHOWN: Final = 12
-NOT_SENT: Final = ("emotion", "split")  # labels of a data set that no live utterance has
+NOT_SENT: Final = ("emotion", "sentiment", "split")  # of a data set: no live utterance has them
 
 
 def csv_utterances(path: Path) -> Iterator[Placed]:
@@ -48,6 +49,36 @@ def csv_utterances(path: Path) -> Iterator[Placed]:
         raise SourceError(str(error)) from error
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}. Give a .csv") from error
+
+
+def keys_of(path: Path) -> list[RowKey]:
+    """Return what names each row of a table, for vectors. Raises `SourceError`."""
+    try:
+        return list(row_keys(row.cells for row in read_table(path)))
+    except DataError as error:
+        raise SourceError(str(error)) from error
+
+
+def keys_of_lines(lines: Iterable[bytes]) -> list[RowKey]:
+    """Return what names each JSON line, for vectors; what cannot be read is found when it is."""
+    cells: list[dict[str, Any]] = []
+    for line in lines:
+        if line.strip():
+            try:
+                event = json.loads(line)
+            except (ValueError, RecursionError):
+                event = {}
+            cells.append(event if isinstance(event, dict) else {})
+    return list(row_keys(cells))
+
+
+def in_their_order(features: FeatureRows, keys: Sequence[RowKey]) -> tuple[FeatureRows, list[str]]:
+    """Return the vectors in the order of the utterances, and warnings. Raises `SourceError`."""
+    warnings: list[str] = []
+    try:
+        return matched(features, keys, warnings.append), warnings
+    except DataError as error:
+        raise SourceError(str(error)) from error
 
 
 def _missing(missing: Sequence[str], path: Path) -> str:

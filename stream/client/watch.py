@@ -1,4 +1,4 @@
-"""Display of predictions or alerts: a live table in a terminal, else lines of text or JSON."""
+"""Display of predictions or alerts: a live table in a terminal, lines of text or JSON, a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Final, TextIO
 
 from rich.console import Console
@@ -13,12 +14,22 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from stream.client.answer_file import AnswerFile
 from stream.client.subscriber import Received
+from stream.events.answer_rows import (
+    ALERT_COLUMNS,
+    PREDICTION_COLUMNS,
+    Row,
+    alert_row,
+    answer_row,
+    probability_columns,
+)
 from stream.events.cloudevents import END_TO_END_MS, utc
 from stream.events.messages import PredictionEvent, ShiftAlert, encode
 
 Event = Received[PredictionEvent] | Received[ShiftAlert]
 BAR: Final = 10
+TIME: Final = "time"  # column of a table: when the broker took the record, UTC
 _ROWS: Final = 20
 _COLUMNS: Final = (
     "time, UTC",
@@ -46,6 +57,43 @@ def watch(
         for _ in _show(islice(events, limit), console, jsonl, out):
             shown += 1
     return shown
+
+
+def save(
+    events: Iterable[Event], path: Path, *, alerts: bool, limit: int | None = None
+) -> AnswerFile:
+    """Write events to a table as they come, until their end, `limit` of them, or Ctrl-C.
+
+    The labels of the first prediction are the columns of a .csv or .parquet: those of a model
+    with others are left out, and counted. Returns the closed file, for its counts.
+    """
+    file: AnswerFile | None = None
+    try:
+        with suppress(KeyboardInterrupt):
+            for received in islice(events, limit):
+                file = file or AnswerFile(path, _columns(received.event), whole=False)
+                file.write(received.event, _row(received))
+        file = file or AnswerFile(path, _columns(None, alerts=alerts), whole=False)
+        return file
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _columns(
+    first: PredictionEvent | ShiftAlert | None, *, alerts: bool = False
+) -> dict[str, type]:
+    """Return the columns of a table that begins with this event, or has none."""
+    if alerts or isinstance(first, ShiftAlert):
+        return {TIME: str, **ALERT_COLUMNS}
+    labels = () if first is None else first.probabilities
+    return {TIME: str, **PREDICTION_COLUMNS, **probability_columns(list(labels))}
+
+
+def _row(received: Event) -> Row:
+    event = received.event
+    row = answer_row(event) if isinstance(event, PredictionEvent) else alert_row(event)
+    return {TIME: utc(received.timestamp_ms).isoformat(timespec="milliseconds"), **row}
 
 
 def _show(

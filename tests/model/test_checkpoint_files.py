@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint_files import calibration_from, default_checkpoint
+from model.checkpoint_files import calibration_from, default_checkpoint, write_card
 from model.errors import CheckpointError
 from model.interface import ServingOptions
 from model.pcgnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -76,6 +76,13 @@ def test_a_model_saved_again_after_loading_is_unchanged(tmp_path: Path) -> None:
         version=found.version,
     )
     assert digest == found.digest
+
+
+def test_the_card_is_no_part_of_the_digest(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    before = load_checkpoint(folder).digest
+    write_card(folder, "---\nlicense: other\n---\n# Another card\n")
+    assert load_checkpoint(folder).digest == before
 
 
 def flip_a_weight(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from model.checkpoint_files import default_checkpoint
 from model.data.dataset import UNLABELLED, Dialogue, speaker_pairs
@@ -31,6 +32,7 @@ DATA = generated_conversations(20, seed=2)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    torch.manual_seed(2)  # whatever ran before in this process
     model = Pcgnet(fitting_config(DATA, hidden=16))
     normalise_inputs(model, DATA.split("train"))
     return saved(model, tmp_path_factory.mktemp("checkpoint"))

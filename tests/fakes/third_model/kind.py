@@ -13,7 +13,12 @@ from model.training.options import Option, Run, TrainingOptions
 
 if TYPE_CHECKING:
     from model.data.dataset import DataSet
-    from tests.fakes.third_model.model import CountingCheckpoint, CountingPlan, Recipe
+    from tests.fakes.third_model.model import (
+        CountingCheckpoint,
+        CountingConfig,
+        CountingPlan,
+        Recipe,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,11 @@ class CountingKind(Kind[CountingOptions]):
         config = changed(CountingConfig(data.labels, options.memory), of_model, "model")
         recipe = changed(Recipe(), of_recipe, "recipe")
         return CountingPlan(data, config, recipe, options.seed, run.command, None, options.threads)
+
+    def settings(self, options: CountingOptions) -> tuple[Recipe, CountingConfig]:
+        from tests.fakes.third_model.model import CountingConfig, Recipe
+
+        return Recipe(), CountingConfig(("one", "another"), options.memory)
 
     def recipe(self, text: TextMode, changes: Mapping[str, Any]) -> Recipe:
         from model.training.settings import changed

@@ -118,14 +118,22 @@ def test_an_utterance_needs_no_text_where_it_has_a_vector() -> None:
     ("rows", "features", "message"),
     [
         ([], NO_FEATURES, "no utterances"),
-        ([row(2, emotion=None)], NO_FEATURES, "line 2: nothing in a column `emotion`.*--label-col"),
-        ([row(2, text=None)], NO_FEATURES, "`text`: name it with --text-column"),
+        (
+            [row(2, emotion=None)],
+            NO_FEATURES,
+            "1 utterances has an emotion.*--label-col",
+        ),
+        ([row(2, text=None)], NO_FEATURES, "a text .*name the column with --text-column"),
         (
             [row(2), row(3, speaker_id=None)],
             NO_FEATURES,
-            "line 3: `speaker_id` is None.*--speaker-c",
+            "line 3: nothing in the column `speaker_id`.*--speaker-c",
         ),
-        ([row(2), row(3, conversation_id=None)], NO_FEATURES, "line 3: `conversation_id` is None"),
+        (
+            [row(2), row(3, conversation_id=None)],
+            NO_FEATURES,
+            "line 3: nothing in the column `conversation_id`.*--conversation-column",
+        ),
         ([row(2), row(3, text=None)], NO_FEATURES, "line 3: neither a text nor a vector"),
         ([row(2), row(3, text=["a"])], NO_FEATURES, r"line 3: `text` is \['a'\]"),
         (

@@ -22,8 +22,8 @@ from model.scoring.scores import (
     auroc,
     average_precision,
     calibration_error,
-    confusion,
     macro_f1,
+    tally,
     weighted_f1,
 )
 from model.serving.calibration import Calibration
@@ -85,8 +85,8 @@ def test_every_resampled_score_is_that_of_the_rows_drawn() -> None:
     for i, times in enumerate(drawn):
         rows = np.repeat(np.arange(100), times[answers.dialogue])
         pairs = np.repeat(np.arange(60), times[answers.pair_dialogue])
-        counts = confusion(answers.labels[rows], answers.guess[rows], 3)
-        both = confusion(answers.shifts[pairs], answers.shift.argmax(1)[pairs], 9)
+        counts = tally(answers.labels[rows], answers.guess[rows], 3)
+        both = tally(answers.shifts[pairs], answers.shift.argmax(1)[pairs], 9)
         shifted = answers.shifted[pairs]
         expected: dict[str, Doubles | float] = {
             "accuracy": accuracy(counts),

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from model.scoring.answers import Answers
 from model.scoring.calibrate import (
+    LEAST_SHIFTS,
     _logistic,
+    alert_points,
     beta_map,
     calibrate,
     emotion_calibration,
@@ -298,10 +300,24 @@ def test_calibration_abstains_on_its_share_and_rearms_below_its_threshold() -> N
     assert 100 * ((stated >= thresholds.shift) & ~shifted).mean() == pytest.approx(5.0, abs=0.1)
 
 
-def test_a_set_without_pairs_can_be_calibrated_and_never_alerts() -> None:
+def test_a_set_without_pairs_can_be_calibrated_and_has_the_fallback_threshold() -> None:
     logits, labels = sampled(6, 100, 3)
     fitted, thresholds = calibrate(logits, labels, np.empty((0, 9)), np.empty(0, np.int64), 3)
-    assert (fitted.shift, fitted.shift_map, thresholds.shift) == (1.0, (), 1.0)
+    assert (fitted.shift, fitted.shift_map, thresholds.shift) == (1.0, (), 0.5)
+
+
+@pytest.mark.parametrize("shifts", [0, 2, LEAST_SHIFTS - 1])
+def test_too_few_shifts_choose_no_threshold(shifts: int) -> None:
+    stated = np.linspace(0.01, 0.2, 60)
+    shifted = np.arange(60) >= 60 - shifts
+    assert alert_points(stated, shifted, 5.0) == (0.5, 0.4)
+    enough = np.arange(60) >= 60 - LEAST_SHIFTS
+    enter, leave = alert_points(stated, enough, 5.0)
+    assert leave < enter < 0.2
+    logits, labels = sampled(7, 100, 2)
+    joint = np.random.default_rng(0).normal(size=(60, 4))
+    _, chosen = calibrate(logits, labels, joint, np.where(shifted, 1, 0), 2)
+    assert (chosen.shift, chosen.shift_exit) == (0.5, 0.4)
 
 
 def cut(dialogues: int, rows: int, seed: int) -> Answers:

@@ -91,3 +91,12 @@ def test_drawing_needs_no_display_and_importing_no_matplotlib() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
     report_pictures(made_up())
     assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.slow
+def test_a_matrix_of_many_labels_stays_a_picture_of_usual_size() -> None:
+    """One of 200 labels with its numbers had 13,000 pixels a side."""
+    few = made_up()
+    classes = tuple(replace(few.classes[0], label=f"label {i}") for i in range(200))
+    many = replace(few, classes=classes, confusion=np.ones((200, 200), np.int64))
+    assert max(pixels(confusion_picture(many)).shape) < 5_000

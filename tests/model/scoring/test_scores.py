@@ -14,8 +14,8 @@ from model.scoring.scores import (
     average_precision,
     calibration_error,
     class_f1,
-    confusion,
     macro_f1,
+    tally,
     weighted_f1,
 )
 
@@ -24,7 +24,7 @@ from model.scoring.scores import (
 def test_f1_and_accuracy_are_scikit_learns(seed: int, rows: int, classes: int) -> None:
     rng = np.random.default_rng(seed)
     truth, guess = rng.integers(0, classes, (2, rows))
-    counts = confusion(truth, guess, classes)
+    counts = tally(truth, guess, classes)
     every = list(range(classes))
     theirs = metrics.f1_score(truth, guess, average="weighted", labels=every, zero_division=0)
     assert float(weighted_f1(counts)) == pytest.approx(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from model.errors import LedgerError
 from model.scoring.answers import Answers
+from model.scoring.bootstrap import Interval
 from model.scoring.report import Report, score
 from model.serving.calibration import Calibration, Thresholds
 from model.study.ledger import COLUMNS, check_ledger, note_look, sentence_on_looks
@@ -64,6 +66,14 @@ def test_a_ledger_of_before_keeps_its_lines_and_gains_columns_at_the_end(
     assert old.startswith("2025,old,meld,2610,1864,.5,.5,.4,.6,.7,.3,.04,.03,")
     assert looks(ledger)[0]["macro_f1"] == ""
     assert looks(ledger)[1]["macro_f1"] == f"{report.macro_f1.value:.4f}"
+
+
+def test_a_score_that_there_is_not_is_an_empty_cell(tmp_path: Path, report: Report) -> None:
+    ledger = tmp_path / "ledger.csv"
+    no_shift = replace(report, shift_auroc=Interval(float("nan"), float("nan"), float("nan")))
+    note_look(ledger, "abc", "calls", no_shift, now=NOW)
+    assert looks(ledger)[0]["shift_auroc"] == ""
+    assert "nan" not in ledger.read_text("utf-8")
 
 
 def test_the_committed_ledger_can_be_continued() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.data.dataset import SPLITS
 from model.data.reader import read_data_set
 from model.data.writer import write_data_set
 from tests.fakes.console import emotrack, run
@@ -58,6 +59,29 @@ def test_a_csv_with_text_vectors_trains(talk: Path, tmp_path: Path) -> None:
     runs = ("--runs", str(tmp_path / "runs"), "--name", "one", "--epochs", "1", "--hidden", "8")
     run("train", "--data", str(tmp_path / "set"), *runs)
     assert (tmp_path / "runs" / "one" / "model.safetensors").exists()
+
+
+def test_sounds_listed_as_text_find_their_utterances_or_are_refused(tmp_path: Path) -> None:
+    """30 clips, 0.wav to 29.wav, as `extract audio clips/*.wav` names them."""
+    names = sorted(map(str, range(30)))
+    np.savez(tmp_path / "a.npz", audio=np.arange(30.0)[:, None], name=np.array(names))
+    head = "call_id,speaker,text,label,split"
+    lines = [f"c{i % 3},ann,hi,{'ab'[i % 2]},{SPLITS[i % 3]}" for i in range(30)]
+    plain, clips = tmp_path / "plain.csv", tmp_path / "clips.csv"
+    plain.write_text("\n".join([head, *lines]))
+    wavs = [f"{line},clips/{i}.wav" for i, line in enumerate(lines)]
+    clips.write_text("\n".join([head + ",clip", *wavs]))
+    out = ("--out", str(tmp_path / "set"), "--features", str(tmp_path / "a.npz"))
+    assert "sorted as text (row 2 is '10', by number it would be '2')" in refused(
+        "data", "convert", str(plain), *out
+    )
+    assert not (tmp_path / "set").exists()
+    run("data", "convert", str(clips), *out)
+    data = read_data_set(tmp_path / "set")
+    for number, part in enumerate(SPLITS):
+        (dialogue,) = data.split(part)
+        sounds = [names[int(value)] for value in dialogue.features["audio"][:, 0]]
+        assert sounds == [str(i) for i in range(number, 30, 3)]
 
 
 def test_the_json_of_published_code_becomes_a_set_that_reads(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from model.training.loop import normalise_inputs
 from stream.errors import ConfigError, SourceError
 from tests.fakes import console
 from tests.fakes.conversations import generated_conversations
+from tests.fakes.encoder import write_tiny_encoder
 
 DATA = generated_conversations(20, seed=3)
 
@@ -83,6 +84,48 @@ def test_two_checkpoints_are_compared_in_a_table_and_in_the_figures(
     assert {row["value"] for row in itself.values()} == {0.0}
 
 
+def test_the_answers_are_a_row_an_utterance_and_add_up_to_the_scores(
+    data: str, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    figures, answers = tmp_path / "figures.json", tmp_path / "answers.csv"
+    run("evaluate", str(pair[0]), "--data", data, "--json", str(figures), "--answers", str(answers))
+    with answers.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    dialogues = DATA.split("dev")
+    assert [(r["conversation_id"], r["utterance_id"], r["speaker_id"]) for r in rows] == [
+        (d.dialogue_id, id, speaker)
+        for d in dialogues
+        for id, speaker in zip(d.utterance_ids, d.speakers, strict=True)
+    ]
+    labelled = [row for row in rows if row["label"]]
+    assert {row["right"] for row in rows if not row["label"]} <= {""}
+    scores = json.loads(figures.read_text("utf-8"))["A1"]
+    right = [row["right"] == "true" for row in labelled]
+    assert right == [row["label"] == row["emotion"] for row in labelled]
+    assert 100 * sum(right) / len(right) == pytest.approx(scores["accuracy"], abs=1e-3)
+    for row in rows:
+        stated = {name: float(p) for name, p in row.items() if name.startswith("p_")}
+        assert sum(stated.values()) == pytest.approx(1, abs=1e-5)
+        assert max(stated, key=stated.__getitem__) == f"p_{row['emotion']}"
+        assert row["abstained"] == str(float(row["confidence"]) < 0.2).lower()
+    first = {(r["conversation_id"], r["speaker_id"]) for r in rows if not r["shift_probability"]}
+    assert sum(not r["shift_probability"] for r in rows) == len(first)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--answers", "answers.xlsx"), "ends in .csv, .jsonl, .parquet"),
+        (("--topic", "t", "--report", "r"), "leave out the checkpoint, --against, --json and"),
+    ],
+)
+def test_answers_that_cannot_be_written_or_scored_are_known_at_once(
+    data: str, pair: tuple[Path, Path], arguments: tuple[str, ...], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        run("evaluate", str(pair[0]), "--data", data, *arguments)
+
+
 def test_comparing_on_test_is_a_look_of_both(
     data: str, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -112,11 +155,14 @@ def test_a_report_that_cannot_be_written_is_one_sentence_and_leaves_nothing(
 @pytest.mark.slow
 def test_a_baseline_is_scored_as_a_checkpoint_is(data: str, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
-    output = run("baseline", "logistic", "--data", data, "--json", str(figures), "--text-only")
+    encoder = ("--encoder", str(write_tiny_encoder(tmp_path / "encoder")), "--runs", str(tmp_path))
+    common = ("--data", data, "--json", str(figures), "--text-only")
+    output = run("baseline", "logistic", *common, *encoder)
     assert "inverse penalty" in output
     rows = json.loads(figures.read_text("utf-8"))
     assert rows["A1"]["checkpoint"] == "baseline-logistic-text-seed0"
-    assert rows["command"].startswith("emotrack baseline logistic --set generated --split dev")
+    begins = f"emotrack baseline logistic --data {data} --set generated --split dev"
+    assert rows["command"].startswith(begins)
 
 
 def test_a_baseline_without_conversations_is_one_sentence(tmp_path: Path) -> None:

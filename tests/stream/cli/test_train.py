@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from model.data.writer import write_data_set
 from model.errors import CheckpointError
 from model.pcgnet.checkpoint import load_checkpoint, save_checkpoint
 from model.text.languages import Languages
 from stream.errors import ConfigError, ModelUnfit, SourceError
+from stream.main import EXTRA_OF
 from tests.fakes.console import run
 from tests.fakes.conversations import generated_conversations
 from tests.fakes.encoder import write_tiny_encoder
@@ -37,18 +43,24 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs / "one"
 
 
-def test_training_leaves_a_checkpoint_its_card_and_its_metrics(trained: Path) -> None:
+def test_training_leaves_a_checkpoint_its_card_and_its_metrics(data: Path, trained: Path) -> None:
     checkpoint = load_checkpoint(trained)
     metrics = json.loads((trained / "metrics.json").read_text("utf-8"))
     assert metrics["A1"]["checkpoint"] == checkpoint.digest
     assert metrics["A1"]["split"] == "dev"
-    assert metrics["command"].startswith("emotrack train --set generated --text vectors --seed 0")
+    places = f"--data {data} --set generated --name one --runs {trained.parent}"
+    assert metrics["command"].startswith(f"emotrack train {places} --text vectors --seed 0")
     card = (trained / "README.md").read_text("utf-8")
     assert metrics["command"] in card
     assert "inner state" in card
     assert "television" not in card  # the card of MELD alone mentions it
     assert len(metrics["epochs"]["value"]) == 1
     assert (trained / "learning-curves.png").read_bytes().startswith(b"\x89PNG")
+    with (trained / "epochs.csv").open(encoding="utf-8", newline="") as file:
+        (epoch,) = csv.DictReader(file)
+    assert (epoch["epoch"], epoch["best"]) == ("1", "yes")
+    f1 = metrics["epochs"]["value"][0]["dev_weighted_f1"]
+    assert float(epoch["dev_weighted_f1"]) == pytest.approx(f1, abs=1e-6)
     assert not (trained / "progress.pt").exists()  # of no use once the run has ended
 
 
@@ -160,7 +172,17 @@ def test_a_set_without_dev_is_trained_with_dialogues_held_out(
     result = run("train", *common, "--epochs", "1", "--hidden", "8")
     assert "1 of 14 train dialogues held out" in result
     result = run("train", *common, "--epochs", "1", "--hidden", "8", "--folds", "2")
-    assert "2 folds, weighted F1 of the one left out" in " ".join(result.split())
+    said = " ".join(result.split())
+    assert "2 folds, weighted F1 of the one left out" in said
+    assert "fold 1: trained on 7 dialogues; the 7 left out chose epoch 1" in said
+    told = json.loads((tmp_path / "generated" / "folds.json").read_text("utf-8"))
+    assert "chose its epoch, calibration and thresholds" in told["note"]
+    ids = {dialogue.dialogue_id for dialogue in whole}
+    assert set().union(*(fold["left_out"] for fold in told["folds"])) == ids
+    digests = [load_checkpoint(tmp_path / "generated" / f"fold-{i}").digest for i in (1, 2)]
+    assert [fold["checkpoint"] for fold in told["folds"]] == digests
+    scores = [fold["weighted_f1"] for fold in told["folds"]]
+    assert told["over_folds"]["weighted_f1"]["mean"] == pytest.approx(sum(scores) / 2)
     assert load_checkpoint(tmp_path / "generated" / "fold-2").config.hidden == 8
 
 
@@ -179,7 +201,11 @@ def test_the_papers_preset_fits_the_datas_widths(data: Path, tmp_path: Path) -> 
         ("recipe: {epoch: 3}", "did you mean epochs"),
         ("model: {hiden: 3}", "did you mean hidden"),
         ("training: {}", "two sections"),
-        ("recipe: {balance: equal}", "balance must be one of"),
+        ("recipe: {balance: equal}", "`balance` is 'equal', must be one of fixed"),
+        ("recipe: {learning_rate: fast}", "`learning_rate` is 'fast', expected a number"),
+        ("recipe: {epochs: many}", "`epochs` is 'many', expected a whole number"),
+        ("model: {labels: [a, b]}", "`labels` follows from the data set: leave it out"),
+        ("model: {recurrence: {window: wide}}", "`window`, which is 'wide', expected a whole"),
         ("recipe: [1", "cannot read"),
     ],
 )
@@ -231,7 +257,7 @@ def test_the_other_model_is_trained_and_scored_by_the_same_commands(
     run("train", "hrg-ssa", *common, "--runs", str(tmp_path), "--recipe", str(recipe))
     folder = tmp_path / "generated-hrg-ssa"
     metrics = json.loads((folder / "metrics.json").read_text("utf-8"))
-    assert metrics["command"].startswith("emotrack train hrg-ssa --set generated")
+    assert metrics["command"].startswith(f"emotrack train hrg-ssa --data {data} --set generated")
     figures = tmp_path / "figures.json"
     run("evaluate", str(folder), *common, "--json", str(figures))
     assert json.loads(figures.read_text("utf-8"))["A1"] == metrics["A1"]
@@ -266,3 +292,126 @@ def test_a_checkpoint_of_another_encoder_states_no_language_by_itself(trained: P
     assert load_checkpoint(trained).languages is None
     card = (trained / "README.md").read_text("utf-8")
     assert "## Languages\n\nNone is stated: an utterance in any language is answered" in card
+
+
+def test_epochs_of_a_recipe_are_the_epochs_that_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And without a terminal each is a plain line; 1e-3 is a number."""
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text("recipe: {epochs: 2, learning_rate: 1e-3}\nmodel: {hidden: 8}\n", "utf-8")
+    said = run(
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--text", "vectors"),
+        *("--recipe", str(recipe)),
+    )
+    said += capsys.readouterr().err
+    metrics = json.loads((tmp_path / "generated" / "metrics.json").read_text("utf-8"))
+    assert len(metrics["epochs"]["value"]) == 2
+    lines = [line for line in said.splitlines() if line.startswith("epoch ")]
+    assert len(lines) == 2
+    assert re.fullmatch(
+        r"epoch 1 of at most 2: train loss \d+\.\d+, dev loss \d+\.\d+, dev weighted F1 \d+\.\d %, "
+        r"best \d+\.\d % in epoch 1, at most \d+ s left",
+        lines[0],
+    )
+    assert lines[1].endswith("nothing left")
+    assert "learning_rate=0.001" in (tmp_path / "generated" / "README.md").read_text("utf-8")
+
+
+def test_the_recipe_is_shown_without_any_data() -> None:
+    shown = yaml.safe_load(run("train", "--show-recipe", "--text", "frozen", "--hidden", "16"))
+    assert shown["recipe"]["epochs"] == 12
+    assert shown["model"]["hidden"] == 16
+    said = run("train", "hrg-ssa", "--show-recipe")
+    assert yaml.safe_load(said)["recipe"]["sentence_weight"] == 0.3
+    assert re.search(r"most_tokens: 128 +# \[tokens\] of an utterance; the rest is cut", said)
+
+
+def emotrack(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stream.main", *arguments], stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_and_a_resumption_are_said(
+    data: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    command = (
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--text", "vectors"),
+        *("--hidden", "64", "--epochs", "40"),
+    )
+    with emotrack(*command) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("epoch 2 of at most 40"):
+                process.send_signal(number)
+    assert process.returncode == code, said
+    told = re.search(r"interrupted in epoch (\d+): run the same command again", said[-1])
+    assert told, said
+    done = int(told[1]) - 1
+    assert f"it goes on after epoch {done}" in said[-1]
+    rows = (tmp_path / "generated" / "epochs.csv").read_text("utf-8").splitlines()
+    assert len(rows) == 1 + done
+    with emotrack(*command) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("epoch "):
+                process.send_signal(number)
+    assert any(f"resuming: {done} epochs of at most 40 done" in line for line in said), said
+    assert next(line for line in said if line.startswith("epoch ")).startswith(f"epoch {done + 1}")
+
+
+def test_what_is_too_little_is_said_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data_set(tmp_path, generated_conversations(8, seed=2))
+    said = run(
+        *("train", "--data", str(tmp_path), "--runs", str(tmp_path), "--text", "vectors"),
+        *("--epochs", "1", "--hidden", "8"),
+    )
+    said = " ".join((said + capsys.readouterr().err).split())
+    assert "warning: dev has 1 dialogue: the epoch" in said
+    assert "it is the fallback 0.5; `emotrack thresholds` sets another" in said
+    assert "an interval needs 10 at least" in said
+    assert not re.search(r"\bnan\b|A4_|\baim\b", said)
+    folder = tmp_path / "generated"
+    assert load_checkpoint(folder).thresholds.shift == 0.5
+    card = (folder / "README.md").read_text("utf-8")
+    assert "Both are a fallback: dev has fewer than the 20 shifts" in card
+    assert not re.search(r"\bnan\b", card)
+
+
+def test_tensorboard_is_asked_for_by_its_extra(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ModuleNotFoundError) as raised:
+        run(
+            *("train", "--data", str(data), "--runs", str(tmp_path), "--text", "vectors"),
+            *("--tensorboard", str(tmp_path / "board")),
+        )
+    assert raised.value.name is not None
+    assert EXTRA_OF[raised.value.name] == "tensorboard"
+    assert not (tmp_path / "generated").exists()
+
+
+def test_each_epoch_is_in_tensorboards_files(data: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="the extra tensorboard"
+    )
+    run(
+        *("train", "--data", str(data), "--runs", str(tmp_path), "--text", "vectors"),
+        *("--epochs", "2", "--hidden", "8", "--tensorboard", str(tmp_path / "board")),
+    )
+    events = accumulator.EventAccumulator(str(tmp_path / "board" / "generated")).Reload()
+    metrics = json.loads((tmp_path / "generated" / "metrics.json").read_text("utf-8"))
+    found = [(event.step, event.value) for event in events.Scalars("dev/weighted_f1")]
+    epochs = metrics["epochs"]["value"]
+    assert found == [(e["number"], pytest.approx(e["dev_weighted_f1"])) for e in epochs]

@@ -219,3 +219,39 @@ def test_a_table_in_utf_16_says_how_to_convert_it(tmp_path: Path) -> None:
 def test_a_bad_row_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         list(csv_utterances(csv_file(tmp_path, text)))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", "-"])
+def test_published_sounds_go_to_the_utterances_of_their_names(tmp_path: Path, suffix: str) -> None:
+    audio = np.arange(12, dtype=np.float32)[:, None]
+    names = sorted(map(str, range(12)))
+    np.savez(tmp_path / "a.npz", audio=audio, name=np.array(names))
+    told = [f'{{"conversation_id":"c","utterance_id":"{i}","speaker_id":"s"}}\n' for i in range(12)]
+    source = tmp_path / f"calls{suffix}"
+    table = "call_id,uid,speaker\n" + "".join(f"c,{i},s\n" for i in range(12))
+    source.write_text(table if suffix == ".csv" else "".join(told))
+    opened = open_sources(
+        ["-" if suffix == "-" else str(source)],
+        DataChoice(),
+        io.BytesIO(source.read_bytes()),
+        read_feature_rows([tmp_path / "a.npz"]),
+    )
+    sent = {u.utterance_id: numbers(vectors_of(u)["audio"]) for u in opened.utterances}
+    assert {id: names[int(value)] for id, (value,) in sent.items()} == {n: n for n in names}
+    assert opened.warnings == ()
+
+
+def test_a_clip_column_finds_the_sounds_and_doubtful_names_are_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", audio=np.array([[1.0], [2.0]]), name=np.array(["y", "x"]))
+    features = read_feature_rows([tmp_path / "a.npz"])
+    clips, others = tmp_path / "clips.csv", tmp_path / "others.csv"
+    clips.write_text("call_id,uid,speaker,clip,text\nc,1,s,wav/x.wav,hi\nc,2,s,wav/y.wav,ho\n")
+    others.write_text("call_id,uid,speaker,text\nc,1,s,hi\nc,2,s,ho\n")
+    opened = open_sources([str(clips)], DataChoice(), features=features)
+    assert [numbers(vectors_of(u)["audio"]) for u in opened.utterances] == [[2], [1]]
+    assert opened.warnings == ()
+    (warning,) = open_sources([str(others)], DataChoice(), features=features).warnings
+    assert "row i is taken for the i-th utterance" in warning
+    np.savez(tmp_path / "b.npz", audio=np.array([[1.0], [2.0]]), name=np.array(["1", "x"]))
+    with pytest.raises(SourceError, match="1 of its 2 names are those of an utterance"):
+        open_sources([str(clips)], DataChoice(), features=read_feature_rows([tmp_path / "b.npz"]))

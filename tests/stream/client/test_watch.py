@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from stream.client import Received
-from stream.client.watch import BAR, Event, bar, watch
+from stream.client.watch import BAR, Event, bar, save, watch
 from stream.events.messages import Context, InputRef, ModelRef, PredictionEvent, Shift, ShiftAlert
 
 MODEL = ModelRef("pcgnet", "1", "d" * 64, "none")
@@ -120,3 +122,28 @@ def test_the_bar_is_always_ten_marks(probability: float) -> None:
     drawn = bar(probability).plain
     assert drawn.startswith("#" * round(probability * BAR))
     assert len(drawn) == BAR + len(f" {probability:.2f}")
+
+
+def test_a_table_of_predictions_has_their_labels_and_their_time(tmp_path: Path) -> None:
+    other = msgspec.structs.replace(PREDICTION, probabilities={"fear": 1.0})
+    out = tmp_path / "predictions.csv"
+    file = save([received(PREDICTION), received(other), received(PREDICTION)], out, alerts=False)
+    assert (file.written, file.other_columns) == (2, 1)
+    with out.open(encoding="utf-8", newline="") as opened:
+        first, second = csv.DictReader(opened)
+    assert first == second
+    assert first["time"] == "1970-01-01T00:00:00.000+00:00"
+    assert (first["p_joy"], first["shift_from"], first["flags"]) == ("0.75", "calm", "")
+    lines = tmp_path / "predictions.jsonl"
+    assert save([received(PREDICTION), received(other)], lines, alerts=False).written == 2
+    assert json.loads(lines.read_text().splitlines()[1])["probabilities"] == {"fear": 1.0}
+
+
+def test_a_table_of_alerts_and_one_of_nothing_have_a_header(tmp_path: Path) -> None:
+    save([received(ALERT)], tmp_path / "alerts.csv", alerts=True)
+    header, line = (tmp_path / "alerts.csv").read_text().splitlines()
+    assert header.startswith("time,conversation_id,utterance_id,speaker_id,from,to,probability")
+    assert line.split(",")[4:7] == ["calm", "joy", "0.9"]
+    save([], tmp_path / "nothing.csv", alerts=True)
+    assert (tmp_path / "nothing.csv").read_text() == header + "\n"
+    assert save([received(ALERT)] * 3, tmp_path / "one.csv", alerts=True, limit=1).written == 1
