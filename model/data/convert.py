@@ -149,7 +149,8 @@ def _require_columns(rows: Sequence[TableRow], features: FeatureRows) -> None:
         raise DataError(
             f"{lacking}an emotion (a column `emotion` or `label`): name the column with {flag}, or "
             "label some. Conversations that are to be answered, not learnt from, need no data set: "
-            f"emotrack publish {file}"
+            f"`emotrack predict {file}` answers them here, `emotrack publish {file}` sends them to "
+            "the workers"
         )
 
 

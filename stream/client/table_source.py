@@ -87,7 +87,11 @@ def _missing(missing: Sequence[str], path: Path) -> str:
         line = file.readline()
     columns = [name.strip(' "\r\n') for name in line.split(max(",;\t", key=line.count))]
     renames = [f"{other!r} to {name}" for name in missing if (other := nearest(name, columns))]
-    cure = f"rename {', '.join(renames)}" if renames else "every utterance needs it"
+    cure = (
+        f"rename {', '.join(renames)}"
+        if renames
+        else f"every utterance needs it, so name a column {' and one '.join(missing)}"
+    )
     listed = ", ".join(map(repr, columns[:COLUMNS_SHOWN]))
     return f"no {' and no '.join(missing)} in this row: {cure}. The file has the columns {listed}"
 

@@ -203,7 +203,15 @@ def formatted_broker(properties: Path, jars: Path, cluster: str, *more: str) -> 
     java_argv = [java, "-Xmx1G", "-Xms256M", "-XX:+UseG1GC", "-cp", f"{jars.resolve()}/*"]
     tool = [*java_argv, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)]
     tool += more
-    formatted = subprocess.run(tool, capture_output=True, text=True, timeout=START_S, check=False)
+    try:
+        formatted = subprocess.run(
+            tool, capture_output=True, text=True, timeout=START_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerFailed(
+            f"Kafka's storage was not formatted within {START_S:.0f} s: the machine is busy, try "
+            "again when it is not"
+        ) from None
     if formatted.returncode:
         raise ServerFailed(f"Kafka's storage could not be formatted:\n{formatted.stderr[-2000:]}")
     return ChildServer("kafka", [*java_argv, "kafka.Kafka", str(properties)], properties.parent)

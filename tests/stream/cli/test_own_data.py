@@ -302,7 +302,7 @@ def test_tables_that_cannot_be_a_set_are_one_sentence_with_a_cure(
     head = b"call_id,speaker,text,emotion\n"
     unlabelled = convert_refused(head + b"c,a,hello,\nd,a,hello,\n")
     assert "x.csv: none of the 2 utterances has an emotion" in unlabelled
-    assert "emotrack publish x.csv" in unlabelled
+    assert "emotrack publish x.csv" in unlabelled and "emotrack predict x.csv" in unlabelled
     assert "x.csv, line 3: nothing in the column `speaker_id`" in convert_refused(
         head + b"c,a,hello,calm\nc,,hello,mad\n"
     )

@@ -188,6 +188,12 @@ def test_a_number_that_no_answer_needs_costs_no_row(tmp_path: Path) -> None:
     assert (second.seq, flags_of(second)) == (None, ("ignored_seq", "ignored_end_ms"))
 
 
+def test_columns_of_names_of_ones_own_get_a_cure_too(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as met:
+        list(csv_utterances(csv_file(tmp_path, "ticket,who,text\nc,ann,hi\n")))
+    assert "name a column conversation_id and one speaker_id" in str(met.value)
+
+
 def test_columns_with_other_names_are_named_with_the_nearest(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "conversationId;speakerId;text;lang\nc;ann;hi;en\n")
     with pytest.raises(SourceError) as met:
