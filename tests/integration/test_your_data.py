@@ -154,5 +154,5 @@ def test_the_journey_of_the_page(
     assert scored.keys() == joined.keys() and scored.keys() < answers.keys()
     for at, row in joined.items():
         assert row["emotion"] == answers[at]["emotion"] and row["label"] == scored[at]["label"]
-    with (tmp_path / "calls/looks.csv").open(encoding="utf-8", newline="") as looks:
+    with (tmp_path / "calls/calls_test-ledger.csv").open(encoding="utf-8", newline="") as looks:
         assert [look["set"] for look in csv.DictReader(looks)] == ["calls"]
