@@ -76,7 +76,8 @@ def replay_recomputed() -> None:
     def again(self: Pipeline, item: Item, found: Any) -> Result:
         lease = Lease(0, NO_OFFSET, proves_new=True)
         opened = self._open_one(item, found, lease)
-        return self._answer([opened], Step())[0][1]
+        new = structs.replace(opened.question, repeats=None)  # its own id is in the state already
+        return self._answer([structs.replace(opened, question=new)], Step())[0][1]
 
     assert replay is not again
     Pipeline._replay = again  # type: ignore[method-assign]
