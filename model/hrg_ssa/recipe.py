@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 from model.kind import TextMode
 from model.training.setting import Setting
-from model.training.settings import Pace, changed
+from model.training.settings import (
+    CLASS_WEIGHT_POWER,
+    DROP_TEXT,
+    MIXED_LAYERS,
+    MOVED_WEIGHT,
+    PAIR_WEIGHT,
+    SMOOTHING,
+    TEXT_ONLY,
+    Pace,
+    changed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +29,13 @@ class HrgRecipe(Pace):
     patience: int = 3
     batch_utterances: int = 100
     learning_rate: float = 5e-4
-    smoothing: Annotated[
-        float, Setting("label smoothing of the emotions", "share of the target", 0, 1)
-    ] = 0.1
-    class_weight_power: Annotated[
-        float, Setting("weight of a class = (1 / its share) ** power", "exponent", least=0)
-    ] = 0.5
+    smoothing: Annotated[float, SMOOTHING] = 0.1
+    class_weight_power: Annotated[float, CLASS_WEIGHT_POWER] = 0.5
     sentence_weight: Annotated[
         float, Setting("weight of the loss of the whole label sentence", "times emotion's", least=0)
     ] = 0.3
-    shift_weight: Annotated[
-        float, Setting("weight of the loss of the (from, to) pair", "times emotion's", least=0)
-    ] = 0.3
-    moved_weight: Annotated[
-        float, Setting("weight of the loss of shifted or not", "times emotion's", least=0)
-    ] = 0.1
+    shift_weight: Annotated[float, PAIR_WEIGHT] = 0.3
+    moved_weight: Annotated[float, MOVED_WEIGHT] = 0.1
     psa_weight: Annotated[
         float, Setting("weight of the primary sentiment alignment", "times emotion's", least=0)
     ] = 0.05
@@ -50,18 +52,12 @@ class HrgRecipe(Pace):
     untold: Annotated[
         float, Setting("past utterances whose label is left out: words must do", "share", 0, 1)
     ] = 0.3
-    drop_text: Annotated[
-        float, Setting("chance that an utterance loses its text while training", "share", 0, 1)
-    ] = 0.05
+    drop_text: Annotated[float, DROP_TEXT] = 0.05
     drop_other: Annotated[
         float, Setting("the same of its audio and its video, each", "share", 0, 1)
     ] = 0.1
-    text_only: Annotated[
-        float, Setting("chance that a whole conversation has text alone", "share", 0, 1)
-    ] = 0.15
-    mixed_layers: Annotated[
-        int, Setting("last layers of the sentence encoder that are averaged", "layers", least=1)
-    ] = 4
+    text_only: Annotated[float, TEXT_ONLY] = 0.15
+    mixed_layers: Annotated[int, MIXED_LAYERS] = 4
     new_only: Annotated[
         float,
         Setting("in which a pretrained decoder is not trained yet", "share of the steps", 0, 1),

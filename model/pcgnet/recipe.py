@@ -8,7 +8,17 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from model.kind import TextMode
 from model.training.setting import Setting
-from model.training.settings import Pace, changed
+from model.training.settings import (
+    CLASS_WEIGHT_POWER,
+    DROP_TEXT,
+    MIXED_LAYERS,
+    MOVED_WEIGHT,
+    PAIR_WEIGHT,
+    SMOOTHING,
+    TEXT_ONLY,
+    Pace,
+    changed,
+)
 
 Balance = Literal["fixed", "log-sum", "uncertainty"]
 BALANCES: Final[tuple[Balance, ...]] = get_args(Balance)
@@ -28,40 +38,26 @@ class Recipe(Pace):
     batch_utterances: int = 300
     learning_rate: float = 3e-3
     gamma: Annotated[float, Setting("focus of the focal loss on hard utterances", least=0)] = 0.0
-    smoothing: Annotated[
-        float, Setting("label smoothing of the emotions", "share of the target", 0, 1)
-    ] = 0.1
+    smoothing: Annotated[float, SMOOTHING] = 0.1
     shift_smoothing: Annotated[
         float, Setting("label smoothing of the (from, to) pairs", "share of the target", 0, 1)
     ] = 0.0
-    class_weight_power: Annotated[
-        float, Setting("weight of a class = (1 / its share) ** power", "exponent", least=0)
-    ] = 0.5
-    shift_weight: Annotated[
-        float, Setting("weight of the loss of the (from, to) pair", "times emotion's", least=0)
-    ] = 0.3
-    moved_weight: Annotated[
-        float, Setting("weight of the loss of shifted or not", "times emotion's", least=0)
-    ] = 0.1
+    class_weight_power: Annotated[float, CLASS_WEIGHT_POWER] = 0.5
+    shift_weight: Annotated[float, PAIR_WEIGHT] = 0.3
+    moved_weight: Annotated[float, MOVED_WEIGHT] = 0.1
     contrast_weight: Annotated[
         float, Setting("weight of the contrastive loss of pairs", "times emotion's", least=0)
     ] = 0.0
     balance: Annotated[Balance, Setting("how the losses are balanced: " + ", ".join(BALANCES))] = (
         "fixed"
     )
-    drop_text: Annotated[
-        float, Setting("chance that an utterance loses its text while training", "share", 0, 1)
-    ] = 0.05
+    drop_text: Annotated[float, DROP_TEXT] = 0.05
     drop_other: Annotated[
         float,
         Setting("the same of its audio, its video, its persona, each", "share", 0, 1),
     ] = 0.1
-    text_only: Annotated[
-        float, Setting("chance that a whole conversation has text alone", "share", 0, 1)
-    ] = 0.15
-    mixed_layers: Annotated[
-        int, Setting("last layers of the sentence encoder that are averaged", "layers", least=1)
-    ] = 4
+    text_only: Annotated[float, TEXT_ONLY] = 0.15
+    mixed_layers: Annotated[int, MIXED_LAYERS] = 4
     tuned_layers: Annotated[
         int, Setting("last layers of the sentence encoder that are trained", "layers", least=0)
     ] = 0

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import yaml
 
@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from model.training.options import Run, TrainingOptions
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
+
+# Of both models' recipes. Their fields stay apart: their order is in a run's fingerprint.
+SMOOTHING: Final = Setting("label smoothing of the emotions", "share of the target", 0, 1)
+CLASS_WEIGHT_POWER: Final = Setting("weight of a class = (1 / its share) ** power", "exponent", 0)
+PAIR_WEIGHT: Final = Setting("weight of the loss of the (from, to) pair", "times emotion's", 0)
+MOVED_WEIGHT: Final = Setting("weight of the loss of shifted or not", "times emotion's", 0)
+DROP_TEXT: Final = Setting("chance that an utterance loses its text while training", "share", 0, 1)
+TEXT_ONLY: Final = Setting("chance that a whole conversation has text alone", "share", 0, 1)
+MIXED_LAYERS: Final = Setting("last layers of the sentence encoder that are averaged", "layers", 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from stream.cli.options import (
     Encoder,
     JsonFile,
     Ledger,
+    NamedCheckpoint,
     ReportFolder,
     SetName,
     SplitName,
@@ -44,10 +45,7 @@ if TYPE_CHECKING:
 
 @model_errors()
 def evaluate(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(help="checkpoint folder, or a model's name (default: the shipped PCGNet)"),
-    ] = None,
+    checkpoint: NamedCheckpoint = None,
     data: Data = None,
     set_name: SetName = None,
     split: SplitName = "dev",

@@ -32,10 +32,9 @@ Encoder = Annotated[
     Path | None, typer.Option(help="sentence encoder folder (default: the installed one)")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads")]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(help="checkpoint folder, or a model's name (default: the shipped PCGNet)"),
-]
+_CHECKPOINT = "checkpoint folder, or a model's name (default: the shipped PCGNet)"
+Checkpoint = Annotated[Path | None, typer.Option(help=_CHECKPOINT)]
+NamedCheckpoint = Annotated[Path | None, typer.Argument(help=_CHECKPOINT)]
 TrainingDevice = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="where an HRG-SSA is trained; on a GPU equal runs differ in their last bits"),

@@ -15,6 +15,7 @@ from model.study.figures import hush_torch_geometric, score_rows, write_figures
 from stream.cli.options import (
     Data,
     Encoder,
+    NamedCheckpoint,
     SetName,
     Threads,
     model_errors,
@@ -37,10 +38,7 @@ SHARES: Final = (1.0, 2.0, 5.0, 10.0, 20.0)  # % of the utterances
 
 @model_errors()
 def thresholds(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(help="checkpoint folder, or a model's name (default: the shipped PCGNet)"),
-    ] = None,
+    checkpoint: NamedCheckpoint = None,
     data: Data = None,
     set_name: SetName = None,
     false_alarms: Annotated[

@@ -334,6 +334,17 @@ def emotrack(*arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def lines_of(process: subprocess.Popen[str], start: str, number: signal.Signals) -> list[str]:
+    """Return what a process says, which gets a signal at each line with this start."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith(start):
+            process.send_signal(number)
+    return said
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_and_a_resumption_are_said(
@@ -344,12 +355,7 @@ def test_an_interruption_and_a_resumption_are_said(
         *("--hidden", "64", "--epochs", "40"),
     )
     with emotrack(*command) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if line.startswith("epoch 2 of at most 40"):
-                process.send_signal(number)
+        said = lines_of(process, "epoch 2 of at most 40", number)
     assert process.returncode == code, said
     told = re.search(r"interrupted in epoch (\d+): run the same command again", said[-1])
     assert told, said
@@ -358,12 +364,7 @@ def test_an_interruption_and_a_resumption_are_said(
     rows = (tmp_path / "generated" / "epochs.csv").read_text("utf-8").splitlines()
     assert len(rows) == 1 + done
     with emotrack(*command) as process:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if line.startswith("epoch "):
-                process.send_signal(number)
+        said = lines_of(process, "epoch ", number)
     assert any(f"resuming: {done} epochs of at most 40 done" in line for line in said), said
     assert next(line for line in said if line.startswith("epoch ")).startswith(f"epoch {done + 1}")
 
